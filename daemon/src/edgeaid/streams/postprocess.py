@@ -1,0 +1,360 @@
+"""From output tensors to labelled results: classification, SSD, YOLO v2, segmentation. Numpy only; media worker.
+
+Every box is in units of the original picture, 0 to 1, and in its pixels; the placement from pre-processing carries it
+there. A model's answer is input too: values that are not finite are dropped, never passed on.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ..errors import InvalidModel
+from ..models.rules import OutputRules
+from ..tensors import TensorSpec
+from .placement import Placement
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+#: Boxes that enter non-maximum suppression, best first: it compares each with each.
+MAX_CANDIDATES: Final = 1000
+#: exp() of more than this is no object in any picture, and of 710 it is infinite.
+_MAX_EXPONENT: Final = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """One class that a picture may show."""
+
+    #: Class number of the model, from 0.
+    index: int
+    #: Its name, or the number as text where the model has no label for it.
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """One object in a picture."""
+
+    index: int
+    label: str
+    score: float
+    #: xmin, ymin, xmax, ymax as parts of the picture's width and height, 0 to 1.
+    box: tuple[float, float, float, float]
+    #: The same in pixels of the picture.
+    pixels: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """How much of a picture one class covers."""
+
+    index: int
+    label: str
+    #: Part of the mask's pixels, 0 to 1.
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """Classes, best first."""
+
+    classes: tuple[ClassScore, ...]
+    width: int
+    height: int
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values only."""
+        return {
+            "width": self.width,
+            "height": self.height,
+            "classes": [{"index": c.index, "label": c.label, "score": c.score} for c in self.classes],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Objects, best first."""
+
+    objects: tuple[Detected, ...]
+    width: int
+    height: int
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values only."""
+        corners = ("xmin", "ymin", "xmax", "ymax")
+        return {
+            "width": self.width,
+            "height": self.height,
+            "objects": [
+                {
+                    "index": o.index,
+                    "label": o.label,
+                    "score": o.score,
+                    "box": dict(zip(corners, o.box, strict=True)),
+                    "pixels": dict(zip(corners, o.pixels, strict=True)),
+                }
+                for o in self.objects
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """A class for each point of a picture."""
+
+    #: Classes that occur, largest area first.
+    classes: tuple[Area, ...]
+    #: [rows,columns] uint8 class numbers, at the model's resolution, letterbox borders cut away.
+    mask: npt.NDArray[np.uint8]
+    #: xmin, ymin, xmax, ymax of the mask as parts of the picture; all of it unless the picture was cropped.
+    box: tuple[float, float, float, float]
+    width: int
+    height: int
+
+    def to_json(self, *, with_mask: bool = True) -> dict[str, Any]:
+        """JSON values only; the mask as an 8-bit greyscale PNG in base64, pixel value = class number."""
+        result: dict[str, Any] = {
+            "width": self.width,
+            "height": self.height,
+            "classes": [{"index": c.index, "label": c.label, "fraction": c.fraction} for c in self.classes],
+        }
+        if with_mask:
+            buffer = io.BytesIO()
+            Image.fromarray(self.mask).save(buffer, "PNG")
+            result["mask"] = {
+                "rows": int(self.mask.shape[0]),
+                "columns": int(self.mask.shape[1]),
+                "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), self.box, strict=True)),
+                "png": base64.b64encode(buffer.getvalue()).decode("ascii"),
+            }
+        return result
+
+
+Result = Classification | Detections | Segmentation
+
+
+def results(
+    rules: OutputRules,
+    specs: Sequence[TensorSpec],
+    outputs: Sequence[Array],
+    labels: Sequence[str],
+    placement: Placement,
+    *,
+    threshold: float | None = None,
+    max_results: int | None = None,
+) -> Result:
+    """Decode a model's outputs, in the model's order, as `rules` say; the last two arguments override the rules.
+
+    Raises InvalidModel when the tensors do not have the shape that the decoder needs.
+    """
+    if threshold is not None:
+        rules = replace(rules, threshold=threshold)
+    if max_results is not None:
+        rules = replace(rules, max_results=max_results)
+    if rules.decoder == "none" or not outputs:
+        raise InvalidModel("the manifest names no decoder for this model's output; set [output] decoder")
+    if rules.decoder == "ssd":
+        return _ssd(rules, specs, outputs, labels, placement)
+    if rules.decoder == "yolov2":
+        return _yolov2(rules, dequantized(specs[0], outputs[0]), labels, placement)
+    if rules.decoder == "segmentation":
+        return _segmentation(rules, specs[0], outputs[0], labels, placement)
+    return _classification(rules, dequantized(specs[0], outputs[0]), labels, placement)
+
+
+def dequantized(spec: TensorSpec, values: Array) -> Floats:
+    """Real values, float64, of the same shape: scale * (stored - zero point), per tensor or per channel."""
+    real = values.astype(np.float64)
+    quantization = spec.quantization
+    if quantization is None or values.dtype.kind == "f" or not any(quantization.scale):
+        return real
+    shape = [1] * values.ndim
+    if len(quantization.scale) > 1:
+        shape[quantization.axis] = len(quantization.scale)
+    scale = np.array(quantization.scale, dtype=np.float64).reshape(shape)
+    zero_point = np.array(quantization.zero_point, dtype=np.float64).reshape(shape)
+    return (real - zero_point) * scale
+
+
+def softmax(values: Floats) -> Floats:
+    """Along the last axis; safe for large values."""
+    shifted = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
+def sigmoid(values: Floats) -> Floats:
+    """Element by element; safe for large values."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)))
+
+
+def non_maximum_suppression(boxes: Floats, scores: Floats, classes: Array, iou: float, limit: int) -> list[int]:
+    """Indices of the boxes to keep, best first, at most `limit`.
+
+    `boxes` [n,4] as xmin, ymin, xmax, ymax. Of two boxes of one class that overlap by more than `iou` (intersection
+    over union) the better one stays.
+    """
+    order = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
+    areas = np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
+    kept: list[int] = []
+    while order.size and len(kept) < limit:
+        best, rest = order[0], order[1:]
+        kept.append(int(best))
+        low = np.maximum(boxes[best, :2], boxes[rest, :2])
+        high = np.minimum(boxes[best, 2:], boxes[rest, 2:])
+        overlap = np.prod(np.maximum(high - low, 0), axis=1)
+        union = areas[best] + areas[rest] - overlap
+        order = rest[(overlap <= iou * union) | (classes[rest] != classes[best])]
+    return kept
+
+
+def _label(labels: Sequence[str], index: int) -> str:
+    return labels[index] if 0 <= index < len(labels) else str(index)
+
+
+def _classification(rules: OutputRules, scores: Floats, labels: Sequence[str], placement: Placement) -> Classification:
+    flat = scores.reshape(-1)
+    if rules.activation == "softmax":
+        flat = softmax(flat)
+    elif rules.activation == "sigmoid":
+        flat = sigmoid(flat)
+    flat = np.where(np.isfinite(flat), flat, -np.inf)
+    best = np.argsort(-flat, kind="stable")[: rules.max_results]
+    classes = tuple(
+        ClassScore(int(i), _label(labels, int(i)), round(float(flat[i]), 6)) for i in best if np.isfinite(flat[i])
+    )
+    return Classification(classes, placement.width, placement.height)
+
+
+def _detections(
+    found: Sequence[tuple[int, float, Sequence[float]]], labels: Sequence[str], placement: Placement
+) -> Detections:
+    """`found`: class, score and box (xmin, ymin, xmax, ymax in units of the tensor), best first."""
+    objects = []
+    for index, score, (xmin, ymin, xmax, ymax) in found:
+        box = (placement.x(xmin), placement.y(ymin), placement.x(xmax), placement.y(ymax))
+        if box[2] <= box[0] or box[3] <= box[1]:
+            continue
+        pixels = (
+            round(box[0] * placement.width),
+            round(box[1] * placement.height),
+            round(box[2] * placement.width),
+            round(box[3] * placement.height),
+        )
+        rounded = (round(box[0], 6), round(box[1], 6), round(box[2], 6), round(box[3], 6))
+        objects.append(Detected(index, _label(labels, index), round(score, 6), rounded, pixels))
+    return Detections(tuple(objects), placement.width, placement.height)
+
+
+def _ssd(
+    rules: OutputRules,
+    specs: Sequence[TensorSpec],
+    outputs: Sequence[Array],
+    labels: Sequence[str],
+    placement: Placement,
+) -> Detections:
+    if len(outputs) != len(rules.order):
+        raise InvalidModel(f"decoder ssd needs {len(rules.order)} output tensors, the model has {len(outputs)}")
+    named: Mapping[str, Floats] = {
+        name: dequantized(spec, values) for name, spec, values in zip(rules.order, specs, outputs, strict=True)
+    }
+    if named["boxes"].size % 4 or not named["count"].size:
+        raise InvalidModel(f"decoder ssd: shapes {[list(s.shape) for s in specs]} are not those of {rules.order}")
+    boxes, scores = named["boxes"].reshape(-1, 4), named["scores"].reshape(-1)
+    classes = named["classes"].reshape(-1)
+    count = float(named["count"].reshape(-1)[0])
+    size = min(len(boxes), len(scores), len(classes), int(count) if np.isfinite(count) and count > 0 else 0)
+    found: list[tuple[int, float, Sequence[float]]] = []
+    for i in np.argsort(-scores[:size], kind="stable"):
+        row = (*boxes[i], scores[i], classes[i])
+        if np.isfinite(row).all() and scores[i] >= rules.threshold and len(found) < rules.max_results:
+            ymin, xmin, ymax, xmax = (float(value) for value in boxes[i])
+            found.append((round(float(classes[i])) + rules.class_offset, float(scores[i]), (xmin, ymin, xmax, ymax)))
+    return _detections(found, labels, placement)
+
+
+def _cells(rules: OutputRules, values: Floats, labels: Sequence[str]) -> Floats:
+    """[H,W,A,5+C] of a tensor that may have its channels last or first; the labels tell C where both would do."""
+    anchors = len(rules.anchors)
+    grid = values[0] if values.ndim == 4 else values
+    if grid.ndim != 3:
+        raise InvalidModel(f"decoder yolov2 needs one tensor [1, rows, columns, channels], not {list(values.shape)}")
+    expected = anchors * (5 + len(labels)) if labels else None
+    for candidate in (grid, grid.transpose(1, 2, 0)):
+        channels = candidate.shape[2]
+        if channels == expected or (expected is None and channels % anchors == 0 and channels // anchors > 5):
+            return candidate.reshape(*candidate.shape[:2], anchors, channels // anchors)
+    raise InvalidModel(
+        f"decoder yolov2: shape {list(values.shape)} does not hold {anchors} anchors of 5 + {len(labels)} values"
+    )
+
+
+def _yolov2(rules: OutputRules, values: Floats, labels: Sequence[str], placement: Placement) -> Detections:
+    cells = _cells(rules, values, labels)
+    rows, columns = cells.shape[:2]
+    centre, size, objectness, classes = cells[..., 0:2], cells[..., 2:4], cells[..., 4], cells[..., 5:]
+    if not rules.cells_activated:
+        centre, objectness, classes = sigmoid(centre), sigmoid(objectness), softmax(classes)
+    best = classes.argmax(axis=-1)
+    scores = objectness * np.take_along_axis(classes, best[..., None], axis=-1)[..., 0]
+    extent = np.array([columns, rows], dtype=np.float64)
+    grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1)[:, :, None, :]
+    middle = (centre + grid) / extent
+    half = np.array(rules.anchors) * np.exp(np.minimum(size, _MAX_EXPONENT)) / extent / 2
+    boxes = np.concatenate([middle - half, middle + half], axis=-1).reshape(-1, 4)
+    flat_scores, flat_best = scores.reshape(-1), best.reshape(-1)
+    usable = (flat_scores >= rules.threshold) & np.isfinite(boxes).all(axis=-1)
+    boxes, flat_scores, flat_best = boxes[usable], flat_scores[usable], flat_best[usable]
+    kept = non_maximum_suppression(boxes, flat_scores, flat_best, rules.iou, rules.max_results)
+    found = [(int(flat_best[i]), float(flat_scores[i]), [float(v) for v in boxes[i]]) for i in kept]
+    return _detections(found, labels, placement)
+
+
+def _class_numbers(rules: OutputRules, spec: TensorSpec, values: Array) -> npt.NDArray[np.uint8]:
+    """[H,W] uint8 of [1,H,W] class numbers, [1,H,W,C] scores (C > 1), or [1,H,W,1] of either."""
+    grid = values[0] if values.ndim > 2 and values.shape[0] == 1 else values
+    if grid.ndim == 3 and grid.shape[2] > 1:
+        return np.asarray(dequantized(spec, values).reshape(grid.shape).argmax(axis=-1).clip(0, 255), dtype=np.uint8)
+    if grid.ndim == 3 and grid.shape[2] == 1:
+        grid = grid[:, :, 0]
+        if spec.quantization is not None or grid.dtype.kind == "f":
+            score = dequantized(spec, values).reshape(grid.shape)
+            score = sigmoid(score) if rules.activation == "sigmoid" else score
+            return np.asarray(score >= rules.threshold, dtype=np.uint8)
+    if grid.ndim != 2:
+        raise InvalidModel(
+            f"decoder segmentation needs [1, rows, columns] or [1, rows, columns, classes], not {spec.shape}"
+        )
+    return np.asarray(np.nan_to_num(grid, nan=0.0).clip(0, 255), dtype=np.uint8)
+
+
+def _segmentation(
+    rules: OutputRules, spec: TensorSpec, values: Array, labels: Sequence[str], placement: Placement
+) -> Segmentation:
+    mask = _class_numbers(rules, spec, values)
+    rows, columns = mask.shape
+    wide, high = placement.right - placement.left, placement.bottom - placement.top
+    # Tensor coordinates of the picture's own edges: inside the mask when it was letterboxed.
+    left, right = max(0.0, -placement.left / wide), min(1.0, (1 - placement.left) / wide)
+    top, bottom = max(0.0, -placement.top / high), min(1.0, (1 - placement.top) / high)
+    first_row, first_column = min(rows - 1, round(top * rows)), min(columns - 1, round(left * columns))
+    mask = np.ascontiguousarray(
+        mask[
+            first_row : max(first_row + 1, round(bottom * rows)),
+            first_column : max(first_column + 1, round(right * columns)),
+        ]
+    )
+    counts = np.bincount(mask.reshape(-1), minlength=1)
+    order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
+    classes = tuple(Area(i, _label(labels, i), round(float(counts[i] / mask.size), 6)) for i in order)
+    box = (placement.x(0.0), placement.y(0.0), placement.x(1.0), placement.y(1.0))
+    return Segmentation(classes[: rules.max_results], mask, box, placement.width, placement.height)

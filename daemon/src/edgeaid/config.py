@@ -1,0 +1,211 @@
+"""The daemon's configuration: one TOML file, every key optional, unknown keys refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import InvalidConfig
+
+
+def _runtime_directory() -> Path:
+    return Path(os.environ.get("RUNTIME_DIRECTORY", "/run/edgeai").split(":")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """[server]"""
+
+    #: HTTP on a Unix socket. Under socket activation the passed descriptor named "http" is used instead.
+    socket: Path = field(default_factory=lambda: _runtime_directory() / "edgeaid.sock")
+    #: Fast socket (SOCK_SEQPACKET); "" = none. Passed descriptor: "fast".
+    fast_socket: str = ""
+    #: gRPC on a Unix socket; "" = none. Needs the optional package edgeaid[grpc]. Passed descriptor: "grpc".
+    grpc_socket: str = ""
+    #: Name in the server metadata; some clients expect "triton".
+    name: str = "edgeaid"
+    #: Where pins of versions are kept across restarts; "" = not kept.
+    state_directory: str = ""
+    #: Seconds that requests under way get after SIGTERM.
+    drain_seconds: float = 5.0
+    log_level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """[tcp]: no TCP unless `listen` is set, then loopback only and with a token."""
+
+    #: host:port, for example "127.0.0.1:8700"; the host must be a loopback address.
+    listen: str = ""
+    #: File with the token that clients send as `Authorization: Bearer ...`. Must not be readable by others.
+    token_file: str = ""
+    #: Role of a client that shows the token.
+    role: str = "infer"
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """[models]"""
+
+    #: The first one is writable (push); the others are only read.
+    repositories: tuple[Path, ...] = (Path("/var/lib/edgeai/models"), Path("/usr/share/edgeai/models"))
+    #: Serve the models embedded in the package too.
+    embedded: bool = True
+    #: Load everything at start; else only what a client loads.
+    load_all: bool = True
+    #: Versions served of each model: "latest:N", "all" or "specific:1,3".
+    versions: str = "latest:1"
+    #: Exceptions by model name.
+    version_policy: Mapping[str, str] = field(default_factory=dict)
+    #: A model that kills its worker so often in a row is quarantined.
+    quarantine_after: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """[limits]; bytes and seconds."""
+
+    body_bytes: int = 64 << 20
+    bundle_bytes: int = 512 << 20
+    json_depth: int = 100
+    chunks: int = 65_536
+    connections: int = 1024
+    #: A connection that sends nothing, or a body that stalls.
+    idle_seconds: float = 60.0
+    #: Requests waiting per device; slots per model follow from it.
+    queue: int = 64
+    queue_per_client: int = 48
+    #: Deadline of a request that names none.
+    request_seconds: float = 30.0
+    #: Longest invoke before the worker counts as hung.
+    invoke_seconds: float = 10.0
+    #: Longest load and self-test of a model.
+    load_seconds: float = 60.0
+    picture_bytes: int = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """[access]: Unix groups per role. The daemon's own user and root have every role."""
+
+    observe: tuple[str, ...] = ("edgeai", "edgeai-observe", "edgeai-infer", "edgeai-control")
+    infer: tuple[str, ...] = ("edgeai", "edgeai-infer", "edgeai-control")
+    control: tuple[str, ...] = ("edgeai-control",)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMemory:
+    """[shared_memory]: Triton's named regions; off unless enabled, and the caller must own the region."""
+
+    enabled: bool = False
+    max_regions: int = 32
+    max_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """[[device]]: one worker process. Without any, one CPU worker runs, and accelerators that are found get theirs."""
+
+    id: str = ""
+    target: str = "cpu"
+    #: Name in the backend's own terms ("usb:0", "/dev/ttyUSB0"); "" = first.
+    device: str = ""
+    #: Requests handed to the worker ahead of time; 1 for devices that switch models at a cost.
+    depth: int = 2
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything."""
+
+    server: Server = field(default_factory=Server)
+    tcp: Tcp = field(default_factory=Tcp)
+    models: Models = field(default_factory=Models)
+    limits: Limits = field(default_factory=Limits)
+    access: Access = field(default_factory=Access)
+    shared_memory: SharedMemory = field(default_factory=SharedMemory)
+    device: tuple[Device, ...] = ()
+    #: Look for accelerators and serve on them as they come.
+    discover: bool = True
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file; InvalidConfig says what is wrong and where."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InvalidConfig(f"{path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidConfig(f"{path}: {error}") from error
+    return from_table(table, str(path))
+
+
+def from_table(table: Mapping[str, Any], where: str = "configuration") -> Config:
+    """Build a Config from parsed TOML; InvalidConfig for unknown keys, wrong types and values out of range."""
+    config: Config = _build(Config, table, where)
+    if config.device:
+        devices = tuple(d if d.id else dataclasses.replace(d, id=f"{d.target}{i}") for i, d in enumerate(config.device))
+        if len({d.id for d in devices}) != len(devices):
+            raise InvalidConfig(f"{where}: two [[device]] entries have the same id")
+        config = dataclasses.replace(config, device=devices)
+    for name, value in ((f.name, getattr(config.limits, f.name)) for f in dataclasses.fields(Limits)):
+        if value <= 0:
+            raise InvalidConfig(f"{where}: limits.{name} must be above 0")
+    if not config.models.repositories:
+        raise InvalidConfig(f"{where}: models.repositories is empty")
+    for policy in (config.models.versions, *config.models.version_policy.values()):
+        parse_policy(policy, where)
+    if config.server.log_level not in ("debug", "info", "warning", "error"):
+        raise InvalidConfig(f"{where}: server.log_level {config.server.log_level!r} is none of debug, info, warning, error")
+    return config
+
+
+def parse_policy(text: str, where: str = "version policy") -> tuple[str, tuple[int, ...]]:
+    """("latest", (n,)), ("all", ()) or ("specific", versions)."""
+    kind, _, rest = text.partition(":")
+    numbers = tuple(int(n) for n in rest.split(",") if n.strip().isdecimal())
+    if (kind == "latest" and len(numbers) == 1 and numbers[0] > 0) or (kind == "all" and not rest) or (kind == "specific" and numbers):
+        return kind, numbers
+    raise InvalidConfig(f'{where}: version policy {text!r} is none of "latest:N", "all", "specific:1,2"')
+
+
+def _build(kind: Any, table: Any, where: str) -> Any:
+    if not isinstance(table, dict):
+        raise InvalidConfig(f"{where}: must be a table")
+    hints = typing.get_type_hints(kind)
+    names = {f.name for f in dataclasses.fields(kind)}
+    for key in table:
+        if key not in names:
+            raise InvalidConfig(f"{where}: unknown key {key!r}; known: {', '.join(sorted(names))}")
+    return kind(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise InvalidConfig(f"{where} must be an array")
+        return tuple(_value(typing.get_args(hint)[0], v, where) for v in value)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, dict):
+            raise InvalidConfig(f"{where} must be a table")
+        inner = typing.get_args(hint)[1]
+        return {k: v if inner is Any else _value(inner, v, f"{where}.{k}") for k, v in value.items()}
+    if hint is Path:
+        if not isinstance(value, str) or not value:
+            raise InvalidConfig(f"{where} must be a path")
+        return Path(value)
+    expected: type | types.UnionType = int | float if hint is float else hint
+    if not isinstance(value, expected) or (isinstance(value, bool) and hint is not bool):
+        raise InvalidConfig(f"{where} must be {'a number' if hint in (int, float) else 'true or false' if hint is bool else 'a text'}")
+    return float(value) if hint is float else value

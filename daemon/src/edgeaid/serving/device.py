@@ -1,0 +1,387 @@
+"""One device: its queue, its worker process, and what happens when the worker dies or hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from .. import errors
+from ..config import Device as DeviceConfig
+from ..config import Limits
+from ..models import repository
+from ..scheduling.queue import DeviceQueue
+from ..worker import wire
+from ..worker.handle import WorkerHandle
+from ..worker.process import spec_from
+from ..worker.wire import Kind
+from .events import EventLog
+from .model import LiveModel, Request
+
+if TYPE_CHECKING:
+    from ..tensors import TensorSpec
+
+log = logging.getLogger(__name__)
+
+#: How often deadlines and hangs are looked for while there is work; a hang is noticed this much late at most.
+TICK: Final = 0.02
+#: Pause before the n-th restart in a row of a worker that dies before it answered anything.
+BACKOFF: Final = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0)
+#: Opening a device may upload firmware and re-enumerate it.
+OPEN_SECONDS: Final = 60.0
+PING_SECONDS: Final = 5.0
+
+clock = time.monotonic
+
+
+class DeviceRunner:
+    """Keeps one device's worker alive and feeds it. States: booting, ready, recovering, failed, absent."""
+
+    def __init__(self, config: DeviceConfig, limits: Limits, events: EventLog, on_failed: Callable[[Request, str], None], quarantine_after: int) -> None:
+        self.config = config
+        self.id = config.id
+        self.target = config.target
+        self.limits = limits
+        self.events = events
+        self.queue = DeviceQueue(capacity=limits.queue, per_client=limits.queue_per_client)
+        self.handle: WorkerHandle | None = None
+        self.state = "booting"
+        self.reason = ""
+        self.runtime = ""
+        self.description = ""
+        self.facts: dict[str, Any] = {}
+        self.models: dict[int, LiveModel] = {}
+        self.restarts = 0
+        self.recovered_ms: float | None = None
+        self.busy_ns = 0
+        self._failures = 0
+        self._on_failed = on_failed
+        self._quarantine_after = quarantine_after
+        self._inflight: deque[Request] = deque()
+        self._numbers = 0
+        self._loading: LiveModel | None = None
+        self._lock = asyncio.Lock()
+        self._tick: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Spawn the worker and open the device; DeviceError or Unsupported when that fails."""
+        handle = WorkerHandle(self.id, self._on_result, self._on_exit)
+        self.handle = handle
+        body = {"target": self.target, "device": self.config.device, "options": dict(self.config.options)}
+        try:
+            answer, _ = await handle.call(Kind.OPEN, body, timeout=OPEN_SECONDS)
+        except errors.EdgeaiError as error:
+            handle.kill("did not open the device")
+            self._set_state("failed", str(error))
+            raise
+        self.runtime, self.description, self.facts = answer["runtime"], answer["description"], answer["facts"]
+        self._set_state("ready")
+
+    async def stop(self) -> None:
+        """End the worker; requests left fail with Unavailable."""
+        self._stopped = True
+        if self._task is not None:
+            self._task.cancel()
+        for request in [*self._inflight, *self._drain_queue()]:
+            self._fail(request, errors.Unavailable("the daemon is stopping"))
+        self._inflight.clear()
+        if self.handle is not None:
+            await self.handle.stop()
+        self._set_state("absent")
+
+    def _set_state(self, state: str, reason: str = "") -> None:
+        if (state, reason) == (self.state, self.reason):
+            return
+        self.state, self.reason = state, reason
+        level = logging.WARNING if state in ("failed", "recovering") else logging.INFO
+        self.events.publish("device-state", f"device {self.id} is {state}{': ' + reason if reason else ''}", level=level, device=self.id, state=state)
+
+    def _on_exit(self, cause: str) -> None:
+        """The worker is gone: fail or move what it had, start another."""
+        started = clock()
+        self.handle = None
+        culprit = self._inflight[0].live if self._inflight else self._loading
+        self._failures += 1
+        self.restarts += 1
+        self.queue.reset()
+        text = f"worker of {self.id} {cause}" + (f" while it ran model {culprit.key!r}" if culprit else "")
+        self.events.publish("worker-died", text, level=logging.ERROR, device=self.id, model=culprit.key if culprit else "", cause=cause)
+        if culprit is not None:
+            self._blame(culprit, cause)
+        hit, self._inflight = self._inflight, deque()
+        for request in hit:
+            request.running = False
+            self._on_failed(request, text)
+        if self._stopped:
+            return
+        self._set_state("recovering", cause)
+        self._task = asyncio.get_running_loop().create_task(self._recover(started))
+
+    def _blame(self, live: LiveModel, cause: str) -> None:
+        live.kills += 1
+        if live.kills < self._quarantine_after or live.quarantined:
+            return
+        live.quarantined = f"its worker on {self.id} died {live.kills} times in a row, last: it {cause}"
+        self.events.publish("model-quarantined", f"model {live.key!r} is quarantined: {live.quarantined}", level=logging.ERROR, model=live.key, device=self.id)
+        for job in [j for j in self._drain_queue() if not self._requeue(j, live)]:
+            self._fail(job, errors.Unavailable(f"model {live.key!r} is quarantined: {live.quarantined}"))
+
+    def _requeue(self, job: Request, unwanted: LiveModel) -> bool:
+        if job.live is unwanted:
+            return False
+        self.queue.push(job, clock())
+        return True
+
+    def _drain_queue(self) -> list[Request]:
+        return self.queue.expire(float("inf"))  # type: ignore[return-value]  # only Requests are pushed, all with a deadline
+
+    async def _recover(self, died: float) -> None:
+        while not self._stopped:
+            await asyncio.sleep(BACKOFF[min(self._failures - 1, len(BACKOFF) - 1)])
+            try:
+                await self.start()
+                for live in list(self.models.values()):
+                    if not live.quarantined:
+                        await self._load(live)
+            except errors.EdgeaiError as error:
+                self._failures += 1
+                log.error("device %s: %s", self.id, error)
+                if self.handle is not None:
+                    return  # its exit is still to come and starts the next try
+                continue
+            self.recovered_ms = (clock() - died) * 1e3
+            self.events.publish("recovery", f"device {self.id} is ready again after {self.recovered_ms:.0f} ms", device=self.id, ms=round(self.recovered_ms, 1))
+            self.pump()
+            return
+
+    async def check(self) -> bool:
+        """True when the worker answers; a silent one is killed. For the watchdog."""
+        if self.handle is None or not self.handle.alive or self._inflight or self._lock.locked():
+            return True  # recovering, or watched by its own timer
+        try:
+            await self.handle.call(Kind.PING, {}, timeout=PING_SECONDS)
+        except errors.DeadlineExceeded:
+            if self.handle is not None and not self._inflight:
+                self.handle.kill(f"did not answer for {PING_SECONDS:g} s")
+            return False
+        except errors.EdgeaiError:
+            return True  # died meanwhile: recovery is under way
+        return True
+
+    # --- models -----------------------------------------------------------------------------------------------------
+
+    async def load(self, live: LiveModel, cases: list[dict[str, Any]], tolerance: float, slots: int) -> dict[str, Any]:
+        """Load, attach and self-test a model here. Returns the self-test's figures; the model serves after `pump`."""
+        async with self._lock:
+            self._loading = live
+            try:
+                await self._load(live, slots)
+                body = {"model": live.number, "cases": cases, "tolerance": tolerance}
+                result = await self._call(Kind.SELFTEST, body)
+            except errors.EdgeaiError as error:
+                await self._forget(live)
+                if live.kills:
+                    raise errors.InvalidModel(f"model {live.key!r} made its worker die on {self.id}: {error}") from error
+                raise
+            finally:
+                self._loading = None
+            self.models[live.number] = live
+            return result
+
+    async def _load(self, live: LiveModel, slots: int = 0) -> None:
+        path = await asyncio.get_running_loop().run_in_executor(None, repository.verify, live.found, self.target)
+        artifact = next(a for a in live.found.manifest.artifacts if a.target == self.target)
+        answer = await self._call(Kind.LOAD, {"model": live.number, "key": live.key, "artifact": str(path), "options": dict(artifact.options)})
+        inputs = tuple(spec_from(t) for t in answer["inputs"])
+        outputs = tuple(spec_from(t) for t in answer["outputs"])
+        if live.region is None:
+            _check_servable(live.key, inputs + outputs)
+            live.set_io(inputs, outputs, slots)
+        elif [(s.datatype, s.shape) for s in inputs + outputs] != [(s.datatype, s.shape) for s in live.inputs + live.outputs]:
+            raise errors.InvalidModel(f"model {live.key!r}: the artifact for {self.target} has other tensors than the first one")
+        live.facts[self.id] = answer["facts"]
+        live.groups[self.id] = str(answer["facts"].get("token") or live.key)
+        await attach(self._call, live, None)
+
+    async def unload(self, live: LiveModel) -> None:
+        """Take a model off this device."""
+        self.models.pop(live.number, None)
+        await self._forget(live)
+
+    async def _forget(self, live: LiveModel) -> None:
+        if self.handle is not None and self.handle.alive:
+            try:
+                await self._call(Kind.UNLOAD, {"model": live.number})
+            except errors.EdgeaiError as error:
+                log.warning("unload of %s from %s: %s", live.key, self.id, error)
+
+    async def _call(self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...] = ()) -> dict[str, Any]:
+        handle = self.handle
+        if handle is None:
+            raise errors.DeviceError(f"device {self.id} is {self.state}: {self.reason}")
+        try:
+            answer, _ = await handle.call(kind, body, fds, timeout=self.limits.load_seconds)
+        except errors.DeadlineExceeded:
+            handle.kill(f"did not answer {kind.name} within {self.limits.load_seconds:g} s")
+            raise
+        return answer
+
+    # --- the path of a tensor ---------------------------------------------------------------------------------------
+
+    @property
+    def load_factor(self) -> int:
+        """Requests waiting or running."""
+        return len(self.queue) + len(self._inflight)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request whose inputs lie in its slot. QueueFull when there is no room."""
+        request.device = self
+        request.group = request.live.groups.get(self.id, request.model)
+        self.queue.push(request, request.enqueued)
+        if len(self._inflight) < self.config.depth:
+            self.pump()
+        if self._tick is None:
+            self._tick = asyncio.get_running_loop().call_later(TICK, self._on_tick)
+
+    def pump(self) -> None:
+        """Hand queued requests to the worker while it has room."""
+        handle = self.handle
+        if handle is None or self.state != "ready":
+            return
+        inflight = self._inflight
+        while len(inflight) < self.config.depth:
+            now = clock()
+            request: Request | None = self.queue.take(now)  # type: ignore[assignment]  # only Requests are pushed
+            if request is None:
+                return
+            self._numbers += 1
+            request.number = self._numbers
+            request.running = True
+            request.queue_ns = int((now - request.enqueued) * 1e9)
+            if not inflight:
+                request.started = now
+            inflight.append(request)
+            try:
+                handle.infer(request.live.number, request.slot, request.number)
+            except OSError as error:
+                handle.kill(f"does not take messages: {error}")
+                return
+
+    def cancel(self, request: Request) -> None:
+        """The client is gone: drop it from the queue, or let it finish unseen."""
+        request.done = None
+        self.queue.cancel(request)
+        request.release()
+
+    def _on_result(self, number: int, status: int, phases: tuple[int, int, int], text: str) -> None:
+        inflight = self._inflight
+        if not inflight or inflight[0].number != number:
+            log.error("device %s: answer to unknown request %d", self.id, number)
+            return
+        request = inflight.popleft()
+        now = clock()
+        if inflight:
+            inflight[0].started = now
+        request.running = False
+        request.phases = phases
+        live = request.live
+        self.busy_ns += phases[0] + phases[1] + phases[2]
+        self.queue.finished(request, now, phases[1] / 1e9)
+        if self.queue:
+            self.pump()
+        if status:
+            error = wire.error_of(status, text)
+            if isinstance(error, errors.DeviceError):
+                self._on_device_error(request, text)
+                return
+            self._fail(request, error)
+            return
+        live.kills = 0
+        self._failures = 0
+        live.stats.succeeded(self.id, request.queue_ns, phases, int((now - request.enqueued) * 1e9))
+        if request.abandoned:
+            request.release()
+        elif request.done is not None:
+            request.done(request)
+
+    def _on_device_error(self, request: Request, text: str) -> None:
+        """The runtime said that its device is broken: this request moves or fails, the worker is replaced."""
+        self._on_failed(request, f"device {self.id}: {text}")
+        if self.handle is not None:
+            self.handle.kill(f"reported: {text}")
+
+    def _fail(self, request: Request, error: errors.EdgeaiError) -> None:
+        fail(request, error)
+
+    def _on_tick(self) -> None:
+        self._tick = None
+        now = clock()
+        for job in self.queue.expire(now):
+            request: Request = job  # type: ignore[assignment]  # only Requests are pushed
+            request.live.stats.expired += 1
+            fail(request, errors.DeadlineExceeded(f"deadline passed after {now - request.enqueued:.3f} s in the queue of {self.id}"))
+        if self._inflight and now - self._inflight[0].started > self.limits.invoke_seconds and self.handle is not None:
+            self.handle.kill(f"hung for {self.limits.invoke_seconds:g} s")
+        self.pump()
+        if self._inflight or self.queue:
+            self._tick = asyncio.get_running_loop().call_later(TICK, self._on_tick)
+
+    def snapshot(self) -> dict[str, Any]:
+        """For `GET /edgeai/v1/devices`: JSON values only."""
+        return {
+            "id": self.id,
+            "target": self.target,
+            "state": "busy" if self.state == "ready" and self._inflight else self.state,
+            "reason": self.reason,
+            "runtime": self.runtime,
+            "description": self.description,
+            "facts": self.facts,
+            "pid": self.handle.pid if self.handle else None,
+            "restarts": self.restarts,
+            "last_recovery_ms": self.recovered_ms,
+            "busy_seconds": self.busy_ns / 1e9,
+            "in_flight": len(self._inflight),
+            "queue": self.queue.snapshot(),
+            "models": [m.key for m in self.models.values()],
+        }
+
+
+def fail(request: Request, error: errors.EdgeaiError) -> None:
+    """End a request with an error and tell whoever waits."""
+    request.error = error
+    request.live.stats.failed(int((clock() - request.enqueued) * 1e9))
+    if request.abandoned:
+        request.release()
+    elif request.done is not None:
+        request.done(request)
+
+
+async def attach(call: Callable[..., Any], live: LiveModel, media: dict[str, Any] | None) -> None:
+    """Give a worker the model's shared memory (and, for the media worker, its picture rules)."""
+    region = live.region
+    if region is None:
+        raise errors.Unavailable(f"model {live.key!r} was unloaded")
+    body = {
+        "model": live.number,
+        "key": live.key,
+        "inputs": [asdict(s) for s in live.inputs],
+        "outputs": [asdict(s) for s in live.outputs],
+        "slots": region.layout.slots,
+        "media": media,
+    }
+    await call(Kind.ATTACH, body, (region.fd,))
+
+
+def _check_servable(key: str, specs: tuple[TensorSpec, ...]) -> None:
+    for spec in specs:
+        if -1 in spec.shape:
+            raise errors.InvalidModel(f"model {key!r}: tensor {spec.name!r} has the variable shape {list(spec.shape)}; fix it with `shapes` in the artifact's table")
+        _ = spec.nbytes  # refuses BYTES and absurd sizes

@@ -1,0 +1,147 @@
+"""A loaded model version, and a request to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EdgeaiError, QueueFull
+from ..models.repository import Found
+from ..scheduling.queue import Job
+from ..tensors import TensorSpec
+from ..worker.regions import Layout, Region
+from .stats import ModelStats
+
+if TYPE_CHECKING:
+    from .device import DeviceRunner
+
+
+class State(StrEnum):
+    """States of the model repository extension."""
+
+    READY = "READY"
+    LOADING = "LOADING"
+    UNLOADING = "UNLOADING"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+#: Shared memory of one model's slots at most; bounds what a burst of requests can pin.
+MAX_REGION_BYTES = 256 << 20
+
+
+class LiveModel:
+    """A model version that workers have loaded. `retire` lets requests under way finish, then frees its memory."""
+
+    def __init__(self, number: int, found: Found, labels: tuple[str, ...]) -> None:
+        self.number = number
+        self.found = found
+        self.name = found.manifest.name
+        self.version = found.version
+        self.key = found.key
+        self.labels = labels
+        self.inputs: tuple[TensorSpec, ...] = ()
+        self.outputs: tuple[TensorSpec, ...] = ()
+        self.input_index: dict[str, int] = {}
+        self.output_index: dict[str, int] = {}
+        self.region: Region | None = None
+        self.free: list[int] = []
+        self.busy = 0
+        self.retiring = False
+        #: Devices in the manifest's fail-over order, each with what its backend said of the model.
+        self.devices: list[DeviceRunner] = []
+        self.facts: dict[str, dict[str, Any]] = {}
+        #: Jobs of one group switch for free on a device; by device id.
+        self.groups: dict[str, str] = {}
+        #: Overrides given to load, shown by /config.
+        self.config: dict[str, Any] = {}
+        self.stats = ModelStats()
+        #: Workers that died in a row while this model ran.
+        self.kills = 0
+        self.quarantined = ""
+        self._on_drained: Callable[[LiveModel], None] | None = None
+
+    def set_io(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], slots: int) -> None:
+        """Fix the tensors and make the shared memory for up to `slots` requests at once."""
+        self.inputs, self.outputs = inputs, outputs
+        self.input_index = {s.name: i for i, s in enumerate(inputs)}
+        self.output_index = {s.name: i for i, s in enumerate(outputs)}
+        one = Layout.of(inputs, outputs, 1)
+        slots = max(2, min(slots, MAX_REGION_BYTES // one.stride))
+        self.region = Region.create(Layout.of(inputs, outputs, slots), self.key)
+        self.free = list(range(slots))
+
+    def take_slot(self) -> int:
+        """A free slot; QueueFull when there is none."""
+        if not self.free:
+            error = QueueFull(f"all {len(self.region.inputs) if self.region else 0} slots of model {self.name!r} are in use; ask again")
+            error.retry_after = 0.1
+            raise error
+        self.busy += 1
+        return self.free.pop()
+
+    def give_slot(self, slot: int) -> None:
+        """Return a slot."""
+        self.free.append(slot)
+        self.busy -= 1
+        if self.retiring and not self.busy:
+            self._finish()
+
+    def retire(self, on_drained: Callable[[LiveModel], None]) -> None:
+        """No new requests; `on_drained` runs when the last one is through, and the memory is freed after it."""
+        self.retiring = True
+        self._on_drained = on_drained
+        if not self.busy:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._on_drained is not None:
+            self._on_drained(self)
+            self._on_drained = None
+        if self.region is not None:
+            self.region.close()
+            self.region = None
+
+
+@dataclass(slots=True, eq=False)
+class Request(Job):
+    """One inference under way. `done` is called once, with the request, when it has been answered or has failed.
+
+    The slot stays the caller's until `release`.
+    """
+
+    live: LiveModel = None  # type: ignore[assignment]  # always given; a default is needed behind Job's defaults
+    slot: int = -1
+    number: int = 0
+    done: Callable[[Request], None] | None = None
+    error: EdgeaiError | None = None
+    device: DeviceRunner | None = None
+    #: Device ids that failed this request.
+    tried: tuple[str, ...] = ()
+    running: bool = False
+    abandoned: bool = False
+    started: float = 0.0
+    queue_ns: int = 0
+    phases: tuple[int, int, int] = (0, 0, 0)
+    #: Waiter of `Plane.infer`.
+    future: asyncio.Future[None] | None = field(default=None, repr=False)
+
+    @property
+    def inputs(self) -> tuple[memoryview, ...]:
+        """Writable bytes of each input tensor."""
+        return self.live.region.inputs[self.slot]  # type: ignore[union-attr]  # a slot keeps its region open
+
+    @property
+    def outputs(self) -> tuple[memoryview, ...]:
+        """Bytes of each output tensor; valid after `done` and until `release`."""
+        return self.live.region.outputs[self.slot]  # type: ignore[union-attr]  # a slot keeps its region open
+
+    def release(self) -> None:
+        """Give the slot back; safe to call twice, and while a worker still uses it (then it is given back later)."""
+        if self.running:
+            self.abandoned = True
+        elif self.slot >= 0:
+            slot, self.slot = self.slot, -1
+            self.live.give_slot(slot)

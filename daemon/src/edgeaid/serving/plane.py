@@ -1,0 +1,413 @@
+"""The data plane: models and devices, and requests between them. Protocols are skins over this and hold no state of models."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from .. import config as configuration
+from .. import errors
+from ..config import Config
+from ..models import repository
+from ..models.manifest import DEFAULT_TOLERANCE, Manifest
+from ..models.repository import Found, Repository
+from .device import DeviceRunner, attach, clock, fail
+from .events import EventLog
+from .media import MediaRunner
+from .model import LiveModel, Request, State
+
+log = logging.getLogger(__name__)
+
+
+class Served:
+    """One model name: its loaded versions and the one that requests without a version get."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, LiveModel] = {}
+        self.default: LiveModel | None = None
+        self.lock = asyncio.Lock()
+
+
+class Plane:
+    """Everything that serves."""
+
+    def __init__(self, config: Config, events: EventLog | None = None) -> None:
+        self.config = config
+        self.events = events or EventLog()
+        directories = [*config.models.repositories, *([repository.EMBEDDED] if config.models.embedded else [])]
+        self.repository = Repository(directories, max_file_bytes=config.limits.bundle_bytes)
+        self.devices: dict[str, DeviceRunner] = {}
+        self.media = MediaRunner(config.limits, self.events)
+        self.served: dict[str, Served] = {}
+        #: name/version -> why it does not serve.
+        self.failures: dict[tuple[str, str], tuple[State, str]] = {}
+        self.pins: dict[str, str] = {}
+        self.ready = False
+        self.stopping = False
+        self._numbers = 0
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the devices and load the models; a device or model that fails is reported and left out."""
+        self._read_pins()
+        await asyncio.get_running_loop().run_in_executor(None, self.repository.clean)
+        for entry in self.config.device or (configuration.Device(id="cpu0", target="cpu"),):
+            await self.add_device(entry)
+        if self.config.models.load_all:
+            for name in self.repository.names():
+                with contextlib.suppress(errors.EdgeaiError):  # published as an event and kept in the index
+                    await self.load(name)
+        self.ready = True
+
+    async def add_device(self, entry: configuration.Device) -> DeviceRunner:
+        """Take a device into service; it stays listed, with its reason, when it cannot be opened."""
+        device = DeviceRunner(entry, self.config.limits, self.events, self._on_failed, self.config.models.quarantine_after)
+        self.devices[device.id] = device
+        try:
+            await device.start()
+        except errors.EdgeaiError as error:
+            log.error("device %s: %s", device.id, error)
+        return device
+
+    async def stop(self) -> None:
+        """No new requests, wait for those under way, end the workers."""
+        self.stopping = True
+        until = clock() + self.config.server.drain_seconds
+        while any(d.load_factor for d in self.devices.values()) and clock() < until:
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*(d.stop() for d in self.devices.values()), self.media.stop())
+
+    async def check(self) -> bool:
+        """True when every worker answers (or is being replaced)."""
+        return all(await asyncio.gather(*(d.check() for d in self.devices.values())))
+
+    # --- looking up -------------------------------------------------------------------------------------------------
+
+    def model(self, name: str, version: str = "") -> LiveModel:
+        """The serving model; NotFound or Unavailable say why there is none."""
+        served = self.served.get(name)
+        if served is not None:
+            live = served.versions.get(version) if version else served.default
+            if live is not None:
+                return live
+        wanted = f"{name!r}" + (f" version {version}" if version else "")
+        reasons = [(s, r) for (n, v), (s, r) in self.failures.items() if n == name and version in ("", v)]
+        if reasons and reasons[0][0] == State.LOADING:
+            raise errors.Unavailable(f"model {wanted} is loading")
+        because = f": {reasons[0][1]}" if reasons else ""
+        raise errors.NotFound(f"Request for unknown model: {wanted} is not found{because}")
+
+    def index(self) -> list[dict[str, str]]:
+        """Rows of the repository index: every version on disk or loaded."""
+        rows = []
+        for name in sorted({*self.repository.names(), *self.served}):
+            served = self.served.get(name)
+            loaded = served.versions if served else {}
+            for version in sorted({*self.repository.versions(name), *loaded}, key=int):
+                live = loaded.get(version)
+                if live is not None:
+                    state, reason = (State.UNAVAILABLE, live.quarantined) if live.quarantined else (State.READY, "")
+                else:
+                    state, reason = self.failures.get((name, version), (State.UNAVAILABLE, "not loaded"))
+                rows.append({"name": name, "version": version, "state": str(state), "reason": reason})
+        return rows
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def request(self, live: LiveModel, client: object, *, priority: int = 0, timeout: float | None = None) -> Request:
+        """A request with a slot to write inputs into. `timeout` in seconds. QueueFull, Unavailable."""
+        if self.stopping:
+            raise errors.Unavailable("the daemon is stopping")
+        if live.quarantined:
+            raise errors.Unavailable(f"model {live.key!r} is quarantined: {live.quarantined}; load it again to lift this")
+        if live.retiring:
+            raise errors.Unavailable(f"model {live.key!r} is being unloaded")
+        try:
+            slot = live.take_slot()
+        except errors.QueueFull:
+            live.stats.rejected += 1
+            raise
+        now = clock()
+        return Request(
+            model=live.key,
+            group=live.key,
+            client=client,
+            priority=priority,
+            deadline=now + (timeout or self.config.limits.request_seconds),
+            enqueued=now,
+            live=live,
+            slot=slot,
+        )
+
+    def submit(self, request: Request) -> None:
+        """Send a request on its way; `request.done` follows unless this raises QueueFull or Unavailable."""
+        device = self._place(request)
+        try:
+            device.submit(request)
+        except errors.QueueFull:
+            request.live.stats.rejected += 1
+            raise
+
+    def _place(self, request: Request) -> DeviceRunner:
+        """The device to serve a request: the ready one with the least work, in fail-over order among equals."""
+        best: DeviceRunner | None = None
+        for device in request.live.devices:
+            if device.id in request.tried or device.state not in ("ready", "recovering"):
+                continue
+            if best is None or (device.state != "ready", device.load_factor) < (best.state != "ready", best.load_factor):
+                best = device
+        if best is None:
+            raise errors.Unavailable(self._why_no_device(request.live))
+        return best
+
+    def _why_no_device(self, live: LiveModel) -> str:
+        states = "; ".join(f"{d.id} is {d.state}{': ' + d.reason if d.reason else ''}" for d in live.devices)
+        return f"no device can serve model {live.key!r} now ({states or 'none is present'})"
+
+    async def infer(self, request: Request) -> None:
+        """Submit and wait. Raises the request's error; cancelling this withdraws the request."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        request.done = lambda _: future.done() or future.set_result(None)
+        self.submit(request)
+        try:
+            await future
+        except asyncio.CancelledError:
+            request.live.stats.cancelled += 1
+            if request.device is not None:
+                request.device.cancel(request)
+            raise
+        if request.error is not None:
+            raise request.error
+
+    def _on_failed(self, request: Request, text: str) -> None:
+        """A device failed under a request: move it to another device while its deadline allows, else fail it."""
+        if request.abandoned:
+            request.release()
+            return
+        request.tried = (*request.tried, request.device.id if request.device else "")
+        if request.deadline is None or request.deadline > clock():
+            with contextlib.suppress(errors.Unavailable):
+                self.submit(request)
+                return
+        fail(request, errors.DeviceError(f"{text}; ask again"))
+
+    # --- models -----------------------------------------------------------------------------------------------------
+
+    async def load(self, name: str, config: dict[str, Any] | None = None) -> None:
+        """Load or reload what the version policy says of `name`. NotFound; InvalidModel `failed to load ...`."""
+        versions = await self._run(self.repository.versions, name)
+        if not versions:
+            raise errors.NotFound(f"failed to load {name!r}: no such model in {', '.join(map(str, self.repository.directories))}")
+        wanted = self._wanted(name, versions, config or {})
+        served = self.served.setdefault(name, Served())
+        async with served.lock:
+            fresh: dict[str, LiveModel] = {}
+            try:
+                for version in wanted:
+                    fresh[version] = await self._load_version(name, version, config or {})
+            except errors.EdgeaiError as error:
+                for live in fresh.values():
+                    await self._retire(live)
+                text = f"failed to load {name!r}: {error}"
+                self.events.publish("model-failed", text, level=logging.ERROR, model=name)
+                raise type(error)(text) from error
+            self._swap(name, served, fresh)
+
+    def _swap(self, name: str, served: Served, fresh: dict[str, LiveModel]) -> None:
+        """Replace a name's versions in one step; the old ones finish what they have."""
+        old = served.versions
+        served.versions = fresh
+        served.default = next(iter(fresh.values()))
+        for live in old.values():
+            live.retire(lambda gone: self._later(self._drop(gone)))
+        for version in fresh:
+            self.failures.pop((name, version), None)
+
+    def _wanted(self, name: str, versions: list[str], config: dict[str, Any]) -> list[str]:
+        if self.pins.get(name) in versions:
+            return [self.pins[name]]
+        policy = self.config.models.version_policy.get(name, self.config.models.versions)
+        kind, numbers = configuration.parse_policy(_policy_of(config) or policy)
+        if kind == "all":
+            return versions
+        if kind == "latest":
+            return versions[: numbers[0]]
+        wanted = [v for v in versions if int(v) in numbers]
+        if not wanted:
+            raise errors.NotFound(f"failed to load {name!r}: none of the versions {list(numbers)} is there, only {', '.join(versions)}")
+        return wanted
+
+    async def _load_version(self, name: str, version: str, config: dict[str, Any]) -> LiveModel:
+        self.failures[name, version] = (State.LOADING, "")
+        try:
+            found = await self._run(self.repository.find, name, version)
+            live = await self.bring_up(found)
+        except errors.EdgeaiError as error:
+            self.failures[name, version] = (State.UNAVAILABLE, str(error))
+            raise
+        live.config = config
+        return live
+
+    async def bring_up(self, found: Found) -> LiveModel:
+        """Load a model version on every device it has an artifact for, self-tested; not yet visible to requests."""
+        from .loader import check_formats
+
+        started = clock()
+        await self._run(check_formats, found)
+        self._numbers += 1
+        live = LiveModel(self._numbers, found, await self._run(repository.labels, found))
+        failures: list[errors.EdgeaiError] = []
+        for artifact in found.manifest.artifacts:
+            for device in [d for d in self.devices.values() if d.target == artifact.target and d.state == "ready"]:
+                try:
+                    result = await device.load(live, *_selftest(found, device), self.config.limits.queue + 8)
+                except errors.EdgeaiError as error:
+                    failures.append(error)
+                    continue
+                live.devices.append(device)
+                log.info("model %s on %s: %s", live.key, device.id, result)
+        if not live.devices:
+            if live.region is not None:
+                live.retire(lambda _: None)
+            raise failures[0] if failures else errors.Unavailable(self._needs(found.manifest))
+        ms = (clock() - started) * 1e3
+        self.events.publish("model-loaded", f"model {live.key!r} is ready on {', '.join(d.id for d in live.devices)} after {ms:.0f} ms", model=live.key)
+        return live
+
+    def _needs(self, manifest: Manifest) -> str:
+        wants = " or ".join(a.target for a in manifest.artifacts)
+        have = ", ".join(f"{d.id} ({d.state})" for d in self.devices.values())
+        return f"model {manifest.name!r} needs {wants}, present: {have or 'no device'}; add an artifact for a device that is there or plug one in"
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a model; requests under way finish."""
+        served = self.served.get(name)
+        if served is None or not served.versions:
+            raise errors.NotFound(f"failed to unload {name!r}: it is not loaded")
+        async with served.lock:
+            old, served.versions, served.default = served.versions, {}, None
+            for live in old.values():
+                self.failures[name, live.version] = (State.UNAVAILABLE, "unloaded")
+                live.retire(lambda gone: self._later(self._drop(gone)))
+            self.events.publish("model-unloaded", f"model {name!r} is unloaded", model=name)
+
+    async def rollback(self, name: str) -> str:
+        """Serve the next older version on disk and pin it; returns its number."""
+        live = self.model(name)
+        older = [v for v in await self._run(self.repository.versions, name) if int(v) < int(live.version)]
+        if not older:
+            raise errors.NotFound(f"model {name!r} has no version older than {live.version}")
+        before = self.pins.get(name)
+        self.pins[name] = older[0]
+        try:
+            await self.load(name)
+        except errors.EdgeaiError:
+            if before is None:
+                self.pins.pop(name)
+            else:
+                self.pins[name] = before
+            raise
+        await self._run(self._write_pins)
+        return older[0]
+
+    async def unpin(self, name: str) -> None:
+        """Forget a rollback: the version policy decides again."""
+        if self.pins.pop(name, None) is not None:
+            await self._run(self._write_pins)
+
+    async def _retire(self, live: LiveModel) -> None:
+        live.retire(lambda _: None)
+        await self._drop(live)
+
+    async def _drop(self, live: LiveModel) -> None:
+        for device in live.devices:
+            await device.unload(live)
+        await self.media.forget(live)
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    _tasks: set[asyncio.Task[None]] = set()  # noqa: RUF012  keeps tasks from being collected while they run
+
+    async def _run(self, function: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+    # --- pins -------------------------------------------------------------------------------------------------------
+
+    def _pins_file(self) -> Path | None:
+        directory = self.config.server.state_directory or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+        return Path(directory) / "pins.json" if directory else None
+
+    def _read_pins(self) -> None:
+        file = self._pins_file()
+        if file is None or not file.exists():
+            return
+        try:
+            pins = json.loads(file.read_text())
+            self.pins = {str(k): str(v) for k, v in pins.items()}
+        except (OSError, ValueError, AttributeError) as error:
+            log.error("%s cannot be read (%s): versions are not pinned", file, error)
+
+    def _write_pins(self) -> None:
+        file = self._pins_file()
+        if file is None:
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_suffix(".new")
+        with open(fresh, "w") as stream:
+            json.dump(self.pins, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(fresh, file)
+
+
+def _policy_of(config: dict[str, Any]) -> str:
+    """Version policy of a ModelConfig override in our notation; "" when it has none."""
+    policy = config.get("version_policy")
+    if not isinstance(policy, dict):
+        return ""
+    if "all" in policy:
+        return "all"
+    if isinstance(policy.get("latest"), dict):
+        return f"latest:{policy['latest'].get('num_versions', 1)}"
+    if isinstance(policy.get("specific"), dict):
+        return "specific:" + ",".join(str(v) for v in policy["specific"].get("versions", []))
+    return ""
+
+
+def cpu_core() -> str:
+    """Name of this machine's CPU core as tolerances use it (cortex-a53, ...); the architecture where it is not ARM."""
+    parts = {"0xd03": "cortex-a53", "0xd08": "cortex-a72", "0xd0b": "cortex-a76"}  # MIDR part numbers, Arm Ltd.
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "CPU part":
+                return parts.get(value.strip(), platform.machine())
+    return platform.machine()
+
+
+def _selftest(found: Found, device: DeviceRunner) -> tuple[list[dict[str, Any]], float]:
+    """Golden cases that hold for a device's runtime, with absolute paths, and the tolerance for this CPU."""
+    family = str(device.facts.get("family", ""))
+    cases = [
+        {
+            "inputs": {k: str(found.path / v) for k, v in g.inputs.items()},
+            "outputs": {k: str(found.path / v) for k, v in g.outputs.items()},
+        }
+        for g in found.manifest.goldens
+        if g.runtime in ("", family)
+    ]
+    tolerance = found.manifest.tolerance
+    return cases, tolerance.get(cpu_core(), tolerance.get("default", DEFAULT_TOLERANCE))
+
+
+__all__ = ["Plane", "Served", "attach", "cpu_core"]

@@ -1,0 +1,115 @@
+"""Service manager and journal: systemd-python where it is installed, its few datagrams by hand where it is not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from typing import Final
+
+JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
+FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
+#: logging level -> syslog priority, which the journal uses.
+PRIORITY: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+def notify(*lines: str) -> bool:
+    """Send READY=1 and the like to the service manager; False when there is none."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return False
+    address = "\0" + path[1:] if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.sendto("\n".join(lines).encode(), address)
+        except OSError:
+            return False
+    return True
+
+
+def notify_reloading() -> bool:
+    """RELOADING=1 with the time stamp that Type=notify-reload wants in the same message."""
+    return notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+
+def watchdog_seconds() -> float:
+    """WatchdogSec= of the unit; 0 when none is set for this process."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 0.0
+    return int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+
+
+def listen_fds() -> dict[str, socket.socket]:
+    """Sockets passed by the service manager, by FileDescriptorName=. Empty without activation."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return {}
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    found: dict[str, socket.socket] = {}
+    for number in range(count):
+        name = names[number] if number < len(names) else "unknown"
+        sock = socket.socket(fileno=FIRST_FD + number)
+        sock.setblocking(False)
+        os.set_inheritable(sock.fileno(), False)
+        found[name] = sock
+    for key in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(key, None)
+    return found
+
+
+def journal_datagram(fields: dict[str, str]) -> bytes:
+    """Fields in the journal's native form: `KEY=value`, or length-prefixed where the value has a line break."""
+    parts = []
+    for key, value in fields.items():
+        data = value.encode("utf-8", "replace")
+        if b"\n" in data:
+            parts.append(key.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n")
+        else:
+            parts.append(key.encode() + b"=" + data + b"\n")
+    return b"".join(parts)
+
+
+class JournalHandler(logging.Handler):
+    """Log records with their fields to the journal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._sock.connect(JOURNAL_SOCKET)
+        try:
+            from systemd import journal
+
+            self._send = journal.sendv
+        except ImportError:
+            self._send = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record; a journal that does not take it is not the daemon's problem."""
+        fields = {
+            "MESSAGE": self.format(record),
+            "PRIORITY": str(PRIORITY.get(record.levelno, 6)),
+            "SYSLOG_IDENTIFIER": "edgeaid",
+            "LOGGER": record.name,
+            **getattr(record, "journal", {}),
+        }
+        try:
+            if self._send is not None:
+                self._send(*(f"{k}={v}" for k, v in fields.items()))
+            else:
+                self._sock.send(journal_datagram(fields))
+        except OSError:
+            self.handleError(record)
+
+
+def set_up_logging(level: str) -> None:
+    """Journal when this process's stderr is the journal, plain lines on stderr otherwise."""
+    handler: logging.Handler
+    if os.environ.get("JOURNAL_STREAM") and os.path.exists(JOURNAL_SOCKET):
+        handler = JournalHandler()
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())

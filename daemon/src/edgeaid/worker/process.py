@@ -1,0 +1,221 @@
+"""What runs in a worker process: one thread, one device, one socket to the daemon.
+
+Frames are answered in order. The process ends when the daemon's end of the socket closes, and the kernel kills it when
+the daemon dies (PR_SET_PDEATHSIG), even in the middle of a call into a runtime that never returns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from .. import errors
+from ..tensors import Quantization, TensorSpec
+from . import wire
+from .regions import Layout, Region
+from .wire import HEADER, PHASES, Kind
+
+if TYPE_CHECKING:
+    from ..backends.base import Array, Backend
+
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A model in this worker."""
+
+    key: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    region: Region | None = None
+    #: Per slot: numpy views of the region, made at the first use of the slot.
+    views: list[tuple[Sequence[Array], Sequence[Array]] | None] = None  # type: ignore[assignment]  # set by attach
+    #: Media worker only: rules and labels of the model.
+    media: Any = None
+
+
+def spec_from(table: dict[str, Any]) -> TensorSpec:
+    """TensorSpec from its JSON form (dataclasses.asdict)."""
+    q = table.get("quantization")
+    quantization = Quantization(tuple(q["scale"]), tuple(q["zero_point"]), q["axis"]) if q else None
+    return TensorSpec(table["name"], table["datatype"], tuple(table["shape"]), quantization)
+
+
+class Worker:
+    """Serves one backend (or, for the target "media", pictures) on one socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.backend: Backend | None = None
+        self.target = ""
+        self.models: dict[int, Loaded] = {}
+        self.handlers: dict[int, Callable[[dict[str, Any], list[int]], dict[str, Any] | tuple[dict[str, Any], int]]] = {
+            Kind.OPEN: self.open,
+            Kind.LOAD: self.load,
+            Kind.ATTACH: self.attach,
+            Kind.UNLOAD: self.unload,
+            Kind.SELFTEST: self.selftest,
+            Kind.PING: lambda _body, _fds: {},
+            Kind.PICTURE: self.picture,
+            Kind.DECODE: self.decode,
+        }
+
+    def run(self) -> None:
+        """Answer frames until the daemon closes its end."""
+        infer = Kind.INFER
+        unpack = HEADER.unpack_from
+        while True:
+            data, fds = wire.receive(self.sock)
+            if not data:
+                return
+            kind, _, slot, model, request = unpack(data)
+            if kind == infer:
+                self.sock.send(self.infer(slot, model, request))
+                continue
+            self._answer(kind, request, data, fds)
+
+    def _answer(self, kind: int, request: int, data: bytes, fds: list[int]) -> None:
+        out_fd = -1
+        try:
+            handler = self.handlers.get(kind)
+            if handler is None:
+                raise errors.InvalidRequest(f"unknown frame kind {kind}")
+            result = handler(json.loads(data[HEADER.size :]), fds)
+            body, out_fd = result if isinstance(result, tuple) else (result, -1)
+            reply = wire.pack_json(Kind.REPLY, request, body)
+        except Exception as error:  # the daemon decides what an error means
+            text = str(error) if isinstance(error, errors.EdgeaiError) else f"{type(error).__name__}: {error}"
+            reply = wire.pack_json(Kind.REPLY, request, {"error": text[:4000]}, wire.status_of(error))
+        finally:
+            wire.close_all(fds)
+        if out_fd >= 0:
+            socket.send_fds(self.sock, [reply], [out_fd])
+            os.close(out_fd)
+        else:
+            self.sock.send(reply)
+
+    # --- JSON frames ------------------------------------------------------------------------------------------------
+
+    def open(self, body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
+        self.target = body["target"]
+        if self.target == "media":
+            from ..streams import media
+
+            return {"runtime": media.runtime(), "description": "pictures", "facts": {}}
+        from ..backends import create
+
+        self.backend = create(self.target)
+        facts = self.backend.open(body["device"], body["options"])
+        return {"runtime": facts.runtime, "description": facts.description, "facts": dict(facts.facts)}
+
+    def load(self, body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
+        assert self.backend is not None  # noqa: S101  the daemon sends OPEN first
+        io = self.backend.load(body["key"], Path(body["artifact"]), body["options"])
+        self.models[body["model"]] = Loaded(body["key"], io.inputs, io.outputs)
+        return {
+            "inputs": [asdict(s) for s in io.inputs],
+            "outputs": [asdict(s) for s in io.outputs],
+            "facts": dict(io.facts),
+        }
+
+    def attach(self, body: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        number = body["model"]
+        inputs = tuple(spec_from(t) for t in body["inputs"])
+        outputs = tuple(spec_from(t) for t in body["outputs"])
+        if self.target == "media":
+            from ..streams import media
+
+            self.models[number] = Loaded(body["key"], inputs, outputs, media=media.rules_from(body["media"]))
+        loaded = self.models[number]
+        fd = os.dup(fds[0])
+        os.set_inheritable(fd, False)
+        loaded.region = Region(fd, Layout.of(inputs, outputs, body["slots"]))
+        loaded.views = [None] * body["slots"]
+        return {}
+
+    def unload(self, body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
+        loaded = self.models.pop(body["model"], None)
+        if loaded is not None:
+            if self.backend is not None:
+                self.backend.unload(loaded.key)
+            loaded.views = []
+            if loaded.region is not None:
+                loaded.region.close()
+        return {}
+
+    def selftest(self, body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
+        from .selftest import run
+
+        assert self.backend is not None  # noqa: S101  the daemon sends OPEN first
+        return run(self.backend, self.models[body["model"]], body)
+
+    def picture(self, body: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        from ..streams import media
+
+        loaded = self.models[body["model"]]
+        return media.prepare(fds[0], body["size"], loaded.media, loaded.inputs[0], self._views(loaded, body["slot"])[0][0])
+
+    def decode(self, body: dict[str, Any], fds: list[int]) -> dict[str, Any] | tuple[dict[str, Any], int]:
+        from ..streams import media
+
+        loaded = self.models[body["model"]]
+        outputs = self._views(loaded, body["slot"])[1]
+        picture = (fds[0], body["size"]) if fds else None
+        return media.decode(loaded.media, loaded.outputs, outputs, body, picture)
+
+    # --- the path of a tensor ---------------------------------------------------------------------------------------
+
+    def infer(self, slot: int, model: int, request: int) -> bytes:
+        try:
+            loaded = self.models[model]
+            views = loaded.views[slot] or self._views(loaded, slot)
+            phases = self.backend.infer(loaded.key, views[0], views[1])  # type: ignore[union-attr]  # OPEN comes first
+        except Exception as error:  # the daemon decides what an error means
+            text = str(error) if isinstance(error, errors.EdgeaiError) else f"{type(error).__name__}: {error}"
+            head = HEADER.pack(Kind.RESULT, wire.status_of(error), slot, model, request)
+            return head + PHASES.pack(0, 0, 0) + text[:4000].encode()
+        return HEADER.pack(Kind.RESULT, 0, slot, model, request) + PHASES.pack(*phases)
+
+    def _views(self, loaded: Loaded, slot: int) -> tuple[Sequence[Array], Sequence[Array]]:
+        views = loaded.views[slot]
+        if views is None:
+            from ..backends.base import as_array
+
+            region = loaded.region
+            assert region is not None  # noqa: S101  the daemon sends ATTACH before the first slot
+            views = (
+                [as_array(v, s) for v, s in zip(region.inputs[slot], loaded.inputs, strict=True)],
+                [as_array(v, s) for v, s in zip(region.outputs[slot], loaded.outputs, strict=True)],
+            )
+            loaded.views[slot] = views
+        return views
+
+
+def main(fd: int) -> None:
+    """Entry point of the child; `fd` is a connected SOCK_SEQPACKET socket."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # The daemon's terminal and its signals are the daemon's business; the worker ends with its socket.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        # When memory runs out, a worker goes before the daemon: it is replaced within a second.
+        Path("/proc/self/oom_score_adj").write_text("300")
+    except OSError:
+        pass  # no /proc, or not allowed: then the kernel chooses
+    sock = socket.socket(fileno=fd)
+    if os.getppid() == 1 and os.environ.get("EDGEAI_WORKER_PARENT") != "1":
+        sys.exit("parent is gone")  # died between fork and prctl
+    try:
+        Worker(sock).run()
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    os._exit(0)  # runtimes have been seen to crash in their exit handlers

@@ -1,0 +1,106 @@
+"""Frames between the daemon and a worker: one SOCK_SEQPACKET message each.
+
+Every frame starts with HEADER. INFER and RESULT are binary because they are the path of every tensor; everything else
+carries a JSON object after the header. Tensors never travel in a frame: they lie in the slots of a memfd that both sides
+map (see `regions`). Both ends are of one build, so the format has no version.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import socket
+import struct
+from enum import IntEnum
+from typing import Any, Final
+
+from .. import errors
+
+
+class Kind(IntEnum):
+    """First byte of a frame."""
+
+    # daemon -> worker, JSON
+    OPEN = 1
+    LOAD = 2
+    ATTACH = 3
+    UNLOAD = 4
+    SELFTEST = 5
+    PING = 6
+    PICTURE = 7
+    DECODE = 8
+    # daemon -> worker, binary
+    INFER = 16
+    # worker -> daemon
+    REPLY = 32
+    RESULT = 33
+
+
+#: kind u8, status u8, slot u16, model number u32, request number u64
+HEADER: Final = struct.Struct("<BBHIQ")
+#: after HEADER in a RESULT: nanoseconds of input, infer and output phase; error text (UTF-8) follows when status != 0
+PHASES: Final = struct.Struct("<QQQ")
+#: Well below the kernel's limit for one message (212,960 bytes with default buffers).
+MAX_MESSAGE: Final = 160_000
+#: Descriptors in one message.
+MAX_FDS: Final = 4
+
+#: Exceptions that cross the wire, by status byte. 0 = success.
+ERRORS: Final[tuple[type[errors.EdgeaiError], ...]] = (
+    errors.EdgeaiError,
+    errors.InvalidRequest,
+    errors.InvalidModel,
+    errors.NotFound,
+    errors.TooLarge,
+    errors.Unsupported,
+    errors.DeviceError,
+    errors.Unavailable,
+)
+
+
+def status_of(error: BaseException) -> int:
+    """Status byte (from 1) for an exception: the nearest class in ERRORS, 1 for anything unforeseen."""
+    for kind in type(error).__mro__:
+        if kind in ERRORS:
+            return ERRORS.index(kind) + 1
+    return 1
+
+
+def error_of(status: int, text: str) -> errors.EdgeaiError:
+    """The exception that a status byte and its text stand for."""
+    kind = ERRORS[status - 1] if 0 < status <= len(ERRORS) else errors.EdgeaiError
+    return kind(text)
+
+
+def pack_json(kind: Kind, request: int, body: dict[str, Any], status: int = 0) -> bytes:
+    """A JSON frame; raises TooLarge when it would not fit into one message."""
+    frame = HEADER.pack(kind, status, 0, 0, request) + json.dumps(body, separators=(",", ":")).encode()
+    if len(frame) > MAX_MESSAGE:
+        raise errors.TooLarge(f"{kind.name} message of {len(frame)} bytes is over {MAX_MESSAGE}")
+    return frame
+
+
+def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """One message and its descriptors (close-on-exec). b"" = the peer is gone. BlockingIOError when there is none.
+
+    A truncated message or lost descriptors raise InvalidRequest; descriptors that did arrive are closed.
+    """
+    data, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers = array.array("i")
+            numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
+            fds.extend(numbers)
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        close_all(fds)
+        raise errors.InvalidRequest("message cut short: too long, or too many descriptors")
+    return data, fds
+
+
+def close_all(fds: list[int]) -> None:
+    """Close descriptors that came with a message nobody wanted."""
+    import os
+
+    for fd in fds:
+        os.close(fd)

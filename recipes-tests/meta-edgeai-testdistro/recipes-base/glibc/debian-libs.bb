@@ -1,0 +1,3 @@
+SUMMARY = "TEST ONLY: Debian's shared libraries"
+inherit debian-repack
+DEPENDS = "glibc"

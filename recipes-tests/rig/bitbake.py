@@ -1,0 +1,184 @@
+"""Runs real BitBake over a copy of the checkout: kas fetches the layers, the test distribution supplies the rest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import packages
+from .paths import BUILD_UID, LAYER, TOP, Missing, need, work_dir
+
+KAS_VERSION = "5.5"
+#: What is copied to the tree that BitBake reads.
+SOURCES = ("meta-edgeai", "kas", "daemon", "recipes-tests", "scripts")
+#: The programs whose absence explains a failed build best.
+TOOLS = (
+    "git", "gawk", "chrpath", "diffstat", "lz4", "zstd", "cpio", "file", "rpcgen", "pseudo", "aarch64-linux-gnu-gcc", "cmake", "ninja",
+    "quilt", "rpm", "apt-ftparchive", "depmod", "parted", "sgdisk", "mcopy", "mkfs.vfat", "mke2fs", "bmaptool", "setpriv",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A build folder of one release."""
+
+    release: str
+    work: Path
+
+    @property
+    def top(self) -> Path:
+        return self.work / self.release
+
+    @property
+    def project(self) -> Path:
+        """Copy of the checkout that BitBake reads."""
+        return self.work / "project"
+
+    @property
+    def tmp(self) -> Path:
+        folder = self.top / "build" / "tmp-glibc"
+        return folder if folder.is_dir() else self.top / "build" / "tmp"
+
+    @property
+    def images(self) -> Path:
+        return self.tmp / "deploy" / "images" / "raspberrypi4-64"
+
+    def image(self, suffix: str, name: str = "edgeai-image") -> Path:
+        """The newest image file, such as suffix 'wic' or 'ext4'."""
+        for pattern in (f"{name}-raspberrypi4-64.rootfs.{suffix}", f"{name}-raspberrypi4-64.{suffix}"):
+            if (self.images / pattern).exists():
+                return (self.images / pattern).resolve()
+        raise FileNotFoundError(f"no {name} as {suffix} in {self.images}; build it: recipes-tests/testdistro build {self.release}")
+
+
+def prepare(release: str, work: Path | None = None) -> Build:
+    """Fetch packages and kas, copy the checkout. Raises Missing where the host cannot run BitBake."""
+    need(*TOOLS)
+    work = work or work_dir()
+    build = Build(release, work)
+    locales = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=True).stdout.lower()
+    if "en_us.utf8" not in locales:
+        raise Missing("BitBake wants the locale en_US.UTF-8: localedef -i en_US -f UTF-8 en_US.UTF-8")
+    packages.fetch_debs(work)
+    packages.fetch_wheels(work)
+    sources = tomllib.loads((LAYER / "conf" / "sources.toml").read_text())
+    packages.fetch_sources(work, sources["wheel"], wheel=True)
+    packages.fetch_sources(work, sources["sdist"])
+    _kas(work)
+    (build.top / "home").mkdir(parents=True, exist_ok=True)
+    _git_config(build)
+    sync(build)
+    if os.getuid() == 0:
+        for folder in (work, work / "downloads", build.top, build.top / "home"):
+            os.chown(folder, BUILD_UID, BUILD_UID)
+    return build
+
+
+def _kas(work: Path) -> Path:
+    """A venv of the system's Python with kas; BitBake uses its interpreter too."""
+    venv = work / "venv"
+    if not (venv / "bin" / "kas").is_file():
+        subprocess.run(["/usr/bin/python3", "-m", "venv", str(venv)], check=True)
+        done = subprocess.run([str(venv / "bin/pip"), "install", "-q", f"kas=={KAS_VERSION}"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Missing(f"kas {KAS_VERSION} cannot be installed:\n{done.stderr.strip()}")
+    return venv
+
+
+def _git_config(build: Build) -> None:
+    """git's settings for kas: an identity, every folder trusted, and the user's own URL rewrites (local copies of layers)."""
+    lines = ["[user]", "\tname = test", "\temail = test@example.com", "[safe]", "\tdirectory = *", "[init]", "\tdefaultBranch = main"]
+    found = subprocess.run(["git", "config", "--global", "--get-regexp", r"^url\..*\.insteadof$"], capture_output=True, text=True, check=False)
+    for line in found.stdout.splitlines():
+        key, value = line.split(" ", 1)
+        lines += [f'[url "{key[4 : -len(".insteadof")]}"]', f"\tinsteadOf = {value}"]
+    (build.top / "gitconfig").write_text("\n".join(lines) + "\n")
+
+
+def sync(build: Build) -> None:
+    """Bring the copy of the checkout up to date. Only changed files are touched, so BitBake's caches stay valid."""
+    listed = subprocess.run(
+        ["git", "-C", str(TOP), "-c", f"safe.directory={TOP}", "ls-files", "-z", "-co", "--exclude-standard", *SOURCES],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    wanted = {name.decode() for name in listed.stdout.split(b"\0") if name}
+    for name in sorted(wanted):
+        source, target = TOP / name, build.project / name
+        if not source.is_file():
+            continue
+        info = source.stat()
+        if target.is_file():
+            old = target.stat()
+            if old.st_size == info.st_size and old.st_mtime_ns == info.st_mtime_ns and old.st_mode == info.st_mode:
+                continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, target)
+    for folder in SOURCES:
+        for path in (build.project / folder).rglob("*"):
+            relative = str(path.relative_to(build.project))
+            if path.is_file() and relative not in wanted and "__pycache__" not in path.parts:
+                path.unlink()
+    owner = BUILD_UID if os.getuid() == 0 else os.getuid()
+    if not (build.project / ".git").is_dir():
+        subprocess.run(["git", "init", "-q", str(build.project)], check=True)
+    if os.getuid() == 0:
+        subprocess.run(["chown", "-R", f"{owner}:{owner}", str(build.project)], check=True)
+
+
+def run(build: Build, *arguments: str, log: Path | None = None, timeout: float = 3600) -> subprocess.CompletedProcess[str]:
+    """Run a program (kas, or anything on the build's PATH) as the build user, with a clean environment.
+
+    Returns the finished process with stdout and stderr as one text; the log file, if named, gets it as it comes.
+    """
+    environment = {
+        "HOME": str(build.top / "home"),
+        "LANG": "en_US.UTF-8",
+        "LC_ALL": "en_US.UTF-8",
+        "PATH": f"{build.work / 'venv/bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "KAS_WORK_DIR": str(build.top),
+        "KAS_CLONE_DEPTH": "1",
+        "GITCONFIG_FILE": str(build.top / "gitconfig"),
+        "GIT_CONFIG_GLOBAL": str(build.top / "gitconfig"),
+        "TERM": "dumb",
+    }
+    command = list(arguments)
+    if os.getuid() == 0:
+        command = ["setpriv", f"--reuid={BUILD_UID}", f"--regid={BUILD_UID}", "--clear-groups", *command]
+    out = log.open("w") if log else subprocess.PIPE
+    try:
+        done = subprocess.run(
+            ["nice", "-n", "10", *command], env=environment, cwd=build.project, stdin=subprocess.DEVNULL,
+            stdout=out, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+    finally:
+        if log:
+            out.close()
+    if log:
+        done.stdout = log.read_text(errors="replace")
+    return done
+
+
+def kas(build: Build, *arguments: str, log: Path | None = None, timeout: float = 3600) -> subprocess.CompletedProcess[str]:
+    """`kas VERB CONFIG ARGUMENTS...`: the verb first, then what follows the configuration."""
+    verb, *rest = arguments
+    return run(build, "kas", verb, f"recipes-tests/kas/testdistro-{build.release}.yml", *rest, log=log, timeout=timeout)
+
+
+def build_image(build: Build, target: str = "edgeai-image", timeout: float = 3600) -> float:
+    """Build an image; returns the seconds it took. Raises RuntimeError with the errors of the log."""
+    start = time.monotonic()
+    log = build.top / f"build-{target}.log"
+    done = kas(build, "build", "--target", target, log=log, timeout=timeout)
+    if done.returncode:
+        text = done.stdout
+        errors = [line for line in text.splitlines() if "ERROR" in line or "FATAL" in line]
+        reached = "could not be fetched" in text or "Could not resolve host" in text or "unable to access" in text
+        if reached and not errors:
+            raise Missing(f"the OpenEmbedded layers cannot be reached; see {log}")
+        raise RuntimeError(f"{target} for {build.release} failed; log: {log}\n" + "\n".join(errors[:40] or text.splitlines()[-40:]))
+    return time.monotonic() - start

@@ -48,7 +48,7 @@ class Lane:
         #: Jobs that cannot be answered in time any more; served only when nothing better waits.
         self.late: deque[Job] = deque()
         self.length = 0
-        #: Latest start of the first run that still meets the deadlines of all jobs that can be met (policy.py).
+        #: Latest start of the first run that still meets the deadlines of all jobs that can be met (chooser.py).
         self.latest = inf
         #: How many can be met.
         self.feasible = 0

@@ -2,7 +2,7 @@
 
 Pure: no clock, no I/O, no threads. Every call gets `now`, seconds of the caller's monotonic clock, which never goes
 back. Without a `CostModel` all jobs share one lane and the queue costs a few microseconds per job; with one, each group
-has a lane and `policy.Chooser` decides between them.
+has a lane and `chooser.Chooser` decides between them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from math import inf
 from typing import Any, Final
 
 from edgeaid.errors import QueueFull
+from edgeaid.scheduling.chooser import Chooser
 from edgeaid.scheduling.costs import CostModel
 from edgeaid.scheduling.lanes import Job, Lane
-from edgeaid.scheduling.policy import Chooser, Policy
+from edgeaid.scheduling.policy import Policy
 
 __all__ = ["DeviceQueue", "Job", "Policy"]
 
@@ -121,29 +122,28 @@ class DeviceQueue:
 
     def expire(self, now: float) -> list[Job]:
         """Remove and return the jobs whose deadline has passed."""
-        dead = self._dead
-        if dead:
-            self._dead = []
+        found: list[Job] = []
+        if self._dead:
+            found, self._dead = self._dead, found
         if now < self._soonest:
-            return dead
-        found = []
+            return found
+        dead = []
         soonest = inf
         for waiting in self._all():
             for job in waiting:
                 if job.deadline is None:
                     continue
                 if job.deadline <= now:
-                    found.append(job)
+                    dead.append(job)
                 elif job.deadline < soonest:
                     soonest = job.deadline
         self._soonest = soonest
-        for job in found:
+        for job in dead:
             if job.lane is not None:
                 lane = job.lane
                 lane.remove(job)
                 self._drop(job, lane, now)
-        dead += found
-        return dead
+        return found + dead
 
     def cancel(self, job: Job) -> bool:
         """Remove a job whose client went away; False when it does not wait here any more."""

@@ -1,7 +1,7 @@
 """Which Edge TPU models to compile together, in which order, on how many accelerators. Pure.
 
 Every placement of the models on sticks, every grouping on a stick (one group = one `edgetpu_compiler` command = one
-token) and every order within a group is costed with the rule of `cost.py`; the cheapest that holds the wanted rates wins.
+token) and every order within a group is costed with the rule of `cost.py`; the cheapest that holds the rates wins.
 """
 
 from __future__ import annotations

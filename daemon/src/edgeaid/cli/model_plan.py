@@ -1,0 +1,129 @@
+"""`edgeai model plan`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import InvalidRequest
+from ..toolkit import plan_sources
+from ..toolkit.cost import MIB, ON_CHIP_MIB, STREAM_OVERHEAD, USB2_BANDWIDTH
+from ..toolkit.plan import Conditions, Plan, plans
+
+
+@click.command("plan")
+@click.argument("models", nargs=-1, required=True)
+@click.option("--rates", default="", help="Wanted inferences per second: a=10,b=2. Default: 1 each.")
+@click.option("--from-device", metavar="SOCKET", help="Take the rates from a running edgeaid's statistics.")
+@click.option("--interval", default=10.0, show_default=True, help="Seconds to watch the device for.")
+@click.option("--compute", default="", help="Milliseconds per inference without transfers: a=10.3,b=13.6.")
+@click.option("--bandwidth", default=USB2_BANDWIDTH, show_default=True, help="MiB/s to the accelerator.")
+@click.option("--budget", default=ON_CHIP_MIB, show_default=True, help="On-chip parameter memory, MiB.")
+@click.option("--sticks", default=1, show_default=True, type=click.IntRange(1, 8), help="Accelerators at hand.")
+@click.option("--top", default=6, show_default=True, help="How many plans to show.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the comparison as a page.")
+@click.option("--json", "as_json", is_flag=True, help="All plans as JSON.")
+def plan(
+    models: tuple[str, ...], *, rates: str, from_device: str | None, interval: float, compute: str, bandwidth: float,
+    budget: float, sticks: int, top: int, html: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Find the best way to compile Edge TPU models together.
+
+    MODELS are quantised .tflite files, compiled _edgetpu.tflite files (their own cached and streamed bytes are used),
+    logs of edgetpu_compiler, or sizes such as bird=3.75MiB. Models compiled by one command share the chip's parameter
+    memory; models that are not evict each other at every change. Every order and grouping is costed.
+    """
+    if rates and from_device:
+        raise InvalidRequest("rates come either from --rates or from --from-device")
+    wanted = plan_sources.assignments(rates, "--rates")
+    if from_device:
+        measured = plan_sources.device_rates(from_device, interval)
+        names = {c.name for c in plan_sources.candidates(models, {}, {})[0]}
+        wanted = {name: rate for name, rate in measured.items() if name in names}
+        if not wanted:
+            raise InvalidRequest(
+                f"none of {', '.join(sorted(names))} ran on {from_device} within {interval:g} s"
+                f" (there ran: {', '.join(sorted(measured)) or 'nothing'}); give --rates instead"
+            )
+    found, remarks = plan_sources.candidates(models, wanted, plan_sources.assignments(compute, "--compute"))
+    # Files of a compiler tell the truth about streaming; only predictions need the surcharge.
+    known = all(c.built is not None for c in found)
+    conditions = Conditions(bandwidth, budget * MIB, 1.0 if known else STREAM_OVERHEAD, sticks)
+    ranked = plans(found, conditions)
+    if html:
+        from ..toolkit.plan_html import page
+
+        html.write_text(page(ranked[: max(top, 1)], conditions), "utf-8")
+    if as_json:
+        click.echo(json.dumps([as_dict(p) for p in ranked], indent=2))
+        return
+    _show(ranked, max(top, 1), remarks, conditions)
+    if html:
+        click.echo(f"\nComparison: {html}")
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON values."""
+    return {
+        "title": plan.title, "as_built": plan.as_built, "holds": plan.holds, "load": round(plan.load, 4),
+        "mean_ms": round(plan.mean_ms, 3), "commands": plan.commands(),
+        "sticks": [
+            {"load": round(stick.load, 4), "groups": [[asdict(m) for m in group] for group in stick.groups]}
+            for stick in plan.sticks
+        ],
+    }  # fmt: skip
+
+
+def _show(ranked: list[Plan], top: int, remarks: list[str], conditions: Conditions) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    worst = max(m.alternating_ms for p in ranked[:top] for s in p.sticks for m in s.models)
+    longest = max(len(m.name) for m in ranked[0].sticks[0].models)
+    width = max(8, min(40, console.width - 62 - min(longest, 28)))
+    for number, plan in enumerate(ranked[:top], 1):
+        state = "[green]holds the rates[/]" if plan.holds else "[red]cannot hold the rates[/]"
+        built = " (as the files are now)" if plan.as_built else ""
+        console.print(f"\n[bold]{number}. {escape(plan.title)}[/]{built}: load {plan.load:.0%}, {state}")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        table.add_column("model", overflow="fold")
+        for column in ("per s", "cached\nMiB", "streamed\nMiB", "stays\nms", "re-sent\nms", "mean\nms"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("mean #\nworst -", no_wrap=True)
+        for stick in plan.sticks:
+            for m in stick.models:
+                table.add_row(
+                    escape(m.name), f"{m.rate:.4g}", f"{m.cached / MIB:.2f}", f"{m.streamed / MIB:.2f}",
+                    f"{m.warm_ms:.1f}", f"{m.cold_ms:.1f}", f"{m.mean_ms:.1f}",
+                    _bar(m.mean_ms, m.alternating_ms, worst, width),
+                )  # fmt: skip
+            table.add_section()
+        console.print(table)
+    if len(ranked) > top:
+        console.print(f"\n{len(ranked) - top} more plans: --top {len(ranked)} or --json")
+    best = ranked[0]
+    console.print(f"\n[bold]Recommended:[/] {escape(best.title)}", soft_wrap=True)
+    for command in best.commands():
+        console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)
+    if best.as_built:
+        console.print("  The files are already compiled that way.")
+    if not best.holds:
+        console.print("  The rates cannot be held: lower them, add an accelerator (--sticks), or use smaller models.")
+    memory = (
+        f"Bandwidth {conditions.bandwidth:g} MiB/s, on-chip memory {conditions.budget / MIB:.2f} MiB; the compiler's "
+        "own log is the last word on memory (1.1 to 8.2 MiB have been seen)."
+    )
+    for remark in (*remarks, memory):
+        console.print(f"[dim]{escape(remark)}[/]")
+
+
+def _bar(mean: float, worst_case: float, worst: float, width: int) -> str:
+    filled = round(mean / worst * width)
+    return "#" * filled + "-" * (round(worst_case / worst * width) - filled)

@@ -1,0 +1,76 @@
+"""The comparison of plans as one self-contained page: no script, no external resource."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from .cost import MIB
+from .plan import Conditions, Placed, Plan
+
+_STYLE = """
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h2 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; } .best { border-left: .3rem solid #2a7; padding-left: .8rem; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child, td.bar { text-align: left; } td.bar { width: 45%; }
+tr.stick td { border-top: 1px solid #8886; }
+.ok { color: #2a7; } .bad { color: #c33; } pre { overflow-x: auto; background: #8882; padding: .6rem; }
+svg { display: block; width: 100%; height: 1.1rem; } small { opacity: .7; }
+"""
+
+
+def page(ranked: Sequence[Plan], conditions: Conditions) -> str:
+    """HTML of the given plans, best first."""
+    worst = max(m.cold_ms for p in ranked for s in p.sticks for m in s.models)
+    parts = "\n".join(_plan(number, plan, worst) for number, plan in enumerate(ranked, 1))
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Edge TPU co-compilation plans</title><style>{_STYLE}</style></head>
+<body><h1>Edge TPU co-compilation plans</h1>
+<p>Models in [brackets] are compiled by one command and share the chip's parameter memory; a bar | starts another
+accelerator. Green: compute; orange: parameters sent with every inference; grey: parameters sent again because another
+group ran in between, at its probability (dark) and in the worst case (light).</p>
+{parts}
+<p><small>Bandwidth {conditions.bandwidth:g} MiB/s, on-chip memory {conditions.budget / MIB:.2f} MiB.</small></p>
+</body></html>
+"""
+
+
+def _plan(number: int, plan: Plan, worst: float) -> str:
+    state = (
+        '<span class="ok">holds the rates</span>' if plan.holds else '<span class="bad">cannot hold the rates</span>'
+    )
+    rows = "".join(
+        _row(m, worst, first=i == 0 and s > 0)
+        for s, stick in enumerate(plan.sticks)
+        for i, m in enumerate(stick.models)
+    )
+    commands = "\n".join(escape(c) for c in plan.commands())
+    built = " (as the files are now)" if plan.as_built else ""
+    return f"""<section{' class="best"' if number == 1 else ""}>
+<h2>{number}. {escape(plan.title)}{built} &mdash; load {plan.load:.0%}, {state}</h2>
+<table><tr><th>model</th><th>per s</th><th>cached</th><th>streamed</th><th>mean</th><th>latency</th></tr>{rows}</table>
+{f"<pre>{commands}</pre>" if commands else ""}</section>"""
+
+
+def _row(m: Placed, worst: float, *, first: bool) -> str:
+    scale = 100 / worst
+    # What the bar shows of warm_ms is split by the bytes that are streamed.
+    moved = (m.cold_ms - m.warm_ms) * m.streamed / m.cached if m.cached else 0.0
+    stream = min(m.warm_ms, moved) if m.cached else m.warm_ms * bool(m.streamed)
+    compute = m.warm_ms - stream
+    pieces = (
+        (0.0, compute, "#2a7"), (compute, stream, "#e83"),
+        (m.warm_ms, m.mean_ms - m.warm_ms, "#777"), (m.mean_ms, m.alternating_ms - m.mean_ms, "#bbb8"),
+    )  # fmt: skip
+    bars = "".join(
+        f'<rect x="{start * scale:.2f}%" width="{max(0.0, length) * scale:.2f}%" height="100%" fill="{color}"/>'
+        for start, length, color in pieces
+    )
+    title = f"stays {m.warm_ms:.1f} ms, re-sent {m.cold_ms:.1f} ms"
+    return (
+        f"<tr{' class=stick' if first else ''}><td>{escape(m.name)}</td><td>{m.rate:g}</td><td>{m.cached / MIB:.2f} MiB"
+        f"</td><td>{m.streamed / MIB:.2f} MiB</td><td>{m.mean_ms:.1f} ms</td>"
+        f'<td class="bar"><svg role="img"><title>{escape(title)}</title>{bars}</svg></td></tr>'
+    )

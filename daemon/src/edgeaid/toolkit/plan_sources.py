@@ -1,0 +1,174 @@
+"""Where a plan's figures come from: model files, compiled files, compiler logs, typed sizes, a running device."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import InvalidModel, InvalidRequest, NotFound, Unavailable
+from ..formats import edgetpu, tflite
+from . import compile_logs
+from .cost import MIB, Built, compute_ms
+from .files import edgetpu_parameters, load, macs
+from .plan import Candidate
+
+_TYPED: Final = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})=([0-9.]+(?:B|KiB|MiB))$")
+_MAX_STATS: Final = 8 << 20
+
+
+def candidates(
+    sources: tuple[str, ...], rates: Mapping[str, float], compute: Mapping[str, float]
+) -> tuple[list[Candidate], list[str]]:
+    """Models to plan for, and remarks about how sure their figures are.
+
+    A source is a .tflite, a compiled _edgetpu.tflite, a compiler .log, or `name=3.75MiB`. `rates` (per second) and
+    `compute` (ms) are by model name: the file's name without `.tflite` and `_edgetpu`. Raises InvalidRequest for
+    a rate or time of a model that is not there, InvalidModel for files that are no Edge TPU material.
+    """
+    found: list[Candidate] = []
+    remarks: list[str] = []
+    for source in sources:
+        if match := _TYPED.match(source):
+            size = compile_logs.size(match[2])
+            found.append(
+                _candidate(match[1], f"{match[1]}.tflite", size, built=None, macs=None, rates=rates, compute=compute)
+            )
+        elif source.endswith(".log"):
+            found.extend(_from_log(Path(source), rates, compute))
+        else:
+            model, remark = _from_model(Path(source), rates, compute)
+            found.append(model)
+            remarks += [remark] if remark else []
+    names = {c.name for c in found}
+    for what, table in (("rate", rates), ("compute time", compute)):
+        if unknown := sorted(table.keys() - names):
+            raise InvalidRequest(f"{what} for {', '.join(unknown)}, but the models are {', '.join(sorted(names))}")
+    return found, remarks
+
+
+def model_name(path: str) -> str:
+    """Name of a model by its file: without folder, `.tflite` and `_edgetpu`."""
+    return path.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".tflite").removesuffix("_edgetpu")
+
+
+def _candidate(
+    name: str, path: str, size: int, *, built: Built | None, macs: int | None,
+    rates: Mapping[str, float], compute: Mapping[str, float],
+) -> Candidate:  # fmt: skip
+    milliseconds = compute.get(name, compute_ms(macs))
+    if built is not None:
+        built = Built(name, built.cached, built.streamed, built.token, milliseconds)
+    return Candidate(name, path, size, rates.get(name, 1.0), milliseconds, built)
+
+
+def _from_log(path: Path, rates: Mapping[str, float], compute: Mapping[str, float]) -> list[Candidate]:
+    log = compile_logs.edgetpu(load(path, compile_logs.MAX_LOG))
+    if not log.models:
+        raise InvalidModel(f"{path} names no compiled model; is it a log of edgetpu_compiler?")
+    result = []
+    for model in log.models:
+        cached, streamed = model.cached or 0, model.streamed or 0
+        # The models of one log were compiled by one command and share a token; which one is not printed.
+        built = Built("", cached, streamed, hash(str(path)) | 1, 0.0)
+        name = model_name(model.input)
+        result.append(
+            _candidate(name, model.input, cached + streamed, built=built, macs=None, rates=rates, compute=compute)
+        )
+    return result
+
+
+def _from_model(path: Path, rates: Mapping[str, float], compute: Mapping[str, float]) -> tuple[Candidate, str]:
+    data = load(path)
+    model = tflite.read(data)
+    name = model_name(path.name)
+    if model.edgetpu:
+        compiled = edgetpu.read(data, model)
+        built = Built(name, compiled.cached_bytes, compiled.streamed_bytes, compiled.token, 0.0)
+        size = compiled.cached_bytes + compiled.streamed_bytes
+        # A new compilation starts from the plain file.
+        plain = str(path.with_name(path.name.replace("_edgetpu.tflite", ".tflite")))
+        return _candidate(name, plain, size, built=built, macs=None, rates=rates, compute=compute), ""
+    size = edgetpu_parameters(model)
+    remark = f"{name}: {size / MIB:.2f} MiB of compiled parameters are predicted from the plain file (+-3 %)"
+    return _candidate(name, str(path), size, built=None, macs=macs(model), rates=rates, compute=compute), remark
+
+
+def assignments(text: str, what: str) -> dict[str, float]:
+    """Parse "a=10,b=2.5". Raises InvalidRequest."""
+    result: dict[str, float] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, equals, value = part.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not equals or not name or not 0 < number < 1e9:
+            raise InvalidRequest(f"{what} {part!r} is not of the form name=number with a number above 0")
+        result[name] = number
+    return result
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP over a Unix socket, standard library only."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def device_counts(path: str, timeout: float = 5.0) -> dict[str, tuple[int, int]]:
+    """Inferences and their compute nanoseconds so far per model, from a device's statistics (`/v2/models/stats`)."""
+    connection = _UnixConnection(path, timeout)
+    try:
+        connection.request("GET", "/v2/models/stats")
+        response = connection.getresponse()
+        body = response.read(_MAX_STATS + 1)
+        if response.status != 200 or len(body) > _MAX_STATS:
+            raise Unavailable(f"{path} answers {response.status} to a question for statistics; is that edgeaid?")
+        return _counts(json.loads(body))
+    except FileNotFoundError as e:
+        raise NotFound(
+            f"there is no socket {path}; forward the device's: ssh -L {path}:/run/edgeai/edgeaid.sock"
+        ) from e
+    except (OSError, HTTPException, ValueError) as e:
+        raise Unavailable(f"statistics of {path} cannot be read: {e}") from e
+    finally:
+        connection.close()
+
+
+def _counts(stats: Any) -> dict[str, tuple[int, int]]:
+    result: dict[str, tuple[int, int]] = {}
+    rows = stats.get("model_stats") if isinstance(stats, dict) else None
+    for row in rows if isinstance(rows, list) else []:
+        if not isinstance(row, dict) or not isinstance(row.get("name"), str):
+            continue
+        inner = row.get("inference_stats")
+        infer = inner.get("compute_infer") if isinstance(inner, dict) else None
+        nanoseconds = infer.get("ns") if isinstance(infer, dict) else 0
+        count = row.get("inference_count", 0)
+        if isinstance(count, int) and isinstance(nanoseconds, int):
+            before = result.get(row["name"], (0, 0))
+            result[row["name"]] = (before[0] + count, before[1] + nanoseconds)
+    return result
+
+
+def device_rates(path: str, seconds: float) -> dict[str, float]:
+    """Inferences per second of every model of a device that ran within the next `seconds` seconds."""
+    before = device_counts(path)
+    start = time.monotonic()
+    time.sleep(seconds)
+    after = device_counts(path)
+    elapsed = time.monotonic() - start
+    rates = {n: (c - before.get(n, (0, 0))[0]) / elapsed for n, (c, _) in after.items()}
+    return {n: r for n, r in rates.items() if r > 0}

@@ -1,0 +1,39 @@
+SUMMARY = "Settings of an Edge AI device: SSH, journal, watchdog, network"
+DESCRIPTION = "Drop-in files only: SSH by key, a bounded journal, the hardware watchdog, \
+DHCP on wire and Wi-Fi, time from the network."
+SECTION = "base"
+HOMEPAGE = "https://edgeai-rpi.example/edgeai"
+LICENSE = "MIT"
+LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
+
+SRC_URI = "file://device"
+S = "${UNPACKDIR}/device"
+
+inherit allarch
+
+do_configure[noexec] = "1"
+do_compile[noexec] = "1"
+
+# How much of the card and of the memory the journal may take.
+EDGEAI_JOURNAL_MAX ?= "64M"
+EDGEAI_JOURNAL_RUNTIME_MAX ?= "16M"
+# The device resets itself when systemd has not run for this long.
+EDGEAI_WATCHDOG_SEC ?= "14s"
+
+do_install() {
+    install -D -m 0644 ${S}/10-edgeai-sshd.conf ${D}${sysconfdir}/ssh/sshd_config.d/10-edgeai.conf
+    install -D -m 0644 ${S}/10-edgeai-journal.conf ${D}${nonarch_libdir}/systemd/journald.conf.d/10-edgeai.conf
+    install -D -m 0644 ${S}/10-edgeai-watchdog.conf ${D}${nonarch_libdir}/systemd/system.conf.d/10-edgeai.conf
+    install -D -m 0644 ${S}/70-edgeai-wireless.network ${D}${nonarch_libdir}/systemd/network/70-edgeai-wireless.network
+    sed -i -e 's,@MAX@,${EDGEAI_JOURNAL_MAX},' -e 's,@RUNTIME_MAX@,${EDGEAI_JOURNAL_RUNTIME_MAX},' \
+        ${D}${nonarch_libdir}/systemd/journald.conf.d/10-edgeai.conf
+    sed -i -e 's,@SEC@,${EDGEAI_WATCHDOG_SEC},' ${D}${nonarch_libdir}/systemd/system.conf.d/10-edgeai.conf
+    # The supplicant starts for the first radio; scripts/flash (or the user) writes its configuration.
+    install -d ${D}${sysconfdir}/systemd/system/multi-user.target.wants
+    ln -sf ${systemd_system_unitdir}/wpa_supplicant@.service \
+        ${D}${sysconfdir}/systemd/system/multi-user.target.wants/wpa_supplicant@wlan0.service
+}
+
+FILES:${PN} = "${sysconfdir} ${nonarch_libdir}/systemd"
+
+RDEPENDS:${PN} = "wpa-supplicant"

@@ -1,0 +1,13 @@
+SUMMARY = "Daemon, models and settings of an Edge AI device"
+DESCRIPTION = "The part every image has."
+
+inherit packagegroup
+
+RDEPENDS:${PN} = " \
+    edgeai-config \
+    edgeai-models \
+    edgeai-power \
+    edgeaid \
+    edgeaid-hotplug \
+    edgeaid-journal \
+"

@@ -1,0 +1,10 @@
+SUMMARY = "Runtime for the Coral USB Accelerator"
+DESCRIPTION = "Driver library in both clock settings and Python classes."
+
+inherit packagegroup
+
+RDEPENDS:${PN} = " \
+    libedgetpu-max \
+    libedgetpu-std \
+    python3-pycoral \
+"

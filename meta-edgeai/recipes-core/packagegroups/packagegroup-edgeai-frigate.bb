@@ -1,0 +1,6 @@
+SUMMARY = "Frigate detector interface of the daemon"
+DESCRIPTION = "Answers the detector protocol of Frigate."
+
+inherit packagegroup
+
+RDEPENDS:${PN} = "edgeaid-frigate"

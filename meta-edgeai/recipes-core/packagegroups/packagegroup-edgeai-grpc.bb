@@ -1,0 +1,6 @@
+SUMMARY = "gRPC interface of the daemon"
+DESCRIPTION = "Open Inference Protocol over gRPC."
+
+inherit packagegroup
+
+RDEPENDS:${PN} = "edgeaid-grpc"

@@ -1,0 +1,83 @@
+SUMMARY = "Daemon that runs models on the CPU and on USB accelerators"
+DESCRIPTION = "Loads models, keeps accelerators alive and answers inference requests \
+over a local socket; with the command line tool edgeai and its Python client."
+SECTION = "devel/python"
+LICENSE = "MIT"
+LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
+
+EDGEAID_TREE_PARTS = "pyproject.toml README.md src systemd tests"
+require edgeai-source.inc
+
+SRC_URI += "file://run-ptest"
+
+inherit python_setuptools_build_meta systemd useradd ptest
+
+SYSTEMD_SERVICE:${PN} = "edgeaid.service edgeaid.socket edgeaid-fast.socket"
+
+# One account runs the daemon. Its groups open devices (plugdev: USB, dialout: serial, video: cameras, apex: PCIe);
+# the edgeai-* groups are roles: who is in one may observe, infer or control.
+EDGEAI_GROUPS = "edgeai edgeai-observe edgeai-infer edgeai-control apex"
+USERADD_PACKAGES = "${PN}"
+GROUPADD_PARAM:${PN} = "${@'; '.join('--system ' + g for g in d.getVar('EDGEAI_GROUPS').split())}"
+USERADD_PARAM:${PN} = "--system --home-dir ${localstatedir}/lib/edgeai --no-create-home --shell /sbin/nologin \
+    --gid edgeai --groups plugdev,dialout,video,apex edgeai"
+
+do_install:append() {
+    install -d ${D}${systemd_system_unitdir}
+    for unit in ${S}/systemd/*.service ${S}/systemd/*.socket; do
+        install -m 0644 $unit ${D}${systemd_system_unitdir}/
+    done
+    install -D -m 0644 ${S}/systemd/edgeai.sysusers ${D}${nonarch_libdir}/sysusers.d/edgeai.conf
+    install -D -m 0644 ${S}/systemd/edgeai.tmpfiles ${D}${nonarch_libdir}/tmpfiles.d/edgeai.conf
+    install -D -m 0644 ${S}/systemd/70-edgeai.rules ${D}${nonarch_base_libdir}/udev/rules.d/70-edgeai.rules
+    install -D -m 0644 ${S}/systemd/edgeaid.toml ${D}${sysconfdir}/edgeai/edgeaid.toml
+    # edgeai-models carries the models; twice on the card would be a waste.
+    rm -rf ${D}${PYTHON_SITEPACKAGES_DIR}/edgeaid/models/defaults
+}
+
+do_install_ptest() {
+    cp -r ${S}/tests ${D}${PTEST_PATH}/
+    install -m 0644 ${S}/pyproject.toml ${D}${PTEST_PATH}/
+    find ${D}${PTEST_PATH} -name __pycache__ -prune -exec rm -rf {} +
+}
+
+FILES:${PN} += " \
+    ${systemd_system_unitdir} \
+    ${nonarch_libdir}/sysusers.d \
+    ${nonarch_libdir}/tmpfiles.d \
+    ${nonarch_base_libdir}/udev/rules.d \
+"
+CONFFILES:${PN} = "${sysconfdir}/edgeai/edgeaid.toml"
+
+RDEPENDS:${PN} = " \
+    python3-aiohttp \
+    python3-asyncio \
+    python3-click \
+    python3-compression \
+    python3-core \
+    python3-crypt \
+    python3-ctypes \
+    python3-datetime \
+    python3-email \
+    python3-fcntl \
+    python3-io \
+    python3-json \
+    python3-logging \
+    python3-math \
+    python3-mmap \
+    python3-multiprocessing \
+    python3-netclient \
+    python3-numbers \
+    python3-numpy \
+    python3-pickle \
+    python3-pillow \
+    python3-resource \
+    python3-rich \
+    python3-shell \
+    python3-statistics \
+    python3-terminal \
+    python3-threading \
+    python3-tomllib \
+    python3-unixadmin \
+"
+RDEPENDS:${PN}-ptest += "python3-hypothesis python3-pytest python3-unittest-automake-output"

@@ -12,6 +12,7 @@ from typing import Final
 from ..errors import InvalidModel
 from .binary import Data, as_view
 from .flatbuffer import Flatbuffer
+from .ncs import BLOB_MAGIC, V2_MAGIC
 from .protobuf import guess
 from .zipdir import entries, find_end
 
@@ -62,11 +63,10 @@ def _by_header(view: memoryview, head: bytes) -> str:
     if head[:4] == b"LDMK" and size >= 8:
         version = int.from_bytes(head[4:8], "little")
         return f"kmodel-v{version}" if version in (4, 5) else ""
-    if size >= 46:
-        if struct.unpack_from("<I", head, 34)[0] == 8708:
-            return "ncs-v2"
-        if struct.unpack_from("<I", head, 34)[0] == 9709:
-            return "myriad-blob"
+    if size >= 46 and struct.unpack_from("<I", head, 34)[0] == V2_MAGIC:
+        return "ncs-v2"
+    if size >= 60 and struct.unpack_from("<I", head, 52)[0] == BLOB_MAGIC:
+        return "myriad-blob"
     if size >= 264 and struct.unpack_from("<II", head, 32) == (size, 2) and not any(head[:32]):
         return "ncs-v1"
     if size >= 28:

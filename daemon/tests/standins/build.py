@@ -35,10 +35,11 @@ def build(name: str, out: Path, target: str = "native") -> Path:
     out.mkdir(parents=True, exist_ok=True)
     command = [
         *COMPILERS[target].split(),
-        *("-std=gnu11 -O2 -g -Wall -Wextra -Werror -fPIC -shared -fvisibility=hidden -pthread".split()),
+        *("-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror"),
+        *("-fPIC", "-shared", "-fvisibility=hidden", "-pthread"),
         *flags,
         *(str(HERE / source) for source in sources),
-        *("-ldl", "-o", str(library)),
+        *("-ldl", "-lm", "-o", str(library)),
     ]
     subprocess.run(command, check=True)
     return library

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import DeviceError, InvalidModel
+from ..errors import DeviceError, InvalidModel, Unsupported
 from . import _edgetpu, _tflite
 
 #: Signals by which a process dies that followed a pointer of the wrong layout.
@@ -44,7 +44,8 @@ def check(
 ) -> None:
     """Run `artifact` through delegate and runtime in a child; the device must not be open here.
 
-    Raises DeviceError when the pair does not fit (naming both) or the device fails, InvalidModel for a bad file.
+    Raises Unsupported when the pair does not fit (naming both), DeviceError when the device fails, InvalidModel for a
+    bad file.
     """
     request = {
         "library": library.path,
@@ -65,7 +66,7 @@ def check(
             f"the Edge TPU at {device.path} did not answer a first trial in time; pull it and plug it in again"
         ) from None
     if -done.returncode in _CRASHES:
-        raise DeviceError(
+        raise Unsupported(
             f"{library.path} ({library.version}) crashes {runtime.name} with {signal.Signals(-done.returncode).name}: "
             "the two were built for different TensorFlow Lite delegate ABIs; install a libedgetpu built with "
             "TensorFlow 2.16.1 or newer headers (Google's binary 16.0 is too old)"

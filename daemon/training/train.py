@@ -112,7 +112,7 @@ def fit(model: keras.Model, batches: Callable[[int], Any], loss: Any, *, epochs:
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-4)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False)
     def step(inputs: Any, targets: Any) -> Any:
         with tf.GradientTape() as tape:
             value = loss(targets, model(tf.cast(inputs, tf.float32)[..., None] / 255, training=True))

@@ -79,13 +79,25 @@ def prepare(fd: int, size: int, rules: Rules, spec: TensorSpec, out: Array) -> d
 
 
 def decode(
-    rules: Rules, specs: Sequence[TensorSpec], outputs: Sequence[Array], body: dict[str, Any], picture: tuple[int, int] | None
+    rules: Rules,
+    specs: Sequence[TensorSpec],
+    outputs: Sequence[Array],
+    body: dict[str, Any],
+    picture: tuple[int, int] | None,
 ) -> dict[str, Any] | tuple[dict[str, Any], int]:
     """Decode outputs to a result; with a picture (descriptor, bytes), draw it. Large answers return in a memfd."""
     if rules.output is None:
-        raise InvalidModel("the model's manifest has no [output] table, so its answer has no meaning here; use /v2 infer")
+        raise InvalidModel(
+            "the model's manifest has no [output] table, so its answer has no meaning here; use /v2 infer"
+        )
     result = postprocess.results(
-        rules.output, specs, outputs, rules.labels, Placement(**body["placement"]), threshold=body["threshold"], max_results=body["max_results"]
+        rules.output,
+        specs,
+        outputs,
+        rules.labels,
+        Placement(**body["placement"]),
+        threshold=body["threshold"],
+        max_results=body["max_results"],
     )
     if picture is not None:
         return _in_memfd(draw.render(_bytes_of(*picture), result), "png")

@@ -62,16 +62,16 @@ def decode(picture: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> Image.I
     The size in the header is checked before anything of that size is allocated. Raises InvalidRequest or TooLarge.
     """
     try:
-        # Pillow's own bomb check is global and only warns at first; the limit below is ours, per call, and strict.
+        # Pillow warns about odd EXIF data, and about bombs: its own limit is global, ours is per call and strict.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             opened = Image.open(io.BytesIO(picture), formats=FORMATS)
-        width, height = opened.size
-        if width * height > max_pixels:
-            raise TooLarge(f"picture has {width} x {height} pixels, more than {max_pixels}; send a smaller one")
-        opened.load()
-        operation = _UPRIGHT.get(_orientation(opened))
-        image = _eight_bits(opened)
+            width, height = opened.size
+            if width * height > max_pixels:
+                raise TooLarge(f"picture has {width} x {height} pixels, more than {max_pixels}; send a smaller one")
+            opened.load()
+            operation = _UPRIGHT.get(_orientation(opened))
+            image = _eight_bits(opened)
     except TooLarge:
         raise
     except Image.DecompressionBombError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -21,6 +22,8 @@ from .device import DeviceRunner, attach, clock, fail
 from .events import EventLog
 from .media import MediaRunner
 from .model import LiveModel, Request, State
+from .settings import Settings
+from .shm import Regions
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +43,15 @@ class Plane:
     def __init__(self, config: Config, events: EventLog | None = None) -> None:
         self.config = config
         self.events = events or EventLog()
-        directories = [*config.models.repositories, *([repository.EMBEDDED] if config.models.embedded else [])]
-        self.repository = Repository(directories, max_file_bytes=config.limits.bundle_bytes)
+        self.repository = Repository(self._directories(), max_file_bytes=config.limits.bundle_bytes)
         self.devices: dict[str, DeviceRunner] = {}
         self.media = MediaRunner(config.limits, self.events)
         self.served: dict[str, Served] = {}
         #: name/version -> why it does not serve.
         self.failures: dict[tuple[str, str], tuple[State, str]] = {}
         self.pins: dict[str, str] = {}
+        self.settings = Settings()
+        self.regions = Regions(config.shared_memory)
         self.ready = False
         self.stopping = False
         self._numbers = 0
@@ -83,6 +87,29 @@ class Plane:
         while any(d.load_factor for d in self.devices.values()) and clock() < until:
             await asyncio.sleep(0.01)
         await asyncio.gather(*(d.stop() for d in self.devices.values()), self.media.stop())
+
+    async def reconfigure(self, fresh: Config) -> list[str]:
+        """Take over what can change while serving; returns the names of sections that cannot and did."""
+        old, self.config = self.config, fresh
+        self.repository = Repository(self._directories(), max_file_bytes=fresh.limits.bundle_bytes)
+        for device in self.devices.values():
+            device.limits = fresh.limits
+            device.queue.capacity = fresh.limits.queue
+            device.queue.per_client = fresh.limits.queue_per_client
+        self.media.limits = fresh.limits
+        self.regions.config = fresh.shared_memory
+        if fresh.models.load_all:
+            for name in await self._run(self.repository.names):
+                if name not in self.served:
+                    with contextlib.suppress(errors.EdgeaiError):  # published and kept in the index
+                        await self.load(name)
+        server = [f.name for f in dataclasses.fields(fresh.server) if getattr(fresh.server, f.name) != getattr(old.server, f.name)]
+        kept = [f"server.{n}" for n in server if n.endswith("socket")]
+        return kept + [n for n in ("tcp", "device") if getattr(fresh, n) != getattr(old, n)]
+
+    def _directories(self) -> list[Path]:
+        models = self.config.models
+        return [*models.repositories, *([repository.EMBEDDED] if models.embedded else [])]
 
     async def check(self) -> bool:
         """True when every worker answers (or is being replaced)."""

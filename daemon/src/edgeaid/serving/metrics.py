@@ -1,0 +1,89 @@
+"""`/metrics` in Prometheus' text format, written by hand: it is sixty lines."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import __version__
+from .plane import Plane
+from .stats import BUCKETS_NS, PHASES
+
+
+def _label(**labels: str) -> str:
+    escaped = (f'{k}="{_escape(v)}"' for k, v in labels.items())
+    return "{" + ",".join(escaped) + "}"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def rss_bytes(pid: int | str = "self") -> int:
+    """Resident memory of a process; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _head(name: str, kind: str, text: str) -> str:
+    return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
+
+
+def render(plane: Plane) -> str:
+    """All metrics."""
+    return "".join(_lines(plane))
+
+
+def _lines(plane: Plane) -> Iterator[str]:
+    yield _head("edgeai_build_info", "gauge", "Version of the daemon.")
+    yield f"edgeai_build_info{_label(version=__version__)} 1\n"
+    yield _head("edgeai_process_resident_bytes", "gauge", "Resident memory of the daemon and its workers.")
+    yield f"edgeai_process_resident_bytes{_label(process='daemon')} {rss_bytes()}\n"
+    devices = list(plane.devices.values())
+    for device in devices:
+        if device.handle is not None:
+            yield f"edgeai_process_resident_bytes{_label(process=device.id)} {rss_bytes(device.handle.pid)}\n"
+    live = [m for served in plane.served.values() for m in served.versions.values()]
+    yield _head("edgeai_requests_total", "counter", "Requests by result.")
+    for model in live:
+        s = model.stats
+        for result, count in (
+            ("success", s.success), ("fail", s.fail), ("cancelled", s.cancelled), ("rejected", s.rejected), ("expired", s.expired),
+        ):  # fmt: skip
+            yield f"edgeai_requests_total{_label(model=model.name, version=model.version, result=result)} {count}\n"
+    for phase in PHASES:
+        name = f"edgeai_{phase}_seconds"
+        yield _head(name, "histogram", f"Time in phase {phase}.")
+        for model in live:
+            for device, histograms in model.stats.phases.items():
+                h = histograms[phase]
+                labels = {"model": model.name, "version": model.version, "device": device}
+                total = 0
+                for bound, count in zip(BUCKETS_NS, h.counts, strict=False):
+                    total += count
+                    yield f"{name}_bucket{_label(**labels, le=f'{bound / 1e9:g}')} {total}\n"
+                yield f"{name}_bucket{_label(**labels, le='+Inf')} {h.count}\n"
+                yield f"{name}_sum{_label(**labels)} {h.total_ns / 1e9:.9f}\n"
+                yield f"{name}_count{_label(**labels)} {h.count}\n"
+    yield _head("edgeai_queue_length", "gauge", "Requests waiting for a device.")
+    for device in devices:
+        yield f"edgeai_queue_length{_label(device=device.id)} {len(device.queue)}\n"
+    yield _head("edgeai_device_up", "gauge", "1 when the device is ready.")
+    for device in devices:
+        yield f"edgeai_device_up{_label(device=device.id, target=device.target)} {int(device.state == 'ready')}\n"
+    yield _head("edgeai_worker_restarts_total", "counter", "Workers that died and were replaced.")
+    for device in devices:
+        yield f"edgeai_worker_restarts_total{_label(device=device.id)} {device.restarts}\n"
+    yield f"edgeai_worker_restarts_total{_label(device='media')} {plane.media.restarts}\n"
+    yield _head("edgeai_device_busy_seconds_total", "counter", "Time a device spent on requests.")
+    for device in devices:
+        yield f"edgeai_device_busy_seconds_total{_label(device=device.id)} {device.busy_ns / 1e9:.6f}\n"
+    yield _head("edgeai_model_switches_total", "counter", "Times a device had to load other parameters.")
+    for device in devices:
+        yield f"edgeai_model_switches_total{_label(device=device.id)} {device.queue.snapshot().get('switches', 0)}\n"
+    yield _head("edgeai_slots_in_use", "gauge", "Requests that hold a slot of a model's shared memory.")
+    for model in live:
+        yield f"edgeai_slots_in_use{_label(model=model.name, version=model.version)} {model.busy}\n"

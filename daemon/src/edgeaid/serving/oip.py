@@ -1,0 +1,396 @@
+"""Open Inference Protocol v2: JSON and binary tensors to bytes and back. Pure, no I/O, no numpy.
+
+Bytes are little-endian, row-major, unpadded. Everything is checked against the model's own tensors before a byte is
+copied: a request cannot make the daemon allocate more than its body already did.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..errors import InvalidRequest, Unsupported
+from ..tensors import ITEMSIZE, TensorSpec, elements
+
+#: array typecodes for the datatypes that JSON numbers can carry. FP16 and BF16 have no JSON form.
+TYPECODES: Final[dict[str, str]] = {
+    "BOOL": "B", "UINT8": "B", "INT8": "b", "UINT16": "H", "INT16": "h", "UINT32": "I", "INT32": "i",
+    "UINT64": "Q", "INT64": "q", "FP32": "f", "FP64": "d",
+}  # fmt: skip
+_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+#: Triton's limit for the classification extension.
+MAX_CLASSIFIED: Final = 1_000_000
+MAX_TENSORS: Final = 256
+
+Body = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A tensor in a registered shared-memory region."""
+
+    name: str
+    size: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One input of a request."""
+
+    #: Index among the model's inputs.
+    index: int
+    #: Bytes of the whole tensor, or where they are; None for `picture`.
+    data: Body | Region | None
+    #: An encoded picture instead of a tensor (BYTES for an input that is not BYTES).
+    picture: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One output of the answer."""
+
+    index: int
+    binary: bool
+    #: k of the classification extension; 0 = the tensor itself.
+    classes: int = 0
+    region: Region | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """A decoded request."""
+
+    id: str
+    inputs: tuple[Given, ...]
+    outputs: tuple[Wanted, ...]
+    #: 0 = default, 1 = highest, larger = lower.
+    priority: int
+    #: Seconds; None = the server's default.
+    timeout: float | None
+
+
+def loads(text: Body, depth: int) -> Any:
+    """Parse JSON whose nesting is at most `depth`; InvalidRequest otherwise."""
+    raw = bytes(text)
+    if raw.count(b"[") + raw.count(b"{") > depth:
+        level = 0
+        for match in _BRACKETS.finditer(raw):
+            first = match.group()[0]
+            if first in b"[{":
+                level += 1
+                if level > depth:
+                    raise InvalidRequest(f"JSON is nested deeper than {depth} levels")
+            elif first in b"]}":
+                level -= 1
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"request is not valid JSON: {error}") from error
+
+
+def split(body: Body, header_length: str | None) -> tuple[memoryview, memoryview]:
+    """JSON part and binary tail of a body; `header_length` is the text of Inference-Header-Content-Length."""
+    view = memoryview(body)
+    if header_length is None:
+        return view, view[:0]
+    text = header_length.strip()
+    if not text.isascii() or not text.isdecimal() or len(text) > 10 or int(text) > len(view):
+        raise InvalidRequest(f"Inference-Header-Content-Length {header_length!r} is not a number from 0 to the body's {len(view)} bytes")
+    return view[: int(text)], view[int(text) :]
+
+
+def parse(head: Body, tail: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], depth: int = 100) -> InferRequest:
+    """Decode a request for a model with these tensors."""
+    message = loads(head, depth)
+    if not isinstance(message, dict):
+        raise InvalidRequest("the request must be a JSON object")
+    parameters = _parameters(message, "request")
+    given = message.get("inputs")
+    if not isinstance(given, list) or not given or len(given) > MAX_TENSORS:
+        raise InvalidRequest("the request has no array 'inputs'")
+    found: list[Given] = []
+    offset = 0
+    index_of = {s.name: i for i, s in enumerate(inputs)}
+    for entry in given:
+        item, offset = _input(entry, index_of, inputs, tail, offset)
+        if any(item.index == other.index for other in found):
+            raise InvalidRequest(f"input {inputs[item.index].name!r} is given twice")
+        found.append(item)
+    if offset != len(tail):
+        raise InvalidRequest(f"{len(tail) - offset} bytes are left over behind the binary tensors")
+    if len(found) != len(inputs):
+        missing = {s.name for s in inputs} - {inputs[f.index].name for f in found}
+        raise InvalidRequest(f"expected {len(inputs)} inputs, got {len(found)}: {sorted(missing)[0]!r} is missing")
+    identity = message.get("id", "")
+    if not isinstance(identity, str):
+        raise InvalidRequest("'id' must be a text")
+    return InferRequest(
+        id=identity,
+        inputs=tuple(found),
+        outputs=_wanted(message.get("outputs"), outputs, parameters.get("binary_data_output", False) is True),
+        priority=_whole(parameters.get("priority", 0), "priority"),
+        timeout=seconds(parameters.get("timeout", 0)),
+    )
+
+
+def parse_raw(body: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> InferRequest:
+    """A raw request (header length 0): the body is the only input's data, all outputs come back binary."""
+    if len(inputs) != 1:
+        raise InvalidRequest(f"a raw binary request needs a model with one input, this one has {len(inputs)}")
+    _check_size(inputs[0], len(body))
+    return InferRequest("", (Given(0, body),), tuple(Wanted(i, True) for i in range(len(outputs))), 0, None)
+
+
+def seconds(value: object) -> float | None:
+    """The `timeout` parameter, microseconds; 0 = none."""
+    micros = _whole(value, "timeout")
+    return micros / 1e6 if micros else None
+
+
+def _whole(value: object, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
+        raise InvalidRequest(f"parameter {name!r} must be a whole number >= 0")
+    return value
+
+
+def _parameters(table: dict[str, Any], where: str) -> dict[str, Any]:
+    found = table.get("parameters")
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise InvalidRequest(f"'parameters' of {where} must be an object")
+    return found
+
+
+def _region(parameters: dict[str, Any], where: str) -> Region | None:
+    name = parameters.get("shared_memory_region")
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise InvalidRequest(f"shared_memory_region of {where} must be a text")
+    return Region(
+        name,
+        _whole(parameters.get("shared_memory_byte_size"), "shared_memory_byte_size"),
+        _whole(parameters.get("shared_memory_offset", 0), "shared_memory_offset"),
+    )
+
+
+def _input(entry: object, index_of: dict[str, int], inputs: tuple[TensorSpec, ...], tail: memoryview, offset: int) -> tuple[Given, int]:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise InvalidRequest("every input must be an object with a 'name'")
+    name = entry["name"]
+    index = index_of.get(name)
+    if index is None:
+        raise InvalidRequest(f"unexpected inference input {name!r}; the model has {', '.join(repr(n) for n in index_of)}")
+    spec = inputs[index]
+    shape = _shape(entry.get("shape"), name)
+    parameters = _parameters(entry, f"input {name!r}")
+    picture = entry.get("datatype") == "BYTES" and spec.datatype != "BYTES"
+    if not picture:
+        if entry.get("datatype") != spec.datatype:
+            raise InvalidRequest(f"input {name!r} has datatype {entry.get('datatype')!r}, the model expects {spec.datatype}")
+        if shape != spec.shape:
+            raise InvalidRequest(f"input {name!r} has shape {list(shape)}, the model expects {list(spec.shape)}")
+    elif math.prod(shape) != 1:
+        raise InvalidRequest(f"input {name!r}: BYTES stands for one encoded picture, shape [1]")
+    region = _region(parameters, f"input {name!r}")
+    size = parameters.get("binary_data_size")
+    if sum((region is not None, size is not None, "data" in entry)) != 1:
+        raise InvalidRequest(f"input {name!r} must have exactly one of data, binary_data_size and shared_memory_region")
+    if region is not None:
+        if picture:
+            raise Unsupported(f"input {name!r}: pictures cannot come through shared memory; send them as binary data")
+        _check_size(spec, region.size)
+        return Given(index, region), offset
+    if size is not None:
+        length = _whole(size, "binary_data_size")
+        if length > len(tail) - offset:
+            raise InvalidRequest(f"input {name!r} says {length} binary bytes, {len(tail) - offset} are left in the body")
+        data = tail[offset : offset + length]
+        if picture:
+            return Given(index, None, _one_element(data, name)), offset + length
+        _check_size(spec, length)
+        return Given(index, data), offset + length
+    if picture:
+        raise InvalidRequest(f"input {name!r}: send the picture as binary data, JSON cannot hold it")
+    return Given(index, encode(entry["data"], spec)), offset
+
+
+def _one_element(data: memoryview, name: str) -> bytes:
+    """The single element of serialised BYTES, or the bytes themselves when they carry no length."""
+    if len(data) >= 4 and struct.unpack_from("<I", data)[0] == len(data) - 4:
+        return bytes(data[4:])
+    if not data:
+        raise InvalidRequest(f"input {name!r} is empty")
+    return bytes(data)
+
+
+def _shape(value: object, name: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > 32 or any(isinstance(d, bool) or not isinstance(d, int) for d in value):
+        raise InvalidRequest(f"input {name!r}: 'shape' must be an array of whole numbers")
+    shape = tuple(value)
+    elements(shape)  # refuses negative dimensions and products beyond every limit
+    return shape
+
+
+def _check_size(spec: TensorSpec, size: int) -> None:
+    if size != spec.nbytes:
+        raise InvalidRequest(f"input {spec.name!r} has {size} bytes, {spec.datatype}{list(spec.shape)} takes {spec.nbytes}")
+
+
+def _wanted(value: object, outputs: tuple[TensorSpec, ...], default_binary: bool) -> tuple[Wanted, ...]:
+    if value is None or value == []:
+        return tuple(Wanted(i, default_binary) for i in range(len(outputs)))
+    if not isinstance(value, list) or len(value) > MAX_TENSORS:
+        raise InvalidRequest("'outputs' must be an array")
+    index_of = {s.name: i for i, s in enumerate(outputs)}
+    found: list[Wanted] = []
+    for entry in value:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise InvalidRequest("every output must be an object with a 'name'")
+        index = index_of.get(entry["name"])
+        if index is None:
+            raise InvalidRequest(f"unexpected inference output {entry['name']!r}; the model has {', '.join(repr(n) for n in index_of)}")
+        if any(w.index == index for w in found):
+            raise InvalidRequest(f"output {entry['name']!r} is asked for twice")
+        found.append(wanted(index, outputs[index], _parameters(entry, f"output {entry['name']!r}"), default_binary))
+    return tuple(found)
+
+
+def wanted(index: int, spec: TensorSpec, parameters: dict[str, Any], default_binary: bool) -> Wanted:
+    """One requested output from its parameters."""
+    classes = _whole(parameters.get("classification", 0), "classification")
+    region = _region(parameters, f"output {spec.name!r}")
+    if classes and region is not None:
+        raise InvalidRequest(f"output {spec.name!r}: classification and shared memory do not go together")
+    if classes and spec.datatype not in TYPECODES:
+        raise Unsupported(f"output {spec.name!r} of datatype {spec.datatype} cannot be classified")
+    if region is not None and region.size < spec.nbytes:
+        raise InvalidRequest(f"output {spec.name!r} has {spec.nbytes} bytes, the shared memory given for it {region.size}")
+    binary = parameters.get("binary_data", default_binary) is True
+    if not binary and not classes and region is None and spec.datatype not in TYPECODES:
+        raise InvalidRequest(f"output {spec.name!r} of datatype {spec.datatype} has no JSON form; ask for it with binary_data")
+    return Wanted(index, binary, classes, region)
+
+
+def _flatten(data: list[Any], shape: tuple[int, ...], name: str) -> Iterable[Any]:
+    """Nested lists of the given shape, or a flat one, as one flat list."""
+    if not data or not isinstance(data[0], list):
+        return data
+    level: list[Any] = data
+    for depth, size in enumerate(shape):
+        if len(level) != math.prod(shape[: depth + 1]):
+            raise InvalidRequest(f"input {name!r}: data is nested differently from shape {list(shape)}")
+        if depth == len(shape) - 1:
+            break
+        if not all(isinstance(item, list) and len(item) == shape[depth + 1] for item in level):
+            raise InvalidRequest(f"input {name!r}: data is nested differently from shape {list(shape)} (dimension {depth + 1} is not {shape[depth + 1]})")
+        level = [inner for item in level for inner in item]
+        _ = size
+    return level
+
+
+def encode(data: object, spec: TensorSpec) -> bytes:
+    """JSON data of a tensor, flat or nested, as bytes."""
+    code = TYPECODES.get(spec.datatype)
+    if code is None:
+        raise InvalidRequest(f"input {spec.name!r} of datatype {spec.datatype} has no JSON form; send it as binary data")
+    if not isinstance(data, list):
+        raise InvalidRequest(f"input {spec.name!r}: 'data' must be an array")
+    flat = _flatten(data, spec.shape, spec.name)
+    if spec.datatype == "BOOL":
+        flat = [_flag(v, spec.name) for v in flat]
+    try:
+        values = array(code, flat)
+    except (TypeError, OverflowError) as error:
+        raise InvalidRequest(f"input {spec.name!r}: a value does not fit {spec.datatype}: {error}") from error
+    if len(values) != elements(spec.shape):
+        raise InvalidRequest(f"input {spec.name!r} has {len(values)} values, shape {list(spec.shape)} takes {elements(spec.shape)}")
+    return values.tobytes()
+
+
+def _flag(value: object, name: str) -> int:
+    if value not in (0, 1, True, False):
+        raise InvalidRequest(f"input {name!r}: BOOL takes true and false")
+    return int(bool(value))
+
+
+def to_list(data: memoryview, datatype: str) -> list[Any]:
+    """Bytes of a tensor as JSON values; NaN and infinities become None (JSON null)."""
+    values: list[Any] = data.cast("B").cast(TYPECODES[datatype]).tolist() if len(data) else []
+    if datatype == "BOOL":
+        return [bool(v) for v in values]
+    if datatype in ("FP32", "FP64") and not all(map(math.isfinite, values)):
+        return [v if math.isfinite(v) else None for v in values]
+    return values
+
+
+def serialize_bytes(items: Iterable[bytes]) -> bytes:
+    """BYTES elements with their lengths."""
+    return b"".join(len(i).to_bytes(4, "little") + i for i in items)
+
+
+def classify(data: memoryview, spec: TensorSpec, k: int, labels: tuple[str, ...]) -> tuple[list[int], list[bytes]]:
+    """(shape, elements) of the classification extension: `value:index[:label]`, highest first, per batch item."""
+    count = elements(spec.shape)
+    if count > MAX_CLASSIFIED:
+        raise InvalidRequest(f"output {spec.name!r} has {count} elements, classification takes at most {MAX_CLASSIFIED}")
+    values = data.cast("B").cast(TYPECODES[spec.datatype]).tolist() if count else []
+    batches = spec.shape[0] if len(spec.shape) > 1 else 1
+    size = count // batches if batches else 0
+    k = min(k, size)
+    floats = spec.datatype.startswith("FP")
+    found: list[bytes] = []
+    for batch in range(batches):
+        part = values[batch * size : (batch + 1) * size]
+        order = sorted(range(size), key=lambda i: (-part[i] if part[i] == part[i] else math.inf, i))[:k]
+        for index in order:
+            value = f"{part[index]:f}" if floats else str(part[index])
+            label = f":{labels[index]}" if index < len(labels) else ""
+            found.append(f"{value}:{index}{label}".encode())
+    return ([batches, k] if len(spec.shape) > 1 else [k]), found
+
+
+def answer(
+    request: InferRequest, model: str, version: str, specs: tuple[TensorSpec, ...], outputs: tuple[memoryview, ...], labels: tuple[str, ...]
+) -> tuple[bytes, list[bytes]]:
+    """(JSON head, binary parts in its order) of an answer. Shared-memory outputs were written by the caller."""
+    parts: list[bytes] = []
+    described: list[dict[str, Any]] = []
+    for want in request.outputs:
+        spec, data = specs[want.index], outputs[want.index]
+        entry: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+        if want.region is not None:
+            entry["parameters"] = {
+                "shared_memory_region": want.region.name,
+                "shared_memory_byte_size": spec.nbytes,
+                "shared_memory_offset": want.region.offset,
+            }
+        elif want.classes:
+            shape, items = classify(data, spec, want.classes, labels)
+            entry |= {"datatype": "BYTES", "shape": shape}
+            if want.binary:
+                parts.append(serialize_bytes(items))
+                entry["parameters"] = {"binary_data_size": len(parts[-1])}
+            else:
+                entry["data"] = [i.decode() for i in items]
+        elif want.binary:
+            parts.append(bytes(data))
+            entry["parameters"] = {"binary_data_size": len(data)}
+        else:
+            entry["data"] = to_list(data, spec.datatype)
+        described.append(entry)
+    head: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": described}
+    if request.id:
+        head["id"] = request.id
+    return json.dumps(head, separators=(",", ":"), allow_nan=False).encode(), parts
+
+
+assert set(TYPECODES) <= set(ITEMSIZE)  # noqa: S101  two tables of one fact

@@ -1,0 +1,151 @@
+"""Models that arrive over the socket: staged, checked, self-tested, and only then visible.
+
+Order: stream to a staging directory on the repository's file system, unpack, check, load and self-test from there, sync,
+rename into place, serve. Whatever goes wrong before the rename leaves nothing; the rename is atomic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import errors
+from ..formats import detect, tflite
+from ..models import manifest as manifests
+from ..models import repository
+from .plane import Plane, Served
+
+
+async def receive(chunks: AsyncIterator[bytes], file: Path, limit: int) -> str:
+    """Stream a body to a file; returns its sha256. TooLarge; Unavailable when the disk is full."""
+    digest = hashlib.sha256()
+    total = 0
+    try:
+        with open(file, "wb") as stream:
+            async for chunk in chunks:
+                total += len(chunk)
+                if total > limit:
+                    raise errors.TooLarge(f"the upload is larger than {limit} bytes")
+                digest.update(chunk)
+                stream.write(chunk)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise errors.Unavailable(f"the upload cannot be stored: {error.strerror}; free some space and push again") from error
+        raise
+    if total == 0:
+        raise errors.InvalidRequest("the upload is empty")
+    return digest.hexdigest()
+
+
+def unpack(upload: Path, staged: Path, name: str, limit: int) -> None:
+    """Turn an upload (bundle, or a bare .tflite) into a model directory `staged`. Blocking."""
+    with open(upload, "rb") as stream:
+        head = stream.read(8)
+    if head[4:8] == b"TFL3":
+        _wrap_tflite(upload, staged, name)
+        return
+    from ..models import bundle
+
+    bundle.extract(upload, staged, bundle.Limits(total_bytes=limit))
+
+
+def _wrap_tflite(upload: Path, staged: Path, name: str) -> None:
+    """Write a manifest for a bare model file from its own metadata and labels."""
+    data = upload.read_bytes()
+    kind = detect.detect(data)
+    model = tflite.read(data)
+    target = "edgetpu" if kind == "edgetpu" or "edgetpu-custom-op" in model.custom_codes else "cpu"
+    upload.replace(staged / "model.tflite")
+    lines = [
+        "schema = 1",
+        f'name = "{name}"',
+        f'task = "{_guess_task(model)}"',
+        'source = "pushed as a bare .tflite; this manifest was written from the file"',
+        f"[artifacts.{target}]",
+        'file = "model.tflite"',
+        f'sha256 = "{hashlib.sha256(data).hexdigest()}"',
+    ]
+    labels = tflite_labels(data)
+    if labels:
+        (staged / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
+        lines += ["[labels]", 'file = "labels.txt"']
+    shape = model.inputs[0].shape if len(model.inputs) == 1 else ()
+    if len(shape) == 4 and shape[3] in (1, 3):
+        lines += ["[input]", f'color = "{"RGB" if shape[3] == 3 else "GRAY"}"']
+        if model.inputs[0].datatype == "FP32":
+            lines += ["mean = [127.5]", "std = [127.5]"]
+        if _guess_task(model) == "classify":
+            lines += ["[output]", 'decoder = "classification"']
+    (staged / "model.toml").write_text("\n".join(lines) + "\n")
+
+
+def tflite_labels(data: bytes) -> tuple[str, ...]:
+    """Labels inside a .tflite, () when there are none."""
+    from ..formats import tflite_metadata
+
+    return tuple(tflite_metadata.labels(data))
+
+
+def _guess_task(model: tflite.TfliteModel) -> str:
+    """A picture in and one row of scores out is a classifier; anything else is not guessed."""
+    if len(model.inputs) == 1 and len(model.inputs[0].shape) == 4 and len(model.outputs) == 1 and len(model.outputs[0].shape) == 2:
+        return "classify"
+    return "other"
+
+
+async def accept(plane: Plane, name: str, version: str, upload_or_directory: Path, staged: Path) -> dict[str, Any]:
+    """Check, load, self-test and commit a staged model; serve it. `upload_or_directory` is gone afterwards."""
+    limits = plane.config.limits
+    loop = asyncio.get_running_loop()
+    if upload_or_directory.is_file():
+        await loop.run_in_executor(None, unpack, upload_or_directory, staged, name, limits.bundle_bytes)
+    version = version or await loop.run_in_executor(None, plane.repository.next_version, name)
+    manifests.check_version(version)
+    if version in plane.repository.versions(name):
+        raise errors.AlreadyExists(f"model {name!r} has a version {version} already; push it under another version")
+    found = await loop.run_in_executor(None, repository.read, staged, name, version, limits.bundle_bytes)
+    live = await plane.bring_up(found)
+    try:
+        path = await loop.run_in_executor(None, plane.repository.commit, staged, name, version)
+    except BaseException:
+        await plane._retire(live)
+        raise
+    live.found = replace(found, path=path)
+    served = plane.served.setdefault(name, Served())
+    async with served.lock:
+        keep = served.versions if plane.config.models.versions == "all" else {}
+        newest = max((int(v) for v in served.versions), default=0)
+        if keep or int(version) > newest:
+            await plane.unpin(name)
+            plane._swap(name, served, {version: live})
+        else:
+            await plane._retire(live)
+    return {"name": name, "version": version, "devices": [d.id for d in live.devices], "serving": served.default is live}
+
+
+async def from_files(plane: Plane, name: str, files: dict[str, bytes]) -> None:
+    """`file:<version>/<name>` parameters of a load request: one model version, given inline."""
+    manifests.check_name(name)
+    versions = {path.partition("/")[0] for path in files}
+    if len(versions) != 1:
+        raise errors.InvalidRequest("failed to load: the 'file:' parameters must be of one version")
+    version = manifests.check_version(versions.pop())
+    with plane.repository.staging() as base:
+        staged = base / "model"
+        staged.mkdir()
+        contents = {manifests.check_path(path.partition("/")[2], path): data for path, data in files.items()}
+        if "model.toml" not in contents and len(contents) == 1:
+            upload = base / "upload"
+            upload.write_bytes(next(iter(contents.values())))
+            await accept(plane, name, version, upload, staged)
+            return
+        for path, data in contents.items():
+            target = staged / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        await accept(plane, name, version, staged, staged)

@@ -1,0 +1,107 @@
+"""Triton's named system shared memory: off unless enabled. Prefer the fast socket's sealed memfds.
+
+A region is never mapped: it is read and written with pread and pwrite, so that a client that truncates it gets an error
+and the daemon no SIGBUS. The caller of register must own the region's file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import SharedMemory
+from ..errors import AlreadyExists, InvalidRequest, NotFound, PermissionDenied, TooLarge, Unsupported
+from .access import Peer
+from .oip import Region
+
+DIRECTORY = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lives on Linux
+
+
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    fd: int
+    key: str
+    offset: int
+    size: int
+    uid: int
+
+
+class Regions:
+    """Registered regions by name."""
+
+    def __init__(self, config: SharedMemory) -> None:
+        self.config = config
+        self._regions: dict[str, _Registered] = {}
+
+    def _check_enabled(self) -> None:
+        if not self.config.enabled:
+            raise Unsupported("system shared memory is switched off; set enabled = true in [shared_memory], or use the fast socket")
+
+    def register(self, name: str, body: dict[str, Any], peer: Peer) -> None:
+        """Open a region; AlreadyExists, InvalidRequest, PermissionDenied, NotFound."""
+        self._check_enabled()
+        key, offset, size = body.get("key"), body.get("offset", 0), body.get("byte_size")
+        numbers = [n for n in (offset, size) if isinstance(n, int) and not isinstance(n, bool) and n >= 0]
+        if not isinstance(key, str) or len(numbers) != 2 or not size:
+            raise InvalidRequest(f"region {name!r}: 'key' must be a text, 'offset' and 'byte_size' whole numbers, byte_size above 0")
+        if name in self._regions:
+            raise AlreadyExists(f"shared memory region {name!r} is registered already; unregister it first")
+        if len(self._regions) >= self.config.max_regions:
+            raise TooLarge(f"{self.config.max_regions} regions are registered, the limit")
+        if size > self.config.max_bytes:
+            raise TooLarge(f"region {name!r} has {size} bytes, the limit is {self.config.max_bytes}")
+        plain = key.removeprefix("/")
+        if not plain or "/" in plain or plain in (".", "..") or "\0" in plain:
+            raise InvalidRequest(f"region {name!r}: key {key!r} is not the name of a POSIX shared memory object")
+        try:
+            fd = os.open(DIRECTORY / plain, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise NotFound(f"region {name!r}: cannot open {key!r}: {error.strerror}") from error
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != peer.uid:
+            os.close(fd)
+            raise PermissionDenied(f"region {name!r}: {key!r} does not belong to user id {peer.uid}")
+        if offset + size > status.st_size:
+            os.close(fd)
+            raise InvalidRequest(f"region {name!r}: offset {offset} + byte_size {size} is beyond the end of {key!r} ({status.st_size} bytes)")
+        self._regions[name] = _Registered(fd, key, offset, size, peer.uid)
+
+    def unregister(self, name: str = "") -> None:
+        """Close one region, or all."""
+        for known in [name] if name else list(self._regions):
+            region = self._regions.pop(known, None)
+            if region is not None:
+                os.close(region.fd)
+
+    def status(self, name: str = "") -> list[dict[str, Any]]:
+        """What is registered; NotFound for an unknown name."""
+        if name and name not in self._regions:
+            raise NotFound(f"shared memory region {name!r} is not registered")
+        return [
+            {"name": n, "key": r.key, "offset": r.offset, "byte_size": r.size} for n, r in sorted(self._regions.items()) if not name or n == name
+        ]
+
+    def _find(self, region: Region, size: int, peer: Peer) -> tuple[int, int]:
+        self._check_enabled()
+        found = self._regions.get(region.name)
+        if found is None or found.uid != peer.uid:
+            raise NotFound(f"shared memory region {region.name!r} is not registered")
+        if region.offset + size > found.size:
+            raise InvalidRequest(f"shared memory region {region.name!r}: offset {region.offset} + {size} bytes is beyond its {found.size} bytes")
+        return found.fd, found.offset + region.offset
+
+    def read(self, region: Region, into: memoryview, peer: Peer) -> None:
+        """Fill a tensor from a region."""
+        fd, offset = self._find(region, len(into), peer)
+        if os.preadv(fd, [into], offset) != len(into):
+            raise InvalidRequest(f"shared memory region {region.name!r} was cut short by its owner")
+
+    def write(self, region: Region, data: memoryview, peer: Peer) -> None:
+        """Write a tensor into a region."""
+        fd, offset = self._find(region, len(data), peer)
+        if os.fstat(fd).st_size < offset + len(data):
+            raise InvalidRequest(f"shared memory region {region.name!r} was cut short by its owner")
+        os.pwrite(fd, data, offset)

@@ -2,7 +2,7 @@
 
 The v1 host library walks as many stages as the header says without looking at the file's size, so a wrong count makes
 it read out of bounds: check first. Offsets: docs/formats.md (decoded from real files). The blob header is known from
-source text only: openvinotoolkit/openvino 2021.4:inference-engine/src/vpu/graph_transformer/include/vpu/backend/blob_format.hpp.
+source text only: openvinotoolkit/openvino 2021.4, vpu/backend/blob_format.hpp.
 """
 
 from __future__ import annotations

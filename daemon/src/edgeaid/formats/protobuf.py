@@ -34,7 +34,8 @@ class Wire:
     def __init__(self, data: Data, what: str, limit: int = MAX_FIELDS) -> None:
         self.view = as_view(data)
         self.what = what
-        self._left = limit
+        # Every field takes two bytes or more and is visited once per level of nesting that is looked at.
+        self._left = min(limit, 1024 + 4 * len(self.view))
 
     def fail(self, problem: str) -> InvalidModel:
         """An error to raise."""
@@ -93,6 +94,17 @@ class Wire:
             value, pos = self._varint(packed, pos)
             values.append(value)
         return values
+
+    def varints_at(self, view: memoryview, pos: int, count: int) -> tuple[list[int], int]:
+        """`count` numbers that follow each other from `pos`, and the position behind them."""
+        values = []
+        self._left -= 1
+        if self._left < 0:
+            raise self.fail("too many entries")
+        for _ in range(count):
+            value, pos = self._varint(view, pos)
+            values.append(value)
+        return values, pos
 
     def ints(self, value: int | memoryview) -> list[int]:
         """A repeated whole number as signed 64-bit: one item unpacked, all of them packed."""

@@ -6,10 +6,11 @@ import json
 from collections import Counter
 
 import pytest
-from edgeaid.errors import QueueFull
-from edgeaid.scheduling.queue import DeviceQueue, Job
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from edgeaid.errors import QueueFull
+from edgeaid.scheduling.queue import DeviceQueue, Job
 
 
 def job(

@@ -176,6 +176,8 @@ class Plane:
     def submit(self, request: Request) -> None:
         """Send a request on its way; `request.done` follows unless this raises QueueFull or Unavailable."""
         device = self._place(request)
+        if not request.tried:
+            request.enqueued = clock()  # what came before (preparing a picture) is not waiting
         try:
             device.submit(request)
         except errors.QueueFull:

@@ -1,0 +1,276 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+from urllib.parse import quote, urlencode
+
+from .. import errors
+from . import codec
+from .codec import Array, Inference, Inputs
+from .fast import Binding, Fast
+
+DEFAULT_SOCKET = os.environ.get("EDGEAI_SOCKET", "/run/edgeai/edgeaid.sock")
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        try:
+            self.sock.connect(self._path)
+        except OSError as error:
+            self.sock.close()
+            raise errors.Unavailable(f"cannot reach edgeaid at {self._path}: {error.strerror}; is it running?") from error
+
+
+class Client:
+    """One daemon. Not for several threads at once: make one client per thread.
+
+    `infer` takes the fast socket when the daemon has one beside its HTTP socket (or `fast_path` says where); everything
+    else goes over HTTP. Errors of the daemon come back as the classes of `edgeaid.errors`.
+    """
+
+    def __init__(self, path: str | Path = DEFAULT_SOCKET, *, fast_path: str | Path | None = None, fast: bool = True, timeout: float = 60.0) -> None:
+        self.path = str(path)
+        self.timeout = timeout
+        self._http = _Connection(self.path, timeout)
+        self._fast_path = str(fast_path or Path(self.path).parent / "fast.sock")
+        self._want_fast = fast
+        self._fast: Fast | None = None
+        self._bindings: dict[tuple[str, str], Binding] = {}
+        self._metadata: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close both connections."""
+        self._http.close()
+        self._drop_fast()
+
+    def _drop_fast(self) -> None:
+        self._bindings.clear()
+        if self._fast is not None:
+            self._fast.close()
+            self._fast = None
+
+    # --- plain HTTP -------------------------------------------------------------------------------------------------
+
+    def request(
+        self, method: str, path: str, body: bytes | BinaryIO | Iterator[bytes] | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[bytes, http.client.HTTPResponse]:
+        """One exchange; a connection that the daemon closed meanwhile is opened again once."""
+        for attempt in (0, 1):
+            try:
+                self._http.request(method, path, body=body, headers=dict(headers or {}), encode_chunked=False)
+                response = self._http.getresponse()
+                data = response.read()
+                break
+            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
+                self._http.close()
+                if attempt or not isinstance(body, bytes | None):
+                    raise errors.Unavailable(f"edgeaid at {self.path} closed the connection: {error}") from error
+            except TimeoutError as error:
+                self._http.close()
+                raise errors.DeadlineExceeded(f"edgeaid at {self.path} did not answer within {self.timeout:g} s") from error
+            except (http.client.HTTPException, OSError) as error:
+                self._http.close()
+                raise errors.Unavailable(f"edgeaid at {self.path}: {error}") from error
+        if response.status >= 400:
+            text = data.decode(errors="replace")
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                text = json.loads(data)["error"]
+            raise codec.error_of(response.status, text, response.getheader("Retry-After"))
+        return data, response
+
+    def get(self, path: str) -> Any:
+        """GET, JSON."""
+        return json.loads(self.request("GET", path)[0])
+
+    def post(self, path: str, value: Any = None) -> Any:
+        """POST of a JSON value, JSON back."""
+        body = b"" if value is None else json.dumps(value).encode()
+        return json.loads(self.request("POST", path, body, {"Content-Type": "application/json"})[0] or b"null")
+
+    # --- what there is ----------------------------------------------------------------------------------------------
+
+    def server(self) -> dict[str, Any]:
+        """Server metadata."""
+        found: dict[str, Any] = self.get("/v2")
+        return found
+
+    def is_ready(self) -> bool:
+        """True when every model is ready."""
+        try:
+            return bool(self.get("/v2/health/ready")["ready"])
+        except errors.Unavailable:
+            return False
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every version on disk or loaded, with state and manifest facts."""
+        found: list[dict[str, Any]] = self.get("/edgeai/v1/models")["models"]
+        return found
+
+    def devices(self) -> list[dict[str, Any]]:
+        """Devices with state, queue and recovery counts."""
+        found: list[dict[str, Any]] = self.get("/edgeai/v1/devices")["devices"]
+        return found
+
+    def stats(self, model: str = "") -> list[dict[str, Any]]:
+        """Statistics of one or all models."""
+        found: list[dict[str, Any]] = self.get(f"/v2/models/{quote(model)}/stats" if model else "/v2/models/stats")["model_stats"]
+        return found
+
+    def metadata(self, model: str, version: str = "") -> dict[str, Any]:
+        """Tensors of a model; remembered until `forget`."""
+        key = (model, version)
+        if key not in self._metadata:
+            self._metadata[key] = self.get(_model_path(model, version))
+        return self._metadata[key]
+
+    # --- inference --------------------------------------------------------------------------------------------------
+
+    def infer(self, model: str, inputs: Inputs, *, version: str = "", timeout: float = 0.0, priority: int = 0) -> Inference:
+        """Run a model on numpy arrays. `timeout` in seconds, 0 = the daemon's default."""
+        arrays = codec.named(inputs, self.metadata(model, version))
+        binding = self._bind(model, version)
+        if binding is not None and self._fast is not None:
+            try:
+                return self._fast.infer(binding, arrays, priority=priority, timeout=timeout)
+            except (errors.NotFound, errors.InvalidRequest):
+                self._metadata.pop((model, version), None)  # reloaded with other tensors, or unloaded
+                self._drop_fast()
+                raise
+            except OSError as error:
+                self._drop_fast()
+                raise errors.Unavailable(f"the fast socket broke: {error}") from error
+        return self._infer_http(model, version, arrays, timeout, priority)
+
+    def _bind(self, model: str, version: str) -> Binding | None:
+        key = (model, version)
+        if key in self._bindings:
+            return self._bindings[key]
+        if not self._want_fast:
+            return None
+        if self._fast is None:
+            try:
+                self._fast = Fast(self._fast_path, self.timeout)
+            except (OSError, errors.Unavailable):
+                self._want_fast = False
+                return None
+        self._bindings[key] = self._fast.bind(model, version, self.metadata(model, version))
+        return self._bindings[key]
+
+    def _infer_http(self, model: str, version: str, arrays: Mapping[str, Array], timeout: float, priority: int) -> Inference:
+        parameters: dict[str, Any] = {}
+        if timeout:
+            parameters["timeout"] = int(timeout * 1e6)
+        if priority:
+            parameters["priority"] = priority
+        body, length = codec.encode(arrays, parameters)
+        data, response = self.request("POST", _model_path(model, version) + "/infer", body, {HEADER_LENGTH: str(length)})
+        return codec.decode(data, int(response.getheader(HEADER_LENGTH) or 0))
+
+    def _picture(self, task: str, model: str, picture: bytes, options: dict[str, Any], accept: str = "application/json") -> bytes:
+        query = urlencode({k: v for k, v in options.items() if v is not None})
+        return self.request("POST", f"/edgeai/v1/models/{quote(model, safe='')}/{task}?{query}", picture, {"Accept": accept})[0]
+
+    def classify(self, model: str, picture: bytes, *, max_results: int | None = None, timeout: float | None = None) -> dict[str, Any]:
+        """Classes of a JPEG, PNG or BMP picture, best first."""
+        found: dict[str, Any] = json.loads(self._picture("classify", model, picture, {"max_results": max_results, "timeout": timeout}))
+        return found
+
+    def detect(self, model: str, picture: bytes, *, threshold: float | None = None, timeout: float | None = None) -> dict[str, Any]:
+        """Objects in a picture, best first."""
+        found: dict[str, Any] = json.loads(self._picture("detect", model, picture, {"threshold": threshold, "timeout": timeout}))
+        return found
+
+    def segment(self, model: str, picture: bytes, *, timeout: float | None = None) -> dict[str, Any]:
+        """Areas of a picture, largest first, and the mask."""
+        found: dict[str, Any] = json.loads(self._picture("segment", model, picture, {"timeout": timeout}))
+        return found
+
+    def draw(self, task: str, model: str, picture: bytes, *, threshold: float | None = None) -> bytes:
+        """The picture with the answer drawn on it, as PNG."""
+        return self._picture(task, model, picture, {"threshold": threshold}, "image/png")
+
+    # --- control ----------------------------------------------------------------------------------------------------
+
+    def load(self, model: str) -> None:
+        """Load or reload a model."""
+        self.post(f"/v2/repository/models/{quote(model, safe='')}/load", {})
+        self._forget(model)
+
+    def unload(self, model: str) -> None:
+        """Stop serving a model."""
+        self.post(f"/v2/repository/models/{quote(model, safe='')}/unload", {})
+        self._forget(model)
+
+    def rollback(self, model: str) -> str:
+        """Serve the next older version; returns its number."""
+        version: str = self.post(f"/edgeai/v1/models/{quote(model, safe='')}/rollback")["version"]
+        self._forget(model)
+        return version
+
+    def remove(self, model: str, version: str) -> None:
+        """Delete a stored version that is not being served."""
+        self.request("DELETE", f"/edgeai/v1/models/{quote(model, safe='')}/versions/{quote(version, safe='')}")
+
+    def _forget(self, model: str) -> None:
+        self._metadata = {k: v for k, v in self._metadata.items() if k[0] != model}
+
+    def push(self, model: str, file: Path, version: str = "", progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+        """Upload a bundle or a bare .tflite; `progress(sent, total)` is called as it goes."""
+        import hashlib
+
+        total = file.stat().st_size
+        with open(file, "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+
+        def pieces() -> Iterator[bytes]:
+            sent = 0
+            with open(file, "rb") as stream:
+                while piece := stream.read(1 << 16):
+                    yield piece
+                    sent += len(piece)
+                    if progress is not None:
+                        progress(sent, total)
+
+        path = f"/edgeai/v1/models/{quote(model, safe='')}" + (f"/versions/{version}" if version else "")
+        headers = {"Content-Length": str(total), "X-Content-SHA256": digest}
+        found: dict[str, Any] = json.loads(self.request("PUT", path, pieces(), headers)[0])
+        self._forget(model)
+        return found
+
+    def events(self, after: int = 0) -> Iterator[dict[str, Any]]:
+        """Events as they happen, on a connection of their own."""
+        connection = _Connection(self.path, 60.0)
+        try:
+            connection.request("GET", "/edgeai/v1/events", headers={"Last-Event-ID": str(after)})
+            for line in connection.getresponse():
+                if line.startswith(b"data: "):
+                    yield json.loads(line[6:])
+        finally:
+            connection.close()
+
+
+def _model_path(model: str, version: str) -> str:
+    return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{version}" if version else "")

@@ -1,0 +1,83 @@
+"""`scripts/demo`: a real daemon in a process of its own, real pictures over its socket, the answers printed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from .client import Client
+from .errors import EdgeaiError
+from .models.repository import EMBEDDED
+
+START_SECONDS = 60.0
+
+
+def _wait(client: Client, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            sys.exit(f"edgeaid ended with status {process.returncode}")
+        if client.is_ready():
+            return
+        time.sleep(0.02)
+    sys.exit(f"edgeaid was not ready after {START_SECONDS:g} s")
+
+
+def _line(answer: dict[str, Any]) -> str:
+    if "classes" in answer:
+        best = answer["classes"][0]
+        return f"{best['label']} ({best['score']:.3f})"
+    return ", ".join(f"{o['label']} ({o['score']:.2f}) at {tuple(o['pixels'].values())}" for o in answer["objects"]) or "nothing"
+
+
+def _ask(client: Client, model: str, task: str, picture: Path) -> None:
+    started = time.perf_counter()
+    answer = getattr(client, task)(model, picture.read_bytes())
+    total = (time.perf_counter() - started) * 1e3
+    times = "  ".join(f"{k.removesuffix('_ms')} {v:.2f}" for k, v in answer["timing"].items())
+    print(f"  {picture.name:22} -> {_line(answer)}")
+    print(f"  {'':22}    {total:.2f} ms: {times}")
+
+
+def main(argv: list[str]) -> int:
+    """Run the demonstration; `argv` are pictures of digits, [] = the samples that come with the models."""
+    say = print
+    with tempfile.TemporaryDirectory(prefix="edgeai-demo-") as folder:
+        socket = Path(folder) / "edgeaid.sock"
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgeaid", "--socket", socket, "--model-repository", Path(folder) / "models", "--log-level", "warning"]
+        )
+        try:
+            with Client(socket) as client:
+                _wait(client, process)
+                device = client.devices()[0]
+                say(f"edgeaid is ready after {(time.perf_counter() - started) * 1e3:.0f} ms: {device['runtime']} on {device['description']}")
+                for model in client.models():
+                    task = model.get("task", "")
+                    if task not in ("classify", "detect"):
+                        continue
+                    say(f"\n{model['name']}: {model['description']}")
+                    samples = sorted((EMBEDDED / model["name"] / model["version"] / "samples").glob("*.png"))
+                    for picture in [Path(a) for a in argv] or samples:
+                        _ask(client, model["name"], task, picture)
+                say("\nthe same by hand, while a daemon runs:")
+                say("  curl --unix-socket /run/edgeai/edgeaid.sock --data-binary @three.png http://localhost/edgeai/v1/models/digits/classify")
+        except EdgeaiError as error:
+            say(f"demo failed: {error}", file=sys.stderr)
+            return error.exit_code
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            status = process.wait(timeout=30)
+    say(f"\nedgeaid stopped with status {status}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -15,7 +15,7 @@ from ..errors import EdgeaiError
 #: Verb -> (module in this package, name of the command in it, first line of its help).
 VERBS: Final[dict[str, tuple[str, str, str]]] = {
     "inspect": ("model_inspect", "inspect", "Show what a model file holds and where each operator will run."),
-    "check": ("model_check", "check", "Compare a model with every documented limit of a target."),
+    "check": ("model_check", "check_command", "Compare a model with every documented limit of a target."),
     "plan": ("model_plan", "plan", "Find the best way to compile Edge TPU models together."),
     "quantize": ("model_convert", "quantize", "Turn a float model into a full-integer TFLite file."),
     "convert": ("model_convert", "convert", "Convert between model formats and compare the results."),

@@ -190,7 +190,7 @@ _NCS: Final = (
     (re.compile(r"Intermediate layer buffer|layer buffer .{0,40}exceed|Error 35\b", re.IGNORECASE), "NCS011"),
     (
         re.compile(r"Stage Details Not Supported|Layer .{0,80} not supported|Operation .{0,80}not supported", re.I),
-        "NCS020",
+        "NCS006",
     ),
     (re.compile(r"Toolkit Error: Provided OutputNode/InputNode name does not exist", re.I), "NCS034"),
     (re.compile(r"input_shape|input_param|No input", re.I), "NCS001"),

@@ -1,0 +1,156 @@
+"""Rules KPU: what the K210's neural processor takes, for float TFLite files to compile and for compiled kmodels."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from ..formats import kmodel, kpu, tflite
+from ..formats.kmodel_base import Kmodel
+from ..formats.tflite import Operator, Subgraph, Tensor, TfliteModel
+from .check_tflite import layer_name
+from .files import output_channels, weights
+from .rules import Findings
+
+#: Operators that nncase 0.2.0-beta4 refuses (docs/tflite_ops.md of that tag).
+UNSUPPORTED: Final = frozenset(
+    {
+        "ARG_MAX", "ARG_MIN", "BATCH_TO_SPACE_ND", "CAST", "EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL",
+        "NOT_EQUAL", "EXPAND_DIMS", "GATHER", "GATHER_ND", "LOG_SOFTMAX", "PACK", "UNPACK", "POW", "PRELU", "SELECT",
+        "SHAPE", "SPACE_TO_DEPTH", "SPACE_TO_BATCH_ND", "SPARSE_TO_DENSE", "SPLIT", "SPLIT_V", "SQUEEZE", "TILE",
+        "TOPK_V2", "LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT", "ONE_HOT", "FLOOR_DIV", "FLOOR_MOD", "FILL", "RANGE",
+        "MIRROR_PAD", "UNIQUE", "REVERSE_SEQUENCE", "REVERSE_V2", "ADD_N", "WHERE", "RANK", "ELU", "L2_POOL_2D",
+        "REDUCE_PROD", "REDUCE_ANY", "ZEROS_LIKE", "CUSTOM", "WHILE", "IF", "CALL_ONCE",
+    }
+)  # fmt: skip
+_MAX_CHANNELS: Final = 1024
+_CONVS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
+_MAX_W, _MAX_H = 320, 240
+
+
+def check_kmodel(data: bytes, found: Findings) -> None:
+    """A compiled model against memory and firmware."""
+    model = kmodel.read(data)
+    profile = found.profile
+    if model.version not in profile.kmodel_versions:
+        found.add("KPU018", "", f"version {model.version}")
+    if model.kpu_peak > profile.kpu_ram:
+        found.add("KPU013", _peak_layer(model), f"{model.kpu_peak} bytes")
+    if model.ram_need > profile.k210_free:
+        found.add("KPU014", "", f"{model.ram_need} bytes")
+    if model.size > profile.k210_flash:
+        found.add("KPU019", "", f"{model.size} bytes")
+    cpu = [n for n in model.nodes if n.device == "cpu"]
+    if cpu:
+        kinds = ", ".join(sorted({n.name for n in cpu}))
+        found.add("KPU021", f"{cpu[0].index} {cpu[0].name}", f"{len(cpu)} of {len(model.nodes)} operations: {kinds}")
+    found.facts |= {
+        "version": model.version, "kpu_operations": len(model.nodes) - len(cpu), "cpu_operations": len(cpu),
+        "kpu_peak_bytes": model.kpu_peak, "ram_bytes": model.ram_need,
+    }  # fmt: skip
+
+
+def _peak_layer(model: Kmodel) -> str:
+    peak = max((n for n in model.nodes if n.convolution), key=lambda n: n.convolution.peak if n.convolution else 0,
+               default=None)  # fmt: skip
+    return f"{peak.index} {peak.name}" if peak else ""
+
+
+def check_tflite(data: bytes, model: TfliteModel, found: Findings) -> None:
+    """A TFLite file against what the compilers accept and what the KPU computes."""
+    graph = model.subgraphs[0]
+    quantised = [o for o in graph.operators if any(_quantised(graph.tensors[i]) for i in o.outputs if i >= 0)]
+    if quantised:
+        found.add("KPU002", layer_name(graph, quantised[0]), f"{len(quantised)} of {len(graph.operators)} operators")
+    for index in graph.inputs:
+        tensor = graph.tensors[index]
+        if len(tensor.shape) == 4:
+            batch, height, width, _ = tensor.shape
+            if batch != 1 or -1 in (tensor.shape_signature or tensor.shape):
+                found.add("KPU020", tensor.name, f"shape {list(tensor.shape_signature or tensor.shape)}")
+            if width > _MAX_W or height > _MAX_H:
+                found.add("KPU003", tensor.name, f"{width}x{height}")
+    before = len(found.found)
+    slow = 0
+    for operator in graph.operators:
+        seen = len(found.found)
+        _operator(data, model, graph, operator, found)
+        slow += any(v.rule.severity == "warning" for v in found.found[seen:])
+    if slow:
+        found.add("KPU021", found.found[before].layer, f"{slow} of {len(graph.operators)} operators")
+    found.facts["cpu_operators"] = slow
+
+
+def _quantised(tensor: Tensor) -> bool:
+    return tensor.datatype in ("INT8", "UINT8") and tensor.quantization is not None
+
+
+def _operator(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, found: Findings) -> None:
+    layer = layer_name(graph, operator)
+    if operator.name == "PRELU":
+        found.add("KPU011", layer, "PReLU")
+    if operator.name in UNSUPPORTED:
+        found.add("KPU012", layer, operator.label)
+    elif operator.name in _CONVS:
+        _convolution(data, model, graph, operator, found)
+    elif operator.name in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
+        size = tuple(operator.options.get(k, 0) for k in ("filter_w", "filter_h", "stride_w", "stride_h"))
+        # Pooling over the whole map is a reduction, which nncase does as such.
+        whole = size[:2] == graph.tensors[operator.inputs[0]].shape[2:0:-1]
+        if size not in ((2, 2, 2, 2), (4, 4, 4, 4)) and not whole:
+            found.add("KPU010", layer, f"{size[0]}x{size[1]} stride {size[2]}x{size[3]}")
+    elif operator.name == "FULLY_CONNECTED":
+        shape = weights(graph, operator) or (0, 0)
+        constant = graph.tensors[operator.inputs[1]].constant
+        if not constant or math.prod(shape) < 1024 or max(shape) > _MAX_CHANNELS:
+            found.add("KPU017", layer, f"{shape[-1]} x {shape[0]}")
+        _range(data, model, graph, operator, found)
+
+
+def _convolution(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, found: Findings) -> None:
+    layer = layer_name(graph, operator)
+    shape = weights(graph, operator)
+    source, result = graph.tensors[operator.inputs[0]].shape, graph.tensors[operator.outputs[0]].shape
+    if shape is None or len(shape) != 4 or len(source) != 4 or len(result) != 4:
+        return
+    depthwise = operator.name == "DEPTHWISE_CONV_2D"
+    height, width, channels = source[1:]
+    out = output_channels(operator, shape)
+    if max(channels, out) > _MAX_CHANNELS:
+        found.add("KPU004", layer, f"{channels} in, {out} out")
+    kernel_h, kernel_w = shape[1], shape[2]
+    if (kernel_h, kernel_w) not in ((1, 1), (3, 3)):
+        found.add("KPU006", layer, f"{kernel_w}x{kernel_h}")
+    strides = (operator.options.get("stride_w", 1), operator.options.get("stride_h", 1))
+    if strides not in ((1, 1), (2, 2)):
+        found.add("KPU007", layer, f"{strides[0]}x{strides[1]}")
+    dilation = (operator.options.get("dilation_w", 1), operator.options.get("dilation_h", 1))
+    groups = channels // shape[3] if not depthwise and shape[3] else 1
+    if dilation != (1, 1) or groups > 1 or (depthwise and operator.options.get("depth_multiplier", 1) not in (0, 1)):
+        found.add("KPU008", layer, f"{groups} groups, dilation {dilation[0]}x{dilation[1]}")
+    for h, w in ((height, width), result[1:3]):
+        if not (4 <= h <= 256 and 4 <= w <= 512) and (kernel_h, kernel_w) in ((1, 1), (3, 3)):
+            found.add("KPU005" if min(h, w) >= 4 or (h, w) == (height, width) else "KPU015", layer, f"{w}x{h}")
+            break
+    if kernel_h == 3 and operator.options.get("padding") == "SAME" and strides == (2, 2) and (
+        height % 2 == 0 or width % 2 == 0
+    ):  # fmt: skip
+        found.add("KPU009", layer, f"SAME at stride 2 on {width}x{height}")
+    # The KPU convolves at stride 1 and keeps the full map until it pools.
+    need = kpu.feature_map_bytes(channels, height, width) + kpu.feature_map_bytes(out, *result[1:3])
+    if need > found.profile.kpu_ram:
+        found.add("KPU013", layer, f"{need} bytes")
+    found.facts["kpu_peak_bytes"] = max(need, found.facts.get("kpu_peak_bytes", 0))
+    _range(data, model, graph, operator, found)
+
+
+def _range(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, found: Findings) -> None:
+    tensor = graph.tensors[operator.inputs[1]]
+    if tensor.datatype != "FP32" or not tensor.constant or tensor.sparse:
+        return
+    import numpy as np
+
+    values = np.frombuffer(tflite.constant(data, model, tensor), "<f4")
+    spread = float(values.max() - values.min()) if values.size else 0.0
+    if spread > found.profile.weights_range:
+        found.add("KPU016", layer_name(graph, operator), f"{spread:.3g}")

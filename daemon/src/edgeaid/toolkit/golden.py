@@ -1,0 +1,64 @@
+"""Golden vectors: recorded inferences by which a device proves that it computes what the author's machine computed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidModel
+from ..formats import tflite
+from . import manifests
+from .bundle import read_manifest
+from .run import have_litert, litert
+
+
+def complete(directory: Path, count: int) -> list[str]:
+    """Fill in what a bundle needs: digests of artifacts, and `count` golden vectors if the manifest has none.
+
+    Golden vectors are recorded with the cpu artifact on random inputs with a fixed seed. Returns what was done, one line
+    each. Raises InvalidModel or NotFound as the bundle would.
+    """
+    manifest = read_manifest(directory)
+    done = []
+    artifacts = manifest.get("artifacts")
+    for target, artifact in (artifacts if isinstance(artifacts, dict) else {}).items():
+        if (
+            isinstance(artifact, dict)
+            and "sha256" not in artifact
+            and (directory / str(artifact.get("file"))).is_file()
+        ):
+            digest = hashlib.sha256((directory / artifact["file"]).read_bytes()).hexdigest()
+            manifests.set_key(directory, f"[artifacts.{manifests.key(target)}]", "sha256", digest)
+            done.append(f"digest of {artifact['file']} written to the manifest")
+    if count > 0 and not manifest.get("golden"):
+        done += _record(directory, manifest, count)
+    return done
+
+
+def _record(directory: Path, manifest: dict[str, Any], count: int) -> list[str]:
+    artifact = (manifest.get("artifacts") or {}).get("cpu")
+    path = directory / str(artifact.get("file")) if isinstance(artifact, dict) else None
+    if path is None or not path.is_file() or not tflite.is_tflite(path.read_bytes()):
+        return ["no golden vectors: they are recorded with a TFLite artifact for the cpu, and there is none"]
+    if not have_litert():
+        return ["no golden vectors: no TFLite runtime is installed (pip install 'edgeaid[litert]')"]
+    model = tflite.read(path.read_bytes())
+    names = [s.name for s in (*model.inputs, *model.outputs)]
+    if len(set(names)) != len(names):
+        raise InvalidModel(f"{path} has two inputs or outputs of one name; golden vectors name them")
+    answer = litert(path, {"runs": count, "seed": 7, "threads": 1, "low": 0.0, "high": 1.0})
+    (directory / "golden").mkdir(exist_ok=True)
+    tables = []
+    for run in range(count):
+        sides: dict[str, dict[str, str]] = {"inputs": {}, "outputs": {}}
+        for side, specs in (("input", model.inputs), ("output", model.outputs)):
+            for number, spec in enumerate(specs):
+                name = f"golden/{run}.{side}{number}.npy"
+                np.save(directory / name, answer[f"{side}_{run}_{number}"], allow_pickle=False)
+                sides[f"{side}s"][spec.name] = name
+        tables.append(manifests.table("[[golden]]", {**sides, "runtime": "litert"}))
+    manifests.append(directory, tables)
+    return [f"{count} golden vectors recorded"]

@@ -1,0 +1,100 @@
+"""Running things that may crash, hang or be absent: child processes with a time limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidModel, Unsupported
+
+_MAX_TEXT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A child that ended."""
+
+    #: Exit status; negative = killed by that signal, None = time limit.
+    status: int | None
+    #: stdout and stderr as they came, cut to 1 MiB each.
+    output: str
+    error: str
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in words; "" if it did not."""
+        if self.status == 0:
+            return ""
+        if self.status is None:
+            return "did not end within the time limit"
+        if self.status < 0:
+            return f"died of {signal.Signals(-self.status).name}"
+        last = [line for line in self.error.splitlines() if line.strip()]
+        return last[-1][:500] if last else f"ended with status {self.status}"
+
+
+def child(
+    command: Sequence[str | Path], *, timeout: float, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Finished:
+    """Run a command in a process group of its own; the whole group is killed when the time is over.
+
+    Raises Unsupported if the program does not exist.
+    """
+    environment = {**os.environ, **(env or {})}
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            process = subprocess.Popen(
+                [str(c) for c in command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment, cwd=cwd,
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as e:
+            raise Unsupported(f"{command[0]} cannot be run: {e.strerror}") from e
+        try:
+            status: int | None = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        texts = []
+        for stream in (out, err):
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _MAX_TEXT))
+            texts.append(stream.read().decode("utf-8", "replace"))
+    return Finished(status, texts[0], texts[1])
+
+
+def have_litert() -> bool:
+    """Whether a TFLite runtime is installed beside this package."""
+    return any(find_spec(name) is not None for name in ("ai_edge_litert", "tflite_runtime"))
+
+
+def litert(model: Path, request: Mapping[str, Any], timeout: float = 120.0) -> dict[str, np.ndarray[Any, Any]]:
+    """Run a TFLite model in a child, see children/litert_run.py for request and answer.
+
+    Raises InvalidModel if the model cannot be run, Unsupported without a runtime.
+    """
+    if not have_litert():
+        raise Unsupported("no TFLite runtime is installed: pip install 'edgeaid[litert]'")
+    with tempfile.TemporaryDirectory(prefix="edgeai-") as folder:
+        ask, answer = Path(folder) / "ask.npz", Path(folder) / "answer.npz"
+        np.savez(ask, **request)
+        done = child(
+            [sys.executable, "-m", f"{__package__}.children.litert_run", model, ask, answer],
+            timeout=timeout,
+            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        if done.status != 0 or not answer.is_file():
+            raise InvalidModel(f"{model.name} cannot be run: the runtime {done.reason or 'gave no answer'}")
+        with np.load(answer, allow_pickle=False) as loaded:
+            return dict(loaded)

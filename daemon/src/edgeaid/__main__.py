@@ -8,7 +8,7 @@ import gc
 import sys
 from pathlib import Path
 
-from . import __version__, config, errors, systemd
+from . import __version__, config, errors, service
 
 DESCRIPTION = """\
 Serve models on a Unix socket: Open Inference Protocol over HTTP, pictures in and labelled answers out.
@@ -38,12 +38,22 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration in TOML")
     parser.add_argument("--socket", type=Path, metavar="PATH", help="HTTP socket; overrides the configuration")
-    parser.add_argument("--fast-socket", metavar="PATH", help="fast socket (default: 'fast.sock' beside --socket when that is given)")
+    parser.add_argument(
+        "--fast-socket", metavar="PATH", help="fast socket (default: 'fast.sock' beside --socket when that is given)"
+    )
     parser.add_argument("--grpc-socket", metavar="PATH", help="gRPC socket; needs edgeaid[grpc]")
-    parser.add_argument("--model-repository", type=Path, action="append", metavar="DIR", help="model directory; may be repeated, the first takes pushed models")
+    parser.add_argument(
+        "--model-repository",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        help="model directory; may be repeated, the first takes pushed models",
+    )
     parser.add_argument("--no-embedded", action="store_true", help="do not serve the models that come with edgeaid")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
-    parser.add_argument("--check", action="store_true", help="read the configuration, say whether it can be used, and end")
+    parser.add_argument(
+        "--check", action="store_true", help="read the configuration, say whether it can be used, and end"
+    )
     parser.add_argument("--version", action="version", version=f"edgeaid {__version__}")
     return parser.parse_args(argv)
 
@@ -53,7 +63,9 @@ def build(args: argparse.Namespace) -> config.Config:
     found = config.load(args.config) if args.config else config.Config()
     server, models = found.server, found.models
     if args.socket:
-        server = dataclasses.replace(server, socket=args.socket, fast_socket=server.fast_socket or str(args.socket.parent / "fast.sock"))
+        server = dataclasses.replace(
+            server, socket=args.socket, fast_socket=server.fast_socket or str(args.socket.parent / "fast.sock")
+        )
     if args.fast_socket is not None:
         server = dataclasses.replace(server, fast_socket=args.fast_socket)
     if args.grpc_socket is not None:
@@ -73,15 +85,15 @@ def main(argv: list[str] | None = None) -> None:
     try:
         found = build(args)
         if args.check:
-            print("configuration is usable")  # noqa: T201  the answer to --check
+            print("configuration is usable")
             return
-        systemd.set_up_logging(found.server.log_level)
+        service.set_up_logging(found.server.log_level)
         from .serving import daemon
 
         gc.freeze()  # imports live for ever; the collector need not walk them
         daemon.main(found, lambda: build(args))
     except errors.EdgeaiError as error:
-        print(f"edgeaid: {error}", file=sys.stderr)  # noqa: T201  the journal may not be there yet
+        print(f"edgeaid: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 

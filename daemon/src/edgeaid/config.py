@@ -164,7 +164,9 @@ def from_table(table: Mapping[str, Any], where: str = "configuration") -> Config
     for policy in (config.models.versions, *config.models.version_policy.values()):
         parse_policy(policy, where)
     if config.server.log_level not in ("debug", "info", "warning", "error"):
-        raise InvalidConfig(f"{where}: server.log_level {config.server.log_level!r} is none of debug, info, warning, error")
+        raise InvalidConfig(
+            f"{where}: server.log_level {config.server.log_level!r} is none of debug, info, warning, error"
+        )
     return config
 
 
@@ -172,7 +174,11 @@ def parse_policy(text: str, where: str = "version policy") -> tuple[str, tuple[i
     """("latest", (n,)), ("all", ()) or ("specific", versions)."""
     kind, _, rest = text.partition(":")
     numbers = tuple(int(n) for n in rest.split(",") if n.strip().isdecimal())
-    if (kind == "latest" and len(numbers) == 1 and numbers[0] > 0) or (kind == "all" and not rest) or (kind == "specific" and numbers):
+    if (
+        (kind == "latest" and len(numbers) == 1 and numbers[0] > 0)
+        or (kind == "all" and not rest)
+        or (kind == "specific" and numbers)
+    ):
         return kind, numbers
     raise InvalidConfig(f'{where}: version policy {text!r} is none of "latest:N", "all", "specific:1,2"')
 
@@ -207,5 +213,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return Path(value)
     expected: type | types.UnionType = int | float if hint is float else hint
     if not isinstance(value, expected) or (isinstance(value, bool) and hint is not bool):
-        raise InvalidConfig(f"{where} must be {'a number' if hint in (int, float) else 'true or false' if hint is bool else 'a text'}")
-    return float(value) if hint is float else value
+        raise InvalidConfig(
+            f"{where} must be {'a number' if hint in (int, float) else 'true or false' if hint is bool else 'a text'}"
+        )
+    return float(typing.cast(float, value)) if hint is float else value

@@ -32,7 +32,10 @@ def _line(answer: dict[str, Any]) -> str:
     if "classes" in answer:
         best = answer["classes"][0]
         return f"{best['label']} ({best['score']:.3f})"
-    return ", ".join(f"{o['label']} ({o['score']:.2f}) at {tuple(o['pixels'].values())}" for o in answer["objects"]) or "nothing"
+    return (
+        ", ".join(f"{o['label']} ({o['score']:.2f}) at {tuple(o['pixels'].values())}" for o in answer["objects"])
+        or "nothing"
+    )
 
 
 def _ask(client: Client, model: str, task: str, picture: Path) -> None:
@@ -51,13 +54,26 @@ def main(argv: list[str]) -> int:
         socket = Path(folder) / "edgeaid.sock"
         started = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "edgeaid", "--socket", socket, "--model-repository", Path(folder) / "models", "--log-level", "warning"]
+            [
+                sys.executable,
+                "-m",
+                "edgeaid",
+                "--socket",
+                socket,
+                "--model-repository",
+                Path(folder) / "models",
+                "--log-level",
+                "warning",
+            ]
         )
         try:
             with Client(socket) as client:
                 _wait(client, process)
                 device = client.devices()[0]
-                say(f"edgeaid is ready after {(time.perf_counter() - started) * 1e3:.0f} ms: {device['runtime']} on {device['description']}")
+                say(
+                    f"edgeaid is ready after {(time.perf_counter() - started) * 1e3:.0f} ms: "
+                    f"{device['runtime']} on {device['description']}"
+                )
                 for model in client.models():
                     task = model.get("task", "")
                     if task not in ("classify", "detect"):
@@ -67,7 +83,9 @@ def main(argv: list[str]) -> int:
                     for picture in [Path(a) for a in argv] or samples:
                         _ask(client, model["name"], task, picture)
                 say("\nthe same by hand, while a daemon runs:")
-                say("  curl --unix-socket /run/edgeai/edgeaid.sock --data-binary @three.png http://localhost/edgeai/v1/models/digits/classify")
+                say(
+                    "  curl --unix-socket /run/edgeai/edgeaid.sock --data-binary @three.png http://localhost/edgeai/v1/models/digits/classify"
+                )
         except EdgeaiError as error:
             say(f"demo failed: {error}", file=sys.stderr)
             return error.exit_code

@@ -1,4 +1,7 @@
-"""`edgeai`: ask and steer a running edgeaid, and prepare models for it. One module per group of verbs, imported when used."""
+"""`edgeai`: ask and steer a running edgeaid, and prepare models for it.
+
+One module per group of verbs, imported when used.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from ..errors import EdgeaiError
 
 #: verb -> module in this package; the command is an attribute of the verb's name ("-" as "_").
 VERBS: Final[dict[str, str]] = {
-    "models": "models", "load": "models", "unload": "models", "reload": "models", "rollback": "models", "remove": "models",
+    "models": "models", "load": "models", "unload": "models", "reload": "models",
+    "rollback": "models", "remove": "models",
     "push": "transfer", "pull": "transfer",
     "infer": "infer", "classify": "infer", "detect": "infer", "segment": "infer",
     "stats": "watch", "devices": "watch", "events": "watch", "top": "top",
@@ -65,10 +69,20 @@ class _Verbs(click.Group):
             ctx.exit(0)
 
 
-@click.group(cls=_Verbs, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--socket", "socket", metavar="PATH", envvar="EDGEAI_SOCKET", help="The daemon's HTTP socket (default: /run/edgeai/edgeaid.sock, or $EDGEAI_SOCKET).")
+@click.group(
+    cls=_Verbs, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.option(
+    "--socket",
+    "socket",
+    metavar="PATH",
+    envvar="EDGEAI_SOCKET",
+    help="The daemon's HTTP socket (default: /run/edgeai/edgeaid.sock, or $EDGEAI_SOCKET).",
+)
 @click.option("--host", metavar="USER@PI", help="Reach the daemon of another machine through ssh.")
-@click.option("--timeout", type=float, default=60.0, show_default=True, metavar="SECONDS", help="Longest wait for an answer.")
+@click.option(
+    "--timeout", type=float, default=60.0, show_default=True, metavar="SECONDS", help="Longest wait for an answer."
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 @click.version_option(__version__, prog_name="edgeai")
 @click.pass_context

@@ -20,7 +20,13 @@ def _quantile(values: list[float], q: float) -> float:
 @model_argument
 @click.option("-n", "--requests", type=click.IntRange(1), default=500, show_default=True, help="Requests in all.")
 @click.option("-c", "--clients", type=click.IntRange(1, 64), default=1, show_default=True, help="Clients at once.")
-@click.option("--transport", type=click.Choice(["fast", "http"]), default="fast", show_default=True, help="fast falls back to http where there is no fast socket.")
+@click.option(
+    "--transport",
+    type=click.Choice(["fast", "http"]),
+    default="fast",
+    show_default=True,
+    help="fast falls back to http where there is no fast socket.",
+)
 @pass_session
 def bench(session: Session, model: str, requests: int, clients: int, transport: str) -> None:
     """Measure a model: latency as clients see it, throughput, and where the time goes."""
@@ -51,7 +57,9 @@ def bench(session: Session, model: str, requests: int, clients: int, transport: 
                     continue
                 latencies.append(time.perf_counter() - started)
 
-    threads = [threading.Thread(target=work, args=(requests // clients + (i < requests % clients),)) for i in range(clients)]
+    threads = [
+        threading.Thread(target=work, args=(requests // clients + (i < requests % clients),)) for i in range(clients)
+    ]
     started = time.perf_counter()
     for thread in threads:
         thread.start()
@@ -72,7 +80,9 @@ def bench(session: Session, model: str, requests: int, clients: int, transport: 
         "requests": len(latencies),
         "failures": len(failures),
         "per_second": len(latencies) / elapsed,
-        "latency_ms": {name: _quantile(latencies, q) * 1e3 for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))},
+        "latency_ms": {
+            name: _quantile(latencies, q) * 1e3 for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
+        },
         "mean_phase_ms": phases,
     }
     rows = [("requests", len(latencies)), ("failures", len(failures)), ("per second", f"{result['per_second']:.1f}")]

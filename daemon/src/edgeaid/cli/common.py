@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -51,7 +52,18 @@ class Session:
             raise errors.InvalidRequest(f"--host {host!r} is not a host name")
         self._folder = tempfile.mkdtemp(prefix="edgeai-")
         local = os.path.join(self._folder, "s")
-        command = ["ssh", "-N", "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15", "-L", f"{local}:{self.socket}", "--", host]
+        command = [
+            "ssh",
+            "-N",
+            "-o",
+            "ExitOnForwardFailure=yes",
+            "-o",
+            "ServerAliveInterval=15",
+            "-L",
+            f"{local}:{self.socket}",
+            "--",
+            host,
+        ]
         try:
             self._ssh = subprocess.Popen(command)
         except FileNotFoundError as error:
@@ -59,7 +71,9 @@ class Session:
         until = time.monotonic() + max(SSH_SECONDS, self.timeout)
         while not os.path.exists(local):
             if self._ssh.poll() is not None:
-                raise errors.Unavailable(f"ssh to {host} ended with status {self._ssh.returncode}; try: ssh {host} edgeai devices")
+                raise errors.Unavailable(
+                    f"ssh to {host} ended with status {self._ssh.returncode}; try: ssh {host} edgeai devices"
+                )
             if time.monotonic() > until:
                 raise errors.DeadlineExceeded(f"ssh to {host} did not come up in time")
             time.sleep(0.05)
@@ -113,7 +127,9 @@ def complete_model(ctx: click.Context, _param: click.Parameter, incomplete: str)
 
     root = ctx.find_root()
     try:
-        with Client(root.params.get("socket") or os.environ.get("EDGEAI_SOCKET", DEFAULT_SOCKET), timeout=1.0) as client:
+        with Client(
+            root.params.get("socket") or os.environ.get("EDGEAI_SOCKET", DEFAULT_SOCKET), timeout=1.0
+        ) as client:
             names = {m["name"] for m in client.models()}
     except errors.EdgeaiError:
         return []
@@ -123,7 +139,7 @@ def complete_model(ctx: click.Context, _param: click.Parameter, incomplete: str)
 def read_picture(file: Path) -> bytes:
     """Bytes of a file, or of standard input for '-'."""
     try:
-        return click.get_binary_stream("stdin").read() if str(file) == "-" else file.read_bytes()
+        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
         raise errors.NotFound(f"{file}: {error.strerror}") from error
 

@@ -30,7 +30,14 @@ def _each(session: Session, pictures: tuple[Path, ...], ask: Any, show: Any) -> 
         session.show(answers if len(answers) > 1 else answers[0])
 
 
-def _draw(session: Session, task: str, model: str, pictures: tuple[Path, ...], output: Path | None, threshold: float | None = None) -> None:
+def _draw(
+    session: Session,
+    task: str,
+    model: str,
+    pictures: tuple[Path, ...],
+    output: Path | None,
+    threshold: float | None = None,
+) -> None:
     if output is None:
         return
     if len(pictures) > 1:
@@ -38,7 +45,12 @@ def _draw(session: Session, task: str, model: str, pictures: tuple[Path, ...], o
     output.write_bytes(session.client.draw(task, model, read_picture(pictures[0]), threshold=threshold))
 
 
-OUTPUT = click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the picture with the answer drawn on it here (PNG).")
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the picture with the answer drawn on it here (PNG).",
+)
 
 
 @click.command()
@@ -51,7 +63,9 @@ def classify(session: Session, model: str, pictures: tuple[Path, ...], top: int,
     """Say what pictures show."""
 
     def show(answer: dict[str, Any]) -> Any:
-        return table(("SCORE>", "CLASS>", "LABEL"), [(f"{c['score']:.3f}", c["index"], c["label"]) for c in answer["classes"]])
+        return table(
+            ("SCORE>", "CLASS>", "LABEL"), [(f"{c['score']:.3f}", c["index"], c["label"]) for c in answer["classes"]]
+        )
 
     _each(session, pictures, lambda p: session.client.classify(model, p, max_results=top), show)
     _draw(session, "classify", model, pictures, output)
@@ -63,7 +77,9 @@ def classify(session: Session, model: str, pictures: tuple[Path, ...], top: int,
 @click.option("-t", "--threshold", type=click.FloatRange(0, 1), help="Least score (default: the model's own).")
 @OUTPUT
 @pass_session
-def detect(session: Session, model: str, pictures: tuple[Path, ...], threshold: float | None, output: Path | None) -> None:
+def detect(
+    session: Session, model: str, pictures: tuple[Path, ...], threshold: float | None, output: Path | None
+) -> None:
     """Find objects in pictures."""
 
     def show(answer: dict[str, Any]) -> Any:
@@ -83,7 +99,9 @@ def segment(session: Session, model: str, pictures: tuple[Path, ...], output: Pa
     """Say which areas of pictures show what."""
 
     def show(answer: dict[str, Any]) -> Any:
-        return table(("AREA>", "CLASS>", "LABEL"), [(f"{c['fraction']:.1%}", c["index"], c["label"]) for c in answer["classes"]])
+        return table(
+            ("AREA>", "CLASS>", "LABEL"), [(f"{c['fraction']:.1%}", c["index"], c["label"]) for c in answer["classes"]]
+        )
 
     _each(session, pictures, lambda p: session.client.segment(model, p), show)
     _draw(session, "segment", model, pictures, output)
@@ -91,8 +109,20 @@ def segment(session: Session, model: str, pictures: tuple[Path, ...], output: Pa
 
 @click.command()
 @model_argument
-@click.option("-i", "--input", "inputs", multiple=True, metavar="[NAME=]FILE.npy", help="A tensor; NAME may be left out for a model with one input.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Write each output as NAME.npy into this directory.")
+@click.option(
+    "-i",
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="[NAME=]FILE.npy",
+    help="A tensor; NAME may be left out for a model with one input.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write each output as NAME.npy into this directory.",
+)
 @click.option("--version", "version", default="", help="Version of the model.")
 @pass_session
 def infer(session: Session, model: str, inputs: tuple[str, ...], output: Path | None, version: str) -> None:
@@ -112,6 +142,14 @@ def infer(session: Session, model: str, inputs: tuple[str, ...], output: Path | 
         output.mkdir(parents=True, exist_ok=True)
         for name, array in answer.outputs.items():
             np.save(output / (name.replace("/", "_") + ".npy"), array, allow_pickle=False)
-    facts = {n: {"dtype": str(a.dtype), "shape": list(a.shape), "values": a.ravel()[:16].tolist()} for n, a in answer.outputs.items()}
-    rows = [(n, f["dtype"], f["shape"], " ".join(map(str, f["values"])) + (" ..." if answer[n].size > 16 else "")) for n, f in facts.items()]
-    session.show({"outputs": facts, "timing_ns": answer.timing}, table(("OUTPUT", "DTYPE", "SHAPE", "FIRST VALUES"), rows))
+    facts = {
+        n: {"dtype": str(a.dtype), "shape": list(a.shape), "values": a.ravel()[:16].tolist()}
+        for n, a in answer.outputs.items()
+    }
+    rows = [
+        (n, f["dtype"], f["shape"], " ".join(map(str, f["values"])) + (" ..." if answer[n].size > 16 else ""))
+        for n, f in facts.items()
+    ]
+    session.show(
+        {"outputs": facts, "timing_ns": answer.timing}, table(("OUTPUT", "DTYPE", "SHAPE", "FIRST VALUES"), rows)
+    )

@@ -15,7 +15,7 @@ def view(devices: list[dict[str, Any]], stats: list[dict[str, Any]], before: dic
     """One picture of the state; `before` holds counters of the last one and is updated."""
     from rich.console import Group
 
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for d in devices:
         busy = (d["busy_seconds"] - before.get(d["id"], d["busy_seconds"])) / seconds
         queue = d["queue"]
@@ -25,8 +25,22 @@ def view(devices: list[dict[str, Any]], stats: list[dict[str, Any]], before: dic
         wasted = (lost - before.get(d["id"] + "/lost", lost)) / seconds
         before |= {d["id"]: d["busy_seconds"], d["id"] + "/switches": switches, d["id"] + "/lost": lost}
         group = queue.get("group") or ""
-        rows.append((d["id"], d["state"], f"{busy:.0%}", d["in_flight"], queue["length"], group, f"{rate:.1f}", f"{wasted:.1%}", d["restarts"]))
-    top = table(("DEVICE", "STATE", "BUSY>", "RUNNING>", "WAITING>", "CACHED GROUP", "SWITCHES/s>", "LOST>", "RESTARTS>"), rows)
+        rows.append(
+            (
+                d["id"],
+                d["state"],
+                f"{busy:.0%}",
+                d["in_flight"],
+                queue["length"],
+                group,
+                f"{rate:.1f}",
+                f"{wasted:.1%}",
+                d["restarts"],
+            )
+        )
+    top = table(
+        ("DEVICE", "STATE", "BUSY>", "RUNNING>", "WAITING>", "CACHED GROUP", "SWITCHES/s>", "LOST>", "RESTARTS>"), rows
+    )
     rows = []
     for m in stats:
         s = m["inference_stats"]
@@ -39,12 +53,16 @@ def view(devices: list[dict[str, Any]], stats: list[dict[str, Any]], before: dic
             return f"{(s[phase]['ns'] - old[phase]['ns']) / count / 1e6:.2f}" if count else "-"
 
         before[key] = s
-        rows.append((key, f"{done / seconds:.1f}", s["fail"]["count"], mean("queue"), mean("compute_infer"), mean("success")))
+        rows.append(
+            (key, f"{done / seconds:.1f}", s["fail"]["count"], mean("queue"), mean("compute_infer"), mean("success"))
+        )
     return Group(top, "", table(("MODEL", "PER SECOND>", "FAILED>", "QUEUE ms>", "COMPUTE ms>", "TOTAL ms>"), rows))
 
 
 @click.command()
-@click.option("-n", "--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between pictures.")
+@click.option(
+    "-n", "--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between pictures."
+)
 @click.option("--count", type=click.IntRange(1), help="End after so many pictures.")
 @pass_session
 def top(session: Session, interval: float, count: int | None) -> None:
@@ -58,7 +76,9 @@ def top(session: Session, interval: float, count: int | None) -> None:
         while count is None or shown < count:
             now = time.monotonic()
             try:
-                live.update(view(session.client.devices(), session.client.stats(), before, max(now - last, 1e-3)), refresh=True)
+                live.update(
+                    view(session.client.devices(), session.client.stats(), before, max(now - last, 1e-3)), refresh=True
+                )
             except errors.Unavailable as error:
                 live.update(f"{error}", refresh=True)
             last = now

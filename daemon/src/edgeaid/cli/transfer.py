@@ -20,7 +20,13 @@ def progress(session: Session, text: str) -> Iterator[Callable[[int, int], None]
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), disable=session.as_json, transient=True
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+        disable=session.as_json,
+        transient=True,
     ) as bar:
         task = bar.add_task(text, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
@@ -41,19 +47,25 @@ def push(session: Session, model: str, file: Path, version: str) -> None:
             file = _bundled(file, Path(folder))
         with progress(session, f"push {model}") as step:
             found = session.client.push(model, file, version, step)
-    text = f"{model} version {found['version']} is stored" + (f" and serves on {', '.join(found['devices'])}" if found["serving"] else "; a newer version serves")
+    text = f"{model} version {found['version']} is stored" + (
+        f" and serves on {', '.join(found['devices'])}" if found["serving"] else "; a newer version serves"
+    )
     session.show(found, text)
 
 
 def _bundled(directory: Path, folder: Path) -> Path:
     from ..toolkit import bundle
 
-    return bundle.pack(directory, folder / "model.edgeai")
+    return bundle.write(directory, folder / "model.edgeai")
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--into", type=click.Path(path_type=Path, file_okay=False), help="Only store the model in this model repository; do not push it to the daemon.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Only store the model in this model repository; do not push it to the daemon.",
+)
 @click.option("--list", "list_", is_flag=True, help="List the catalogue.")
 @pass_session
 def pull(session: Session, name: str | None, into: Path | None, list_: bool) -> None:

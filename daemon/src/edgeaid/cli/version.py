@@ -17,7 +17,11 @@ def version(session: Session) -> None:
     except errors.EdgeaiError as error:
         daemon = {"error": str(error)}
     text = f"edgeai {__version__}\n"
-    text += f"edgeaid: {daemon['error']}" if "error" in daemon else f"edgeaid {daemon['version']}, your role: {daemon['role']}"
+    text += (
+        f"edgeaid: {daemon['error']}"
+        if "error" in daemon
+        else f"edgeaid {daemon['version']}, your role: {daemon['role']}"
+    )
     session.show({"edgeai": __version__, "edgeaid": daemon}, text)
 
 
@@ -25,4 +29,8 @@ def version(session: Session) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the completion script of a shell, for example: edgeai completion bash >> ~/.bashrc"""
-    click.echo({"fish": "_EDGEAI_COMPLETE=fish_source edgeai | source"}.get(shell, f'eval "$(_EDGEAI_COMPLETE={shell}_source edgeai)"'))
+    click.echo(
+        {"fish": "_EDGEAI_COMPLETE=fish_source edgeai | source"}.get(
+            shell, f'eval "$(_EDGEAI_COMPLETE={shell}_source edgeai)"'
+        )
+    )

@@ -26,7 +26,13 @@ def stats(session: Session, model: str) -> None:
         s: dict[str, Any] = m["inference_stats"]
         phases = [_mean_ms(s[p]) for p in ("queue", "compute_input", "compute_infer", "compute_output", "success")]
         rows.append((m["name"], m["version"], s["success"]["count"], s["fail"]["count"], *phases))
-    session.show(found, table(("MODEL", "VERSION", "OK>", "FAILED>", "QUEUE ms>", "INPUT ms>", "COMPUTE ms>", "OUTPUT ms>", "TOTAL ms>"), rows))
+    session.show(
+        found,
+        table(
+            ("MODEL", "VERSION", "OK>", "FAILED>", "QUEUE ms>", "INPUT ms>", "COMPUTE ms>", "OUTPUT ms>", "TOTAL ms>"),
+            rows,
+        ),
+    )
 
 
 @click.command()
@@ -37,8 +43,23 @@ def devices(session: Session) -> None:
     rows = []
     for d in found:
         recovered = f"{d['last_recovery_ms']:.0f} ms" if d["last_recovery_ms"] is not None else ""
-        rows.append((d["id"], d["state"], d["runtime"], d["description"], d["restarts"], recovered, d["queue"]["length"], ", ".join(d["models"]), d["reason"]))
-    session.show(found, table(("ID", "STATE", "RUNTIME", "DEVICE", "RESTARTS>", "RECOVERED IN>", "QUEUE>", "MODELS", "NOTE"), rows))
+        rows.append(
+            (
+                d["id"],
+                d["state"],
+                d["runtime"],
+                d["description"],
+                d["restarts"],
+                recovered,
+                d["queue"]["length"],
+                ", ".join(d["models"]),
+                d["reason"],
+            )
+        )
+    session.show(
+        found,
+        table(("ID", "STATE", "RUNTIME", "DEVICE", "RESTARTS>", "RECOVERED IN>", "QUEUE>", "MODELS", "NOTE"), rows),
+    )
 
 
 @click.command()
@@ -49,4 +70,6 @@ def events(session: Session) -> None:
         if session.as_json:
             click.echo(json.dumps(event))
         else:
-            click.echo(f"{time.strftime('%H:%M:%S', time.localtime(event['time']))}  {event['kind']:18} {event['message']}")
+            click.echo(
+                f"{time.strftime('%H:%M:%S', time.localtime(event['time']))}  {event['kind']:18} {event['message']}"
+            )

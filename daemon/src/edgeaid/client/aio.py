@@ -15,7 +15,9 @@ from .sync import DEFAULT_SOCKET, Client
 class AsyncClient:
     """Like Client, with awaitable methods. Up to `connections` requests are under way at once; more wait their turn."""
 
-    def __init__(self, path: str | Path = DEFAULT_SOCKET, *, connections: int = 4, fast: bool = True, timeout: float = 60.0) -> None:
+    def __init__(
+        self, path: str | Path = DEFAULT_SOCKET, *, connections: int = 4, fast: bool = True, timeout: float = 60.0
+    ) -> None:
         self._idle = [Client(path, fast=fast, timeout=timeout) for _ in range(connections)]
         self._all = tuple(self._idle)
         self._free = asyncio.Semaphore(connections)
@@ -45,9 +47,13 @@ class AsyncClient:
         work.add_done_callback(give_back)  # not earlier: a cancelled caller leaves its thread running
         return await asyncio.shield(work)
 
-    async def infer(self, model: str, inputs: Inputs, *, version: str = "", timeout: float = 0.0, priority: int = 0) -> Inference:
+    async def infer(
+        self, model: str, inputs: Inputs, *, version: str = "", timeout: float = 0.0, priority: int = 0
+    ) -> Inference:
         """See Client.infer."""
-        found: Inference = await self._call(lambda c: c.infer(model, inputs, version=version, timeout=timeout, priority=priority))
+        found: Inference = await self._call(
+            lambda c: c.infer(model, inputs, version=version, timeout=timeout, priority=priority)
+        )
         return found
 
     async def classify(self, model: str, picture: bytes, *, max_results: int | None = None) -> dict[str, Any]:

@@ -56,16 +56,19 @@ def named(inputs: Inputs, metadata: Mapping[str, Any]) -> dict[str, Array]:
     if isinstance(given, np.ndarray):
         raise errors.InvalidRequest(f"the model has {len(specs)} inputs; give a dict with {', '.join(specs)}")
     found = {}
-    for name, array in given.items():
+    for name, value in given.items():
         spec = specs.get(name)
         if spec is None:
             raise errors.InvalidRequest(f"the model has no input {name!r}; it has {', '.join(specs)}")
-        array = np.ascontiguousarray(array)
+        array: Array = np.ascontiguousarray(value)
         shape = tuple(spec["shape"])
         if array.shape != shape and array.shape == shape[1:] and shape[:1] == (1,):
             array = array.reshape(shape)
         if array.dtype != np.dtype(NUMPY[spec["datatype"]]) or array.shape != shape:
-            raise errors.InvalidRequest(f"input {name!r} is {array.dtype}{list(array.shape)}, the model expects {NUMPY[spec['datatype']]}{list(shape)}")
+            raise errors.InvalidRequest(
+                f"input {name!r} is {array.dtype}{list(array.shape)}, "
+                f"the model expects {NUMPY[spec['datatype']]}{list(shape)}"
+            )
         found[name] = array
     return found
 
@@ -77,9 +80,16 @@ def encode(inputs: Mapping[str, Array], parameters: Mapping[str, Any]) -> tuple[
     for name, array in inputs.items():
         parts.append(array.tobytes())
         tensors.append(
-            {"name": name, "datatype": FROM_NUMPY[array.dtype.name], "shape": list(array.shape), "parameters": {"binary_data_size": array.nbytes}}
+            {
+                "name": name,
+                "datatype": FROM_NUMPY[array.dtype.name],
+                "shape": list(array.shape),
+                "parameters": {"binary_data_size": array.nbytes},
+            }
         )
-    head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True, **parameters}}, separators=(",", ":")).encode()
+    head = json.dumps(
+        {"inputs": tensors, "parameters": {"binary_data_output": True, **parameters}}, separators=(",", ":")
+    ).encode()
     return b"".join((head, *parts)), len(head)
 
 
@@ -90,6 +100,11 @@ def decode(body: bytes, head_length: int) -> Inference:
     offset = head_length
     for tensor in head["outputs"]:
         size = tensor["parameters"]["binary_data_size"]
-        outputs[tensor["name"]] = np.frombuffer(body, NUMPY[tensor["datatype"]], offset=offset, count=-1 if size == 0 else size // np.dtype(NUMPY[tensor["datatype"]]).itemsize).reshape(tensor["shape"])
+        outputs[tensor["name"]] = np.frombuffer(
+            body,
+            NUMPY[tensor["datatype"]],
+            offset=offset,
+            count=-1 if size == 0 else size // np.dtype(NUMPY[tensor["datatype"]]).itemsize,
+        ).reshape(tensor["shape"])
         offset += size
     return Inference(outputs, head["model_name"], head.get("model_version", ""))

@@ -24,7 +24,10 @@ _ALIGN: Final = 64
 
 
 class Binding:
-    """A model bound to this connection: write `inputs`, call `Fast.run`, read `outputs`. Arrays are views of shared memory."""
+    """A model bound to this connection: write `inputs`, call `Fast.run`, read `outputs`.
+
+    The arrays are views of shared memory.
+    """
 
     def __init__(self, number: int, version: str, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
         self.number = number
@@ -82,13 +85,12 @@ class Fast:
             region = self._control({"op": "attach"}, fd)["region"]
         finally:
             os.close(fd)
-        for side in places.values():
-            for place in side:
-                place["region"] = region
+        for place in (*places["inputs"], *places["outputs"]):
+            place["region"] = region
         answer = self._control({"op": "bind", "model": model, "version": version, **places})
         views: dict[str, dict[str, Array]] = {"inputs": {}, "outputs": {}}
-        for side, found in views.items():
-            for tensor, place in zip(metadata[side], places[side], strict=True):
+        for name, found in views.items():
+            for tensor, place in zip(metadata[name], places[name], strict=True):
                 dtype = np.dtype(NUMPY[tensor["datatype"]])
                 count = int(np.prod(tensor["shape"], dtype=np.int64))
                 found[tensor["name"]] = np.frombuffer(memory, dtype, count, place["offset"]).reshape(tensor["shape"])
@@ -106,7 +108,9 @@ class Fast:
             raise error_of(status, reply[RESULT.size :].decode(errors="replace"))
         return queue, first, compute, last
 
-    def infer(self, binding: Binding, inputs: Mapping[str, Array], *, priority: int = 0, timeout: float = 0.0) -> Inference:
+    def infer(
+        self, binding: Binding, inputs: Mapping[str, Array], *, priority: int = 0, timeout: float = 0.0
+    ) -> Inference:
         """Copy inputs in, run, copy outputs out."""
         for name, array in inputs.items():
             np.copyto(binding.inputs[name], array, casting="no")

@@ -35,7 +35,9 @@ class _Connection(http.client.HTTPConnection):
             self.sock.connect(self._path)
         except OSError as error:
             self.sock.close()
-            raise errors.Unavailable(f"cannot reach edgeaid at {self._path}: {error.strerror}; is it running?") from error
+            raise errors.Unavailable(
+                f"cannot reach edgeaid at {self._path}: {error.strerror}; is it running?"
+            ) from error
 
 
 class Client:
@@ -45,7 +47,14 @@ class Client:
     else goes over HTTP. Errors of the daemon come back as the classes of `edgeaid.errors`.
     """
 
-    def __init__(self, path: str | Path = DEFAULT_SOCKET, *, fast_path: str | Path | None = None, fast: bool = True, timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        path: str | Path = DEFAULT_SOCKET,
+        *,
+        fast_path: str | Path | None = None,
+        fast: bool = True,
+        timeout: float = 60.0,
+    ) -> None:
         self.path = str(path)
         self.timeout = timeout
         self._http = _Connection(self.path, timeout)
@@ -75,7 +84,11 @@ class Client:
     # --- plain HTTP -------------------------------------------------------------------------------------------------
 
     def request(
-        self, method: str, path: str, body: bytes | BinaryIO | Iterator[bytes] | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | BinaryIO | Iterator[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[bytes, http.client.HTTPResponse]:
         """One exchange; a connection that the daemon closed meanwhile is opened again once."""
         for attempt in (0, 1):
@@ -90,7 +103,9 @@ class Client:
                     raise errors.Unavailable(f"edgeaid at {self.path} closed the connection: {error}") from error
             except TimeoutError as error:
                 self._http.close()
-                raise errors.DeadlineExceeded(f"edgeaid at {self.path} did not answer within {self.timeout:g} s") from error
+                raise errors.DeadlineExceeded(
+                    f"edgeaid at {self.path} did not answer within {self.timeout:g} s"
+                ) from error
             except (http.client.HTTPException, OSError) as error:
                 self._http.close()
                 raise errors.Unavailable(f"edgeaid at {self.path}: {error}") from error
@@ -136,7 +151,9 @@ class Client:
 
     def stats(self, model: str = "") -> list[dict[str, Any]]:
         """Statistics of one or all models."""
-        found: list[dict[str, Any]] = self.get(f"/v2/models/{quote(model)}/stats" if model else "/v2/models/stats")["model_stats"]
+        found: list[dict[str, Any]] = self.get(f"/v2/models/{quote(model)}/stats" if model else "/v2/models/stats")[
+            "model_stats"
+        ]
         return found
 
     def metadata(self, model: str, version: str = "") -> dict[str, Any]:
@@ -148,7 +165,9 @@ class Client:
 
     # --- inference --------------------------------------------------------------------------------------------------
 
-    def infer(self, model: str, inputs: Inputs, *, version: str = "", timeout: float = 0.0, priority: int = 0) -> Inference:
+    def infer(
+        self, model: str, inputs: Inputs, *, version: str = "", timeout: float = 0.0, priority: int = 0
+    ) -> Inference:
         """Run a model on numpy arrays. `timeout` in seconds, 0 = the daemon's default."""
         arrays = codec.named(inputs, self.metadata(model, version))
         binding = self._bind(model, version)
@@ -179,28 +198,44 @@ class Client:
         self._bindings[key] = self._fast.bind(model, version, self.metadata(model, version))
         return self._bindings[key]
 
-    def _infer_http(self, model: str, version: str, arrays: Mapping[str, Array], timeout: float, priority: int) -> Inference:
+    def _infer_http(
+        self, model: str, version: str, arrays: Mapping[str, Array], timeout: float, priority: int
+    ) -> Inference:
         parameters: dict[str, Any] = {}
         if timeout:
             parameters["timeout"] = int(timeout * 1e6)
         if priority:
             parameters["priority"] = priority
         body, length = codec.encode(arrays, parameters)
-        data, response = self.request("POST", _model_path(model, version) + "/infer", body, {HEADER_LENGTH: str(length)})
+        data, response = self.request(
+            "POST", _model_path(model, version) + "/infer", body, {HEADER_LENGTH: str(length)}
+        )
         return codec.decode(data, int(response.getheader(HEADER_LENGTH) or 0))
 
-    def _picture(self, task: str, model: str, picture: bytes, options: dict[str, Any], accept: str = "application/json") -> bytes:
+    def _picture(
+        self, task: str, model: str, picture: bytes, options: dict[str, Any], accept: str = "application/json"
+    ) -> bytes:
         query = urlencode({k: v for k, v in options.items() if v is not None})
-        return self.request("POST", f"/edgeai/v1/models/{quote(model, safe='')}/{task}?{query}", picture, {"Accept": accept})[0]
+        return self.request(
+            "POST", f"/edgeai/v1/models/{quote(model, safe='')}/{task}?{query}", picture, {"Accept": accept}
+        )[0]
 
-    def classify(self, model: str, picture: bytes, *, max_results: int | None = None, timeout: float | None = None) -> dict[str, Any]:
+    def classify(
+        self, model: str, picture: bytes, *, max_results: int | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
         """Classes of a JPEG, PNG or BMP picture, best first."""
-        found: dict[str, Any] = json.loads(self._picture("classify", model, picture, {"max_results": max_results, "timeout": timeout}))
+        found: dict[str, Any] = json.loads(
+            self._picture("classify", model, picture, {"max_results": max_results, "timeout": timeout})
+        )
         return found
 
-    def detect(self, model: str, picture: bytes, *, threshold: float | None = None, timeout: float | None = None) -> dict[str, Any]:
+    def detect(
+        self, model: str, picture: bytes, *, threshold: float | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
         """Objects in a picture, best first."""
-        found: dict[str, Any] = json.loads(self._picture("detect", model, picture, {"threshold": threshold, "timeout": timeout}))
+        found: dict[str, Any] = json.loads(
+            self._picture("detect", model, picture, {"threshold": threshold, "timeout": timeout})
+        )
         return found
 
     def segment(self, model: str, picture: bytes, *, timeout: float | None = None) -> dict[str, Any]:
@@ -237,7 +272,9 @@ class Client:
     def _forget(self, model: str) -> None:
         self._metadata = {k: v for k, v in self._metadata.items() if k[0] != model}
 
-    def push(self, model: str, file: Path, version: str = "", progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    def push(
+        self, model: str, file: Path, version: str = "", progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, Any]:
         """Upload a bundle or a bare .tflite; `progress(sent, total)` is called as it goes."""
         import hashlib
 

@@ -22,7 +22,7 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED: Final = frozenset({"stats"})
 VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
-#: Differences allowed between golden outputs and this machine: LSB for integers (see docs/models.md for where it comes from).
+#: Differences allowed between golden outputs and this machine: LSB for integers (docs/models.md).
 DEFAULT_TOLERANCE: Final = 2.0
 
 
@@ -80,7 +80,8 @@ def check_name(name: str) -> str:
     """Return `name` if a model may be called so; raises InvalidModel."""
     if not NAME.fullmatch(name) or name in RESERVED:
         raise InvalidModel(
-            f"model name {name!r} is not allowed: 1-64 of A-Z a-z 0-9 . _ -, starting with a letter or digit, not 'stats'"
+            f"model name {name!r} is not allowed: 1-64 of A-Z a-z 0-9 . _ -, "
+            "starting with a letter or digit, not 'stats'"
         )
     return name
 

@@ -1,8 +1,8 @@
 """Model directories on disk: `<repository>/<name>/<version>/model.toml`.
 
 The first repository is writable and belongs to the daemon; the others (the distribution's, the ones embedded in this
-package) are only read. A version appears in the writable one by one rename of a complete, synced directory: whatever the
-power does, a version is there whole or not at all. Directories that start with a dot are never models.
+package) are only read. A version appears in the writable one by one rename of a complete, synced directory: whatever
+the power does, a version is there whole or not at all. Directories that start with a dot are never models.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class Repository:
         found: set[str] = set()
         for directory in self.directories:
             with contextlib.suppress(OSError):
-                found.update(e.name for e in os.scandir(directory / name) if e.is_dir() and manifests.VERSION.fullmatch(e.name))
+                found.update(
+                    e.name for e in os.scandir(directory / name) if e.is_dir() and manifests.VERSION.fullmatch(e.name)
+                )
         return sorted(found, key=int, reverse=True)
 
     def find(self, name: str, version: str) -> Found:
@@ -119,7 +121,9 @@ class Repository:
             os.rename(staged, target)  # a directory is only ever renamed over an empty one
         except OSError as error:
             if target.exists():
-                raise AlreadyExists(f"model {name!r} has a version {version} already; push it under another version") from error
+                raise AlreadyExists(
+                    f"model {name!r} has a version {version} already; push it under another version"
+                ) from error
             raise Unavailable(f"cannot store model {name!r}: {error.strerror}") from error
         for directory in (target.parent, self.writable):
             _sync(directory)
@@ -137,7 +141,11 @@ class Repository:
 
 def read(path: Path, name: str, version: str, max_file_bytes: int) -> Found:
     """Read a model directory's manifest and check that each file it names is a regular file inside of it."""
-    data = (path / "model.toml").read_bytes() if (path / "model.toml").stat().st_size <= manifests.MAX_BYTES else b" " * (manifests.MAX_BYTES + 1)
+    data = (
+        (path / "model.toml").read_bytes()
+        if (path / "model.toml").stat().st_size <= manifests.MAX_BYTES
+        else b" " * (manifests.MAX_BYTES + 1)
+    )
     found = Found(path, manifests.parse(data, name), version)
     for file in found.manifest.files:
         fd = open_inside(path, file)
@@ -186,7 +194,10 @@ def verify(found: Found, target: str) -> Path:
             with open(open_inside(found.path, artifact.file), "rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             if digest != artifact.sha256:
-                raise InvalidModel(f"{found.path / artifact.file}: sha256 is {digest}, the manifest says {artifact.sha256}; the file is damaged or was replaced")
+                raise InvalidModel(
+                    f"{found.path / artifact.file}: sha256 is {digest}, "
+                    f"the manifest says {artifact.sha256}; the file is damaged or was replaced"
+                )
             return found.path / artifact.file
     raise NotFound(f"model {found.key} has no artifact for {target}")
 

@@ -43,7 +43,8 @@ class Peer:
         """Raise PermissionDenied unless the peer has the role."""
         if self.role < role:
             raise PermissionDenied(
-                f"{what} needs the role '{role.name.lower()}', user id {self.uid} has '{self.role.name.lower()}'; join one of the groups that [access] names for it"
+                f"{what} needs the role '{role.name.lower()}', user id {self.uid} has "
+                f"'{self.role.name.lower()}'; join one of the groups that [access] names for it"
             )
 
 

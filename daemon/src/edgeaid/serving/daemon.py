@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import config as configuration
-from .. import errors, systemd
+from .. import errors, service
 from ..config import Config
 from . import routes_edgeai, routes_oip
 from .access import Role, Roles
@@ -54,7 +54,9 @@ def bind(path: Path, kind: int, mode: int = 0o660) -> socket.socket:
                     raise errors.InvalidConfig(f"{path}: {error.strerror}") from error
                 path.unlink(missing_ok=True)
             else:
-                raise errors.InvalidConfig(f"{path} is served already by another process; stop it or choose another path")
+                raise errors.InvalidConfig(
+                    f"{path} is served already by another process; stop it or choose another path"
+                )
     sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
     before = os.umask(0o777 & ~mode)
     try:
@@ -99,7 +101,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_hup)
-        passed = systemd.listen_fds()
+        passed = service.listen_fds()
         roles = Roles(config.access)
         table = routes()
         try:
@@ -112,7 +114,7 @@ class Daemon:
                 self._fast = FastServer(self.plane, roles, sock)
             if config.tcp.listen:
                 await self._listen_tcp(roles, table)
-            systemd.notify("STATUS=loading models")
+            service.notify("STATUS=loading models")
             await self.plane.start()
             if "grpc" in passed or config.server.grpc_socket:
                 await self._start_grpc(passed)
@@ -121,7 +123,7 @@ class Daemon:
                 sock.close()
             ms = (time.monotonic() - started) * 1e3
             names = ", ".join(n for n, s in sorted(self.plane.served.items()) if s.versions) or "no models"
-            systemd.notify("READY=1", f"STATUS=serving {names}")
+            service.notify("READY=1", f"STATUS=serving {names}")
             self.plane.events.publish("daemon-ready", f"ready after {ms:.0f} ms: {names}", ms=round(ms))
             watch = loop.create_task(self._watch())
             await self._stop.wait()
@@ -133,7 +135,9 @@ class Daemon:
         try:
             from . import grpc_server
         except ImportError as error:
-            raise errors.InvalidConfig(f"server.grpc_socket is set but {error.name} is not installed; install edgeaid[grpc]") from error
+            raise errors.InvalidConfig(
+                f"server.grpc_socket is set but {error.name} is not installed; install edgeaid[grpc]"
+            ) from error
         inherited = passed.pop("grpc", None)
         if inherited is not None:
             inherited.close()  # Python's gRPC cannot take over a listening socket; it binds the path itself
@@ -146,7 +150,10 @@ class Daemon:
         except ValueError:
             loopback = False
         if not loopback:
-            raise errors.InvalidConfig(f"tcp.listen {self.config.tcp.listen!r} must be a loopback address and a port; use ssh to reach a device from afar")
+            raise errors.InvalidConfig(
+                f"tcp.listen {self.config.tcp.listen!r} must be a loopback address and a port; "
+                "use ssh to reach a device from afar"
+            )
         if not self.config.tcp.token_file:
             raise errors.InvalidConfig("tcp.listen needs tcp.token_file")
         file = Path(self.config.tcp.token_file)
@@ -168,18 +175,18 @@ class Daemon:
 
     async def _watch(self) -> None:
         """Feed the service manager's watchdog, only while every worker answers."""
-        interval = systemd.watchdog_seconds() / 3
+        interval = service.watchdog_seconds() / 3
         while True:
             await asyncio.sleep(interval or CHECK_SECONDS)
             if await self.plane.check() and interval:
-                systemd.notify("WATCHDOG=1")
+                service.notify("WATCHDOG=1")
 
     def _on_hup(self) -> None:
         if self._reloading is None or self._reloading.done():
             self._reloading = asyncio.get_running_loop().create_task(self._apply_reload())
 
     async def _apply_reload(self) -> None:
-        systemd.notify_reloading()
+        service.notify_reloading()
         try:
             fresh = self._reload()
             roles = Roles(fresh.access)
@@ -196,10 +203,10 @@ class Daemon:
         except errors.EdgeaiError as error:
             log.error("configuration not changed, the old one stays: %s", error)
         finally:
-            systemd.notify("READY=1")
+            service.notify("READY=1")
 
     async def _shut_down(self) -> None:
-        systemd.notify("STOPPING=1", "STATUS=finishing requests under way")
+        service.notify("STOPPING=1", "STATUS=finishing requests under way")
         for server in self._servers:
             server.close()
         await self.plane.stop()

@@ -41,7 +41,14 @@ clock = time.monotonic
 class DeviceRunner:
     """Keeps one device's worker alive and feeds it. States: booting, ready, recovering, failed, absent."""
 
-    def __init__(self, config: DeviceConfig, limits: Limits, events: EventLog, on_failed: Callable[[Request, str], None], quarantine_after: int) -> None:
+    def __init__(
+        self,
+        config: DeviceConfig,
+        limits: Limits,
+        events: EventLog,
+        on_failed: Callable[[Request, str], None],
+        quarantine_after: int,
+    ) -> None:
         self.config = config
         self.id = config.id
         self.target = config.target
@@ -102,7 +109,13 @@ class DeviceRunner:
             return
         self.state, self.reason = state, reason
         level = logging.WARNING if state in ("failed", "recovering") else logging.INFO
-        self.events.publish("device-state", f"device {self.id} is {state}{': ' + reason if reason else ''}", level=level, device=self.id, state=state)
+        self.events.publish(
+            "device-state",
+            f"device {self.id} is {state}{': ' + reason if reason else ''}",
+            level=level,
+            device=self.id,
+            state=state,
+        )
 
     def _on_exit(self, cause: str) -> None:
         """The worker is gone: fail or move what it had, start another."""
@@ -113,7 +126,9 @@ class DeviceRunner:
         self.restarts += 1
         self.queue.reset()
         text = f"worker of {self.id} {cause}" + (f" while it ran model {culprit.key!r}" if culprit else "")
-        self.events.publish("worker-died", text, level=logging.ERROR, device=self.id, model=culprit.key if culprit else "", cause=cause)
+        self.events.publish(
+            "worker-died", text, level=logging.ERROR, device=self.id, model=culprit.key if culprit else "", cause=cause
+        )
         if culprit is not None:
             self._blame(culprit, cause)
         hit, self._inflight = self._inflight, deque()
@@ -130,7 +145,13 @@ class DeviceRunner:
         if live.kills < self._quarantine_after or live.quarantined:
             return
         live.quarantined = f"its worker on {self.id} died {live.kills} times in a row, last: it {cause}"
-        self.events.publish("model-quarantined", f"model {live.key!r} is quarantined: {live.quarantined}", level=logging.ERROR, model=live.key, device=self.id)
+        self.events.publish(
+            "model-quarantined",
+            f"model {live.key!r} is quarantined: {live.quarantined}",
+            level=logging.ERROR,
+            model=live.key,
+            device=self.id,
+        )
         for job in [j for j in self._drain_queue() if not self._requeue(j, live)]:
             self._fail(job, errors.Unavailable(f"model {live.key!r} is quarantined: {live.quarantined}"))
 
@@ -158,7 +179,12 @@ class DeviceRunner:
                     return  # its exit is still to come and starts the next try
                 continue
             self.recovered_ms = (clock() - died) * 1e3
-            self.events.publish("recovery", f"device {self.id} is ready again after {self.recovered_ms:.0f} ms", device=self.id, ms=round(self.recovered_ms, 1))
+            self.events.publish(
+                "recovery",
+                f"device {self.id} is ready again after {self.recovered_ms:.0f} ms",
+                device=self.id,
+                ms=round(self.recovered_ms, 1),
+            )
             self.pump()
             return
 
@@ -189,7 +215,9 @@ class DeviceRunner:
             except errors.EdgeaiError as error:
                 await self._forget(live)
                 if live.kills:
-                    raise errors.InvalidModel(f"model {live.key!r} made its worker die on {self.id}: {error}") from error
+                    raise errors.InvalidModel(
+                        f"model {live.key!r} made its worker die on {self.id}: {error}"
+                    ) from error
                 raise
             finally:
                 self._loading = None
@@ -199,14 +227,20 @@ class DeviceRunner:
     async def _load(self, live: LiveModel, slots: int = 0) -> None:
         path = await asyncio.get_running_loop().run_in_executor(None, repository.verify, live.found, self.target)
         artifact = next(a for a in live.found.manifest.artifacts if a.target == self.target)
-        answer = await self._call(Kind.LOAD, {"model": live.number, "key": live.key, "artifact": str(path), "options": dict(artifact.options)})
+        answer = await self._call(
+            Kind.LOAD, {"model": live.number, "key": live.key, "artifact": str(path), "options": dict(artifact.options)}
+        )
         inputs = tuple(spec_from(t) for t in answer["inputs"])
         outputs = tuple(spec_from(t) for t in answer["outputs"])
         if live.region is None:
             _check_servable(live.key, inputs + outputs)
             live.set_io(inputs, outputs, slots)
-        elif [(s.datatype, s.shape) for s in inputs + outputs] != [(s.datatype, s.shape) for s in live.inputs + live.outputs]:
-            raise errors.InvalidModel(f"model {live.key!r}: the artifact for {self.target} has other tensors than the first one")
+        elif [(s.datatype, s.shape) for s in inputs + outputs] != [
+            (s.datatype, s.shape) for s in live.inputs + live.outputs
+        ]:
+            raise errors.InvalidModel(
+                f"model {live.key!r}: the artifact for {self.target} has other tensors than the first one"
+            )
         live.facts[self.id] = answer["facts"]
         live.groups[self.id] = str(answer["facts"].get("token") or live.key)
         await attach(self._call, live, None)
@@ -327,7 +361,12 @@ class DeviceRunner:
         for job in self.queue.expire(now):
             request: Request = job  # type: ignore[assignment]  # only Requests are pushed
             request.live.stats.expired += 1
-            fail(request, errors.DeadlineExceeded(f"deadline passed after {now - request.enqueued:.3f} s in the queue of {self.id}"))
+            fail(
+                request,
+                errors.DeadlineExceeded(
+                    f"deadline passed after {now - request.enqueued:.3f} s in the queue of {self.id}"
+                ),
+            )
         if self._inflight and now - self._inflight[0].started > self.limits.invoke_seconds and self.handle is not None:
             self.handle.kill(f"hung for {self.limits.invoke_seconds:g} s")
         self.pump()
@@ -383,5 +422,8 @@ async def attach(call: Callable[..., Any], live: LiveModel, media: dict[str, Any
 def _check_servable(key: str, specs: tuple[TensorSpec, ...]) -> None:
     for spec in specs:
         if -1 in spec.shape:
-            raise errors.InvalidModel(f"model {key!r}: tensor {spec.name!r} has the variable shape {list(spec.shape)}; fix it with `shapes` in the artifact's table")
+            raise errors.InvalidModel(
+                f"model {key!r}: tensor {spec.name!r} has the variable shape {list(spec.shape)}; "
+                "fix it with `shapes` in the artifact's table"
+            )
         _ = spec.nbytes  # refuses BYTES and absurd sizes

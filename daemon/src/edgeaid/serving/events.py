@@ -1,4 +1,7 @@
-"""What happened: loads, device changes, recoveries, denials. Kept in a ring, streamed to listeners, written to the journal."""
+"""What happened: loads, device changes, recoveries, denials.
+
+Kept in a ring, streamed to listeners, written to the journal.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any, Final
 
 log = logging.getLogger("edgeaid.events")
 
-#: systemd journal MESSAGE_ID of each kind of event, so that `journalctl MESSAGE_ID=...` finds them all. Random, fixed for ever.
+#: systemd journal MESSAGE_ID of each kind of event, for `journalctl MESSAGE_ID=...`. Random, fixed for ever.
 MESSAGE_IDS: Final[dict[str, str]] = {
     "daemon-ready": "9672b2c56cb646c6b00eb20e9f7aaf6a",
     "daemon-reloaded": "fe56015018bc470e8decef8c32813cdb",
@@ -46,7 +49,13 @@ class Event:
 
     def to_json(self) -> dict[str, Any]:
         """As sent to clients."""
-        return {"number": self.number, "time": round(self.time, 3), "kind": self.kind, "message": self.message, **self.fields}
+        return {
+            "number": self.number,
+            "time": round(self.time, 3),
+            "kind": self.kind,
+            "message": self.message,
+            **self.fields,
+        }
 
 
 class EventLog:
@@ -71,7 +80,10 @@ class EventLog:
                 self._listeners.discard(queue)
 
     async def listen(self, after: int = 0) -> AsyncIterator[Event | None]:
-        """Events numbered above `after`, then new ones as they come; None every 15 s as a sign of life. Ends when it lags."""
+        """Events numbered above `after`, then new ones as they come; None every 15 s as a sign of life.
+
+        Ends when the listener lags behind.
+        """
         queue: asyncio.Queue[Event] = asyncio.Queue(LISTENER_QUEUE)
         self._listeners.add(queue)
         try:

@@ -1,7 +1,7 @@
 """The fast socket: SOCK_SEQPACKET, tensors in memfds that the client passes once. Wire format: docs/fast-socket.md.
 
-A client says hello, attaches sealed memfds, binds a model's tensors to places in them once, and then sends 32-byte INFER
-messages. No JSON, no task and no future lie on that path: the message's handler copies the inputs into a slot and
+A client says hello, attaches sealed memfds, binds a model's tensors to places in them once, and then sends 32-byte
+INFER messages. No JSON, no task and no future lie on that path: the message's handler copies the inputs into a slot and
 submits; the worker's answer copies the outputs back and sends the RESULT.
 """
 
@@ -31,8 +31,8 @@ MIN_VERSION: Final = 1
 MAX_VERSION: Final = 1
 #: kind u8 = 1, priority u8, 0 u16, binding u32, request u64, timeout in microseconds u64 (0 = default), 0 u64
 INFER: Final = struct.Struct("<BBHIQQQ")
-#: kind u8 = 2, 0 u8, HTTP status u16 (200 = ok), binding u32, request u64, nanoseconds queue, input, compute, output u64;
-#: error text (UTF-8) follows when the status is not 200
+#: kind u8 = 2, 0 u8, HTTP status u16 (200 = ok), binding u32, request u64, nanoseconds of queue, input,
+#: compute, output u64; error text (UTF-8) follows when the status is not 200
 RESULT: Final = struct.Struct("<BBHIQQQQQ")
 KIND_INFER: Final = 1
 KIND_RESULT: Final = 2
@@ -170,11 +170,24 @@ class _Connection:
         if operation == "hello":
             version = message.get("version")
             if not isinstance(version, int) or not MIN_VERSION <= version <= MAX_VERSION:
-                raise errors.Unsupported(f"this daemon speaks versions {MIN_VERSION} to {MAX_VERSION} of the fast socket, not {version!r}")
+                raise errors.Unsupported(
+                    f"this daemon speaks versions {MIN_VERSION} to {MAX_VERSION} of the fast socket, not {version!r}"
+                )
             self.peer.require(Role.INFER, "the fast socket")
             self.greeted = True
-            limits = {"regions": MAX_REGIONS, "bindings": MAX_BINDINGS, "region_bytes": MAX_REGION_BYTES, "waiting": MAX_WAITING}
-            return {"version": version, "min": MIN_VERSION, "max": MAX_VERSION, "server": f"edgeaid {__version__}", "limits": limits}
+            limits = {
+                "regions": MAX_REGIONS,
+                "bindings": MAX_BINDINGS,
+                "region_bytes": MAX_REGION_BYTES,
+                "waiting": MAX_WAITING,
+            }
+            return {
+                "version": version,
+                "min": MIN_VERSION,
+                "max": MAX_VERSION,
+                "server": f"edgeaid {__version__}",
+                "limits": limits,
+            }
         if not self.greeted:
             raise errors.InvalidRequest("say hello first")
         if operation == "attach":
@@ -199,7 +212,9 @@ class _Connection:
         except OSError as error:
             raise errors.InvalidRequest("the descriptor is not a memfd") from error
         if not seals & fcntl.F_SEAL_SHRINK:
-            raise errors.InvalidRequest("the memfd is not sealed: add F_SEAL_SHRINK (and F_SEAL_GROW, F_SEAL_SEAL) before passing it")
+            raise errors.InvalidRequest(
+                "the memfd is not sealed: add F_SEAL_SHRINK (and F_SEAL_GROW, F_SEAL_SEAL) before passing it"
+            )
         size = os.fstat(fds[0]).st_size
         if not 0 < size <= MAX_REGION_BYTES:
             raise errors.TooLarge(f"the memfd has {size} bytes, allowed are 1 to {MAX_REGION_BYTES}")
@@ -229,7 +244,12 @@ class _Connection:
         def described(specs: Any) -> list[dict[str, Any]]:
             return [{"name": s.name, "datatype": s.datatype, "shape": list(s.shape), "size": s.nbytes} for s in specs]
 
-        return {"binding": number, "version": live.version, "inputs": described(live.inputs), "outputs": described(live.outputs)}
+        return {
+            "binding": number,
+            "version": live.version,
+            "inputs": described(live.inputs),
+            "outputs": described(live.outputs),
+        }
 
     def _bound(self, name: str, version: str, places: dict[str, Any]) -> _Binding:
         live = self.plane.model(name, version)
@@ -247,12 +267,16 @@ class _Connection:
         found: list[memoryview | None] = [None] * len(specs)
         for place in places:
             if not isinstance(place, dict) or place.get("name") not in index:
-                raise errors.InvalidRequest(f"unexpected inference {what} {place!r:.200}; the model has {', '.join(map(repr, index))}")
+                raise errors.InvalidRequest(
+                    f"unexpected inference {what} {place!r:.200}; the model has {', '.join(map(repr, index))}"
+                )
             region = self.regions.get(place.get("region", -1))
             offset = place.get("offset", 0)
             spec = specs[index[place["name"]]]
             if region is None or not isinstance(offset, int) or not 0 <= offset <= len(region[1]) - spec.nbytes:
-                raise errors.InvalidRequest(f"{what} {spec.name!r} ({spec.nbytes} bytes) does not lie within an attached region")
+                raise errors.InvalidRequest(
+                    f"{what} {spec.name!r} ({spec.nbytes} bytes) does not lie within an attached region"
+                )
             found[index[spec.name]] = region[1][offset : offset + spec.nbytes]
         return found
 
@@ -272,7 +296,9 @@ class _Connection:
             if live.retiring or live.quarantined:
                 live = self._rebind(number, binding)
                 binding = self.bindings[number]
-            request = self.plane.request(live, self.peer.pid, priority=priority, timeout=timeout / 1e6 if timeout else None)
+            request = self.plane.request(
+                live, self.peer.pid, priority=priority, timeout=timeout / 1e6 if timeout else None
+            )
         except errors.EdgeaiError as error:
             self._refuse(number, identity, error)
             return

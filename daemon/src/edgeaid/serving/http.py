@@ -116,7 +116,9 @@ class Routes:
         args: dict[str, str] = {}
         if methods is None:
             for shape, candidate in self._open:
-                if len(shape) == len(segments) and all(s[0] == "{" or s == got for s, got in zip(shape, segments, strict=True)):
+                if len(shape) == len(segments) and all(
+                    s[0] == "{" or s == got for s, got in zip(shape, segments, strict=True)
+                ):
                     methods = candidate
                     args = {s[1:-1]: unquote(got) for s, got in zip(shape, segments, strict=True) if s[0] == "{"}
                     break
@@ -129,7 +131,11 @@ class Routes:
 
     def table(self) -> list[tuple[str, str, Role]]:
         """(method, path, role) of every route."""
-        rows = [(m, "/" + "/".join(s), r) for s, methods in [*self._exact.items(), *self._open] for m, (r, _) in methods.items()]
+        rows = [
+            (m, "/" + "/".join(s), r)
+            for s, methods in [*self._exact.items(), *self._open]
+            for m, (r, _) in methods.items()
+        ]
         return sorted(rows)
 
 
@@ -158,7 +164,9 @@ class HttpServer:
         self.roles = roles
         self.routes = routes
         self.token = token
-        self._server = web.Server(self.handle, handler_cancellation=True, access_log=None, keepalive_timeout=plane.config.limits.idle_seconds)
+        self._server = web.Server(
+            self.handle, handler_cancellation=True, access_log=None, keepalive_timeout=plane.config.limits.idle_seconds
+        )
         #: Connection -> when it last did something, or infinity while a request is under way.
         self._connections: dict[Any, float] = {}
         self._peers: dict[Any, Peer] = {}
@@ -189,7 +197,9 @@ class HttpServer:
         self._peers.clear()
 
     def _sweep_closed(self) -> None:
-        for connection in [c for c in self._connections if c.transport is None and self._connections[c] < time.monotonic() - 1]:
+        for connection in [
+            c for c in self._connections if c.transport is None and self._connections[c] < time.monotonic() - 1
+        ]:
             self._connections.pop(connection)
             self._peers.pop(connection, None)
 
@@ -246,7 +256,13 @@ class HttpServer:
 
     def _deny(self, request: web.BaseRequest, peer: Peer, role: Role) -> None:
         what = f"{request.method} {request.rel_url.raw_path[:200]}"
-        self.plane.events.publish("access-denied", f"{what} denied to user id {peer.uid}, process {peer.pid}", level=logging.WARNING, uid=peer.uid, pid=peer.pid)
+        self.plane.events.publish(
+            "access-denied",
+            f"{what} denied to user id {peer.uid}, process {peer.pid}",
+            level=logging.WARNING,
+            uid=peer.uid,
+            pid=peer.pid,
+        )
         peer.require(role, what)
 
 
@@ -254,5 +270,8 @@ class _Refuse(asyncio.Protocol):
     """Closes a connection beyond the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n")  # type: ignore[attr-defined]  # a stream transport
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  stream servers have stream transports
+        transport.write(
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+        )
         transport.close()

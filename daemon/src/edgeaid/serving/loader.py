@@ -27,8 +27,10 @@ def check_formats(found: Found) -> None:
                     raise InvalidModel(f"{where}: {error}") from error
         compiled = "edgetpu-custom-op" in model.custom_codes
         if artifact.target == "cpu" and compiled:
-            raise InvalidModel(f"{where} is compiled for the Edge TPU but stands under [artifacts.cpu]; move it to [artifacts.edgetpu]")
+            raise InvalidModel(
+                f"{where} is compiled for the Edge TPU but stands under [artifacts.cpu]; move it to [artifacts.edgetpu]"
+            )
         if artifact.target == "edgetpu" and not compiled:
-            raise InvalidModel(f"{where} stands under [artifacts.edgetpu] but is not compiled for it; run edgetpu_compiler first")
-
-
+            raise InvalidModel(
+                f"{where} stands under [artifacts.edgetpu] but is not compiled for it; run edgetpu_compiler first"
+            )

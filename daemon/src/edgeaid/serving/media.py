@@ -55,7 +55,9 @@ class MediaRunner:
         close_all(out)
         return answer
 
-    async def _call_fds(self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...]) -> tuple[dict[str, Any], list[int]]:
+    async def _call_fds(
+        self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...]
+    ) -> tuple[dict[str, Any], list[int]]:
         handle = self.handle
         if handle is None:
             raise errors.Unavailable("the media worker is starting again; ask again")
@@ -68,16 +70,31 @@ class MediaRunner:
     async def prepare(self, live: LiveModel, slot: int, picture: PictureFile) -> dict[str, Any]:
         """Write a picture into the first input of a slot; returns its placement."""
         if len(live.inputs) != 1:
-            raise errors.InvalidRequest(f"model {live.name!r} has {len(live.inputs)} inputs; pictures go to models with one")
+            raise errors.InvalidRequest(
+                f"model {live.name!r} has {len(live.inputs)} inputs; pictures go to models with one"
+            )
         await self._worker(live)
         return await self._call(Kind.PICTURE, {"model": live.number, "slot": slot, "size": picture.size}, (picture.fd,))
 
     async def decode(
-        self, live: LiveModel, slot: int, placement: dict[str, Any], *, threshold: float | None, max_results: int | None, drawn_on: PictureFile | None
+        self,
+        live: LiveModel,
+        slot: int,
+        placement: dict[str, Any],
+        *,
+        threshold: float | None,
+        max_results: int | None,
+        drawn_on: PictureFile | None,
     ) -> dict[str, Any] | bytes:
         """Labelled result of a slot's outputs as JSON values, or PNG bytes when it is to be drawn on the picture."""
         await self._worker(live)
-        body = {"model": live.number, "slot": slot, "placement": placement, "threshold": threshold, "max_results": max_results}
+        body = {
+            "model": live.number,
+            "slot": slot,
+            "placement": placement,
+            "threshold": threshold,
+            "max_results": max_results,
+        }
         fds: tuple[int, ...] = ()
         if drawn_on is not None:
             body["size"] = drawn_on.size

@@ -51,16 +51,17 @@ def _lines(plane: Plane) -> Iterator[str]:
     for model in live:
         s = model.stats
         for result, count in (
-            ("success", s.success), ("fail", s.fail), ("cancelled", s.cancelled), ("rejected", s.rejected), ("expired", s.expired),
+            ("success", s.success), ("fail", s.fail), ("cancelled", s.cancelled),
+            ("rejected", s.rejected), ("expired", s.expired),
         ):  # fmt: skip
             yield f"edgeai_requests_total{_label(model=model.name, version=model.version, result=result)} {count}\n"
     for phase in PHASES:
         name = f"edgeai_{phase}_seconds"
         yield _head(name, "histogram", f"Time in phase {phase}.")
         for model in live:
-            for device, histograms in model.stats.phases.items():
+            for identity, histograms in model.stats.phases.items():
                 h = histograms[phase]
-                labels = {"model": model.name, "version": model.version, "device": device}
+                labels = {"model": model.name, "version": model.version, "device": identity}
                 total = 0
                 for bound, count in zip(BUCKETS_NS, h.counts, strict=False):
                     total += count

@@ -76,7 +76,9 @@ class LiveModel:
     def take_slot(self) -> int:
         """A free slot; QueueFull when there is none."""
         if not self.free:
-            error = QueueFull(f"all {len(self.region.inputs) if self.region else 0} slots of model {self.name!r} are in use; ask again")
+            error = QueueFull(
+                f"all {len(self.region.inputs) if self.region else 0} slots of {self.name!r} are in use; ask again"
+            )
             error.retry_after = 0.1
             raise error
         self.busy += 1

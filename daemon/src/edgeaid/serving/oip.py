@@ -102,11 +102,15 @@ def split(body: Body, header_length: str | None) -> tuple[memoryview, memoryview
         return view, view[:0]
     text = header_length.strip()
     if not text.isascii() or not text.isdecimal() or len(text) > 10 or int(text) > len(view):
-        raise InvalidRequest(f"Inference-Header-Content-Length {header_length!r} is not a number from 0 to the body's {len(view)} bytes")
+        raise InvalidRequest(
+            f"Inference-Header-Content-Length {header_length!r} is not a number from 0 to the body's {len(view)} bytes"
+        )
     return view[: int(text)], view[int(text) :]
 
 
-def parse(head: Body, tail: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], depth: int = 100) -> InferRequest:
+def parse(
+    head: Body, tail: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], depth: int = 100
+) -> InferRequest:
     """Decode a request for a model with these tensors."""
     message = loads(head, depth)
     if not isinstance(message, dict):
@@ -182,20 +186,26 @@ def _region(parameters: dict[str, Any], where: str) -> Region | None:
     )
 
 
-def _input(entry: object, index_of: dict[str, int], inputs: tuple[TensorSpec, ...], tail: memoryview, offset: int) -> tuple[Given, int]:
+def _input(
+    entry: object, index_of: dict[str, int], inputs: tuple[TensorSpec, ...], tail: memoryview, offset: int
+) -> tuple[Given, int]:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise InvalidRequest("every input must be an object with a 'name'")
     name = entry["name"]
     index = index_of.get(name)
     if index is None:
-        raise InvalidRequest(f"unexpected inference input {name!r}; the model has {', '.join(repr(n) for n in index_of)}")
+        raise InvalidRequest(
+            f"unexpected inference input {name!r}; the model has {', '.join(repr(n) for n in index_of)}"
+        )
     spec = inputs[index]
     shape = _shape(entry.get("shape"), name)
     parameters = _parameters(entry, f"input {name!r}")
     picture = entry.get("datatype") == "BYTES" and spec.datatype != "BYTES"
     if not picture:
         if entry.get("datatype") != spec.datatype:
-            raise InvalidRequest(f"input {name!r} has datatype {entry.get('datatype')!r}, the model expects {spec.datatype}")
+            raise InvalidRequest(
+                f"input {name!r} has datatype {entry.get('datatype')!r}, the model expects {spec.datatype}"
+            )
         if shape != spec.shape:
             raise InvalidRequest(f"input {name!r} has shape {list(shape)}, the model expects {list(spec.shape)}")
     elif math.prod(shape) != 1:
@@ -212,7 +222,9 @@ def _input(entry: object, index_of: dict[str, int], inputs: tuple[TensorSpec, ..
     if size is not None:
         length = _whole(size, "binary_data_size")
         if length > len(tail) - offset:
-            raise InvalidRequest(f"input {name!r} says {length} binary bytes, {len(tail) - offset} are left in the body")
+            raise InvalidRequest(
+                f"input {name!r} says {length} binary bytes, {len(tail) - offset} are left in the body"
+            )
         data = tail[offset : offset + length]
         if picture:
             return Given(index, None, _one_element(data, name)), offset + length
@@ -233,7 +245,11 @@ def _one_element(data: memoryview, name: str) -> bytes:
 
 
 def _shape(value: object, name: str) -> tuple[int, ...]:
-    if not isinstance(value, list) or len(value) > 32 or any(isinstance(d, bool) or not isinstance(d, int) for d in value):
+    if (
+        not isinstance(value, list)
+        or len(value) > 32
+        or any(isinstance(d, bool) or not isinstance(d, int) for d in value)
+    ):
         raise InvalidRequest(f"input {name!r}: 'shape' must be an array of whole numbers")
     shape = tuple(value)
     elements(shape)  # refuses negative dimensions and products beyond every limit
@@ -242,7 +258,9 @@ def _shape(value: object, name: str) -> tuple[int, ...]:
 
 def _check_size(spec: TensorSpec, size: int) -> None:
     if size != spec.nbytes:
-        raise InvalidRequest(f"input {spec.name!r} has {size} bytes, {spec.datatype}{list(spec.shape)} takes {spec.nbytes}")
+        raise InvalidRequest(
+            f"input {spec.name!r} has {size} bytes, {spec.datatype}{list(spec.shape)} takes {spec.nbytes}"
+        )
 
 
 def _wanted(value: object, outputs: tuple[TensorSpec, ...], default_binary: bool) -> tuple[Wanted, ...]:
@@ -257,7 +275,9 @@ def _wanted(value: object, outputs: tuple[TensorSpec, ...], default_binary: bool
             raise InvalidRequest("every output must be an object with a 'name'")
         index = index_of.get(entry["name"])
         if index is None:
-            raise InvalidRequest(f"unexpected inference output {entry['name']!r}; the model has {', '.join(repr(n) for n in index_of)}")
+            raise InvalidRequest(
+                f"unexpected inference output {entry['name']!r}; the model has {', '.join(repr(n) for n in index_of)}"
+            )
         if any(w.index == index for w in found):
             raise InvalidRequest(f"output {entry['name']!r} is asked for twice")
         found.append(wanted(index, outputs[index], _parameters(entry, f"output {entry['name']!r}"), default_binary))
@@ -273,10 +293,14 @@ def wanted(index: int, spec: TensorSpec, parameters: dict[str, Any], default_bin
     if classes and spec.datatype not in TYPECODES:
         raise Unsupported(f"output {spec.name!r} of datatype {spec.datatype} cannot be classified")
     if region is not None and region.size < spec.nbytes:
-        raise InvalidRequest(f"output {spec.name!r} has {spec.nbytes} bytes, the shared memory given for it {region.size}")
+        raise InvalidRequest(
+            f"output {spec.name!r} has {spec.nbytes} bytes, the shared memory given for it {region.size}"
+        )
     binary = parameters.get("binary_data", default_binary) is True
     if not binary and not classes and region is None and spec.datatype not in TYPECODES:
-        raise InvalidRequest(f"output {spec.name!r} of datatype {spec.datatype} has no JSON form; ask for it with binary_data")
+        raise InvalidRequest(
+            f"output {spec.name!r} of datatype {spec.datatype} has no JSON form; ask for it with binary_data"
+        )
     return Wanted(index, binary, classes, region)
 
 
@@ -291,7 +315,10 @@ def _flatten(data: list[Any], shape: tuple[int, ...], name: str) -> Iterable[Any
         if depth == len(shape) - 1:
             break
         if not all(isinstance(item, list) and len(item) == shape[depth + 1] for item in level):
-            raise InvalidRequest(f"input {name!r}: data is nested differently from shape {list(shape)} (dimension {depth + 1} is not {shape[depth + 1]})")
+            raise InvalidRequest(
+                f"input {name!r}: data is nested differently from shape {list(shape)} "
+                f"(dimension {depth + 1} is not {shape[depth + 1]})"
+            )
         level = [inner for item in level for inner in item]
         _ = size
     return level
@@ -301,7 +328,9 @@ def encode(data: object, spec: TensorSpec) -> bytes:
     """JSON data of a tensor, flat or nested, as bytes."""
     code = TYPECODES.get(spec.datatype)
     if code is None:
-        raise InvalidRequest(f"input {spec.name!r} of datatype {spec.datatype} has no JSON form; send it as binary data")
+        raise InvalidRequest(
+            f"input {spec.name!r} of datatype {spec.datatype} has no JSON form; send it as binary data"
+        )
     if not isinstance(data, list):
         raise InvalidRequest(f"input {spec.name!r}: 'data' must be an array")
     flat = _flatten(data, spec.shape, spec.name)
@@ -312,7 +341,9 @@ def encode(data: object, spec: TensorSpec) -> bytes:
     except (TypeError, OverflowError) as error:
         raise InvalidRequest(f"input {spec.name!r}: a value does not fit {spec.datatype}: {error}") from error
     if len(values) != elements(spec.shape):
-        raise InvalidRequest(f"input {spec.name!r} has {len(values)} values, shape {list(spec.shape)} takes {elements(spec.shape)}")
+        raise InvalidRequest(
+            f"input {spec.name!r} has {len(values)} values, shape {list(spec.shape)} takes {elements(spec.shape)}"
+        )
     return values.tobytes()
 
 
@@ -322,9 +353,15 @@ def _flag(value: object, name: str) -> int:
     return int(bool(value))
 
 
+def _values(data: memoryview, datatype: str) -> list[Any]:
+    values = array(TYPECODES[datatype])
+    values.frombytes(data)
+    return values.tolist()
+
+
 def to_list(data: memoryview, datatype: str) -> list[Any]:
     """Bytes of a tensor as JSON values; NaN and infinities become None (JSON null)."""
-    values: list[Any] = data.cast("B").cast(TYPECODES[datatype]).tolist() if len(data) else []
+    values: list[Any] = _values(data, datatype)
     if datatype == "BOOL":
         return [bool(v) for v in values]
     if datatype in ("FP32", "FP64") and not all(map(math.isfinite, values)):
@@ -341,8 +378,10 @@ def classify(data: memoryview, spec: TensorSpec, k: int, labels: tuple[str, ...]
     """(shape, elements) of the classification extension: `value:index[:label]`, highest first, per batch item."""
     count = elements(spec.shape)
     if count > MAX_CLASSIFIED:
-        raise InvalidRequest(f"output {spec.name!r} has {count} elements, classification takes at most {MAX_CLASSIFIED}")
-    values = data.cast("B").cast(TYPECODES[spec.datatype]).tolist() if count else []
+        raise InvalidRequest(
+            f"output {spec.name!r} has {count} elements, classification takes at most {MAX_CLASSIFIED}"
+        )
+    values = _values(data, spec.datatype)
     batches = spec.shape[0] if len(spec.shape) > 1 else 1
     size = count // batches if batches else 0
     k = min(k, size)
@@ -359,7 +398,12 @@ def classify(data: memoryview, spec: TensorSpec, k: int, labels: tuple[str, ...]
 
 
 def answer(
-    request: InferRequest, model: str, version: str, specs: tuple[TensorSpec, ...], outputs: tuple[memoryview, ...], labels: tuple[str, ...]
+    request: InferRequest,
+    model: str,
+    version: str,
+    specs: tuple[TensorSpec, ...],
+    outputs: tuple[memoryview, ...],
+    labels: tuple[str, ...],
 ) -> tuple[bytes, list[bytes]]:
     """(JSON head, binary parts in its order) of an answer. Shared-memory outputs were written by the caller."""
     parts: list[bytes] = []

@@ -1,4 +1,7 @@
-"""The data plane: models and devices, and requests between them. Protocols are skins over this and hold no state of models."""
+"""The data plane: models and devices, and requests between them.
+
+Protocols are skins over this and hold no state of models.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,9 @@ class Plane:
 
     async def add_device(self, entry: configuration.Device) -> DeviceRunner:
         """Take a device into service; it stays listed, with its reason, when it cannot be opened."""
-        device = DeviceRunner(entry, self.config.limits, self.events, self._on_failed, self.config.models.quarantine_after)
+        device = DeviceRunner(
+            entry, self.config.limits, self.events, self._on_failed, self.config.models.quarantine_after
+        )
         self.devices[device.id] = device
         try:
             await device.start()
@@ -103,7 +108,11 @@ class Plane:
                 if name not in self.served:
                     with contextlib.suppress(errors.EdgeaiError):  # published and kept in the index
                         await self.load(name)
-        server = [f.name for f in dataclasses.fields(fresh.server) if getattr(fresh.server, f.name) != getattr(old.server, f.name)]
+        server = [
+            f.name
+            for f in dataclasses.fields(fresh.server)
+            if getattr(fresh.server, f.name) != getattr(old.server, f.name)
+        ]
         kept = [f"server.{n}" for n in server if n.endswith("socket")]
         return kept + [n for n in ("tcp", "device") if getattr(fresh, n) != getattr(old, n)]
 
@@ -153,7 +162,9 @@ class Plane:
         if self.stopping:
             raise errors.Unavailable("the daemon is stopping")
         if live.quarantined:
-            raise errors.Unavailable(f"model {live.key!r} is quarantined: {live.quarantined}; load it again to lift this")
+            raise errors.Unavailable(
+                f"model {live.key!r} is quarantined: {live.quarantined}; load it again to lift this"
+            )
         if live.retiring:
             raise errors.Unavailable(f"model {live.key!r} is being unloaded")
         try:
@@ -190,7 +201,10 @@ class Plane:
         for device in request.live.devices:
             if device.id in request.tried or device.state not in ("ready", "recovering"):
                 continue
-            if best is None or (device.state != "ready", device.load_factor) < (best.state != "ready", best.load_factor):
+            if best is None or (device.state != "ready", device.load_factor) < (
+                best.state != "ready",
+                best.load_factor,
+            ):
                 best = device
         if best is None:
             raise errors.Unavailable(self._why_no_device(request.live))
@@ -203,7 +217,12 @@ class Plane:
     async def infer(self, request: Request) -> None:
         """Submit and wait. Raises the request's error; cancelling this withdraws the request."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        request.done = lambda _: future.done() or future.set_result(None)
+
+        def done(_: Request) -> None:
+            if not future.done():
+                future.set_result(None)
+
+        request.done = done
         self.submit(request)
         try:
             await future
@@ -233,7 +252,9 @@ class Plane:
         """Load or reload what the version policy says of `name`. NotFound; InvalidModel `failed to load ...`."""
         versions = await self._run(self.repository.versions, name)
         if not versions:
-            raise errors.NotFound(f"failed to load {name!r}: no such model in {', '.join(map(str, self.repository.directories))}")
+            raise errors.NotFound(
+                f"failed to load {name!r}: no such model in {', '.join(map(str, self.repository.directories))}"
+            )
         wanted = self._wanted(name, versions, config or {})
         served = self.served.setdefault(name, Served())
         async with served.lock:
@@ -270,7 +291,9 @@ class Plane:
             return versions[: numbers[0]]
         wanted = [v for v in versions if int(v) in numbers]
         if not wanted:
-            raise errors.NotFound(f"failed to load {name!r}: none of the versions {list(numbers)} is there, only {', '.join(versions)}")
+            raise errors.NotFound(
+                f"failed to load {name!r}: none of the versions {list(numbers)} is there, only {', '.join(versions)}"
+            )
         return wanted
 
     async def _load_version(self, name: str, version: str, config: dict[str, Any]) -> LiveModel:
@@ -307,13 +330,20 @@ class Plane:
                 live.retire(lambda _: None)
             raise failures[0] if failures else errors.Unavailable(self._needs(found.manifest))
         ms = (clock() - started) * 1e3
-        self.events.publish("model-loaded", f"model {live.key!r} is ready on {', '.join(d.id for d in live.devices)} after {ms:.0f} ms", model=live.key)
+        self.events.publish(
+            "model-loaded",
+            f"model {live.key!r} is ready on {', '.join(d.id for d in live.devices)} after {ms:.0f} ms",
+            model=live.key,
+        )
         return live
 
     def _needs(self, manifest: Manifest) -> str:
         wants = " or ".join(a.target for a in manifest.artifacts)
         have = ", ".join(f"{d.id} ({d.state})" for d in self.devices.values())
-        return f"model {manifest.name!r} needs {wants}, present: {have or 'no device'}; add an artifact for a device that is there or plug one in"
+        return (
+            f"model {manifest.name!r} needs {wants}, present: {have or 'no device'}; "
+            "add an artifact for a device that is there or plug one in"
+        )
 
     async def unload(self, name: str) -> None:
         """Stop serving a model; requests under way finish."""
@@ -344,7 +374,7 @@ class Plane:
                 self.pins[name] = before
             raise
         await self._run(self._write_pins)
-        return older[0]
+        return str(older[0])
 
     async def unpin(self, name: str) -> None:
         """Forget a rollback: the version policy decides again."""

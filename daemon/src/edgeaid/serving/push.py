@@ -1,7 +1,7 @@
 """Models that arrive over the socket: staged, checked, self-tested, and only then visible.
 
-Order: stream to a staging directory on the repository's file system, unpack, check, load and self-test from there, sync,
-rename into place, serve. Whatever goes wrong before the rename leaves nothing; the rename is atomic.
+Order: stream to a staging directory on the repository's file system, unpack, check, load and self-test from there,
+sync, rename into place, serve. Whatever goes wrong before the rename leaves nothing; the rename is atomic.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ async def receive(chunks: AsyncIterator[bytes], file: Path, limit: int) -> str:
     """Stream a body to a file; returns its sha256. TooLarge; Unavailable when the disk is full."""
     digest = hashlib.sha256()
     total = 0
+    loop = asyncio.get_running_loop()
     try:
-        with open(file, "wb") as stream:
+        with open(file, "wb") as stream:  # noqa: ASYNC230  opening is quick; writing is done in a thread
             async for chunk in chunks:
                 total += len(chunk)
                 if total > limit:
                     raise errors.TooLarge(f"the upload is larger than {limit} bytes")
                 digest.update(chunk)
-                stream.write(chunk)
+                await loop.run_in_executor(None, stream.write, chunk)  # a slow card must not stall requests
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            raise errors.Unavailable(f"the upload cannot be stored: {error.strerror}; free some space and push again") from error
+            raise errors.Unavailable(
+                f"the upload cannot be stored: {error.strerror}; free some space and push again"
+            ) from error
         raise
     if total == 0:
         raise errors.InvalidRequest("the upload is empty")
@@ -93,7 +96,12 @@ def tflite_labels(data: bytes) -> tuple[str, ...]:
 
 def _guess_task(model: tflite.TfliteModel) -> str:
     """A picture in and one row of scores out is a classifier; anything else is not guessed."""
-    if len(model.inputs) == 1 and len(model.inputs[0].shape) == 4 and len(model.outputs) == 1 and len(model.outputs[0].shape) == 2:
+    if (
+        len(model.inputs) == 1
+        and len(model.inputs[0].shape) == 4
+        and len(model.outputs) == 1
+        and len(model.outputs[0].shape) == 2
+    ):
         return "classify"
     return "other"
 
@@ -125,7 +133,12 @@ async def accept(plane: Plane, name: str, version: str, upload_or_directory: Pat
             plane._swap(name, served, {version: live})
         else:
             await plane._retire(live)
-    return {"name": name, "version": version, "devices": [d.id for d in live.devices], "serving": served.default is live}
+    return {
+        "name": name,
+        "version": version,
+        "devices": [d.id for d in live.devices],
+        "serving": served.default is live,
+    }
 
 
 async def from_files(plane: Plane, name: str, files: dict[str, bytes]) -> None:

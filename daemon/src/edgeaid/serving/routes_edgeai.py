@@ -14,6 +14,7 @@ from aiohttp import web
 
 from .. import __version__, errors
 from ..models import manifest as manifests
+from ..models.repository import open_inside
 from . import metrics, push
 from .access import Role
 from .http import Call, Routes, reply
@@ -56,7 +57,9 @@ def register(routes: Routes) -> None:
 
 
 async def show_metrics(call: Call) -> web.Response:
-    return web.Response(text=metrics.render(call.plane), content_type="text/plain", headers={"X-Content-Type-Options": "nosniff"})
+    return web.Response(
+        text=metrics.render(call.plane), content_type="text/plain", headers={"X-Content-Type-Options": "nosniff"}
+    )
 
 
 async def about(call: Call) -> web.Response:
@@ -89,7 +92,10 @@ async def models(call: Call) -> web.Response:
                 "accuracy": dict(m.accuracy),
                 "labels": len(live.labels),
                 "pinned": call.plane.pins.get(live.name) == live.version,
-                "devices": {d.id: {**live.facts.get(d.id, {}), "p50_ms": live.stats.of(d.id)["compute"].quantile(0.5) * 1e3} for d in live.devices},
+                "devices": {
+                    d.id: {**live.facts.get(d.id, {}), "p50_ms": live.stats.of(d.id)["compute"].quantile(0.5) * 1e3}
+                    for d in live.devices
+                },
             }
         rows.append({**row, **extra})
     return reply({"models": rows})
@@ -104,7 +110,9 @@ async def events(call: Call) -> web.StreamResponse:
         if event is None:
             await response.write(b": still here\n\n")
         else:
-            await response.write(f"id: {event.number}\nevent: {event.kind}\ndata: {json.dumps(event.to_json())}\n\n".encode())
+            await response.write(
+                f"id: {event.number}\nevent: {event.kind}\ndata: {json.dumps(event.to_json())}\n\n".encode()
+            )
     return response
 
 
@@ -114,10 +122,15 @@ async def picture(call: Call) -> web.Response:
     query = call.request.rel_url.query
     live = call.plane.model(call.args["m"], query.get("version", ""))
     if live.found.manifest.task != task:
-        raise errors.InvalidRequest(f"model {live.name!r} is made for the task '{live.found.manifest.task}', not '{task}'")
+        raise errors.InvalidRequest(
+            f"model {live.name!r} is made for the task '{live.found.manifest.task}', not '{task}'"
+        )
     body = await call.body(call.plane.config.limits.picture_bytes)
     request = call.plane.request(
-        live, call.peer.pid, priority=int(_number(query.get("priority"), "priority") or 0), timeout=_number(query.get("timeout"), "timeout")
+        live,
+        call.peer.pid,
+        priority=int(_number(query.get("priority"), "priority") or 0),
+        timeout=_number(query.get("timeout"), "timeout"),
     )
     draw = "image/png" in call.request.headers.get("Accept", "")
     limit = _number(query.get("max_results"), "max_results")
@@ -151,7 +164,15 @@ async def picture(call: Call) -> web.Response:
         "decode_ms": (clock() - answered) * 1e3,
     }
     device = request.device.id if request.device else ""
-    return reply({"model": live.name, "version": live.version, "device": device, "timing": {k: round(v, 3) for k, v in timing.items()}, **result})
+    return reply(
+        {
+            "model": live.name,
+            "version": live.version,
+            "device": device,
+            "timing": {k: round(v, 3) for k, v in timing.items()},
+            **result,
+        }
+    )
 
 
 def _number(text: str | None, name: str) -> float | None:
@@ -184,7 +205,9 @@ async def push_model(call: Call) -> web.Response:
         digest = await push.receive(_chunks(call), upload, limits.bundle_bytes)
         expected = call.request.headers.get("X-Content-SHA256", digest).lower()
         if expected != digest:
-            raise errors.InvalidRequest(f"the upload's sha256 is {digest}, expected {expected}; it was damaged on the way")
+            raise errors.InvalidRequest(
+                f"the upload's sha256 is {digest}, expected {expected}; it was damaged on the way"
+            )
         staged = base / "model"
         staged.mkdir()
         return reply(await push.accept(call.plane, name, version, upload, staged), 201)
@@ -209,9 +232,7 @@ async def pull_model(call: Call) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
     await response.prepare(call.request)
     for file in ("model.toml", *found.manifest.files):
-        from ..models.repository import open_inside
-
-        with open(open_inside(found.path, file), "rb") as stream:
+        with open(open_inside(found.path, file), "rb") as stream:  # noqa: ASYNC230  a local file, read piece by piece
             info = tarfile.TarInfo(file)
             stream.seek(0, io.SEEK_END)
             info.size = stream.tell()
@@ -232,7 +253,9 @@ async def remove(call: Call) -> web.Response:
     name, version = call.args["m"], call.args["v"]
     served = call.plane.served.get(name)
     if served is not None and version in served.versions:
-        raise errors.InvalidRequest(f"model {name!r} version {version} is being served; unload it or load another version first")
+        raise errors.InvalidRequest(
+            f"model {name!r} version {version} is being served; unload it or load another version first"
+        )
     await asyncio.get_running_loop().run_in_executor(None, call.plane.repository.remove, name, version)
     return reply({})
 

@@ -20,11 +20,13 @@ from .model import LiveModel, Request
 
 #: Only what is served.
 EXTENSIONS: Final = (
-    "binary_tensor_data", "classification", "model_configuration", "model_repository", "model_repository(unload_dependents)",
+    "binary_tensor_data", "classification", "model_configuration", "model_repository",
+    "model_repository(unload_dependents)",
     "parameters", "schedule_policy", "statistics", "system_shared_memory", "trace", "logging",
 )  # fmt: skip
 PLATFORM: Final = {
-    "cpu": "tensorflow_tflite", "edgetpu": "edgetpu_tflite", "ncs": "movidius_graph", "ncs2": "openvino_ir", "k210": "kendryte_kmodel",
+    "cpu": "tensorflow_tflite", "edgetpu": "edgetpu_tflite", "ncs": "movidius_graph", "ncs2": "openvino_ir",
+    "k210": "kendryte_kmodel",
 }  # fmt: skip
 #: Answers below this are not worth compressing.
 MIN_COMPRESS: Final = 256
@@ -59,7 +61,11 @@ async def live(_call: Call) -> web.Response:
 
 
 async def ready(call: Call) -> web.Response:
-    ok = call.plane.ready and not call.plane.stopping and all(r["state"] == "READY" for r in call.plane.index() if r["reason"] not in ("not loaded", "unloaded"))
+    ok = (
+        call.plane.ready
+        and not call.plane.stopping
+        and all(r["state"] == "READY" for r in call.plane.index() if r["reason"] not in ("not loaded", "unloaded"))
+    )
     return reply({"ready": ok, "live": True}, 200 if ok else 503)
 
 
@@ -89,7 +95,9 @@ def metadata(call_plane: Any, live: LiveModel) -> dict[str, Any]:
     properties = {"task": manifest.task, "devices": ",".join(d.id for d in live.devices)}
     for spec in (*live.inputs, *live.outputs):
         if spec.quantization is not None and len(spec.quantization.scale) == 1:
-            properties[f"quantization.{spec.name}"] = f"scale={spec.quantization.scale[0]:.9g} zero_point={spec.quantization.zero_point[0]}"
+            properties[f"quantization.{spec.name}"] = (
+                f"scale={spec.quantization.scale[0]:.9g} zero_point={spec.quantization.zero_point[0]}"
+            )
     return {
         "name": live.name,
         "versions": sorted(served.versions, key=int),
@@ -123,7 +131,10 @@ def config_of(live: LiveModel) -> dict[str, Any]:
         "backend": live.devices[0].target if live.devices else "",
         "max_batch_size": 0,
         "input": [typed(s) for s in live.inputs],
-        "output": [typed(s) | ({"label_filename": live.found.manifest.labels_file} if live.labels else {}) for s in live.outputs],
+        "output": [
+            typed(s) | ({"label_filename": live.found.manifest.labels_file} if live.labels else {})
+            for s in live.outputs
+        ],
     }
     return base | live.config
 
@@ -139,7 +150,11 @@ def stats_of(live: LiveModel) -> dict[str, Any]:
     def duration(pair: tuple[int, int]) -> dict[str, int]:
         return {"count": pair[0], "ns": pair[1]}
 
-    phases = {"compute_input": s.sum_ns("input"), "compute_infer": s.sum_ns("compute"), "compute_output": s.sum_ns("output")}
+    phases = {
+        "compute_input": s.sum_ns("input"),
+        "compute_infer": s.sum_ns("compute"),
+        "compute_output": s.sum_ns("output"),
+    }
     return {
         "name": live.name,
         "version": live.version,
@@ -276,7 +291,9 @@ def _answer(head: bytes, parts: list[bytes], accept: str) -> web.Response:
         headers[HEADER_LENGTH] = str(len(head))
         body = b"".join((head, *parts))
     if accept and len(body) >= MIN_COMPRESS:
-        accepted = {a.partition(";")[0].strip() for a in accept.lower().split(",") if not a.replace(" ", "").endswith(";q=0")}
+        accepted = {
+            a.partition(";")[0].strip() for a in accept.lower().split(",") if not a.replace(" ", "").endswith(";q=0")
+        }
         if "gzip" in accepted:
             body, headers["Content-Encoding"] = zlib.compress(body, 1, wbits=31), "gzip"
         elif "deflate" in accepted:

@@ -11,8 +11,21 @@ from ..errors import InvalidRequest
 log = logging.getLogger("edgeaid.trace")
 
 LEVELS: Final = ("OFF", "TIMESTAMPS", "TENSORS")
-TRACE_DEFAULTS: Final[dict[str, Any]] = {"trace_file": "", "trace_level": ["OFF"], "trace_rate": "1000", "trace_count": "-1", "log_frequency": "0"}
-LOG_DEFAULTS: Final[dict[str, Any]] = {"log_file": "", "log_info": True, "log_warning": True, "log_error": True, "log_verbose_level": 0, "log_format": "default"}
+TRACE_DEFAULTS: Final[dict[str, Any]] = {
+    "trace_file": "",
+    "trace_level": ["OFF"],
+    "trace_rate": "1000",
+    "trace_count": "-1",
+    "log_frequency": "0",
+}
+LOG_DEFAULTS: Final[dict[str, Any]] = {
+    "log_file": "",
+    "log_info": True,
+    "log_warning": True,
+    "log_error": True,
+    "log_verbose_level": 0,
+    "log_format": "default",
+}
 
 
 class Settings:
@@ -78,8 +91,15 @@ class Settings:
         if count == 0:
             return
         if count > 0:
-            (self.models[model] if "trace_count" in self.models.get(model, {}) else self.trace)["trace_count"] = str(count - 1)
-        log.warning("trace of a request to %s: %s", model, fields, extra={"journal": {f"EDGEAI_{k.upper()}": str(v) for k, v in fields.items()}})
+            (self.models[model] if "trace_count" in self.models.get(model, {}) else self.trace)["trace_count"] = str(
+                count - 1
+            )
+        log.warning(
+            "trace of a request to %s: %s",
+            model,
+            fields,
+            extra={"journal": {f"EDGEAI_{k.upper()}": str(v) for k, v in fields.items()}},
+        )
 
 
 def _levels(value: Any) -> list[str]:

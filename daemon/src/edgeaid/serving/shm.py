@@ -38,7 +38,9 @@ class Regions:
 
     def _check_enabled(self) -> None:
         if not self.config.enabled:
-            raise Unsupported("system shared memory is switched off; set enabled = true in [shared_memory], or use the fast socket")
+            raise Unsupported(
+                "system shared memory is switched off; set enabled = true in [shared_memory], or use the fast socket"
+            )
 
     def register(self, name: str, body: dict[str, Any], peer: Peer) -> None:
         """Open a region; AlreadyExists, InvalidRequest, PermissionDenied, NotFound."""
@@ -46,7 +48,9 @@ class Regions:
         key, offset, size = body.get("key"), body.get("offset", 0), body.get("byte_size")
         numbers = [n for n in (offset, size) if isinstance(n, int) and not isinstance(n, bool) and n >= 0]
         if not isinstance(key, str) or len(numbers) != 2 or not size:
-            raise InvalidRequest(f"region {name!r}: 'key' must be a text, 'offset' and 'byte_size' whole numbers, byte_size above 0")
+            raise InvalidRequest(
+                f"region {name!r}: 'key' must be a text, 'offset' and 'byte_size' whole numbers, byte_size above 0"
+            )
         if name in self._regions:
             raise AlreadyExists(f"shared memory region {name!r} is registered already; unregister it first")
         if len(self._regions) >= self.config.max_regions:
@@ -66,7 +70,10 @@ class Regions:
             raise PermissionDenied(f"region {name!r}: {key!r} does not belong to user id {peer.uid}")
         if offset + size > status.st_size:
             os.close(fd)
-            raise InvalidRequest(f"region {name!r}: offset {offset} + byte_size {size} is beyond the end of {key!r} ({status.st_size} bytes)")
+            raise InvalidRequest(
+                f"region {name!r}: offset {offset} + byte_size {size} is beyond the end of {key!r} "
+                f"({status.st_size} bytes)"
+            )
         self._regions[name] = _Registered(fd, key, offset, size, peer.uid)
 
     def unregister(self, name: str = "") -> None:
@@ -81,7 +88,9 @@ class Regions:
         if name and name not in self._regions:
             raise NotFound(f"shared memory region {name!r} is not registered")
         return [
-            {"name": n, "key": r.key, "offset": r.offset, "byte_size": r.size} for n, r in sorted(self._regions.items()) if not name or n == name
+            {"name": n, "key": r.key, "offset": r.offset, "byte_size": r.size}
+            for n, r in sorted(self._regions.items())
+            if not name or n == name
         ]
 
     def _find(self, region: Region, size: int, peer: Peer) -> tuple[int, int]:
@@ -90,7 +99,10 @@ class Regions:
         if found is None or found.uid != peer.uid:
             raise NotFound(f"shared memory region {region.name!r} is not registered")
         if region.offset + size > found.size:
-            raise InvalidRequest(f"shared memory region {region.name!r}: offset {region.offset} + {size} bytes is beyond its {found.size} bytes")
+            raise InvalidRequest(
+                f"shared memory region {region.name!r}: offset {region.offset} + {size} bytes "
+                f"is beyond its {found.size} bytes"
+            )
         return found.fd, found.offset + region.offset
 
     def read(self, region: Region, into: memoryview, peer: Peer) -> None:

@@ -1,7 +1,7 @@
 """The daemon's end of one worker process: spawn, talk, notice its end, kill.
 
-Everything runs on the event loop's thread. INFER goes out and RESULT comes in without a task or a future: `on_result` is
-called straight from the socket's reader, because this is the path of every tensor.
+Everything runs on the event loop's thread. INFER goes out and RESULT comes in without a task or a future: `on_result`
+is called straight from the socket's reader, because this is the path of every tensor.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ class WorkerHandle:
             async with asyncio.timeout(timeout):
                 return await future
         except TimeoutError:
-            raise errors.DeadlineExceeded(f"worker {self.name} did not answer {kind.name} within {timeout:g} s") from None
+            raise errors.DeadlineExceeded(
+                f"worker {self.name} did not answer {kind.name} within {timeout:g} s"
+            ) from None
         finally:
             self._calls.pop(number, None)
 

@@ -6,6 +6,7 @@ the daemon dies (PR_SET_PDEATHSIG), even in the middle of a call into a runtime 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -162,7 +163,9 @@ class Worker:
         from ..streams import media
 
         loaded = self.models[body["model"]]
-        return media.prepare(fds[0], body["size"], loaded.media, loaded.inputs[0], self._views(loaded, body["slot"])[0][0])
+        return media.prepare(
+            fds[0], body["size"], loaded.media, loaded.inputs[0], self._views(loaded, body["slot"])[0][0]
+        )
 
     def decode(self, body: dict[str, Any], fds: list[int]) -> dict[str, Any] | tuple[dict[str, Any], int]:
         from ..streams import media
@@ -206,16 +209,12 @@ def main(fd: int) -> None:
     # The daemon's terminal and its signals are the daemon's business; the worker ends with its socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
+    with contextlib.suppress(OSError):  # no /proc, or not allowed: then the kernel chooses
         # When memory runs out, a worker goes before the daemon: it is replaced within a second.
         Path("/proc/self/oom_score_adj").write_text("300")
-    except OSError:
-        pass  # no /proc, or not allowed: then the kernel chooses
     sock = socket.socket(fileno=fd)
     if os.getppid() == 1 and os.environ.get("EDGEAI_WORKER_PARENT") != "1":
         sys.exit("parent is gone")  # died between fork and prctl
-    try:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Worker(sock).run()
-    except (BrokenPipeError, ConnectionResetError):
-        pass
     os._exit(0)  # runtimes have been seen to crash in their exit handlers

@@ -26,7 +26,8 @@ def _read(path: str, spec: TensorSpec) -> Array:
         raise errors.InvalidModel(f"golden file {path}: {error}") from error
     if data.dtype != np.dtype(NUMPY[spec.datatype]) or tuple(data.shape) != spec.shape:
         raise errors.InvalidModel(
-            f"golden file {path} is {data.dtype}{list(data.shape)}, tensor {spec.name!r} is {spec.datatype}{list(spec.shape)}"
+            f"golden file {path} is {data.dtype}{list(data.shape)}, "
+            f"tensor {spec.name!r} is {spec.datatype}{list(spec.shape)}"
         )
     return np.ascontiguousarray(data)
 
@@ -41,8 +42,10 @@ def difference(got: Array, want: Array) -> float:
 
 
 def run(backend: Backend, loaded: Loaded, body: dict[str, Any]) -> dict[str, Any]:
-    """`body`: cases [{inputs: {name: path}, outputs: {name: path}}], tolerance (LSB or absolute). Without cases: one warm-up
-    run on zeros. Returns {"cases", "worst", "infer_ns"}; raises InvalidModel when a case differs."""
+    """Run the golden cases of `body`: cases [{inputs, outputs: {name: path}}], tolerance (LSB or absolute).
+
+    Ends with a warm-up run on zeros. Returns {"cases", "worst", "infer_ns"}; raises InvalidModel when a case differs.
+    """
     inputs = {s.name: s for s in loaded.inputs}
     outputs = {s.name: s for s in loaded.outputs}
     produced = [np.zeros(s.shape, NUMPY[s.datatype]) for s in loaded.outputs]
@@ -68,8 +71,8 @@ def run(backend: Backend, loaded: Loaded, body: dict[str, Any]) -> dict[str, Any
             worst = max(worst, far)
             if far > tolerance:
                 raise errors.InvalidModel(
-                    f"self-test failed: golden case {number}, output {spec.name!r} differs by {far:g} (allowed {tolerance:g}); "
-                    "the runtime computes something else than where the golden files were made"
+                    f"self-test failed: golden case {number}, output {spec.name!r} differs by {far:g} "
+                    f"(allowed {tolerance:g}); the runtime computes something else than the one of the golden files"
                 )
         seen.append((b"".join(a.tobytes() for a in given), b"".join(a.tobytes() for a in produced)))
     if len({i for i, _ in seen}) > 1 and len({o for _, o in seen}) == 1:

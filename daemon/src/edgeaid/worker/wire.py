@@ -1,8 +1,8 @@
 """Frames between the daemon and a worker: one SOCK_SEQPACKET message each.
 
 Every frame starts with HEADER. INFER and RESULT are binary because they are the path of every tensor; everything else
-carries a JSON object after the header. Tensors never travel in a frame: they lie in the slots of a memfd that both sides
-map (see `regions`). Both ends are of one build, so the format has no version.
+carries a JSON object after the header. Tensors never travel in a frame: they lie in the slots of a memfd that both
+sides map (see `regions`). Both ends are of one build, so the format has no version.
 """
 
 from __future__ import annotations

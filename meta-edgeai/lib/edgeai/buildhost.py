@@ -5,7 +5,7 @@ takes the host's size and is killed. Everything here is plain arithmetic on four
 """
 
 import os
-from collections import namedtuple
+from typing import NamedTuple
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -18,8 +18,16 @@ RESERVE_MIB = 768
 JVM_MIN_MIB = 1024
 JVM_MAX_MIB = 4096
 
-Host = namedtuple("Host", "memory cpus")
-Limits = namedtuple("Limits", "jobs memory_mib jvm_mib")
+# Written as classes: BitBake reads the source of everything in this module, and namedtuple("...") leaves none.
+class Host(NamedTuple):
+    memory: int
+    cpus: int
+
+
+class Limits(NamedTuple):
+    jobs: int
+    memory_mib: int
+    jvm_mib: int
 
 
 def limits(memory, cpus):

@@ -27,7 +27,14 @@ START_SECONDS = 60
 class Running:
     """A daemon process with its files in one folder."""
 
-    def __init__(self, folder: Path, config: str = "", *, models: Mapping[str, Path] | None = None, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: str = "",
+        *,
+        models: Mapping[str, Path] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.socket = folder / "run" / "edgeaid.sock"
         self.repository = folder / "models"
@@ -43,6 +50,7 @@ class Running:
 
     def start(self, *, wait: bool = True) -> None:
         """Start it, and wait until every model is ready or has failed."""
+        self.log.unlink(missing_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "edgeaid", "--config", self.config, "--socket", self.socket, "--model-repository", self.repository],
@@ -59,7 +67,10 @@ class Running:
             assert self.process.poll() is None, self.log.read_text()
             try:
                 with Client(self.socket) as client:
-                    if any(m["state"] in ("READY", "UNAVAILABLE") for m in client.models()) and "ready after" in self.log.read_text():
+                    if (
+                        any(m["state"] in ("READY", "UNAVAILABLE") for m in client.models())
+                        and "ready after" in self.log.read_text()
+                    ):
                         return
             except Exception:  # not there yet
                 pass
@@ -80,7 +91,9 @@ class Running:
         directory.mkdir(parents=True)
         shutil.copy(file, directory / "model.tflite")
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        (directory / "model.toml").write_text(f'schema = 1\nname = "{name}"\n{extra}\n[artifacts.cpu]\nfile = "model.tflite"\nsha256 = "{digest}"\n')
+        (directory / "model.toml").write_text(
+            f'schema = 1\nname = "{name}"\n{extra}\n[artifacts.cpu]\nfile = "model.tflite"\nsha256 = "{digest}"\n'
+        )
         return directory
 
     def client(self, **options: Any) -> Client:
@@ -94,7 +107,9 @@ class Running:
         sock.connect(str(self.socket))
         return sock
 
-    def http(self, method: str, path: str, body: Any = b"", headers: Mapping[str, str] | None = None) -> tuple[int, dict[str, str], bytes]:
+    def http(
+        self, method: str, path: str, body: Any = b"", headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
         """One request on a fresh connection: status, headers in lower case, body."""
         connection = http.client.HTTPConnection("localhost")
         connection.sock = self.raw()
@@ -106,7 +121,9 @@ class Running:
         connection.close()
         return response.status, {k.lower(): v for k, v in response.getheaders()}, data
 
-    def json(self, method: str, path: str, body: Any = b"", headers: Mapping[str, str] | None = None) -> tuple[int, Any]:
+    def json(
+        self, method: str, path: str, body: Any = b"", headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
         """The same with a JSON answer."""
         status, _, data = self.http(method, path, body, headers)
         return status, json.loads(data)

@@ -50,7 +50,10 @@ def test_metadata_has_both_path_forms_and_query_strings_are_ignored(daemon):
     assert model["platform"] == "tensorflow_tflite"
     assert model["versions"] == ["1"]
     assert model["inputs"][0] == tensor()
-    assert daemon.json("GET", "/v2/models")[1]["models"][0] == "digit-scenes" or "digits" in daemon.json("GET", "/v2/models")[1]["models"]
+    assert (
+        daemon.json("GET", "/v2/models")[1]["models"][0] == "digit-scenes"
+        or "digits" in daemon.json("GET", "/v2/models")[1]["models"]
+    )
 
 
 def test_json_tensors_may_be_flat_or_nested(daemon):
@@ -64,7 +67,8 @@ def test_json_tensors_may_be_flat_or_nested(daemon):
 
 def test_binary_tensors_need_no_content_type(daemon):
     body, headers = binary(
-        {"inputs": [tensor(parameters={"binary_data_size": INPUT.nbytes})], "parameters": {"binary_data_output": True}}, INPUT.tobytes()
+        {"inputs": [tensor(parameters={"binary_data_size": INPUT.nbytes})], "parameters": {"binary_data_output": True}},
+        INPUT.tobytes(),
     )
     status, received, data = daemon.http("POST", PATH, body, headers)
     assert status == 200
@@ -99,9 +103,12 @@ def test_a_raw_request_is_only_the_tensor(daemon):
 @pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
 def test_bodies_travel_compressed_both_ways(daemon, encoding, pack):
     body, headers = binary(
-        {"inputs": [tensor(parameters={"binary_data_size": INPUT.nbytes})], "outputs": [{"name": "scores"}]}, INPUT.tobytes()
+        {"inputs": [tensor(parameters={"binary_data_size": INPUT.nbytes})], "outputs": [{"name": "scores"}]},
+        INPUT.tobytes(),
     )
-    status, received, data = daemon.http("POST", PATH, pack(body), {**headers, "Content-Encoding": encoding, "Accept-Encoding": encoding})
+    status, received, data = daemon.http(
+        "POST", PATH, pack(body), {**headers, "Content-Encoding": encoding, "Accept-Encoding": encoding}
+    )
     assert status == 200
     if "content-encoding" in received:
         data = zlib.decompress(data, 47 if encoding == "gzip" else 15)
@@ -118,7 +125,10 @@ def test_large_answers_are_compressed_when_the_client_asks(daemon):
 
 
 def test_classification_gives_value_index_label(daemon):
-    request = {"inputs": [tensor(data=INPUT.tolist())], "outputs": [{"name": "scores", "parameters": {"classification": 3}}]}
+    request = {
+        "inputs": [tensor(data=INPUT.tolist())],
+        "outputs": [{"name": "scores", "parameters": {"classification": 3}}],
+    }
     status, answer = daemon.json("POST", PATH, request)
     assert status == 200
     output = answer["outputs"][0]
@@ -131,11 +141,17 @@ def test_classification_gives_value_index_label(daemon):
     request["outputs"][0]["parameters"] = {"classification": 99, "binary_data": True}
     status, received, data = daemon.http("POST", PATH, request)
     tail = data[int(received["inference-header-content-length"]) :]
-    assert struct.unpack_from("<I", tail)[0] == len(tail.split(b":")[0]) - 4 + len(tail[4 : 4 + struct.unpack_from("<I", tail)[0]]) - len(tail[4:].split(b":")[0])
+    assert struct.unpack_from("<I", tail)[0] == len(tail.split(b":")[0]) - 4 + len(
+        tail[4 : 4 + struct.unpack_from("<I", tail)[0]]
+    ) - len(tail[4:].split(b":")[0])
 
 
 def test_a_picture_may_stand_for_the_tensor(daemon, three):
-    request = {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(three) + 4}}]}
+    request = {
+        "inputs": [
+            {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(three) + 4}}
+        ]
+    }
     body, headers = binary(request, struct.pack("<I", len(three)) + three)
     status, answer = daemon.json("POST", PATH, body, headers)
     assert status == 200, answer
@@ -164,7 +180,10 @@ def test_config_and_statistics_are_served(daemon):
 
 def test_load_and_unload_as_the_client_libraries_call_them(start):
     daemon = start()
-    assert daemon.json("POST", "/v2/repository/models/digits/unload", {"parameters": {"unload_dependents": False}})[0] == 200
+    assert (
+        daemon.json("POST", "/v2/repository/models/digits/unload", {"parameters": {"unload_dependents": False}})[0]
+        == 200
+    )
     status, answer = daemon.json("POST", PATH, {"inputs": []})
     assert status == 404
     assert "Request for unknown model" in answer["error"]
@@ -210,9 +229,13 @@ def test_settings_can_be_read_and_changed_but_files_not(daemon):
     assert daemon.json("POST", "/v2/logging", {"log_verbose_level": 0})[0] == 200
     assert daemon.json("POST", "/v2/logging", {"log_file": "/etc/passwd"})[0] == 400
     assert daemon.json("GET", "/v2/trace/setting")[1]["trace_level"] == ["OFF"]
-    changed = daemon.json("POST", "/v2/models/digits/trace/setting", {"trace_level": ["TIMESTAMPS"], "trace_rate": "1"})[1]
+    changed = daemon.json(
+        "POST", "/v2/models/digits/trace/setting", {"trace_level": ["TIMESTAMPS"], "trace_rate": "1"}
+    )[1]
     assert changed["trace_level"] == ["TIMESTAMPS"]
-    assert daemon.json("POST", "/v2/models/digits/trace/setting", {"trace_level": None, "trace_rate": None})[1]["trace_level"] == ["OFF"]
+    assert daemon.json("POST", "/v2/models/digits/trace/setting", {"trace_level": None, "trace_rate": None})[1][
+        "trace_level"
+    ] == ["OFF"]
     assert daemon.json("POST", "/v2/trace/setting", {"trace_file": "/tmp/x"})[0] == 400
 
 

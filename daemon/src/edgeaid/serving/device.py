@@ -228,7 +228,13 @@ class DeviceRunner:
         path = await asyncio.get_running_loop().run_in_executor(None, repository.verify, live.found, self.target)
         artifact = next(a for a in live.found.manifest.artifacts if a.target == self.target)
         answer = await self._call(
-            Kind.LOAD, {"model": live.number, "key": live.key, "artifact": str(path), "options": dict(artifact.options)}
+            Kind.LOAD,
+            {
+                "model": live.number,
+                "key": f"{live.key}#{live.number}",
+                "artifact": str(path),
+                "options": dict(artifact.options),
+            },
         )
         inputs = tuple(spec_from(t) for t in answer["inputs"])
         outputs = tuple(spec_from(t) for t in answer["outputs"])
@@ -410,7 +416,7 @@ async def attach(call: Callable[..., Any], live: LiveModel, media: dict[str, Any
         raise errors.Unavailable(f"model {live.key!r} was unloaded")
     body = {
         "model": live.number,
-        "key": live.key,
+        "key": f"{live.key}#{live.number}",
         "inputs": [asdict(s) for s in live.inputs],
         "outputs": [asdict(s) for s in live.outputs],
         "slots": region.layout.slots,

@@ -197,9 +197,9 @@ class HttpServer:
         self._peers.clear()
 
     def _sweep_closed(self) -> None:
-        for connection in [
-            c for c in self._connections if c.transport is None and self._connections[c] < time.monotonic() - 1
-        ]:
+        # A connection has no transport after its end, and for a moment before its beginning.
+        young = time.monotonic() - 0.02
+        for connection in [c for c, since in self._connections.items() if c.transport is None and since < young]:
             self._connections.pop(connection)
             self._peers.pop(connection, None)
 
@@ -230,7 +230,11 @@ class HttpServer:
             log.exception("%s %s", request.method, request.rel_url.raw_path[:200])
             return self._failed(request, errors.EdgeaiError("internal error; see the journal of edgeaid"))
         finally:
-            self._connections[connection] = time.monotonic()
+            if request.transport is not None:
+                self._connections[connection] = time.monotonic()
+            else:
+                self._connections.pop(connection, None)
+                self._peers.pop(connection, None)
 
     def _failed(self, request: web.BaseRequest, error: errors.EdgeaiError) -> web.Response:
         response = error_response(error)

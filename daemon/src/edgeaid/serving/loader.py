@@ -20,11 +20,11 @@ def check_formats(found: Found) -> None:
                 data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             except ValueError as error:
                 raise InvalidModel(f"{where} is empty") from error
-            with data, memoryview(data) as view:
-                try:
-                    model = tflite.read(view)
-                except InvalidModel as error:
-                    raise InvalidModel(f"{where}: {error}") from error
+            try:
+                # Not closed by hand: a reader's exception may still hold a view of the mapping.
+                model = tflite.read(memoryview(data))
+            except InvalidModel as error:
+                raise InvalidModel(f"{where}: {error}") from error
         compiled = "edgetpu-custom-op" in model.custom_codes
         if artifact.target == "cpu" and compiled:
             raise InvalidModel(

@@ -1,0 +1,349 @@
+"""Workers die, hang and come back; models load, fail, roll back; the daemon reloads, drains and ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from edgeaid import errors
+from edgeaid.client import Client
+from edgeaid.models.repository import EMBEDDED
+
+DIGITS = EMBEDDED / "digits" / "1"
+IMAGE = np.load(DIGITS / "golden" / "0.in.npy")
+
+
+def eventually(check, seconds=20.0):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if check():
+            return
+        time.sleep(0.02)
+    raise AssertionError("did not happen in time")
+
+
+def metric(daemon, name):
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in daemon.http("GET", "/metrics")[2].decode().splitlines()
+        if line.startswith(name)
+    )
+
+
+def test_a_killed_worker_is_replaced_and_requests_get_503_or_an_answer(start):
+    daemon = start()
+    failures, answers, stop = [], [], threading.Event()
+
+    def ask():
+        with daemon.client() as client:
+            while not stop.is_set():
+                try:
+                    answers.append(client.infer("digits", IMAGE)["scores"].argmax())
+                except errors.Unavailable as error:
+                    failures.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        pid = daemon.worker()
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda pid=pid: daemon.worker() not in (pid, None) if _worker(daemon) else False)
+        time.sleep(0.2)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert len(set(answers)) == 1
+    assert all(f.retry_after for f in failures)
+    with daemon.client() as client:
+        device = client.devices()[0]
+        assert device["restarts"] == 3
+        assert device["last_recovery_ms"] > 0
+    kinds = [e["kind"] for e, _ in zip(daemon.client().events(), range(12), strict=False)]
+    assert {"worker-died", "recovery", "device-state"} <= set(kinds)
+
+
+def _worker(daemon):
+    with daemon.client() as client:
+        return client.devices()[0]["pid"]
+
+
+def test_a_hung_worker_is_killed_within_the_invoke_limit_and_replaced(start):
+    daemon = start("[limits]\ninvoke_seconds = 0.5\n")
+    pid = daemon.worker()
+    os.kill(pid, signal.SIGSTOP)
+    with daemon.client() as client:
+        started = time.monotonic()
+        with pytest.raises(errors.Unavailable, match="hung for"):
+            client.infer("digits", IMAGE)
+        assert time.monotonic() - started < 5
+        eventually(lambda: client.devices()[0]["state"] == "ready")
+        assert client.infer("digits", IMAGE)["scores"].size == 10
+
+
+def test_a_model_that_kills_its_worker_three_times_is_quarantined_and_others_serve_on(start):
+    daemon = start(models={"other": DIGITS / "model.tflite"})
+    for _ in range(3):
+        pid = daemon.worker()
+        os.kill(pid, signal.SIGSTOP)
+        failed = []
+
+        def ask(failed=failed):
+            with daemon.client(fast=False) as client:
+                try:
+                    client.infer("other", IMAGE)
+                except errors.Unavailable as error:
+                    failed.append(str(error))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        eventually(lambda: metric(daemon, 'edgeai_slots_in_use{model="other"') == 1)
+        time.sleep(0.1)
+        os.kill(pid, signal.SIGKILL)
+        thread.join()
+        assert failed
+        eventually(lambda pid=pid: _ready(daemon, pid))
+    with daemon.client() as client:
+        with pytest.raises(errors.Unavailable, match="quarantined"):
+            client.infer("other", IMAGE)
+        assert client.infer("digits", IMAGE)["scores"].size == 10
+        row = next(m for m in client.models() if m["name"] == "other")
+        assert (row["state"], "died 3 times" in row["reason"]) == ("UNAVAILABLE", True)
+        client.load("other")
+        assert client.infer("other", IMAGE)["scores"].size == 10
+
+
+def _ready(daemon, old):
+    with daemon.client() as client:
+        device = client.devices()[0]
+        return device["state"] == "ready" and device["pid"] != old
+
+
+def test_the_queue_is_bounded_and_deadlines_pass_in_it(start):
+    daemon = start("[limits]\nqueue = 4\nqueue_per_client = 4\ninvoke_seconds = 5\n")
+    pid = daemon.worker()
+    os.kill(pid, signal.SIGSTOP)
+    results = []
+
+    def ask():
+        with daemon.client(fast=False) as client:
+            try:
+                client.infer("digits", IMAGE, timeout=0.4)
+            except errors.EdgeaiError as error:
+                results.append(type(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.0)
+    os.kill(pid, signal.SIGCONT)
+    for thread in threads:
+        thread.join()
+    assert results.count(errors.DeadlineExceeded) == 4
+    assert results.count(errors.Unavailable) >= 5
+    with daemon.client() as client:
+        assert client.infer("digits", IMAGE)["scores"].size == 10
+
+
+def test_a_client_that_hangs_up_takes_its_request_out_of_the_queue(start):
+    daemon = start("[limits]\ninvoke_seconds = 20\n")
+    pid = daemon.worker()
+    os.kill(pid, signal.SIGSTOP)
+    body = IMAGE.tobytes()
+    sockets = []
+    for _ in range(6):
+        sock = daemon.raw()
+        sock.sendall(
+            b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: 0\r\nContent-Length: %d\r\n\r\n"
+            % len(body)
+            + body
+        )
+        sockets.append(sock)
+    eventually(lambda: metric(daemon, 'edgeai_slots_in_use{model="digits"') == 6)
+    for sock in sockets:
+        sock.close()
+    eventually(lambda: metric(daemon, 'edgeai_slots_in_use{model="digits"') == 2)  # those that the worker has
+    os.kill(pid, signal.SIGCONT)
+    eventually(lambda: metric(daemon, 'edgeai_slots_in_use{model="digits"') == 0)
+
+
+def test_push_stores_self_tests_and_serves_and_rollback_goes_back(start):
+    daemon = start()
+    with daemon.client() as client:
+        pushed = client.push("mine", DIGITS / "model.tflite")
+        assert (pushed["version"], pushed["serving"]) == ("1", True)
+        assert client.push("mine", DIGITS / "model.tflite")["version"] == "2"
+        assert next(m for m in client.models() if m["name"] == "mine" and m.get("default"))["version"] == "2"
+        assert client.rollback("mine") == "1"
+        with pytest.raises(errors.NotFound, match="older"):
+            client.rollback("mine")
+        assert client.infer("mine", IMAGE).outputs
+        with pytest.raises(errors.InvalidRequest, match="already"):
+            client.push("mine", DIGITS / "model.tflite", version="2")
+    assert daemon.stop() == 0
+    daemon.start()
+    with daemon.client() as client:
+        assert next(m for m in client.models() if m["name"] == "mine" and m.get("default"))["version"] == "1"
+        client.load("mine")
+        assert next(m for m in client.models() if m["name"] == "mine" and m.get("default"))["version"] == "2"
+        client.remove("mine", "1")
+        assert not (daemon.repository / "mine" / "1").exists()
+
+
+def test_damaged_models_are_refused_and_leave_nothing(start, tmp_path):
+    daemon = start()
+    good = (DIGITS / "model.tflite").read_bytes()
+    with daemon.client() as client:
+        for number, data in enumerate(
+            (good[: len(good) // 2], good[:100], b"TFL3" * 10, b"\0\0\0\0TFL3" + b"\xff" * 64, b"PK\x03\x04junk", b"x")
+        ):
+            file = tmp_path / f"bad{number}"
+            file.write_bytes(data)
+            with pytest.raises(errors.InvalidRequest):
+                client.push("bad", file)
+        with pytest.raises(errors.InvalidRequest):
+            client.push("../evil", DIGITS / "model.tflite")
+        empty = tmp_path / "empty"
+        empty.touch()
+        with pytest.raises(errors.InvalidRequest, match="empty"):
+            client.push("bad", empty)
+        assert not (daemon.repository / "bad").exists()
+        assert os.listdir(daemon.repository / ".staging") == []
+        assert client.infer("digits", IMAGE)["scores"].size == 10
+        assert client.devices()[0]["restarts"] == 0
+
+
+def test_a_failed_load_keeps_the_old_version_serving(start):
+    daemon = start(models={"m": DIGITS / "model.tflite"})
+    with daemon.client() as client:
+        client.infer("m", IMAGE)
+        broken = daemon.store("m", DIGITS / "model.tflite", "2")
+        (broken / "model.tflite").write_bytes(b"damaged")
+        with pytest.raises(errors.InvalidRequest, match="failed to load"):
+            client.load("m")
+        assert client.infer("m", IMAGE).outputs
+        rows = {m["version"]: m for m in client.models() if m["name"] == "m"}
+        assert rows["1"]["default"]
+        assert (rows["2"]["state"], bool(rows["2"]["reason"])) == ("UNAVAILABLE", True)
+
+
+def test_a_model_whose_golden_outputs_differ_is_refused(start):
+    daemon = start()
+    directory = daemon.repository / "digits" / "2"
+    shutil.copytree(DIGITS, directory)
+    wrong = np.load(directory / "golden" / "0.out.npy")
+    np.save(directory / "golden" / "0.out.npy", np.roll(wrong, 3))
+    with daemon.client() as client:
+        with pytest.raises(errors.InvalidRequest, match="self-test failed"):
+            client.load("digits")
+        assert client.infer("digits", IMAGE)["scores"].size == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("a path that leads out", lambda d: _edit(d, 'file = "model.tflite"', 'file = "../../x.tflite"')),
+        (
+            "a symbolic link",
+            lambda d: ((d / "model.tflite").unlink(), (d / "model.tflite").symlink_to(DIGITS / "model.tflite")),
+        ),
+        ("an unknown schema", lambda d: _edit(d, "schema = 1", "schema = 9")),
+        ("a wrong digest", lambda d: _edit(d, 'sha256 = "', 'sha256 = "' + "0" * 64 + '" #')),
+        ("another name", lambda d: _edit(d, 'name = "m"', 'name = "n"')),
+        ("no TOML", lambda d: (d / "model.toml").write_bytes(b"\xff\xfe[[[")),
+        ("an unknown key", lambda d: _edit(d, "schema = 1", "schema = 1\nfoo = 3")),
+    ],
+)
+def test_bad_model_directories_are_refused_with_a_reason(start, name, change):
+    daemon = start(models={"m": DIGITS / "model.tflite"})
+    directory = daemon.store("m", DIGITS / "model.tflite", "2")
+    change(directory)
+    with daemon.client() as client, pytest.raises(errors.InvalidRequest, match="failed to load"):
+        client.load("m")
+
+
+def _edit(directory, old, new):
+    file = directory / "model.toml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_sighup_takes_a_new_configuration_and_keeps_the_old_when_it_is_bad(start):
+    daemon = start("[limits]\nbody_bytes = 1000\n")
+    assert daemon.json("POST", "/v2/models/digits/infer", b"x" * 2000)[0] == 413
+    daemon.config.write_text("[limits]\nbody_bytes = 3000\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    eventually(lambda: daemon.json("POST", "/v2/models/digits/infer", b"x" * 2000)[0] == 400)
+    daemon.config.write_text("[limits]\nbody_bytes = -1\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "the old one stays" in daemon.log.read_text())
+    assert daemon.json("POST", "/v2/models/digits/infer", b"x" * 2000)[0] == 400
+
+
+def test_sigterm_lets_requests_under_way_finish(start):
+    daemon = start()
+    pid = daemon.worker()
+    os.kill(pid, signal.SIGSTOP)
+    got = []
+
+    def ask():
+        with daemon.client() as client:
+            got.append(client.infer("digits", IMAGE))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    eventually(lambda: metric(daemon, 'edgeai_slots_in_use{model="digits"') == 1)
+    daemon.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    os.kill(pid, signal.SIGCONT)
+    thread.join()
+    assert got
+    assert daemon.process.wait(20) == 0
+    assert not daemon.socket.exists()
+
+
+def test_a_stale_socket_is_replaced_and_a_served_one_is_not(start):
+    daemon = start()
+    import subprocess
+    import sys
+
+    second = subprocess.run(
+        [sys.executable, "-m", "edgeaid", "--socket", daemon.socket],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode == 78
+    assert "served already" in second.stderr
+    daemon.stop(signal.SIGKILL)
+    assert daemon.socket.exists()
+    daemon.start()
+    assert daemon.json("GET", "/v2/health/live")[0] == 200
+
+
+def test_workers_end_with_a_daemon_that_is_killed(start):
+    daemon = start()
+    pid = daemon.worker()
+    daemon.stop(signal.SIGKILL)
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"), 5)
+
+
+def test_the_daemon_imports_no_runtime_and_no_numpy(start):
+    daemon = start()
+    maps = open(f"/proc/{daemon.process.pid}/maps").read()
+    assert "numpy" not in maps
+    assert "litert" not in maps.lower()
+    assert "_imaging" not in maps
+
+
+def test_a_client_without_a_daemon_says_so(tmp_path):
+    with pytest.raises(errors.Unavailable, match="is it running"), Client(tmp_path / "none.sock") as client:
+        client.models()

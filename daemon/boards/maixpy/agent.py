@@ -185,6 +185,8 @@ class Agent:
         self.planes = {}
         self.inputs = {}
         self.result = None  # (seq, bytes)
+        self.asked = None
+        self.given = []
         self.stream = None
         self.trial = None
         self.idle = 10000
@@ -231,7 +233,13 @@ class Agent:
             self.data(flags, seq, index, body)
             return
         if kind == NAK:
-            self.pull(seq, index, body)
+            key = (seq, flags)
+            if key != self.asked:
+                self.asked = key
+                self.given = []
+            if index not in self.given:  # on a bad line the host sends the same question several times at once
+                self.given.append(index)
+                self.pull(seq, index, body)
             return
         if kind == ACK:
             return

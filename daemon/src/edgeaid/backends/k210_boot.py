@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import os
-import struct
 import time
 import zlib
 from collections.abc import Sequence
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import DeviceError, InvalidConfig
-from .k210_frames import PROTOCOL, Decoder, Frame, Type, encode
-from .k210_link import Link, parse_about
+from .k210_frames import Decoder, Frame, Type, encode
+from .k210_link import Link
+from .k210_messages import parse_about
 from .k210_port import LineLost, Port
 
 #: Rates at which a board may be: MaixPy's own, the vendor IDE's, and what we set.
@@ -125,7 +125,7 @@ def _find_repl(port: Port, rate: int, source: bytes, end: float) -> tuple[Link |
 def _probe(link: Link) -> bytes:
     """A PING that does no harm when a REPL hears it: no Ctrl-C, Ctrl-D or Ctrl-E in it."""
     while True:
-        data = encode(Frame(Type.PING, 0, link._next_seq(), 0))
+        data = encode(Frame(Type.PING, 0, link.next_seq(), 0))
         if not set(data) & {3, 4, 5}:
             return data
 
@@ -169,10 +169,14 @@ def _silence(port: Port, heard: bytes) -> str:
             f"{port.path}: nothing answers; is it a K210 board with MaixPy, powered, on this port? (tried 0x03 and "
             f"HELLO at {', '.join(map(str, RATES))} baud)"
         )
-    printable = sum(32 <= b < 127 or b in b"\r\n" for b in heard)
-    if printable > 0.9 * len(heard):
+    if _talks(heard):
         return f"{port.path}: the board talks but never offers its REPL; last words: {heard[-80:]!r}"
     return f"{port.path}: only noise is heard at every rate ({heard[-24:]!r}); check cable, ground and port"
+
+
+def _talks(heard: bytes) -> bool:
+    """Whether it is text, not noise."""
+    return len(heard) >= 8 and sum(32 <= b < 127 or b in b"\r\n" for b in heard) > 0.9 * len(heard)
 
 
 class _Repl:
@@ -200,15 +204,17 @@ class _Repl:
         return None
 
     def enter(self) -> bool:
-        """Into the raw REPL from wherever the board is."""
-        for _ in range(2):
+        """Into the raw REPL from wherever the board is. One that talks plain text is worth waiting for: it starts."""
+        tries = 0
+        while tries < (12 if _talks(self.heard) else 2) and time.monotonic() < self.end:
+            tries += 1
             self.port.clear()
             self.port.write(b"\r\x03\x03")
             time.sleep(0.05)
             self.port.write(b"\x01")
             if self.until(_RAW, timeout=0.4):
                 return True
-            if not self.heard:
+            if not self.heard and tries > 1:
                 return False
         return False
 
@@ -240,14 +246,9 @@ class _Repl:
             size = max(48, size // 2)
             if failures > 40 or time.monotonic() > self.end or not self.enter():
                 return False
-        answer = self.run(
-            f"S=b''.join([P[k] for k in sorted(P)])\nP=None\nprint('sum',ubinascii.crc32(S)&0xffffffff=={zlib.crc32(packed)})"
-        )
+        check = f"print('sum',ubinascii.crc32(S)&0xffffffff=={zlib.crc32(packed)})"
+        answer = self.run(f"S=b''.join([P[k] for k in sorted(P)])\nP=None\n{check}")
         if answer is None or "sum True" not in answer[0]:
             return False
         self.port.write(b"S=uzlib.decompress(S)\ngc.collect()\nexec(S)\x04")
         return self.until(b"OK", timeout=1.0) is not None
-
-
-#: Bytes of a HELLO request as an agent in a user's main.py would see it; used by documentation and tests.
-EXAMPLE_HELLO: Final = encode(Frame(Type.HELLO, 0, 1, 0, struct.pack("<BH", PROTOCOL, 10)))

@@ -137,20 +137,20 @@ class Decoder:
         found: list[Frame] = []
         *whole, rest = data.split(b"\0")
         for part in whole:
+            chunk = part
             if self._rest:
-                self._rest += part
-                part = bytes(self._rest)
+                chunk = bytes(self._rest) + part
                 self._rest.clear()
-            if not part:
+            if not chunk:
                 continue
-            frame = parse(part)
+            frame = parse(chunk)
             if frame is None:
                 self.bad += 1
-                self.discarded += len(part)
+                self.discarded += len(chunk)
             else:
                 self.frames += 1
                 found.append(frame)
-        # One byte over the limit is kept so that an overlong stretch stays overlong; the others are counted and dropped.
+        # One byte over the limit is kept so that an overlong stretch stays overlong; the others are dropped.
         room = MAX_CHUNK + 1 - len(self._rest)
         self._rest += rest[:room]
         self.discarded += max(0, len(rest) - room)

@@ -6,40 +6,33 @@ again. Pieces shrink on a noisy line (down to 16 bytes) and grow again on a clea
 
 from __future__ import annotations
 
+import math
 import random
 import struct
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from ..errors import DeviceError
-from .k210_frames import LAST, MAX_SHIFT, MIN_SHIFT, PROTOCOL, STREAMED, Decoder, Frame, Type, encode
+from .k210_frames import MAX_SHIFT, MIN_SHIFT, PROTOCOL, Decoder, Frame, Type, encode
+from .k210_messages import About, BoardError, Result, parse_about, parse_error, parse_result
 from .k210_port import LineLost, Port
+from .k210_upload import Upload
 
 #: An unanswered frame is sent again after this long at the latest (the board's buffer is 14 ms at 1.5 Mbaud).
 RESEND: Final = 0.3
 #: So many times that long without a sign of progress, then the session is broken.
 TRIES: Final = 5
-#: The same limit while bytes, though damaged ones, do arrive: a noisy line is slow, not dead.
+#: The same limit while now and then a valid frame does arrive: a noisy line is slow, not dead.
 NOISY: Final = 5.0
+#: Bytes of a DATA frame beside its piece.
+OVERHEAD: Final = 16
+#: Seconds for fetching a result once it is announced.
+FETCH: Final = 60.0
 #: Texts that only a board without a running agent sends: it was reset, or the agent died.
 _TALK: Final = (b"[MAIXPY] Pll0", b"[MaixPy] init end", b"raw REPL; CTRL-B", b"\r\n>>> ")
-_ABOUT: Final = struct.Struct("<BBIIHI")
-_OUT: Final = struct.Struct("<IIIIB")
-_ENTRY: Final = struct.Struct("<BBHHHI")
-
-E_TRANSFER: Final = -3
-
-
-class BoardError(DeviceError):
-    """The board answered a request with an error; the session is intact."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"the K210 board says {code}: {text}")
-        #: MaixPy's number (2001-2015) or the agent's (negative).
-        self.code = code
 
 
 @dataclass(slots=True)
@@ -51,87 +44,22 @@ class Counters:
     timeouts: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class About:
-    """What the board said of itself."""
+class _Fetch:
+    """Which pieces of a result were asked for last."""
 
-    #: True, False or None (no KPU module): whether kmodel v4 is understood.
-    v4: bool | None
-    #: Free bytes of the system heap, where models live; 0 = not told.
-    free_heap: int
-    free_gc: int
-    #: Bytes of the board's receive buffer.
-    rx: int
-    baud: int
+    shift = MAX_SHIFT
+    asked = due = 0
 
-
-@dataclass(frozen=True, slots=True)
-class OutputEntry:
-    """One output in a result, as MaixPy described it."""
-
-    index: int
-    #: "u8" or "f32", MaixPy's opinion; v4 always says f32.
-    kind: str
-    width: int
-    height: int
-    channels: int
-    size: int
-
-
-@dataclass(slots=True)
-class Result:
-    """The outputs of one run, one after the other in `data`."""
-
-    data: bytearray
-    entries: tuple[OutputEntry, ...]
-    #: Microseconds that KPU.forward took.
-    kpu_us: int
-    #: Number of the camera frame, from 1; 0 for a run.
-    number: int
-    crc: int
-    marks: bytearray = field(repr=False)
+    def expect(self, result: Result, shift: int, bits: int) -> None:
+        """Pieces of 2^shift bytes: those of `bits` that exist; 0 = forget the earlier ones."""
+        self.shift = shift
+        self.asked = min(self.asked + bits.bit_count(), (len(result.data) + (1 << shift) - 1) >> shift) if bits else 0
+        self.due = self.asked
 
     @property
-    def whole(self) -> bool:
-        """Whether every piece is here and the checksum is right."""
-        return 0 not in self.marks and zlib.crc32(self.data) == self.crc
-
-    def put(self, frame: Frame) -> bool:
-        """Take a DATA frame; False when it does not fit."""
-        shift = (frame.flags >> 4) + MIN_SHIFT
-        at, n = frame.index << shift, len(frame.payload)
-        if at + n > len(self.data) or (n != 1 << shift and at + n != len(self.data)):
-            return False
-        self.data[at : at + n] = frame.payload
-        first, end = at >> MIN_SHIFT, (at + n + 15) >> MIN_SHIFT
-        self.marks[first:end] = b"\1" * (end - first)
-        return True
-
-    def missing(self, shift: int) -> tuple[int, int]:
-        """Number of the first missing piece of 2^shift bytes, and bits for it and the 63 pieces behind it."""
-        step = shift - MIN_SHIFT
-        first = self.marks.find(0) >> step
-        bits = 0
-        for i in range(64):
-            if 0 in self.marks[(first + i) << step : (first + i + 1) << step]:
-                bits |= 1 << i
-        return first, bits
-
-
-def _result(frame: Frame, limit: int) -> Result | None:
-    """What an OUT frame announces; None when it makes no sense or is over `limit` bytes."""
-    if len(frame.payload) < _OUT.size:
-        return None
-    size, crc, micros, number, count = _OUT.unpack_from(frame.payload)
-    if size > limit or len(frame.payload) != _OUT.size + count * _ENTRY.size:
-        return None
-    entries = []
-    for i in range(count):
-        index, kind, w, h, c, n = _ENTRY.unpack_from(frame.payload, _OUT.size + i * _ENTRY.size)
-        entries.append(OutputEntry(index, "f32" if kind else "u8", w, h, c, n))
-    if sum(e.size for e in entries) != size:
-        return None
-    return Result(bytearray(size), tuple(entries), micros, number, crc, bytearray((size + 15) >> MIN_SHIFT))
+    def bytes(self) -> int:
+        """Bytes of them on the line."""
+        return self.asked * ((1 << self.shift) + OVERHEAD)
 
 
 class Link:
@@ -145,28 +73,30 @@ class Link:
         #: Limit for the bytes of one result.
         self.max_result = 8 << 20
         self._seq = random.randrange(1, 0xFF00)  # noqa: S311 a fresh start, not a secret
-        self._rto = RESEND
+        self.rto = RESEND
         self._srtt = 0.0
-        self._shift = MAX_SHIFT
-        self._clean = 0
+        self.shift = MAX_SHIFT
+        #: Recent losses and the bytes they are out of, fading; at first we believe in the line.
+        self._lost, self._count, self._bytes = 0.0, 40.0, 40000.0
         self._tail = b""
         self._run_time = 0.0
+        self._asks = 0
         self._stream: int | None = None
         self._shot: Result | None = None
         self._shots: list[Result] = []
         self._stream_error: BoardError | None = None
-        #: Monotonic time of the newest valid frame and of the newest byte.
-        self.heard = self.noise = time.monotonic()
+        #: Monotonic time of the newest valid frame.
+        self.heard = time.monotonic()
 
     # the bottom: frames in and out
 
-    def _next_seq(self) -> int:
+    def next_seq(self) -> int:
         self._seq = self._seq % 0xFEFF + 1  # 0xFFFF is the agent's own, for the HELLO that nobody asked for
         return self._seq
 
-    def _send(self, frame: Frame) -> int:
+    def send(self, frame: Frame) -> int:
         data = encode(frame)
-        self.port.write(data)
+        self.port.write(data if frame.type == Type.DATA else data * self.copies(len(data)))
         self.counters.sent += 1
         return len(data)
 
@@ -174,12 +104,11 @@ class Link:
         """Seconds that `n` bytes take at the rate in force, 8N1."""
         return n * 10 / self.port.baud
 
-    def _frames(self, timeout: float) -> list[Frame]:
+    def frames(self, timeout: float) -> list[Frame]:
         """Frames that came within `timeout`, those of a stream already taken out; LineLost after a reset."""
         data = self.port.read(timeout)
         if not data:
             return []
-        self.noise = time.monotonic()
         talk = self._tail + data
         self._tail = talk[-20:]
         if any(text in talk for text in _TALK):
@@ -187,7 +116,7 @@ class Link:
             raise LineLost(f"{self.port.path}: the board was reset, or its agent ended")
         found = self.decoder.feed(data)
         if found:
-            self.heard = self.noise
+            self.heard = time.monotonic()
         if self._stream is None:
             return found
         return [frame for frame in found if not self._streamed(frame)]
@@ -196,9 +125,9 @@ class Link:
         if frame.seq != self._stream or frame.type not in (Type.OUT, Type.DATA, Type.ERR):
             return False
         if frame.type == Type.OUT:
-            self._shot = _result(frame, self.max_result)
+            self._shot = parse_result(frame, self.max_result)
         elif frame.type == Type.ERR:
-            self._stream_error = _error(frame)
+            self._stream_error = parse_error(frame)
         elif self._shot is not None:
             self._shot.put(frame)
             if self._shot.whole:
@@ -206,14 +135,14 @@ class Link:
                 self._shot = None
         return True
 
-    def _dead(self, since: float, now: float) -> bool:
-        """Whether waiting since `since` without progress is enough, silence being worse than noise."""
-        limit = NOISY if self.noise > now - RESEND else RESEND * TRIES
-        return now - since > max(limit, TRIES * self._rto)
+    def dead(self, since: float, now: float) -> bool:
+        """Whether waiting since `since` without progress is enough. Nothing valid at all is worse than noise."""
+        limit = NOISY if self.heard > now - RESEND * TRIES else RESEND * TRIES
+        return now - since > max(limit, TRIES * self.rto)
 
-    def _measure(self, took: float) -> None:
+    def measure(self, took: float) -> None:
         self._srtt = took if not self._srtt else 0.8 * self._srtt + 0.2 * took
-        self._rto = min(RESEND, max(0.02, 4 * self._srtt))
+        self.rto = min(RESEND, max(0.02, 4 * self._srtt))
 
     # requests
 
@@ -224,28 +153,32 @@ class Link:
 
         Raises BoardError for an error answer, LineLost for none.
         """
-        frame = Frame(kind, 0, self._next_seq(), index, payload)
+        frame = Frame(kind, 0, self.next_seq(), index, payload)
         begin = time.monotonic()
-        sent, tries = 0.0, 0
+        sent, tries, n = 0.0, 0, 0
         while True:
             now = time.monotonic()
-            if now - begin > timeout or (not slow and self._dead(begin, now)):
+            if now - begin > timeout or (not slow and self.dead(begin, now)):
                 self.counters.timeouts += 1
                 raise LineLost(f"{self.port.path}: no answer to {kind.name} within {now - begin:.1f} s")
             if now >= sent:
-                n = self._send(frame)
+                n = self.send(frame)
                 tries += 1
-                self.counters.resent += tries > 1
-                pause = self._rto if not slow else RESEND if tries <= TRIES else 1.0
+                if tries > 1:
+                    self.counters.resent += 1
+                    if not slow:
+                        self.judge(n, 1)
+                pause = self.rto if not slow else RESEND if tries <= TRIES else 1.0
                 sent = now + pause + self.line_time(n + 64)
-            for got in self._frames(min(sent, begin + timeout) - time.monotonic()):
+            for got in self.frames(min(sent, begin + timeout) - time.monotonic()):
                 if got.seq != frame.seq:
                     continue
                 if got.type == Type.ERR:
-                    raise _error(got)
+                    raise parse_error(got)
                 if got.type in (Type.ACK, kind):
                     if tries == 1 and not slow:
-                        self._measure(time.monotonic() - now)
+                        self.measure(time.monotonic() - now)
+                        self.judge(n, 0, 1)
                     return got
 
     def hello(self, idle: int = 10, timeout: float = 3.0) -> About:
@@ -293,7 +226,7 @@ class Link:
             self.port.clear()
             self.ping(3.0)
             return False
-        self._srtt, self._rto = 0.0, RESEND
+        self._srtt, self.rto = 0.0, RESEND
         if self.about and switched:
             self.about = About(self.about.v4, self.about.free_heap, self.about.free_gc, rx, baud)
         return True
@@ -307,23 +240,33 @@ class Link:
         data = memoryview(data).cast("B")
         end = time.monotonic() + timeout
         self.request(kind, head, index=index)
-        _Upload(self, self._seq, data, end, patience=NOISY if kind == Type.PUT else 0.0).run()
+        Upload(self, self._seq, data, end, patience=NOISY if kind == Type.PUT else 0.0).run()
 
     def window(self) -> int:
         """Bytes that may be on their way to the board without overrunning its buffer."""
         return (self.about.rx if self.about else 2048) - 64
 
-    def judge(self, lost: bool) -> None:
-        """A piece arrived or was lost: grow or shrink the pieces."""
-        if lost:
-            self._clean = 0
-            self._shift = max(MIN_SHIFT, self._shift - 1)
-        else:
-            self._clean += 1
-            # A big piece costs more when it is lost, so the way up is slow.
-            if self._clean >= 24 and self._shift < MAX_SHIFT:
-                self._shift += 1
-                self._clean = 12
+    def judge(self, n: int, lost: int, arrived: int = 0) -> None:
+        """Of pieces of `n` bytes on the line some were lost and some arrived: choose the size that wastes least."""
+        faded = 0.97 ** (lost + arrived)
+        self._lost = faded * self._lost + lost
+        self._count = faded * self._count + lost + arrived
+        self._bytes = faded * self._bytes + n * (lost + arrived)
+
+        def useful(shift: int) -> float:
+            size = 1 << shift
+            return size / (size + OVERHEAD) / self._sends(size + OVERHEAD)
+
+        self.shift = max(range(MIN_SHIFT, MAX_SHIFT + 1), key=useful)
+
+    def copies(self, n: int) -> int:
+        """How often to send a frame of `n` bytes at once so that one probably arrives; 1 on any sane line."""
+        return min(8, round(self._sends(n)))
+
+    def _sends(self, n: int) -> float:
+        """How often `n` bytes must be sent until they arrive, as far as the recent past tells."""
+        arrived = max(0.02, 1 - self._lost / self._count)
+        return math.exp(min(20.0, -math.log(arrived) * self._count / self._bytes * n))
 
     # from the board
 
@@ -332,63 +275,69 @@ class Link:
 
         `watchdog_ms` > 0: the board resets itself when KPU.forward takes longer (MaixPy itself waits for ever).
         """
-        seq = self._next_seq()
-        frame = Frame(Type.RUN, 0, seq, slot, struct.pack("<BBH", mask, self._shift, watchdog_ms))
+        seq = self.next_seq()
+        frame = Frame(Type.RUN, 0, seq, slot, struct.pack("<BBH", mask, self.shift, watchdog_ms))
         begin = progress = time.monotonic()
-        ask = 0.0
-        accepted = 0.0
+        ask = accepted = 0.0
         result: Result | None = None
+        fetch = _Fetch()
         tries = 0
         while True:
             now = time.monotonic()
-            if now - begin > timeout:
-                raise LineLost(f"{self.port.path}: no result within {timeout:.1f} s; does the model hang on the KPU?")
-            if (result or not accepted) and self._dead(progress, now):
+            if now - begin > timeout + (FETCH if result else 0.0):
+                what = "the result did not come through" if result else "does the model hang on the KPU?"
+                raise LineLost(f"{self.port.path}: no result within {now - begin:.1f} s; {what}")
+            if (result or not accepted) and self.dead(progress, now):
                 raise LineLost(f"{self.port.path}: no answer to RUN within {now - progress:.1f} s")
             if now >= ask:
                 if result is None:
-                    self._send(frame)
+                    self.send(frame)
                     early = accepted and now - accepted < self._run_time
-                    ask = now + (RESEND if early or not accepted else max(0.05, self._rto))
+                    ask = now + (RESEND if early or not accepted else max(0.05, self.rto))
                 else:
-                    ask = now + self._pull(seq, result)
+                    ask = now + self._pull(seq, result, fetch)
                 tries += 1
                 self.counters.resent += tries > 1
-            for got in self._frames(min(ask, begin + timeout) - time.monotonic()):
+            for got in self.frames(min(ask, now + RESEND) - time.monotonic()):
                 if got.seq != seq:
                     continue
+                progress = time.monotonic()
                 if got.type == Type.ERR:
-                    raise _error(got)
+                    raise parse_error(got)
                 if got.type == Type.ACK:
-                    accepted = accepted or time.monotonic()
+                    accepted = accepted or progress
                 elif got.type == Type.OUT and result is None:
-                    result = _result(got, self.max_result)
+                    result = parse_result(got, self.max_result)
                     if result is not None:
                         self._run_time = 0.9 * result.kpu_us / 1e6
-                        part = min(len(result.data), 64 << self._shift)
-                        ask = time.monotonic() + self._rto + self.line_time(part + part // 8)
+                        fetch.expect(result, frame.payload[1], (1 << 64) - 1)
+                        ask = progress + self.rto + self.line_time(fetch.bytes)
                 elif got.type == Type.DATA and result is not None and result.put(got):
-                    self.judge(False)
-                    ask = max(ask, time.monotonic() + min(self._rto, 0.05) + self.line_time(1100))
-                else:
-                    continue
-                progress = time.monotonic()
+                    fetch.due -= 1
+                    # What is on its way comes without a pause; when the pause is there, the rest was lost.
+                    ask = progress + (min(self.rto, 0.05) + self.line_time(1100) if fetch.due > 0 else 0.0)
             if result is not None and 0 not in result.marks:
+                self.judge((1 << fetch.shift) + OVERHEAD, 0, fetch.asked)
                 if zlib.crc32(result.data) != result.crc:
                     raise LineLost(f"{self.port.path}: result with a wrong checksum")
                 return result
 
-    def _pull(self, seq: int, result: Result) -> float:
+    def _pull(self, seq: int, result: Result, fetch: _Fetch) -> float:
         """Ask for missing pieces; seconds until asking again makes sense."""
-        self.judge(True)
-        first, bits = result.missing(self._shift)
-        # Few at a time on a bad line: what is lost must be asked for again anyway.
-        count = 64 if self._shift == MAX_SHIFT else 32
-        bits &= (1 << count) - 1
-        payload = struct.pack("<BII", self._shift, bits & 0xFFFFFFFF, bits >> 32)
-        self._send(Frame(Type.NAK, 0, seq, first, payload))
-        wanted = bits.bit_count() * ((1 << self._shift) + 16)
-        return self._rto + self.line_time(wanted + 40)
+        lost = max(0, fetch.due)
+        self.judge((1 << fetch.shift) + OVERHEAD, lost, fetch.asked - lost)
+        fetch.expect(result, self.shift, 0)
+        start = 0
+        self._asks = (self._asks + 1) & 0xFF
+        for _ in range(4 if self.shift == MIN_SHIFT else 1):  # little of it will arrive on a bad line: ask for more
+            first, bits = result.missing(self.shift, start)
+            if not bits:
+                break
+            fetch.expect(result, self.shift, bits)
+            wish = struct.pack("<BII", self.shift, bits & 0xFFFFFFFF, bits >> 32)
+            self.send(Frame(Type.NAK, self._asks, seq, first, wish))
+            start = first + 64
+        return self.rto + self.line_time(fetch.bytes + 40)
 
     # camera
 
@@ -406,12 +355,12 @@ class Link:
         self._stream, self._shots, self._shot, self._stream_error = None, [], None, None
         w, h, c = size
         flags = mirror | flip << 1
-        payload = struct.pack("<BBHHBBHB", 1, mask, w, h, c, flags, interval_ms, self._shift)
+        payload = struct.pack("<BBHHBBHB", 1, mask, w, h, c, flags, interval_ms, self.shift)
         self.request(Type.STREAM, payload, index=slot, timeout=8.0, slow=True)
         self._stream = self._seq
 
     def next_shot(self, timeout: float = 10.0) -> Result:
-        """The newest result of the camera that was not yet taken; damaged ones are skipped. LineLost after `timeout`."""
+        """The camera's newest result that was not yet taken, without damaged ones; LineLost after `timeout`."""
         begin = time.monotonic()
         asked = 0.0
         while not self._shots:
@@ -422,9 +371,9 @@ class Link:
             if now - begin > timeout:
                 raise LineLost(f"{self.port.path}: no picture from the board's camera within {timeout:.1f} s")
             if now - asked > 2.0:
-                self._send(Frame(Type.PING, 0, self._next_seq(), 0))
+                self.send(Frame(Type.PING, 0, self.next_seq(), 0))
                 asked = now
-            self._frames(min(0.2, begin + timeout - now))
+            self.frames(min(0.2, begin + timeout - now))
         shot = self._shots[-1]
         self._shots = []
         return shot
@@ -465,104 +414,3 @@ class Link:
     def bye(self) -> None:
         """End the session: the agent gives UART and Ctrl-C back."""
         self.request(Type.BYE, timeout=1.5)
-
-
-class _Upload:
-    """The pieces of one transfer to the board: any order, resent one by one, of changing size."""
-
-    def __init__(self, link: Link, seq: int, data: memoryview, end: float, patience: float) -> None:
-        self.link = link
-        self.seq = seq
-        self.data = data
-        self.end = end
-        self.patience = patience
-        #: Per 16 bytes: 0 to send, 1 acknowledged, 2 on its way.
-        self.marks = bytearray((len(data) + 15) >> MIN_SHIFT)
-        #: (shift, index) -> (when it counts as lost, when it was sent, bytes on the line).
-        self.flying: dict[tuple[int, int], tuple[float, float, int]] = {}
-        self.busy = 0
-        self.complete = False
-
-    def run(self) -> None:
-        link = self.link
-        progress = time.monotonic()
-        while not self.complete:
-            now = time.monotonic()
-            if now > self.end or (link._dead(progress, now) and now - progress > self.patience):
-                link.counters.timeouts += 1
-                raise LineLost(f"{link.port.path}: transfer of {len(self.data)} bytes stopped; the board is silent")
-            self.expire(now)
-            self.fill(now)
-            until = min((f[0] for f in self.flying.values()), default=now)
-            for got in link._frames(max(0.0, min(until, self.end) - time.monotonic())):
-                if got.seq == self.seq and self.take(got):
-                    progress = time.monotonic()
-
-    def take(self, got: Frame) -> bool:
-        if got.type == Type.ERR:
-            raise _error(got)
-        if got.type != Type.ACK:
-            return False
-        if got.flags & LAST:
-            self.complete = True
-        shift = (got.flags >> 4) + MIN_SHIFT
-        known = self.flying.pop((shift, got.index), None)
-        if known:
-            self.busy -= known[2]
-            self.link._measure(time.monotonic() - known[1])
-            self.link.judge(False)
-        self.mark(shift, got.index, 1)
-        return True
-
-    def mark(self, shift: int, index: int, value: int) -> None:
-        step = shift - MIN_SHIFT
-        first, end = index << step, min((index + 1) << step, len(self.marks))
-        if value:
-            self.marks[first:end] = bytes([value]) * max(0, end - first)
-        else:  # lost: what another piece brought stays
-            self.marks[first:end] = self.marks[first:end].replace(b"\2", b"\0")
-
-    def expire(self, now: float) -> None:
-        for key, (late, _, n) in list(self.flying.items()):
-            if now >= late:
-                del self.flying[key]
-                self.busy -= n
-                self.mark(*key, 0)
-                self.link.counters.resent += 1
-                self.link.judge(True)
-
-    def fill(self, now: float) -> None:
-        link = self.link
-        while True:
-            unit = self.marks.find(0)
-            if unit < 0:
-                if self.flying:
-                    return
-                unit = len(self.marks) - 1  # all arrived, but the word that it is complete got lost
-            shift = max(link._shift, (len(self.marks) >> 16).bit_length() + MIN_SHIFT)
-            index = unit >> (shift - MIN_SHIFT)
-            piece = bytes(self.data[index << shift : (index + 1) << shift])
-            size = len(piece) + len(piece) // 254 + 16
-            if self.flying and self.busy + size > link.window():
-                return
-            if (shift, index) in self.flying:
-                return
-            last = (index + 1) << shift >= len(self.data)
-            link._send(Frame(Type.DATA, (shift - MIN_SHIFT) << 4 | last, self.seq, index, piece))
-            self.busy += size
-            self.flying[shift, index] = (now + link._rto + link.line_time(self.busy + 40), now, size)
-            self.mark(shift, index, 2)
-
-
-def parse_about(frame: Frame) -> About:
-    """What a HELLO of the board says. Raises DeviceError for another protocol version."""
-    if not frame.payload or frame.payload[0] != PROTOCOL or len(frame.payload) < _ABOUT.size:
-        version = frame.payload[0] if frame.payload else "none"
-        raise DeviceError(f"the agent on the board speaks protocol {version}, this host {PROTOCOL}; reset the board")
-    _, v4, heap, gc, rx, baud = _ABOUT.unpack_from(frame.payload)
-    return About(None if v4 == 255 else bool(v4), heap, gc, rx, baud)
-
-
-def _error(frame: Frame) -> BoardError:
-    code = struct.unpack_from("<h", frame.payload)[0] if len(frame.payload) >= 2 else 0
-    return BoardError(code, frame.payload[2:].decode("utf-8", "replace"))

@@ -112,7 +112,13 @@ def parse(
     head: Body, tail: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], depth: int = 100
 ) -> InferRequest:
     """Decode a request for a model with these tensors."""
-    message = loads(head, depth)
+    return parse_message(loads(head, depth), tail, inputs, outputs)
+
+
+def parse_message(
+    message: Any, tail: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> InferRequest:
+    """The same for a request whose JSON was parsed already."""
     if not isinstance(message, dict):
         raise InvalidRequest("the request must be a JSON object")
     parameters = _parameters(message, "request")

@@ -13,10 +13,11 @@ from aiohttp import web
 from .. import __version__, errors
 from ..tensors import TensorSpec
 from . import oip
-from .access import Role
+from .access import Peer, Role
 from .http import BINARY, HEADER_LENGTH, JSON, Call, Routes, reply
 from .media import PictureFile
 from .model import LiveModel, Request
+from .plane import Plane
 
 #: Only what is served.
 EXTENSIONS: Final = (
@@ -60,19 +61,25 @@ async def live(_call: Call) -> web.Response:
     return reply({"live": True})
 
 
+def is_ready(plane: Plane) -> bool:
+    """True when every model that should serve does."""
+    rows = plane.index()
+    wanted = [r for r in rows if r["reason"] not in ("not loaded", "unloaded")]
+    return plane.ready and not plane.stopping and all(r["state"] == "READY" for r in wanted)
+
+
 async def ready(call: Call) -> web.Response:
-    ok = (
-        call.plane.ready
-        and not call.plane.stopping
-        and all(r["state"] == "READY" for r in call.plane.index() if r["reason"] not in ("not loaded", "unloaded"))
-    )
+    ok = is_ready(call.plane)
     return reply({"ready": ok, "live": True}, 200 if ok else 503)
 
 
+def extensions(plane: Plane) -> list[str]:
+    """What the server metadata advertises."""
+    return [e for e in EXTENSIONS if e != "system_shared_memory" or plane.config.shared_memory.enabled]
+
+
 async def server_metadata(call: Call) -> web.Response:
-    enabled = call.plane.config.shared_memory.enabled
-    extensions = [e for e in EXTENSIONS if e != "system_shared_memory" or enabled]
-    return reply({"name": call.plane.config.server.name, "version": __version__, "extensions": extensions})
+    return reply({"name": call.plane.config.server.name, "version": __version__, "extensions": extensions(call.plane)})
 
 
 async def models(call: Call) -> web.Response:
@@ -112,9 +119,14 @@ async def model_metadata(call: Call) -> web.Response:
     return reply(metadata(call.plane, _live(call)))
 
 
+def model_is_ready(live: LiveModel) -> bool:
+    """True when the model serves on a device that is there."""
+    return not live.quarantined and any(d.state == "ready" for d in live.devices)
+
+
 async def model_ready(call: Call) -> web.Response:
     model = _live(call)
-    ok = not model.quarantined and any(d.state == "ready" for d in model.devices)
+    ok = model_is_ready(model)
     return reply({"name": model.name, "ready": ok}, 200 if ok else 503)
 
 
@@ -261,7 +273,7 @@ async def infer(call: Call) -> web.Response:
         wanted = oip.parse_raw(tail, model.inputs, model.outputs)
     request = call.plane.request(model, call.peer.pid, priority=wanted.priority, timeout=wanted.timeout)
     try:
-        await fill(call, request, wanted)
+        await fill(call.plane, request, wanted, call.peer)
         await call.plane.infer(request)
         for want in wanted.outputs:
             if want.region is not None:
@@ -272,14 +284,14 @@ async def infer(call: Call) -> web.Response:
     return _answer(head_out, parts, headers.get("Accept-Encoding", ""))
 
 
-async def fill(call: Call, request: Request, wanted: oip.InferRequest) -> None:
+async def fill(plane: Plane, request: Request, wanted: oip.InferRequest, peer: Peer) -> None:
     """Copy the inputs into the request's slot: the one copy they make in the daemon."""
     for given in wanted.inputs:
         if given.picture is not None:
             with PictureFile(given.picture) as picture:
-                await call.plane.media.prepare(request.live, request.slot, picture)
+                await plane.media.prepare(request.live, request.slot, picture)
         elif isinstance(given.data, oip.Region):
-            call.plane.regions.read(given.data, request.inputs[given.index], call.peer)
+            plane.regions.read(given.data, request.inputs[given.index], peer)
         else:
             request.inputs[given.index][:] = given.data  # type: ignore[assignment]  # only pictures come without data
 

@@ -1,0 +1,137 @@
+"""gRPC over a Unix socket, asked by Triton's own client library."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgeaid.models.repository import EMBEDDED
+
+triton = pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
+
+GOLDEN = EMBEDDED / "digits" / "1" / "golden"
+IMAGE = np.load(GOLDEN / "0.in.npy")
+SCORES = np.load(GOLDEN / "0.out.npy")
+DATATYPE = {"int8": "INT8", "uint8": "UINT8"}[IMAGE.dtype.name]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    from conftest import Running
+
+    folder = tmp_path_factory.mktemp("grpc")
+    running = Running(folder, f'[server]\ngrpc_socket = "{folder}/run/grpc.sock"\n[shared_memory]\nenabled = true\n')
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def client(server):
+    with triton.InferenceServerClient(f"unix:{server.folder}/run/grpc.sock") as found:
+        yield found
+
+
+def given(array=IMAGE):
+    tensor = triton.InferInput("image", list(array.shape), DATATYPE)
+    tensor.set_data_from_numpy(array)
+    return tensor
+
+
+def close(array):
+    return np.abs(array.astype(int) - SCORES.astype(int)).max() <= 2
+
+
+def test_the_library_sees_a_live_ready_server_and_its_models(client):
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("digits")
+    assert client.get_server_metadata().name == "edgeaid"
+    metadata = client.get_model_metadata("digits")
+    assert (metadata.inputs[0].name, list(metadata.inputs[0].shape)) == ("image", list(IMAGE.shape))
+    assert client.get_model_config("digits").config.name == "digits"
+    assert {m.name for m in client.get_model_repository_index().models} >= {"digits"}
+    assert client.get_inference_statistics("digits").model_stats[0].name == "digits"
+    assert client.get_trace_settings().settings["trace_level"].value == ["OFF"]
+    assert client.get_log_settings().settings["log_info"].bool_param is True
+    assert len(client.get_cuda_shared_memory_status().regions) == 0
+    client.unregister_cuda_shared_memory()
+
+
+def test_inference_gives_the_golden_answer_and_echoes_the_id(client):
+    answer = client.infer("digits", [given()], request_id="x1", priority=1, timeout=5_000_000)
+    assert answer.get_response().id == "x1"
+    assert close(answer.as_numpy("scores"))
+
+
+def test_classification_comes_back_as_bytes(client):
+    answer = client.infer("digits", [given()], outputs=[triton.InferRequestedOutput("scores", class_count=2)])
+    value, index, label = answer.as_numpy("scores")[0, 0].decode().split(":")
+    assert (index, label) == (str(SCORES.argmax()), str(SCORES.argmax()))
+    assert abs(int(value) - int(SCORES.max())) <= 2
+
+
+def test_typed_contents_are_taken_as_well_as_raw_ones(server):
+    import grpc
+
+    from edgeaid.serving.grpc_schema import MESSAGES
+
+    with grpc.insecure_channel(f"unix:{server.folder}/run/grpc.sock") as channel:
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=lambda m: m.SerializeToString(),
+            response_deserializer=MESSAGES["ModelInferResponse"].FromString,
+        )
+        request = MESSAGES["ModelInferRequest"](model_name="digits")
+        tensor = request.inputs.add(name="image", datatype=DATATYPE, shape=IMAGE.shape)
+        getattr(tensor.contents, "int_contents" if DATATYPE == "INT8" else "uint_contents").extend(IMAGE.ravel().tolist())
+        answer = call(request)
+        assert close(np.frombuffer(answer.raw_output_contents[0], SCORES.dtype))
+        request.raw_input_contents.append(IMAGE.tobytes())
+        with pytest.raises(grpc.RpcError, match="do not go together"):
+            call(request)
+
+
+def test_streams_answer_each_request_and_survive_a_bad_one(client):
+    import queue
+
+    answers: queue.Queue = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    client.async_stream_infer("digits", [given()], enable_empty_final_response=True)
+    client.async_stream_infer("nosuch", [given()])
+    client.async_stream_infer("digits", [given()])
+    got = [answers.get(timeout=20) for _ in range(3)]
+    client.stop_stream()
+    assert [e is None for _, e in got] == [True, False, True]
+    assert "unknown model" in str(got[1][1])
+    assert close(got[2][0].as_numpy("scores"))
+
+
+def test_errors_have_their_status_codes(client):
+    from tritonclient.utils import InferenceServerException
+
+    for call, code in (
+        (lambda: client.infer("nosuch", [given()]), "NOT_FOUND"),
+        (lambda: client.get_model_metadata("nosuch"), "NOT_FOUND"),
+        (lambda: client.infer("digits", [given(IMAGE[:, :1])]), "INVALID_ARGUMENT"),
+        (lambda: client.load_model("digits"), "PERMISSION_DENIED"),
+        (lambda: client.unload_model("digits"), "PERMISSION_DENIED"),
+        (lambda: client.register_system_shared_memory("r", "/nosuch", 10), "NOT_FOUND"),
+        (lambda: client.register_cuda_shared_memory("r", b"", 0, 1), "UNIMPLEMENTED"),
+    ):
+        with pytest.raises(InferenceServerException) as caught:
+            call()
+        assert code in caught.value.status()
+
+
+def test_the_health_service_answers(server):
+    import grpc
+
+    from edgeaid.serving.grpc_schema import HEALTH_MESSAGES
+
+    with grpc.insecure_channel(f"unix:{server.folder}/run/grpc.sock") as channel:
+        call = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=lambda m: m.SerializeToString(),
+            response_deserializer=HEALTH_MESSAGES["HealthCheckResponse"].FromString,
+        )
+        assert call(HEALTH_MESSAGES["HealthCheckRequest"]()).status == 1

@@ -37,7 +37,8 @@ Number of operations that will run on CPU: 2
 
 Operator                       Count      Status
 
-RESIZE_BILINEAR                1          Operation is otherwise supported, but not mapped due to some unspecified limitation
+RESIZE_BILINEAR                1          Operation is otherwise supported, but not mapped due to \
+some unspecified limitation
 RESIZE_BILINEAR                2          Mapped to Edge TPU
 ARG_MAX                        1          Operation not supported
 CONV_2D                        38         Mapped to Edge TPU

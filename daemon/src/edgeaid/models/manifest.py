@@ -158,6 +158,7 @@ def parse(data: bytes, directory_name: str = "") -> Manifest:
         tolerance=_tolerance(top.table.pop("tolerance", {})),
         accuracy=_plain(top.table.pop("accuracy", {}), "[accuracy]"),
     )
+    _plain(top.table.pop("conversion", {}), "[conversion]")  # notes of the toolkit; nothing here reads them
     top.done()
     return manifest
 

@@ -18,7 +18,7 @@ from .run import have_litert, litert
 def complete(directory: Path, count: int) -> list[str]:
     """Fill in what a bundle needs: digests of artifacts, and `count` golden vectors if the manifest has none.
 
-    Golden vectors are recorded with the cpu artifact on random inputs with a fixed seed. Returns what was done, one line
+    Golden vectors are recorded with the cpu artifact on random inputs with a fixed seed. Returns what was done, a line
     each. Raises InvalidModel or NotFound as the bundle would.
     """
     manifest = read_manifest(directory)

@@ -37,13 +37,30 @@ def random_input(detail: dict[str, Any], generator: np.random.Generator, low: fl
     """Values for an input as get_input_details describes it."""
     dtype, shape = np.dtype(detail["dtype"]), tuple(detail["shape"])
     if dtype.kind == "f":
-        return generator.uniform(low, high, shape).astype(dtype)
+        return (low + pattern(shape, generator) * (high - low)).astype(dtype)
     if dtype.kind == "b":
         return generator.integers(0, 2, shape).astype(dtype)
     info = np.iinfo(dtype)
     if dtype.itemsize > 1:  # indices and counts: small numbers
         return generator.integers(0, 4, shape).astype(dtype)
-    return generator.integers(info.min, info.max + 1, shape).astype(dtype)
+    return np.rint(info.min + pattern(shape, generator) * (float(info.max) - info.min)).astype(dtype)
+
+
+def pattern(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """Values from 0 to 1: even noise, or for pictures also coarse patches between two random levels.
+
+    A network may call all noise the same; large shapes of different brightness are told apart by any that works.
+    """
+    noise = generator.uniform(0, 1, shape)
+    if len(shape) != 4 or generator.integers(0, 3) == 0:
+        return noise
+    parts = int(generator.integers(2, 6))
+    patches = generator.uniform(0, 1, (shape[0], parts, parts, shape[3]))
+    rows = np.arange(shape[1]) * parts // max(1, shape[1])
+    columns = np.arange(shape[2]) * parts // max(1, shape[2])
+    coarse = patches[:, rows][:, :, columns]
+    level, contrast = generator.uniform(0, 0.5), generator.uniform(0.3, 1)
+    return np.clip(level + contrast * (0.9 * coarse + 0.1 * noise), 0, 1)
 
 
 def main(model: str, request_path: str, answer_path: str) -> None:

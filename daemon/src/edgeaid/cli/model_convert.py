@@ -1,0 +1,228 @@
+"""`edgeai model quantize`, `convert`, `lighten` and `environments`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import InvalidRequest
+from ..toolkit.representative import Normalisation
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Comma-separated numbers. Raises InvalidRequest."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError as e:
+        raise InvalidRequest(f"{option} {text!r} is not a list of numbers") from e
+    return found
+
+
+def shape_of(text: str) -> tuple[int, ...]:
+    """A shape such as 1,3,224,224 or 1x3x224x224; () for "". Raises InvalidRequest."""
+    if not text:
+        return ()
+    try:
+        found = tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError as e:
+        raise InvalidRequest(f"--shape {text!r} is not of the form 1,3,224,224") from e
+    if any(d < 1 for d in found):
+        raise InvalidRequest(f"--shape {text!r}: dimensions start at 1")
+    return found
+
+
+def normalisation(mean: str, std: str, color: str, invert: bool) -> Normalisation:
+    """As the [input] table of a manifest. Raises InvalidRequest."""
+    means, stds = numbers(mean, "--mean"), numbers(std, "--std")
+    if any(s == 0 for s in stds):
+        raise InvalidRequest("--std must not be 0")
+    return Normalisation(means, stds, color, invert)
+
+
+def picture_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say how pictures become real values."""
+    for option in (
+        click.option("--mean", default="0", show_default=True, help="real = (pixel - mean) / std; comma for channels."),
+        click.option("--std", default="255", show_default=True),
+        click.option("--color", default="RGB", show_default=True, type=click.Choice(["RGB", "BGR"])),
+        click.option("--invert", is_flag=True, help="Use 255 - pixel."),
+    ):
+        function = option(function)
+    return function
+
+
+def say(text: str) -> None:
+    """What takes long is announced on stderr."""
+    click.echo(text, err=True)
+
+
+@contextmanager
+def bar() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("working", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@click.command("quantize")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--representative", required=True, help="Folder of pictures, .npy/.npz, or file.py:function.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: <model>_int8.tflite.")
+@click.option("--io", default="int8", show_default=True, type=click.Choice(["int8", "uint8", "float32"]))
+@click.option("--per-tensor", is_flag=True, help="One scale per weight tensor instead of one per channel.")
+@click.option("--samples", default=200, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--input-node", default="", help="Frozen graphs: name of the first node.")
+@click.option("--output-node", default="", help="Frozen graphs: name of the last node.")
+@click.option("--shape", default="", help="Frozen graphs: input shape, 1,224,224,3.")
+@click.option("--accuracy", type=click.Path(path_type=Path), help="Folder with one subfolder of pictures per class.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Label file, if subfolders are named by label.")
+@click.option("--float-output", type=click.Path(path_type=Path), help="Also keep the float .tflite (for the K210).")
+@click.option("--model-dir", type=click.Path(path_type=Path), help="Also make a model directory <name>/<version> here.")
+@click.option("--json", "as_json", is_flag=True)
+@picture_options
+def quantize(model: Path, *, representative: str, output: Path | None, io: str, per_tensor: bool, samples: int,
+             input_node: str, output_node: str, shape: str, accuracy: Path | None, labels: Path | None,
+             float_output: Path | None, model_dir: Path | None, as_json: bool, mean: str, std: str, color: str,
+             invert: bool) -> None:  # fmt: skip
+    """Turn a float model into a full-integer TFLite file.
+
+    MODEL is a .keras or .h5 file, a SavedModel folder, a frozen graph (.pb) or a float .tflite. The result is compared
+    with the float model: outputs, every layer, and accuracy if a labelled folder is given. A report lies beside it.
+    """
+    from ..formats.tflite_metadata import split_labels
+    from ..toolkit.files import load
+    from ..toolkit.quantize import Job
+    from ..toolkit.quantize import quantize as run
+
+    rules = normalisation(mean, std, color, invert)
+    names = split_labels(load(labels, 1 << 20)) if labels else ()
+    job = Job(
+        model, output or model.with_name(model.stem + "_int8.tflite"), representative, rules, io, not per_tensor,
+        samples, tuple(filter(None, [input_node])), tuple(filter(None, [output_node])), shape_of(shape), accuracy,
+        names,
+        float_output=float_output,
+    )  # fmt: skip
+    with bar() as progress:
+        result = run(job, say, progress)
+    if model_dir:
+        from ..toolkit.model_dir import from_quantised
+
+        say(f"model directory: {from_quantised(model_dir, result, rules, labels)}")
+    if as_json:
+        click.echo(json.dumps(result.as_dict(), indent=2))
+        return
+    _show_quantised(result)
+
+
+def _show_quantised(result: Any) -> None:
+    d = result.difference
+    click.echo(f"{result.output}: {result.int8_bytes} bytes (float {result.float_bytes})")
+    click.echo(f"one inference here, one thread: {result.int8_us:.0f} us (float {result.float_us:.0f} us)")
+    click.echo(
+        f"outputs: largest error {d.max_error:.4g} ({d.relative:.1%} of the range), mean {d.mean_error:.4g}, "
+        f"correlation {d.correlation:.4f}, same best class in {d.top1_agreement:.1%} of {d.samples} samples"
+    )
+    if result.accuracy:
+        a = result.accuracy
+        click.echo(f"accuracy on {a['samples']:.0f} pictures: float {a['float']:.2%}, integer {a['int8']:.2%}")
+    if result.layers:
+        click.echo("layers with the largest error (rmse of the range, signal to noise):")
+        for layer in result.layers[:8]:
+            click.echo(f"  {layer.rmse:8.3%}  {layer.sqnr:6.1f} dB  {layer.name.split(';')[0][:90]}")
+
+
+@click.command("convert")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--to", "target", required=True, type=click.Choice(["tflite", "openvino", "onnx", "tfjs", "coreml"]))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: beside the model.")
+@click.option("--shape", default="", help="Fixed shape of the first input, 1,3,224,224 (needed for PyTorch).")
+@click.option("--fp32", is_flag=True, help="OpenVINO: keep float32 weights.")
+@click.option("--json", "as_json", is_flag=True)
+def convert(model: Path, *, target: str, output: Path | None, shape: str, fp32: bool, as_json: bool) -> None:
+    """Convert between model formats and compare both models on the same inputs.
+
+    Routes: ONNX to TFLite (onnx2tf) and OpenVINO; TFLite to OpenVINO and ONNX (tf2onnx); SavedModel and frozen graphs
+    to OpenVINO; PyTorch to TFLite (litert-torch). Each converter runs in an environment of its own.
+    """
+    from ..toolkit.convert import Options
+    from ..toolkit.convert import convert as run
+
+    suffix = {"openvino": ".xml", "onnx": ".onnx", "tflite": ".tflite"}.get(target, f".{target}")
+    result = run(model, target, output or model.with_suffix(suffix), Options(shape_of(shape), not fp32), say)
+    if as_json:
+        click.echo(json.dumps(result.as_dict(), indent=2))
+        return
+    click.echo(f"{result.route} by {result.tool}: {', '.join(str(p) for p in result.files)}")
+    if result.difference is None:
+        click.echo("not compared: there is no runtime for the source here")
+    else:
+        d = result.difference
+        click.echo(
+            f"same inputs, {d.samples} runs: largest error {d.max_error:.4g} ({d.relative:.2%} of the range), "
+            f"correlation {d.correlation:.6f}"
+        )
+    click.echo(f"transposes in the result: {result.transposes}")
+    for note in result.notes:
+        click.echo(f"note: {note}")
+
+
+@click.command("lighten")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--train", required=True, help="Labelled folder to fine-tune on: one subfolder of pictures per class.")
+@click.option("--test", "test", required=True, help="Labelled folder to measure accuracy on.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for the variants; default <model>_light.")
+@click.option("--sparsity", default=0.6, show_default=True, type=click.FloatRange(0.1, 0.98))
+@click.option("--clusters", default=16, show_default=True, type=click.IntRange(2, 256))
+@click.option("--epochs", default=4, show_default=True, type=click.IntRange(1, 200))
+@click.option("--json", "as_json", is_flag=True)
+@picture_options
+def lighten(model: Path, *, train: str, test: str, output: Path | None, sparsity: float, clusters: int, epochs: int,
+            as_json: bool, mean: str, std: str, color: str, invert: bool) -> None:  # fmt: skip
+    """Prune and cluster a Keras classifier and measure what that brings.
+
+    Prints size (plain and compressed), latency on this machine and accuracy of the model as it is, pruned, clustered,
+    and of each as int8. Pruned and clustered files have the same plain size: the zeros compress, no runtime skips them.
+    """
+    from ..toolkit.lighten import Job
+    from ..toolkit.lighten import lighten as run
+
+    rules = normalisation(mean, std, color, invert)
+    folder = output or model.with_name(model.stem + "_light")
+    rows = run(Job(model, Path(train), Path(test), folder, rules, sparsity, clusters, epochs), say)
+    if as_json:
+        click.echo(json.dumps([r.as_dict() for r in rows], indent=2))
+        return
+    click.echo(f"{'variant':20} {'bytes':>10} {'gzip':>10} {'zeros':>7} {'us':>8} {'accuracy':>9}")
+    for r in rows:
+        click.echo(f"{r.name:20} {r.size:>10} {r.compressed:>10} {r.zeros:>7.1%} {r.us:>8.0f} {r.accuracy:>9.2%}")
+
+
+@click.command("environments")
+@click.argument("name", default="")
+@click.option("--create", is_flag=True, help="Create it now instead of on first use.")
+@click.option("--remove", is_flag=True, help="Delete it.")
+def environments(name: str, *, create: bool, remove: bool) -> None:
+    """List, create or remove the converters' environments."""
+    from ..toolkit import environments as envs
+
+    if (create or remove) and name not in envs.ENVIRONMENTS:
+        raise InvalidRequest(f"name one of {', '.join(envs.ENVIRONMENTS)}")
+    if remove:
+        for path in envs.remove(name):
+            click.echo(f"removed {path}")
+        return
+    if create:
+        click.echo(envs.python(name, say))
+        return
+    for env in envs.ENVIRONMENTS.values():
+        if name in ("", env.name):
+            where = envs.ready(env.name) or "not created yet"
+            click.echo(f"{env.name:12} Python {' or '.join(env.pythons):20} {env.size:>7}  {env.purpose}: {where}")

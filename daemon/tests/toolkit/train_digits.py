@@ -1,0 +1,68 @@
+"""Draws digits and trains a tiny Keras classifier on them. The tensorflow environment runs it.
+
+usage: train_digits.py FOLDER [EPOCHS]: writes FOLDER/digits.keras, FOLDER/train/<n>.png (representative pictures) and
+FOLDER/test/<class>/<n>.png
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+SIZE = 24
+
+
+def draw(digit: int, generator: np.random.Generator) -> Image.Image:
+    """A digit, shifted, tilted, scaled and noisy, light on dark."""
+    image = Image.new("L", (SIZE * 2, SIZE * 2))
+    font = ImageFont.load_default(size=float(generator.uniform(26, 40)))
+    x, y = generator.uniform(9, 18, 2)
+    ImageDraw.Draw(image).text((x, y - 8), str(digit), fill=int(generator.integers(150, 256)), font=font)
+    image = image.rotate(float(generator.uniform(-15, 15))).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    noisy = np.asarray(image, np.float32) + generator.normal(0, 12, (SIZE, SIZE))
+    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+def main(folder: Path, epochs: int) -> None:
+    """Draw, train, save."""
+    import tensorflow as tf
+
+    generator = np.random.default_rng(5)
+    tf.keras.utils.set_random_seed(5)
+    labels = generator.integers(0, 10, 3000)
+    pictures = [draw(int(n), generator) for n in labels]
+    values = np.stack([np.asarray(p, np.float32) / 255 for p in pictures])[..., None]
+    (folder / "train").mkdir(parents=True)
+    for i in range(100):
+        pictures[i].save(folder / "train" / f"{i:03}.png")
+    for i in range(200):
+        digit = i % 10
+        (folder / "test" / str(digit)).mkdir(parents=True, exist_ok=True)
+        draw(digit, generator).save(folder / "test" / str(digit) / f"{i:03}.png")
+    layers = tf.keras.layers
+    model = tf.keras.Sequential([
+        layers.Input((SIZE, SIZE, 1)),
+        layers.Conv2D(8, 3, padding="same", activation="relu"), layers.MaxPooling2D(2),
+        layers.Conv2D(16, 3, padding="same", activation="relu"), layers.MaxPooling2D(2),
+        layers.Flatten(), layers.Dense(10, activation="softmax"),
+    ])  # fmt: skip
+    model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(values, labels, epochs=epochs, batch_size=64, verbose=0)
+    model.save(folder / "digits.keras")
+    model.export(folder / "saved_model", verbose=False)
+    frozen = tf.function(lambda x: model(x, training=False)).get_concrete_function(
+        tf.TensorSpec([1, SIZE, SIZE, 1], tf.float32, name="input")
+    )
+    convert = (
+        tf.python.framework.convert_to_constants.convert_variables_to_constants_v2 if hasattr(tf, "python") else None
+    )
+    if convert is None:
+        from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2 as convert
+    graph = convert(frozen)
+    (folder / "frozen.pb").write_bytes(graph.graph.as_graph_def().SerializeToString())
+    (folder / "nodes.txt").write_text(f"{graph.inputs[0].op.name}\n{graph.outputs[0].op.name}\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 12)

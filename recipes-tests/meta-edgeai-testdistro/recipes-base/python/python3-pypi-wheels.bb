@@ -61,3 +61,4 @@ do_install() {
     find ${D}${SITE} -type f -exec chmod u=rwX,go=rX {} +
     chown -R root:root ${D}
 }
+do_install[depends] += "unzip-native:do_populate_sysroot"

@@ -2,9 +2,11 @@ SUMMARY = "TEST ONLY: links Debian's host tools into the native sysroot"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
 REPLACED_NAME = "host-tools-native"
-inherit native replaced-names
+inherit replaced-names native
 INHIBIT_DEFAULT_DEPS = "1"
-SRC_URI = "file://apt.conf.sample file://bmaptool file://dpkg file://installer_shim.py file://systemctl file://update-alternatives file://useradd"
+SRC_URI = "file://apt.conf.sample file://bmaptool file://dpkg file://installer_shim.py file://systemctl file://update-alternatives file://useradd \
+    file://${DL_DIR}/setuptools-69.5.1-py3-none-any.whl;unpack=0 \
+"
 S = "${UNPACKDIR}"
 do_patch[depends] = ""
 do_unpack[depends] = ""
@@ -31,11 +33,14 @@ do_install() {
     printf '#!/bin/sh\nexit 0\n' > ${D}${bindir}/update-rc.d
     chmod 755 ${D}${bindir}/update-rc.d
 
-    # Debian's interpreter; the only thing missing there is OE's --interpreter option of "installer"
+    # Debian's interpreter with newer setuptools; the other thing missing is OE's --interpreter option of "installer"
+    install -d ${D}${datadir}/testdistro/site
+    /usr/bin/python3 -m zipfile -e ${DL_DIR}/setuptools-69.5.1-py3-none-any.whl ${D}${datadir}/testdistro/site
     install -m 0644 ${S}/installer_shim.py ${D}${datadir}/testdistro/
     cat > ${D}${bindir}/python3-native/python3 <<'EOT'
 #!/bin/sh
 here=$(dirname $(readlink -f "$0"))
+export PYTHONPATH="$here/../../share/testdistro/site${PYTHONPATH:+:$PYTHONPATH}"
 if [ "$1" = "-m" ] && [ "$2" = "installer" ]; then shift 2; exec /usr/bin/python3 "$here/../../share/testdistro/installer_shim.py" "$@"; fi
 exec /usr/bin/python3 "$@"
 EOT
@@ -43,7 +48,7 @@ EOT
     cp ${D}${bindir}/python3-native/python3 ${D}${bindir}/python3-native/nativepython3
     ln -s python3-native/nativepython3 ${D}${bindir}/nativepython3
     # newer oe-core calls the console script of python3-build
-    printf '#!/bin/sh\nexec /usr/bin/python3 -m build "$@"\n' > ${D}${bindir}/pyproject-build
+    printf '#!/bin/sh\nexec $(dirname $(readlink -f "$0"))/python3-native/python3 -m build "$@"\n' > ${D}${bindir}/pyproject-build
     chmod 755 ${D}${bindir}/pyproject-build
 
     install -m 0644 ${S}/apt.conf.sample ${D}${sysconfdir}/apt/

@@ -83,7 +83,9 @@ def test_typed_contents_are_taken_as_well_as_raw_ones(server):
         )
         request = MESSAGES["ModelInferRequest"](model_name="digits")
         tensor = request.inputs.add(name="image", datatype=DATATYPE, shape=IMAGE.shape)
-        getattr(tensor.contents, "int_contents" if DATATYPE == "INT8" else "uint_contents").extend(IMAGE.ravel().tolist())
+        getattr(tensor.contents, "int_contents" if DATATYPE == "INT8" else "uint_contents").extend(
+            IMAGE.ravel().tolist()
+        )
         answer = call(request)
         assert close(np.frombuffer(answer.raw_output_contents[0], SCORES.dtype))
         request.raw_input_contents.append(IMAGE.tobytes())

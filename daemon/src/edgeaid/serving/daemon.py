@@ -133,7 +133,7 @@ class Daemon:
 
     async def _start_grpc(self, passed: dict[str, socket.socket]) -> None:
         try:
-            from . import grpc_server
+            from .grpc_server import start
         except ImportError as error:
             raise errors.InvalidConfig(
                 f"server.grpc_socket is set but {error.name} is not installed; install edgeaid[grpc]"
@@ -141,7 +141,7 @@ class Daemon:
         inherited = passed.pop("grpc", None)
         if inherited is not None:
             inherited.close()  # Python's gRPC cannot take over a listening socket; it binds the path itself
-        self._grpc = await grpc_server.start(self.plane, self.config.server.grpc_socket)
+        self._grpc = await start(self.plane, self.config.server.grpc_socket)
 
     async def _listen_tcp(self, roles: Roles, table: Routes) -> None:
         host, _, port = self.config.tcp.listen.rpartition(":")

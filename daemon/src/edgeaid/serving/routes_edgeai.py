@@ -7,7 +7,6 @@ import io
 import json
 import tarfile
 from collections.abc import AsyncIterator
-from importlib import resources
 from typing import Any, Final
 
 from aiohttp import web
@@ -30,6 +29,12 @@ def register(routes: Routes) -> None:
     add = routes.add
     add("GET", "/metrics", Role.OBSERVE)(show_metrics)
     add("GET", "/edgeai/v1", Role.OBSERVE)(about)
+
+    async def openapi(_call: Call) -> web.Response:
+        from .openapi import describe
+
+        return reply(describe(routes))
+
     add("GET", "/edgeai/v1/openapi.json", Role.OBSERVE)(openapi)
     add("GET", "/edgeai/v1/devices", Role.OBSERVE)(devices)
     add("GET", "/edgeai/v1/models", Role.OBSERVE)(models)
@@ -64,11 +69,6 @@ async def show_metrics(call: Call) -> web.Response:
 
 async def about(call: Call) -> web.Response:
     return reply({"name": "edgeaid", "version": __version__, "api": 1, "role": call.peer.role.name.lower()})
-
-
-async def openapi(_call: Call) -> web.Response:
-    text = resources.files(__package__).joinpath("openapi.json").read_bytes()
-    return web.Response(body=text, content_type="application/json")
 
 
 async def devices(call: Call) -> web.Response:

@@ -39,7 +39,10 @@ SCHEMAS: Final[dict[str, Any]] = {
         "required": ["name", "datatype", "shape"],
     },
     "InferRequest": {
-        **_object(id=_TEXT, parameters=_FREE, inputs=_array(_ref("TensorData")), outputs=_array(_object(name=_TEXT, parameters=_FREE))),
+        **_object(
+            id=_TEXT, parameters=_FREE, inputs=_array(_ref("TensorData")),
+            outputs=_array(_object(name=_TEXT, parameters=_FREE)),
+        ),
         "required": ["inputs"],
     },
     "InferResponse": {
@@ -52,15 +55,21 @@ SCHEMAS: Final[dict[str, Any]] = {
     },
     "ModelMetadata": {
         **_object(
-            name=_TEXT, versions=_array(_TEXT), platform=_TEXT, inputs=_array(_ref("Tensor")), outputs=_array(_ref("Tensor")),
-            properties=_FREE,
+            name=_TEXT, versions=_array(_TEXT), platform=_TEXT, inputs=_array(_ref("Tensor")),
+            outputs=_array(_ref("Tensor")), properties=_FREE,
         ),
         "required": ["name", "platform", "inputs", "outputs"],
     },
     "Statistics": {**_object(model_stats=_array(_FREE)), "required": ["model_stats"]},
-    "Index": _array({**_object(name=_TEXT, version=_TEXT, state=_TEXT, reason=_TEXT), "required": ["name", "state", "reason"]}),
+    "Index": _array(
+        {**_object(name=_TEXT, version=_TEXT, state=_TEXT, reason=_TEXT), "required": ["name", "state", "reason"]}
+    ),
     "Devices": {
-        **_object(devices=_array({**_object(id=_TEXT, target=_TEXT, state=_TEXT, restarts=_WHOLE), "required": ["id", "target", "state"]})),
+        **_object(
+            devices=_array(
+                {**_object(id=_TEXT, target=_TEXT, state=_TEXT, restarts=_WHOLE), "required": ["id", "target", "state"]}
+            )
+        ),
         "required": ["devices"],
     },
     "Models": {**_object(models=_array(_FREE)), "required": ["models"]},
@@ -70,8 +79,8 @@ SCHEMAS: Final[dict[str, Any]] = {
     },
     "Answer": {
         **_object(
-            model=_TEXT, version=_TEXT, device=_TEXT, timing={"type": "object", "additionalProperties": _NUMBER}, width=_WHOLE,
-            height=_WHOLE,
+            model=_TEXT, version=_TEXT, device=_TEXT, timing={"type": "object", "additionalProperties": _NUMBER},
+            width=_WHOLE, height=_WHOLE,
             classes=_array(_object(index=_WHOLE, label=_TEXT, score=_NUMBER, fraction=_NUMBER)),
             objects=_array(_object(index=_WHOLE, label=_TEXT, score=_NUMBER, box=_FREE, pixels=_FREE)),
             mask=_FREE,
@@ -79,6 +88,7 @@ SCHEMAS: Final[dict[str, Any]] = {
         "required": ["model", "version", "device", "timing", "width", "height"],
     },
     "Free": _FREE,
+    "Rows": _array(_FREE),
 }  # fmt: skip
 
 #: (pattern of the path, verb) -> (what it does, request media types, schema of the answer, other answer types)
@@ -103,7 +113,8 @@ _WHAT: Final[tuple[tuple[str, str, str, tuple[str, ...], str, tuple[str, ...]], 
     (r"/v2/repository.*/load", "POST", "Load or reload a model", (JSON,), "Free", ()),
     (r"/v2/repository.*/unload", "POST", "Stop serving a model", (JSON,), "Free", ()),
     (r"/v2/logging", "*", "Log settings", (JSON,), "Free", ()),
-    (r"/v2/.*sharedmemory.*", "*", "Named shared memory", (JSON,), "Free", ()),
+    (r"/v2/.*sharedmemory.*/status", "GET", "Named shared memory", (), "Rows", ()),
+    (r"/v2/.*sharedmemory.*", "*", "Register or release named shared memory", (JSON,), "Free", ()),
     (r"/edgeai/v1", "GET", "Version of the API and the caller's role", (), "Free", ()),
     (r"/edgeai/v1/openapi.json", "GET", "This description", (), "Free", ()),
     (r"/edgeai/v1/devices", "GET", "Devices, their state and history", (), "Devices", ()),
@@ -127,11 +138,10 @@ _NAMES: Final = {"m": "name of a model", "v": "version of a model", "r": "name o
 
 
 def _operation(method: str, path: str, role: Role) -> dict[str, Any]:
-    for pattern, verb, text, takes, schema, others in _WHAT:
-        if verb in ("*", method) and re.fullmatch(pattern, path):
-            break
-    else:
+    matching = [row for row in _WHAT if row[1] in ("*", method) and re.fullmatch(row[0], path)]
+    if not matching:
         raise LookupError(f"{method} {path} has no description")
+    _, _, text, takes, schema, others = matching[0]
     content: dict[str, Any] = {JSON: {"schema": _ref(schema)}} if schema else {}
     content |= {kind: {} for kind in others}
     failed = {"description": "An error", "content": {JSON: {"schema": _ref("Error")}}}
@@ -165,7 +175,8 @@ def describe(routes: Routes) -> dict[str, Any]:
         "info": {
             "title": "edgeaid",
             "version": __version__,
-            "description": "Open Inference Protocol v2 and pictures over a Unix socket. x-role is the role a caller needs.",
+            "description": "Open Inference Protocol v2 and pictures over a Unix socket. "
+            "x-role is the role a caller needs.",
         },
         "paths": paths,
         "components": {"schemas": SCHEMAS},

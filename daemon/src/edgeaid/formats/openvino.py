@@ -166,8 +166,8 @@ def _refuse(*_: object) -> None:
 def read(data: Data, bin_size: int | None = None) -> OpenvinoIR:
     """Read the XML. `bin_size` = bytes of the .bin file beside it, None when it is not at hand.
 
-    Raises InvalidModel for damage and for constants outside the .bin file, TooLarge above MAX_XML_BYTES, Unsupported for
-    other versions of the IR.
+    Raises InvalidModel for damage and for constants outside the .bin file, TooLarge above MAX_XML_BYTES, Unsupported
+    for other versions of the IR.
     """
     view = as_view(data)
     if len(view) > MAX_XML_BYTES:

@@ -22,7 +22,7 @@ _TYPES: Final[dict[int, str]] = {
 }  # fmt: skip
 _LEVELDB_MAGIC: Final = bytes.fromhex("57fb808b247547db")
 #: Operators that end a graph without being a result.
-_NO_RESULT: Final = frozenset({"NoOp", "Assert", "Const", "Placeholder", "SaveV2", "RestoreV2", "MergeV2Checkpoints"})
+_NO_RESULT: Final = frozenset({"NoOp", "Assert", "Const", "Placeholder", "SaveV2", "RestoreV2", "VarIsInitializedOp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,12 @@ class GraphDef:
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """Placeholders."""
-        return tuple(TensorSpec(n.name, n.datatype, n.shape) for n in self.nodes if n.op.startswith("Placeholder"))
+        """Placeholders, without those of the saver that a checkpoint's graph contains."""
+        return tuple(
+            TensorSpec(n.name, n.datatype, n.shape)
+            for n in self.nodes
+            if n.op.startswith("Placeholder") and not n.name.startswith("save/")
+        )
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
@@ -63,7 +67,7 @@ class GraphDef:
         return tuple(
             TensorSpec(n.name, n.datatype, n.shape)
             for n in self.nodes
-            if n.name not in read_by_others and n.op not in _NO_RESULT
+            if n.name not in read_by_others and n.op not in _NO_RESULT and not n.name.startswith("save/")
         )
 
     @property

@@ -72,7 +72,7 @@ SCHEMAS: Final[dict[str, Any]] = {
         ),
         "required": ["devices"],
     },
-    "Models": {**_object(models=_array(_FREE)), "required": ["models"]},
+    "Models": {**_object(models=_array(_ANY)), "required": ["models"]},
     "Pushed": {
         **_object(name=_TEXT, version=_TEXT, devices=_array(_TEXT), serving=_FLAG),
         "required": ["name", "version", "devices", "serving"],

@@ -1,7 +1,7 @@
 """Draws digits and trains a tiny Keras classifier on them. The tensorflow environment runs it.
 
-usage: train_digits.py FOLDER [EPOCHS]: writes FOLDER/digits.keras, FOLDER/train/<n>.png (representative pictures) and
-FOLDER/test/<class>/<n>.png
+usage: train_digits.py FOLDER [EPOCHS]: writes FOLDER/digits.keras, FOLDER/train/<n>.png (representative pictures),
+FOLDER/labelled/<class>/<n>.png and FOLDER/test/<class>/<n>.png
 """
 
 import sys
@@ -33,6 +33,10 @@ def main(folder: Path, epochs: int) -> None:
     labels = generator.integers(0, 10, 3000)
     pictures = [draw(int(n), generator) for n in labels]
     values = np.stack([np.asarray(p, np.float32) / 255 for p in pictures])[..., None]
+    for i in range(1000):
+        part = folder / "labelled" / str(labels[i])
+        part.mkdir(parents=True, exist_ok=True)
+        pictures[i].save(part / f"{i:04}.png")
     (folder / "train").mkdir(parents=True)
     for i in range(100):
         pictures[i].save(folder / "train" / f"{i:03}.png")

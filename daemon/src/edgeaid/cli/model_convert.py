@@ -200,9 +200,9 @@ def lighten(model: Path, *, train: str, test: str, output: Path | None, sparsity
     if as_json:
         click.echo(json.dumps([r.as_dict() for r in rows], indent=2))
         return
-    click.echo(f"{'variant':20} {'bytes':>10} {'gzip':>10} {'zeros':>7} {'us':>8} {'accuracy':>9}")
+    click.echo(f"{'variant':24} {'bytes':>10} {'gzip':>10} {'zeros':>7} {'us':>8} {'accuracy':>9}")
     for r in rows:
-        click.echo(f"{r.name:20} {r.size:>10} {r.compressed:>10} {r.zeros:>7.1%} {r.us:>8.0f} {r.accuracy:>9.2%}")
+        click.echo(f"{r.name:24} {r.size:>10} {r.compressed:>10} {r.zeros:>7.1%} {r.us:>8.0f} {r.accuracy:>9.2%}")
 
 
 @click.command("environments")

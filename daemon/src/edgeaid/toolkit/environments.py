@@ -55,10 +55,6 @@ ENVIRONMENTS: Final[dict[str, Environment]] = {
         Environment("tf2onnx", "TFLite to ONNX", _NEWER, "150 MB", "tf2onnx"),
         Environment("openvino", "ONNX, TFLite and TensorFlow to OpenVINO IR", _NEWER, "200 MB", "openvino"),
         Environment("nncase", "float TFLite and ONNX to kmodel v5", ("3.10", "3.9", "3.8"), "150 MB", "nncase"),
-        Environment(
-            "prune", "pruning and clustering of Keras models", ("3.11", "3.12"), "2.4 GB",
-            "tensorflow_model_optimization",
-        ),
     )
 }  # fmt: skip
 

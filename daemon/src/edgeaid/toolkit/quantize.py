@@ -121,8 +121,8 @@ def quantize(job: Job, say: Say = lambda _: None, progress: Progress = lambda _a
         say(f"quantising with {len(data)} samples")
         if source == "tflite":
             request = {"model": str(floats), "representative": str(folder / "data.npz"), "int8_out": str(made)}
-            if job.io != "float32":
-                say("a float TFLite file keeps its float inputs and outputs; quantise its source for integer ones")
+            if job.io != "int8":
+                say("a float TFLite file gets int8 inputs and outputs; quantise its source for others")
             run_child("quantizer", "quantize_tflite", request, folder, say)
         else:
             more = {"representative": str(folder / "data.npz"), "int8_out": str(made)}

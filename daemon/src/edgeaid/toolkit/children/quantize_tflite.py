@@ -1,7 +1,6 @@
 """Child (environment quantizer): float TFLite to int8 TFLite. Usage: python quantize_tflite.py REQUEST.json
 
-Request: model, representative (.npz with `data`), int8_out, answer. Inputs and outputs stay float: this quantiser keeps
-the interface.
+Request: model, representative (.npz with `data`), int8_out, answer. Inputs and outputs become int8.
 """
 
 import json
@@ -11,27 +10,48 @@ from typing import Any
 
 import numpy as np
 
+KEY = "serving_default"
+
+
+def with_signature(content: bytes) -> tuple[bytes, str, str]:
+    """The model with a signature, which the quantiser insists on; the signature's key and the name of its input."""
+    schema: Any = import_module("ai_edge_litert.schema_py_generated")
+    flatbuffers: Any = import_module("flatbuffers")
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for signature in model.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            return content, signature.signatureKey.decode(), signature.inputs[0].name.decode()
+    graph = model.subgraphs[0]
+    made = schema.SignatureDefT()
+    made.signatureKey, made.subgraphIndex = KEY.encode(), 0
+    made.inputs, made.outputs = [], []
+    for side, tensors, word in ((made.inputs, graph.inputs, "input"), (made.outputs, graph.outputs, "output")):
+        for number, index in enumerate(tensors):
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = f"{word}_{number}".encode(), int(index)
+            side.append(entry)
+    model.signatureDefs = [made]
+    builder = flatbuffers.Builder(len(content) + 4096)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output()), KEY, "input_0"
+
 
 def main(path: str) -> None:
     with open(path) as file:
         request: dict[str, Any] = json.load(file)
-    from ai_edge_litert.interpreter import Interpreter
-
-    signatures = Interpreter(model_path=request["model"]).get_signature_list()
-    if not signatures:
-        raise SystemExit(
-            "the model has no signature, which this quantiser needs; quantise its Keras or SavedModel source"
-        )
-    key = "serving_default" if "serving_default" in signatures else next(iter(signatures))
-    name = signatures[key]["inputs"][0]
-    data = np.load(request["representative"], allow_pickle=False)["data"].astype(np.float32)
     quantizer, recipe = (import_module(f"ai_edge_quantizer.{name}") for name in ("quantizer", "recipe"))
-    made = quantizer.Quantizer(request["model"])
+    with open(request["model"], "rb") as file_in:
+        content, key, name = with_signature(file_in.read())
+    signed = request["model"] + ".signed.tflite"
+    with open(signed, "wb") as file_out:
+        file_out.write(content)
+    data = np.load(request["representative"], allow_pickle=False)["data"].astype(np.float32)
+    made = quantizer.Quantizer(signed)
     made.load_quantization_recipe(recipe.static_wi8_ai8())
     calibration = made.calibrate({key: [{name: sample[None]} for sample in data]})
     result = made.quantize(calibration)
-    with open(request["int8_out"], "wb") as file:
-        file.write(result.quantized_model)
+    with open(request["int8_out"], "wb") as file_out:
+        file_out.write(result.quantized_model)
     with open(request["answer"], "w") as file:
         json.dump({"signature": key}, file)
 

@@ -1,0 +1,158 @@
+"""A model from training to bundle with the real converters, each in its pinned environment.
+
+Environments are created on first use (TensorFlow: 2.4 GB), or given by EDGEAI_PYTHON_TENSORFLOW and the like.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgeaid.cli.model import model
+from edgeaid.errors import Unsupported
+from edgeaid.formats import kmodel, tflite
+from edgeaid.models.bundle import extract
+from edgeaid.models.manifest import parse
+from edgeaid.toolkit import environments
+from edgeaid.toolkit.run import child
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).parent
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(model, [str(a) for a in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.output
+
+
+def need(name: str) -> Path:
+    try:
+        return environments.python(name)
+    except Unsupported as e:
+        pytest.skip(str(e))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a trained digits classifier in three forms, and pictures."""
+    folder = tmp_path_factory.mktemp("digits") / "work"
+    done = child(
+        [need("tensorflow"), HERE / "train_digits.py", folder], timeout=600, env={"CUDA_VISIBLE_DEVICES": "-1"}
+    )
+    assert done.status == 0, done.error[-2000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quantised(trained: Path) -> Path:
+    """Model directory digits/1 with the int8 model; float.tflite lies in the working folder."""
+    directory = trained / "digits" / "1"
+    text = run(
+        "quantize", trained / "digits.keras", "--representative", trained / "train", "--accuracy", trained / "test",
+        "-o", trained / "digits.tflite", "--float-output", trained / "float.tflite", "--model-dir", directory,
+    )  # fmt: skip
+    assert "accuracy on 200 pictures" in text
+    return directory
+
+
+def test_quantising_keeps_the_accuracy_and_reports_every_layer(trained: Path, quantised: Path) -> None:
+    report = json.loads((trained / "digits.report.json").read_text())
+    assert report["accuracy"]["float"] > 0.8
+    assert report["accuracy"]["int8"] > report["accuracy"]["float"] - 0.03
+    assert report["int8_bytes"] < report["float_bytes"] / 2
+    assert len(report["layers"]) >= 5
+    made = tflite.read((trained / "digits.tflite").read_bytes())
+    assert [s.datatype for s in (*made.inputs, *made.outputs)] == ["INT8", "INT8"]
+    assert not {o.name for o in made.operators} & {"SHAPE", "STRIDED_SLICE", "PACK", "TRANSPOSE"}
+
+
+@pytest.mark.parametrize("source", ["saved_model", "frozen.pb"])
+def test_a_saved_model_and_a_frozen_graph_give_the_same_quantised_network(source: str, trained: Path) -> None:
+    first, last = (trained / "nodes.txt").read_text().split()
+    nodes = ["--input-node", first, "--output-node", last] if source.endswith(".pb") else []
+    out = trained / f"{source}.tflite"
+    run("quantize", trained / source, *nodes, "--representative", trained / "train", "-o", out, "--io", "uint8")
+    made = tflite.read(out.read_bytes())
+    assert made.inputs[0].datatype == "UINT8"
+    assert [o.name for o in made.operators if o.name in ("CONV_2D", "FULLY_CONNECTED")] == [
+        "CONV_2D", "CONV_2D", "FULLY_CONNECTED",
+    ]  # fmt: skip
+
+
+def test_a_float_tflite_file_is_quantised_without_tensorflow(trained: Path, quantised: Path) -> None:
+    need("quantizer")
+    out = trained / "requantised.tflite"
+    run("quantize", trained / "float.tflite", "--representative", trained / "train", "-o", out)
+    report = json.loads((trained / "requantised.report.json").read_text())
+    assert report["difference"]["correlation"] > 0.9
+    assert report["int8_bytes"] < report["float_bytes"] / 2
+
+
+def test_from_training_to_a_signed_bundle(trained: Path, quantised: Path, tmp_path: Path) -> None:
+    need("nncase")
+    run("check", trained / "digits.tflite", "--target", "edgetpu", "--target", "cpu", "--fail-on", "warning")
+    run("check", trained / "float.tflite", "--target", "k210", "--fail-on", "warning")
+    text = run(
+        "compile", trained / "float.tflite", "--target", "k210", "--calibration", trained / "train", "-o", tmp_path,
+        "--model-dir", quantised,
+    )  # fmt: skip
+    assert "correlation 0.9" in text
+    compiled = kmodel.read((tmp_path / "float.kmodel").read_bytes())
+    assert (compiled.version, compiled.inputs[0].shape) == (5, (1, 24, 24, 1))
+    run("check", tmp_path / "float.kmodel", "--target", "k210", "--device-profile", "kendryte-sdk")
+    run("keygen", tmp_path / "key")
+    run("bundle", quantised, "-o", tmp_path, "--key", tmp_path / "key")
+    assert "trusted key" in run("verify", tmp_path / "digits-1.edgeai", "--trust", tmp_path / "key.pub")
+    extract(tmp_path / "digits-1.edgeai", tmp_path / "out")
+    manifest = parse((tmp_path / "out/model.toml").read_bytes(), "digits")
+    assert [a.target for a in manifest.artifacts] == ["cpu", "k210"]
+    assert len(manifest.goldens) == 2
+    assert manifest.accuracy["value"] > 0.8
+
+
+def test_bad_calibration_data_are_noticed(trained: Path, quantised: Path, tmp_path: Path) -> None:
+    """All-zero calibration gives a model that answers the same to everything; no compiler says so."""
+    need("nncase")
+    np.save(tmp_path / "zeros.npy", np.zeros((8, 24, 24, 1), np.float32))
+    result = CliRunner().invoke(
+        model,
+        ["compile", str(trained / "float.tflite"), "--target", "k210", "--calibration", str(tmp_path / "zeros.npy"),
+         "-o", str(tmp_path)],
+    )  # fmt: skip
+    assert result.exit_code != 0 or "note: correlation" in result.output
+
+
+def test_onnx_becomes_tflite_with_channels_last(tmp_path: Path) -> None:
+    need("onnx2tf")
+    from .test_compilers import small_onnx
+
+    small_onnx(tmp_path / "net.onnx")
+    text = run("convert", tmp_path / "net.onnx", "--to", "tflite", "-o", tmp_path / "net.tflite")
+    assert "pictures go in as NHWC now" in text
+    report = json.loads((tmp_path / "net.report.json").read_text())
+    assert report["difference"]["max_error"] < 1e-4
+    assert tflite.read((tmp_path / "net.tflite").read_bytes()).inputs[0].shape == (1, 8, 8, 3)
+
+
+def test_tflite_becomes_onnx_and_computes_the_same(trained: Path, quantised: Path, tmp_path: Path) -> None:
+    need("tf2onnx")
+    text = run("convert", trained / "float.tflite", "--to", "onnx", "-o", tmp_path / "net.onnx")
+    assert "tflite -> onnx" in text
+    assert json.loads((tmp_path / "net.report.json").read_text())["difference"]["max_error"] < 1e-3
+
+
+def test_lightening_is_measured_before_and_after(trained: Path, quantised: Path) -> None:
+    rows = json.loads(
+        run("lighten", trained / "digits.keras", "--train", trained / "labelled", "--test", trained / "test",
+            "--epochs", "3", "-o", trained / "light", "--json")
+    )  # fmt: skip
+    table = {r["name"]: r for r in rows}
+    assert table["pruned_float"]["zeros"] > 0.5 > table["original_float"]["zeros"]
+    assert table["pruned_float"]["compressed"] < table["original_float"]["compressed"] * 0.75
+    assert table["clustered_float"]["compressed"] < table["original_float"]["compressed"] * 0.6
+    assert all(r["accuracy"] > 0.5 and r["us"] > 0 for r in rows)

@@ -74,11 +74,16 @@ def poisson(rates: Mapping[str, float], *, seconds: float, deadline_s: float | N
     return sorted(arrivals, key=lambda arrival: arrival.at)
 
 
-def simulate(arrivals: Sequence[Arrival], truth: Truth, policy: Policy, *, capacity: int = 64) -> Result:
-    """Serve the arrivals, then drain. Requests refused by a full queue count as expired."""
+def simulate(
+    arrivals: Sequence[Arrival], truth: Truth, policy: Policy, *, capacity: int = 64, known: bool = False
+) -> Result:
+    """Serve the arrivals, then drain. Requests refused by a full queue count as expired.
+
+    The queue is told the bytes of each model and learns its costs; `known` tells it the run times beforehand too.
+    """
     costs = CostModel(link_mib_s=USB2_MIB_S)
     for model, size in truth.cached_bytes.items():
-        costs.seed(model, cached_bytes=size)
+        costs.seed(model, compute_s=truth.run[model] if known else None, cached_bytes=size)
     queue = DeviceQueue(capacity=capacity, costs=costs, policy=policy)
     result = Result(len(arrivals), arrivals[-1].at if arrivals else 0.0)
     since: dict[str, float] = {}

@@ -28,6 +28,9 @@ from edgeaid.scheduling.policy import ModelPolicy, Policy
 #: Share of a new arrival in the running mean of a model's arrival rate.
 RATE_WEIGHT: Final = 1 / 16
 
+#: Sums of seconds are compared with this much tolerance: waking a rounding error too early must not mean waking again.
+EPSILON_S: Final = 1e-9
+
 
 @dataclass(slots=True)
 class _Model:
@@ -144,54 +147,61 @@ class Chooser:
         """Lane, the model if only its oldest job will do, and the reason; None = nothing is ready."""
         lanes = self._lanes
         here = lanes.get(self.group)
-        if len(lanes) == 1 and here is not None and len(self._models) == 1:
-            return here, None, "stay"
-        starving = self._starving(here, now)
-        if starving is not None:
-            return starving
-        if here is None or not here.order:
-            return self._next(here, now)
-        if len(lanes) == 1:
-            return here, None, "stay"
-        return self._leave(here, now) or (here, None, "stay")
+        choice: tuple[Lane, str | None, str] | None
+        if len(lanes) == 1 and here is not None:
+            choice = here, None, "stay"
+            if len(self._models) == 1:
+                return choice
+        elif here is None or not here.order:
+            choice = self._next(now, here)
+        else:
+            choice = self._leave(here, now) or (here, None, "stay")
+        return self._starving(choice[0] if choice else None, now) or choice
 
     def next_timeout(self, now: float) -> float:
-        """When the next lane that is held back becomes ready; inf = none is."""
+        """When the next lane that is held back becomes ready or must be served; inf = none is."""
+        waiting = [(name, model) for name, model in self._models.items() if model.count]
+        once = sum(self.costs.switch(name) + self.costs.run(name) for name, _ in waiting)
         return min(
-            (m.since + m.policy.timeout for m in self._models.values() if m.count and not _ready_model(m, now)),
+            (
+                model.since + min(model.policy.timeout, model.policy.starvation - once)
+                for _, model in waiting
+                if not _ready_model(model, now)
+            ),
             default=inf,
         )
 
-    def _starving(self, here: Lane | None, now: float) -> tuple[Lane, str | None, str] | None:
-        """The model that must go now because after one more job here it would be served after its bound."""
+    def _starving(self, favourite: Lane | None, now: float) -> tuple[Lane, str | None, str] | None:
+        """The model that must go now: after one more job of the favourite lane it would be served after its bound."""
         waiting: list[tuple[float, str, _Model]] = []
         soonest = inf
         total = 0.0
-        run_here = 0.0
         costs = self.costs
         for name, model in self._models.items():
-            if not model.count:
-                continue
-            limit = model.since + model.policy.starvation
-            waiting.append((limit, name, model))
-            soonest = min(soonest, limit)
-            run = costs.run(name)
-            total += costs.switch(name) + run
-            if model.group == self.group:
-                run_here = max(run_here, run)
-        if soonest > now + run_here + total:
+            if model.count:
+                limit = model.since + model.policy.starvation
+                waiting.append((limit, name, model))
+                soonest = min(soonest, limit)
+                total += costs.switch(name) + costs.run(name)
+        at = now + (sum(self._cost(favourite)) if favourite is not None else 0.0)
+        if soonest > at + total + EPSILON_S:
             return None
         waiting.sort(key=_limit)
-        at = now + run_here
+        _, name, first = waiting[0]
+        must = self._lanes[first.group], name, "starvation"
+        if favourite is None:
+            return must
+        home: Hashable | None = self.group if favourite.group == self.group else None
         for limit, name, model in waiting:
-            at += 0.0 if model.group == self.group and name in self.resident else costs.switch(name)
-            if at > limit:
-                first = waiting[0]
-                return self._lanes[first[2].group], first[1], "starvation"
+            if model.group != home:
+                home = None
+            at += 0.0 if home is not None and name in self.resident else costs.switch(name)
+            if at > limit - EPSILON_S:
+                return must
             at += costs.run(name)
         return None
 
-    def _next(self, here: Lane | None, now: float) -> tuple[Lane, str | None, str] | None:
+    def _next(self, now: float, here: Lane | None) -> tuple[Lane, str | None, str] | None:
         """The device has nothing to do for its group."""
         others = [lane for lane in self._lanes.values() if lane.order]
         if not others:

@@ -1,0 +1,400 @@
+"""From each reader's dataclasses to a Report. One small function per kind of file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from ..errors import EdgeaiError, InvalidModel, NotFound
+from ..formats import caffe, kfpkg, ncs, onnx, openvino, tardir, tensorflow, zipdir
+from ..formats.finding import NOTE, REFUSED, WARNING, Finding
+from ..tensors import TensorSpec
+from . import inspect_kmodel, inspect_tflite
+from .files import MAX_FILE, load
+from .inspect import MAX_NESTING, Bar, OperatorRow, Report, TensorRow, inspect_bytes, inspect_path
+
+Builder = Callable[[bytes, Path, int], Report]
+#: Files of an archive that are inspected themselves.
+_MODEL_FILES: Final = (".tflite", ".kmodel", ".graph", ".onnx", ".xml", ".pb", ".blob", ".prototxt", ".caffemodel")
+MAX_PARTS: Final = 32
+
+
+def rows(specs: Iterable[TensorSpec]) -> tuple[TensorRow, ...]:
+    """Inputs or outputs as rows."""
+    return tuple(
+        TensorRow(
+            s.name,
+            s.datatype,
+            s.shape,
+            s.quantization.scale if s.quantization else (),
+            s.quantization.zero_point if s.quantization else (),
+        )
+        for s in specs
+    )
+
+
+def _ncs(data: bytes, path: Path, _depth: int) -> Report:
+    graph = ncs.read(data)
+    operators = tuple(
+        OperatorRow(
+            index=s.index, name=s.name, type=s.operation, device="NCS",
+            inputs=(f"stage {s.index - 1}" if s.index else "input",), outputs=(f"stage {s.index}",), shape=s.output,
+            details=f"in {'x'.join(map(str, s.input))}, kernel {s.kernel[0]}x{s.kernel[1]}, stride {s.stride[0]}",
+        )
+        for s in graph.stages
+    )  # fmt: skip
+    facts: dict[str, str | int | float] = {
+        "NCSDK generation": graph.generation,
+        "version": ".".join(map(str, graph.version)),
+        "stages": graph.stage_count,
+        "SHAVEs": graph.shaves or "the file does not say",
+        "input values": graph.input_elements,
+        "output values": graph.output_elements,
+    }
+    if graph.name:
+        facts["network"] = graph.name
+    findings = ncs.check(graph)
+    if operators:
+        text = "the file does not store how stages are joined: they are drawn in execution order"
+        findings += (Finding(NOTE, "stage-order", text),)
+    return Report(
+        path=str(path), kind=f"ncs-v{graph.generation}", size=len(data), facts=facts, inputs=rows(graph.inputs),
+        outputs=rows(graph.outputs), operators=operators, memory=(Bar("file", graph.sections, 320_000_000),),
+        findings=findings,
+    )  # fmt: skip
+
+
+def _blob(data: bytes, path: Path, _depth: int) -> Report:
+    blob = ncs.read_blob(data)
+    engines = [n for n, on in (("NCE", blob.uses_hw), ("SHAVE", blob.uses_shaves), ("DMA", blob.uses_dma)) if on]
+    text = f"a runtime takes blobs of exactly its own version, here {blob.major}.{blob.minor}"
+    return Report(
+        path=str(path),
+        kind="myriad-blob",
+        size=len(data),
+        facts={
+            "version": f"{blob.major}.{blob.minor}", "inputs": blob.inputs, "outputs": blob.outputs,
+            "stages": blob.stages, "input bytes": blob.input_size, "output bytes": blob.output_size,
+            "batch": blob.batch, "CMX slices": blob.cmx_slices, "SHAVEs": blob.shaves, "engines": ", ".join(engines),
+        },
+        memory=(Bar("on the stick", (("file", blob.size), ("working memory", blob.bss_size)), 512 << 20),),
+        findings=(Finding(NOTE, "version", text),),
+    )  # fmt: skip
+
+
+def _openvino(data: bytes, path: Path, _depth: int) -> Report:
+    weights = path.with_suffix(".bin")
+    bin_size = weights.stat().st_size if weights.is_file() else None
+    model = openvino.read(data, bin_size)
+    by_id = {layer.id: layer for layer in model.layers}
+    shown = [x for x in model.layers if x.type not in ("Const", "Parameter", "Result")]
+    feeds: dict[int, list[str]] = {}
+    constants: dict[int, int] = {}
+    for source, port, target, _ in model.edges:
+        if by_id[source].type == "Const":
+            constants[target] = constants.get(target, 0) + by_id[source].constant[1]
+        else:
+            feeds.setdefault(target, []).append(f"{source}:{port}")
+    operators = tuple(
+        OperatorRow(
+            x.id, x.name, x.type, "", tuple(feeds.get(x.id, ())), tuple(f"{x.id}:{p.id}" for p in x.outputs),
+            x.outputs[0].shape if x.outputs else (), constants.get(x.id, 0), x.opset,
+        )
+        for x in shown
+    )  # fmt: skip
+    findings = []
+    if bin_size is None:
+        findings.append(Finding(WARNING, "no-bin", f"{weights.name} is not beside it: the weights were not compared"))
+    if model.version == 11:
+        findings.append(Finding(NOTE, "version", "version 11 is read by OpenVINO 2022.1 and later, not by 2021.4"))
+    return Report(
+        path=str(path), kind="openvino-ir", size=len(data), inputs=rows(model.inputs), outputs=rows(model.outputs),
+        facts={"name": model.name, "IR version": model.version, "layers": len(model.layers)}, operators=operators,
+        memory=(Bar("files", (("XML", len(data)), ("weights", bin_size or model.weights_bytes))),),
+        findings=tuple(findings),
+    )  # fmt: skip
+
+
+def _onnx(data: bytes, path: Path, _depth: int) -> Report:
+    model = onnx.read(data)
+    weights = {i.name: i for i in model.initializers}
+    shapes = {v.name: v.shape for v in (*model.values, *model.outputs)}
+    operators = tuple(
+        OperatorRow(
+            i, n.name, n.op_type if not n.domain else f"{n.domain}.{n.op_type}", "",
+            tuple(x for x in n.inputs if x and x not in weights), tuple(x for x in n.outputs if x),
+            shapes.get(n.outputs[0], ()) if n.outputs else (),
+            sum(weights[x].size for x in n.inputs if x in weights),
+            ", ".join(f"{k} {v}" for k, v in n.attributes.items())[:200],
+        )
+        for i, n in enumerate(model.nodes)
+    )  # fmt: skip
+    findings = []
+    if any(w.external for w in weights.values()):
+        findings.append(Finding(NOTE, "external", "some weights lie in other files beside this one"))
+    opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in model.opsets)
+    return Report(
+        path=str(path), kind="onnx", size=len(data), inputs=rows(model.inputs), outputs=rows(model.outputs),
+        facts={"graph": model.name, "IR version": model.ir_version, "opsets": opsets, "producer": model.producer},
+        operators=operators, memory=(Bar("file", (("weights", sum(w.size for w in weights.values())),)),),
+        findings=tuple(findings),
+    )  # fmt: skip
+
+
+def _tf_operators(graph: tensorflow.GraphDef) -> tuple[OperatorRow, ...]:
+    constants = {n.name: n.constant_bytes for n in graph.nodes if n.op == "Const"}
+    found = []
+    for i, n in enumerate(graph.nodes):
+        sources = [x.split(":", 1)[0] for x in n.inputs if not x.startswith("^")]
+        if n.op == "Const":
+            continue
+        found.append(
+            OperatorRow(
+                i, n.name, n.op, "", tuple(x for x in sources if x not in constants), (n.name,), n.shape,
+                sum(constants.get(x, 0) for x in sources), n.datatype,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _graphdef(data: bytes, path: Path, _depth: int) -> Report:
+    graph = tensorflow.read_graphdef(data)
+    findings = []
+    if graph.variables:
+        text = f"{graph.variables} variables: the graph is not frozen, their values lie elsewhere"
+        findings.append(Finding(WARNING, "not-frozen", text))
+    return Report(
+        path=str(path), kind="tf-graphdef", size=len(data), inputs=rows(graph.inputs), outputs=rows(graph.outputs),
+        facts={"nodes": len(graph.nodes), "functions": graph.functions, "producer": graph.producer},
+        operators=_tf_operators(graph),
+        memory=(Bar("file", (("constants", sum(n.constant_bytes for n in graph.nodes)),)),), findings=tuple(findings),
+    )  # fmt: skip
+
+
+def _meta(meta: tensorflow.MetaGraph, kind: str, size: int, path: Path) -> Report:
+    best = next((s for s in meta.signatures if s.key == "serving_default"), None)
+    return Report(
+        path=str(path),
+        kind=kind,
+        size=size,
+        facts={
+            "TensorFlow": meta.tensorflow_version, "tags": ", ".join(meta.tags), "nodes": len(meta.graph.nodes),
+            "signatures": ", ".join(s.key for s in meta.signatures),
+        },
+        inputs=rows(best.inputs if best else meta.graph.inputs),
+        outputs=rows(best.outputs if best else meta.graph.outputs),
+        operators=_tf_operators(meta.graph),
+    )  # fmt: skip
+
+
+def _saved_model(data: bytes, path: Path, _depth: int) -> Report:
+    graphs = tensorflow.read_saved_model(data)
+    return _meta(graphs[0], "tf-savedmodel", len(data), path)
+
+
+def _metagraph(data: bytes, path: Path, _depth: int) -> Report:
+    report = _meta(tensorflow.read_meta(data), "tf-metagraph", len(data), path)
+    index = path.with_suffix(".index")
+    if not index.is_file():
+        return report
+    return _with_parts(report, (_checkpoint(load(index), index, 0),))
+
+
+def _checkpoint(data: bytes, path: Path, _depth: int) -> Report:
+    index = tensorflow.read_checkpoint_index(data)
+    findings = []
+    for shard in range(min(index.shards, 1024)):
+        name = f"{path.stem}.data-{shard:05d}-of-{index.shards:05d}"
+        if not (path.parent / name).is_file():
+            findings.append(Finding(WARNING, "no-data", f"{name} is not beside it: the values are missing"))
+            break
+    return Report(
+        path=str(path), kind="tf-checkpoint-index", size=len(data), findings=tuple(findings),
+        facts={"variables": len(index.variables), "shards": index.shards, "bytes of values": index.size},
+        memory=(Bar("values", (("variables", index.size),)),),
+    )  # fmt: skip
+
+
+def _prototxt(data: bytes, path: Path, _depth: int) -> Report:
+    net = caffe.read_prototxt(data)
+    weights: dict[str, caffe.WeightLayer] = {}
+    binary = path.with_suffix(".caffemodel")
+    if binary.is_file():
+        weights = {x.name: x for x in caffe.read_caffemodel(load(binary)).layers}
+    # A blob that a layer works on in place gets a new version at every write, so that edges keep their order.
+    version: dict[str, int] = {}
+    operators = []
+    for i, x in enumerate(net.layers):
+        inputs = tuple(f"{b}#{version.get(b, 0)}" for b in x.bottoms)
+        for top in x.tops:
+            version[top] = version.get(top, 0) + 1
+        outputs = tuple(f"{t}#{version[t]}" for t in x.tops)
+        size = weights[x.name].size if x.name in weights else 0
+        operators.append(OperatorRow(i, x.name, x.type, "", inputs, outputs, (), size))
+    missing = [x.name for x in net.layers if weights and x.type == "Convolution" and x.name not in weights]
+    findings = [Finding(WARNING, "no-weights", f"{binary.name} has no weights for {missing[0]!r}")] if missing else []
+    return Report(
+        path=str(path), kind="caffe-prototxt", size=len(data), inputs=rows(net.inputs), outputs=rows(net.outputs),
+        facts={"network": net.name, "input form": net.input_form, "layers": len(net.layers),
+               "weights": binary.name if weights else "no .caffemodel beside it"},
+        operators=tuple(operators), findings=tuple(findings),
+        memory=(Bar("weights", tuple((x.name, x.size) for x in weights.values() if x.size)),) if weights else (),
+    )  # fmt: skip
+
+
+def _caffemodel(data: bytes, path: Path, _depth: int) -> Report:
+    net = caffe.read_caffemodel(data)
+    operators = tuple(
+        OperatorRow(i, x.name, x.type, "", (), (), x.blobs[0] if x.blobs else (), x.size)
+        for i, x in enumerate(net.layers)
+    )
+    return Report(
+        path=str(path), kind="caffemodel", size=len(data), facts={"network": net.name, "layers": len(net.layers)},
+        operators=operators, memory=(Bar("file", (("weights", sum(x.size for x in net.layers)),)),),
+    )  # fmt: skip
+
+
+def _kfpkg(data: bytes, path: Path, depth: int) -> Report:
+    package = kfpkg.read(data)
+    entries = {e.name: e for e in zipdir.entries(data)}
+    parts = [
+        (f.name, zipdir.read(data, entries[f.name], kfpkg.FLASH))
+        for f in package.files
+        if f.kind != "unknown" and f.name in entries
+    ]
+    facts: dict[str, str | int | float] = {"list version": package.version}
+    facts |= {f"{f.address:#010x}": f"{f.name} ({f.size if f.size is not None else '?'} B)" for f in package.files}
+    report = Report(
+        path=str(path), kind="kfpkg", size=len(data), facts=facts, findings=kfpkg.check(package),
+        memory=(Bar("flash", tuple((f.name, f.size or 0) for f in package.files), kfpkg.FLASH),),
+    )  # fmt: skip
+    return _with_parts(report, _inspect_all(parts, path, depth))
+
+
+def _zip(data: bytes, path: Path, depth: int) -> Report:
+    entries = zipdir.entries(data)
+    names = {e.name for e in entries}
+    facts: dict[str, str | int | float] = {"files": len(entries)}
+    findings: list[Finding] = []
+    if "model.toml" in names:
+        manifest = next(e for e in entries if e.name == "model.toml")
+        facts |= _manifest_facts(zipdir.read(data, manifest, 1 << 20))
+        facts["signature"] = "bundle.sig" if "bundle.sig" in names else "none"
+        findings += _bundle_findings(data)
+    chosen = [e for e in entries if e.name.lower().endswith(_MODEL_FILES)][:MAX_PARTS]
+    parts = [(e.name, zipdir.read(data, e, MAX_FILE)) for e in chosen]
+    report = Report(
+        path=str(path), kind="zip", size=len(data), facts=facts, findings=tuple(findings),
+        memory=(Bar("unpacked", tuple((e.name, e.size) for e in entries[:64])),),
+    )  # fmt: skip
+    return _with_parts(report, _inspect_all(parts, path, depth))
+
+
+def _bundle_findings(data: bytes) -> Iterable[Finding]:
+    """Compare a bundle of ours with its own list of digests. The signature needs a key: `edgeai model verify`."""
+    import hashlib
+    from io import BytesIO
+
+    from ..models.bundle import open_bundle
+
+    try:
+        with open_bundle(BytesIO(data)) as bundle:
+            for name, digest in bundle.digests().items():
+                found = hashlib.sha256()
+                for piece in bundle.pieces(name):
+                    found.update(piece)
+                if found.hexdigest() != digest:
+                    yield Finding(REFUSED, "digest", f"{name!r} is not the file that bundle.sha256 lists")
+    except EdgeaiError as error:
+        yield Finding(REFUSED, "bundle", str(error))
+
+
+def _manifest_facts(raw: bytes) -> dict[str, str | int | float]:
+    try:
+        manifest = tomllib.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidModel(f"model.toml cannot be read: {error}") from None
+    facts: dict[str, str | int | float] = {}
+    for key in ("name", "task", "description", "license"):
+        if isinstance(manifest.get(key), str):
+            facts[key] = manifest[key][:200]
+    artifacts = manifest.get("artifacts")
+    if isinstance(artifacts, dict):
+        facts["artifacts"] = ", ".join(
+            f"{t}: {a.get('file', '?')}" for t, a in artifacts.items() if isinstance(a, dict)
+        )
+    return facts
+
+
+def _tar(data: bytes, path: Path, depth: int) -> Report:
+    entries = [e for e in tardir.entries(data) if e.kind == "0"]
+    chosen = [e for e in entries if e.name.lower().endswith(_MODEL_FILES)][:MAX_PARTS]
+    parts = [(e.name, data[e.offset : e.offset + e.size]) for e in chosen]
+    report = Report(
+        path=str(path), kind="tar", size=len(data), facts={"files": len(entries)},
+        memory=(Bar("unpacked", tuple((e.name, e.size) for e in entries[:64])),),
+    )  # fmt: skip
+    return _with_parts(report, _inspect_all(parts, path, depth))
+
+
+def _inspect_all(parts: Sequence[tuple[str, bytes]], path: Path, depth: int) -> tuple[Report, ...]:
+    if depth >= MAX_NESTING:
+        return ()
+    found = []
+    for name, data in parts:
+        inside = path / name
+        try:
+            found.append(inspect_bytes(data, inside, depth + 1))
+        except EdgeaiError as error:
+            finding = Finding(REFUSED, "damaged", str(error))
+            found.append(Report(path=str(inside), kind="unknown", size=len(data), findings=(finding,)))
+    return tuple(found)
+
+
+def _with_parts(report: Report, parts: tuple[Report, ...]) -> Report:
+    from dataclasses import replace
+
+    return replace(report, parts=report.parts + parts)
+
+
+def folder(path: Path) -> Report:
+    """A SavedModel, or a model directory with its model.toml. Raises NotFound for other folders."""
+    saved = path / "saved_model.pb"
+    if saved.is_file():
+        report = _saved_model(load(saved), saved, 0)
+        index = path / "variables" / "variables.index"
+        return _with_parts(report, (_checkpoint(load(index), index, 0),)) if index.is_file() else report
+    manifest = path / "model.toml"
+    if not manifest.is_file():
+        raise NotFound(f"{path} is a folder with neither saved_model.pb nor model.toml; name a model file")
+    parts = []
+    for file in sorted(p for p in path.iterdir() if p.suffix in _MODEL_FILES and p.is_file())[:MAX_PARTS]:
+        parts.append(inspect_path(file))
+    facts = _manifest_facts(load(manifest, 1 << 20))
+    return Report(str(path), "folder", sum(p.size for p in parts), facts=facts, parts=tuple(parts))
+
+
+#: Kind (formats.detect) -> function that makes the report.
+BUILDERS: Final[dict[str, Builder]] = {
+    "tflite": inspect_tflite.tflite_report,
+    "edgetpu": inspect_tflite.tflite_report,
+    "ncs-v1": _ncs,
+    "ncs-v2": _ncs,
+    "myriad-blob": _blob,
+    "openvino-ir": _openvino,
+    "kmodel-v3": inspect_kmodel.kmodel_report,
+    "kmodel-v4": inspect_kmodel.kmodel_report,
+    "kmodel-v5": inspect_kmodel.kmodel_report,
+    "kfpkg": _kfpkg,
+    "onnx": _onnx,
+    "tf-savedmodel": _saved_model,
+    "tf-graphdef": _graphdef,
+    "tf-metagraph": _metagraph,
+    "tf-checkpoint-index": _checkpoint,
+    "caffe-prototxt": _prototxt,
+    "caffemodel": _caffemodel,
+    "zip": _zip,
+    "tar": _tar,
+}

@@ -9,9 +9,9 @@
 #   EDGEAI_BAZEL_MEM_MIB     memory that Bazel schedules actions into
 #   EDGEAI_BAZEL_JVM_MIB     heap of the Bazel server
 #   EDGEAI_BAZEL_LOCK        file that serialises Bazel tasks: all recipes and build directories that name the same one
-EDGEAI_BAZEL_JOBS ?= "${@edgeai.buildhost.host_limits().jobs}"
-EDGEAI_BAZEL_MEM_MIB ?= "${@edgeai.buildhost.host_limits().memory_mib}"
-EDGEAI_BAZEL_JVM_MIB ?= "${@edgeai.buildhost.host_limits().jvm_mib}"
+EDGEAI_BAZEL_JOBS ?= "${@edgeai.buildhost.host_limits()['jobs']}"
+EDGEAI_BAZEL_MEM_MIB ?= "${@edgeai.buildhost.host_limits()['memory_mib']}"
+EDGEAI_BAZEL_JVM_MIB ?= "${@edgeai.buildhost.host_limits()['jvm_mib']}"
 EDGEAI_BAZEL_LOCK ?= "${@edgeai.buildhost.lock_path()}"
 
 # What is built does not depend on how many jobs built it: a change of limits must not change a signature.
@@ -63,27 +63,28 @@ python edgeai_bazel_write_limits () {
     with open(path, "w", encoding="ascii") as rc:
         rc.write("\n".join(lines) + "\n")
 
-    size = edgeai.buildhost.host()
+    cpus, ram = edgeai.buildhost.cpu_count(), edgeai.buildhost.memory_bytes()
     bb.note("Bazel may run %s jobs in %s MiB with a heap of %s MiB (usable here: %d processors, %d MiB). One Bazel at a time: %s. "
             "Variables: EDGEAI_BAZEL_JOBS, EDGEAI_BAZEL_MEM_MIB, EDGEAI_BAZEL_JVM_MIB, EDGEAI_BAZEL_LOCK."
-            % (jobs, memory, d.getVar("EDGEAI_BAZEL_JVM_MIB"), size.cpus, size.memory >> 20, d.getVar("EDGEAI_BAZEL_LOCK")))
+            % (jobs, memory, d.getVar("EDGEAI_BAZEL_JVM_MIB"), cpus, ram >> 20, d.getVar("EDGEAI_BAZEL_LOCK")))
 }
 
 def edgeai_bazel_has_local_resources(d):
     """Bazel 7 renamed its resource flags; scarthgap's meta-tensorflow has Bazel 6."""
     return "scarthgap" not in d.getVar("LAYERSERIES_CORENAMES").split()
 
+# On the command line it would win over every limit.
+CUSTOM_BAZEL_FLAGS:remove = "--jobs=auto"
+
 python () {
     task = "do_bazel_compile" if edgeai_bazel_own_task(d) else "do_compile"
-    d.appendVarFlag(task, "prefuncs", " edgeai_bazel_write_limits")
+    # do_configure of meta-tensorflow's class starts Bazel once; a start-up file that is named must exist by then.
+    for step in ("do_configure", task):
+        d.appendVarFlag(step, "prefuncs", " edgeai_bazel_write_limits")
 
     if edgeai_bazel_own_task(d):
         bb.build.addtask("do_bazel_compile", "do_compile", "do_configure", d)
         d.setVarFlag("do_bazel_compile", "dirs", "${B}")
-
-    # "--jobs=auto" on the command line would win over every limit.
-    if d.getVar("CUSTOM_BAZEL_FLAGS", False):
-        d.appendVar("CUSTOM_BAZEL_FLAGS:remove", " --jobs=auto")
 
     # Without XNNPACK the CPU of a Raspberry Pi is several times slower.
     compile_step = d.getVar("do_compile", False) or ""

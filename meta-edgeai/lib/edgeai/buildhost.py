@@ -34,7 +34,7 @@ def limits(memory, cpus):
     """Bazel's limits on a machine (or in a container) with `memory` bytes of RAM and `cpus` usable processors.
 
     >>> limits(8 * GIB, 8)
-    Limits(jobs=4, memory_mib=6144, jvm_mib=1024)
+    {'jobs': 4, 'memory_mib': 6144, 'jvm_mib': 1024}
     """
     total = max(1, memory // MIB)
     reserve = max(RESERVE_MIB, total // 8)
@@ -42,8 +42,8 @@ def limits(memory, cpus):
     actions = total - reserve - jvm
     if actions < MIB_PER_JOB:
         # Too small for comfort: one job, and a hint that lets Bazel start any single action.
-        return Limits(1, MIB_PER_JOB, jvm)
-    return Limits(max(1, min(cpus, actions // MIB_PER_JOB)), actions, jvm)
+        return {"jobs": 1, "memory_mib": MIB_PER_JOB, "jvm_mib": jvm}
+    return {"jobs": max(1, min(cpus, actions // MIB_PER_JOB)), "memory_mib": actions, "jvm_mib": jvm}
 
 
 def _read(path):
@@ -108,13 +108,9 @@ def cpu_count(root="/", affinity=None):
     return min(counts)
 
 
-def host(root="/"):
-    return Host(memory_bytes(root), cpu_count(root))
-
-
 def host_limits(root="/"):
     """limits() of the machine this runs on."""
-    return limits(*host(root))
+    return limits(memory_bytes(root), cpu_count(root))
 
 
 def lock_path():

@@ -1,0 +1,39 @@
+SUMMARY = "FlatBuffers of the version TensorFlow Lite's headers were generated with"
+DESCRIPTION = "Private copy in a folder of its own: the generated headers of TensorFlow 2.21 compile with exactly \
+this version, while the distribution's flatbuffers is another one on every release."
+HOMEPAGE = "https://flatbuffers.dev/"
+BUGTRACKER = "https://github.com/google/flatbuffers/issues"
+SECTION = "libs"
+LICENSE = "Apache-2.0"
+LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/Apache-2.0;md5=89aea4e17d99a7cacdbeed46a0096b10"
+
+SRC_URI = "git://github.com/google/flatbuffers.git;branch=master;protocol=https;nobranch=1;destsuffix=flatbuffers"
+SRCREV = "edbe17738352418245d7228e7fd9f12c3ddc34c4"
+S = "${UNPACKDIR}/flatbuffers"
+
+UPSTREAM_CHECK_GITTAGREGEX = "v(?P<pver>\d+(\.\d+)+)"
+
+inherit cmake
+
+FLATBUFFERS_PREFIX = "${libdir}/flatbuffers-tflite"
+EXTRA_OECMAKE = " \
+    -DCMAKE_INSTALL_PREFIX=${FLATBUFFERS_PREFIX} \
+    -DCMAKE_INSTALL_INCLUDEDIR=include \
+    -DCMAKE_INSTALL_LIBDIR=lib \
+    -DCMAKE_INSTALL_BINDIR=bin \
+    -DCMAKE_POSITION_INDEPENDENT_CODE=ON \
+    -DFLATBUFFERS_BUILD_TESTS=OFF \
+    -DFLATBUFFERS_BUILD_FLATC=${FLATBUFFERS_FLATC} \
+    -DFLATBUFFERS_BUILD_FLATHASH=OFF \
+"
+# The compiler is a tool of the build host.
+FLATBUFFERS_FLATC = "OFF"
+FLATBUFFERS_FLATC:class-native = "ON"
+
+# Headers and a static library: nothing of it is on a device.
+FILES:${PN}-dev += "${FLATBUFFERS_PREFIX}/include ${FLATBUFFERS_PREFIX}/lib/cmake ${FLATBUFFERS_PREFIX}/lib/pkgconfig"
+FILES:${PN}-staticdev += "${FLATBUFFERS_PREFIX}/lib/*.a"
+ALLOW_EMPTY:${PN} = "1"
+SYSROOT_DIRS += "${FLATBUFFERS_PREFIX}"
+
+BBCLASSEXTEND = "native"

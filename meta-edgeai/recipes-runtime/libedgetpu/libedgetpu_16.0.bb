@@ -1,0 +1,120 @@
+SUMMARY = "Driver library of the Coral Edge TPU, at both clocks"
+DESCRIPTION = "Built against the headers of TensorFlow 2.21: Google's own binary is built for 2.5 and crashes in every \
+current interpreter. Standard and maximum clock are installed side by side; libedgetpu.so.1 is the one chosen."
+HOMEPAGE = "https://coral.ai/software/"
+BUGTRACKER = "https://github.com/google-coral/libedgetpu/issues"
+SECTION = "libs"
+LICENSE = "Apache-2.0"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=86d3f3a95c324c9479bd8986968f4327"
+
+require recipes-runtime/tflite/tensorflow-lite-source.inc
+SRC_URI = " \
+    git://github.com/google-coral/libedgetpu.git;branch=master;protocol=https;name=libedgetpu;destsuffix=libedgetpu \
+    ${TENSORFLOW_SRC_URI} \
+    file://71-edgetpu.rules \
+    file://abi-check.cc \
+"
+SRCREV_libedgetpu = "e35aed18fea2e2d25d98352e5a5bd357c170bd4d"
+SRCREV_FORMAT = "libedgetpu_tensorflow"
+S = "${UNPACKDIR}/libedgetpu"
+B = "${S}/makefile_build"
+
+# Upstream tags releases by fish names ("release-grouper"); the driver calls itself 16.0.
+UPSTREAM_CHECK_GITTAGREGEX = "release-(?P<pver>\w+)"
+UPSTREAM_VERSION_UNKNOWN = "1"
+
+DEPENDS = "abseil-cpp flatbuffers-tflite flatbuffers-tflite-native libusb1 xxd-native"
+
+inherit update-alternatives useradd
+
+# Which clock libedgetpu.so.1 means where both are installed: std or max. Maximum needs a cool place (25 C against 35 C).
+# Changed on the device by: update-alternatives --set libedgetpu.so.1 ...
+EDGEAI_EDGETPU_CLOCK ?= "std"
+
+# USB devices belong to plugdev (base-passwd); nodes of the PCIe driver to apex.
+USERADD_PACKAGES = "${PN}-udev"
+GROUPADD_PARAM:${PN}-udev = "--system apex"
+
+FLATBUFFERS_TARGET = "${STAGING_LIBDIR}/flatbuffers-tflite"
+EDGETPU_CXXFLAGS = " \
+    ${CXXFLAGS} -fPIC -Wall -std=c++17 -include cstdint -DDARWINN_PORT_DEFAULT \
+    -I${FLATBUFFERS_TARGET}/include -I${STAGING_INCDIR}/libusb-1.0 \
+"
+# abseil split and renamed its flag libraries over the years: whatever is in the sysroot, the linker keeps what is used.
+EDGETPU_LDFLAGS = " \
+    ${LDFLAGS} -shared -Wl,--soname,libedgetpu.so.1 -Wl,--version-script=${S}/tflite/public/libedgetpu.lds \
+    ${WORKDIR}/tflite-parts/*.o \
+    ${FLATBUFFERS_TARGET}/lib/libflatbuffers.a \
+    -Wl,--as-needed -Wl,--start-group $(cd ${STAGING_LIBDIR} && ls libabsl_*.so | sed 's/^lib\(.*\)\.so$/-l\1/') -Wl,--end-group \
+    -lusb-1.0 \
+"
+# What the Makefile has fixed is given on the command line, which wins: no patch to carry. C sources: TensorFlow's common.c
+# became C++ (compiled below).
+EXTRA_OEMAKE = " \
+    TFROOT=${TENSORFLOW_DIR} \
+    FLATC=${STAGING_LIBDIR_NATIVE}/flatbuffers-tflite/bin/flatc \
+    LIBEDGETPU_CSRCS= \
+"
+
+# TensorFlow's C core that a delegate contains, by its names of 2.21.
+TFLITE_PARTS = " \
+    tensorflow/lite/array.cc \
+    tensorflow/lite/core/c/common.cc \
+"
+
+do_configure[noexec] = "1"
+
+do_compile() {
+    # The delegate hands TfLiteRegistration over by value; the interpreters of today read 88 bytes of it on a 64-bit machine.
+    # A wrong header set would crash on the device: let it fail here instead.
+    ${CXX} ${EDGETPU_CXXFLAGS} -I${TENSORFLOW_DIR} -fsyntax-only ${UNPACKDIR}/abi-check.cc
+
+    mkdir -p ${WORKDIR}/tflite-parts
+    for source in ${TFLITE_PARTS}; do
+        ${CXX} ${EDGETPU_CXXFLAGS} -I${TENSORFLOW_DIR} -c ${TENSORFLOW_DIR}/$source \
+            -o ${WORKDIR}/tflite-parts/$(echo $source | tr / _).o
+    done
+
+    # The generated headers first, by themselves: the Makefile lists them order-only, and parallel make loses that race.
+    oe_runmake CC="${CC}" CXX="${CXX}" firmware
+    for target in libedgetpu-throttled libedgetpu; do
+        oe_runmake -j1 CC="${CC}" CXX="${CXX}" LIBEDGETPU_CXXFLAGS="${EDGETPU_CXXFLAGS}" \
+            LIBEDGETPU_LDFLAGS="${EDGETPU_LDFLAGS}" $target
+    done
+}
+
+do_install() {
+    install -D -m 0755 ${S}/out/throttled/k8/libedgetpu.so.1.0 ${D}${libdir}/edgetpu/std/libedgetpu.so.1.0
+    install -D -m 0755 ${S}/out/direct/k8/libedgetpu.so.1.0 ${D}${libdir}/edgetpu/max/libedgetpu.so.1.0
+    ln -s edgetpu/${EDGEAI_EDGETPU_CLOCK}/libedgetpu.so.1.0 ${D}${libdir}/libedgetpu.so
+    install -D -m 0644 ${S}/tflite/public/edgetpu_c.h ${D}${includedir}/edgetpu_c.h
+    install -m 0644 ${S}/tflite/public/edgetpu.h ${D}${includedir}/edgetpu.h
+    install -D -m 0644 ${UNPACKDIR}/71-edgetpu.rules ${D}${nonarch_base_libdir}/udev/rules.d/71-edgetpu.rules
+}
+
+PACKAGES =+ "${PN}-max ${PN}-std ${PN}-udev"
+SUMMARY:${PN}-std = "${SUMMARY} - standard clock"
+SUMMARY:${PN}-max = "${SUMMARY} - maximum clock"
+SUMMARY:${PN}-udev = "${SUMMARY} - device permissions"
+FILES:${PN}-std = "${libdir}/edgetpu/std"
+FILES:${PN}-max = "${libdir}/edgetpu/max"
+FILES:${PN}-udev = "${nonarch_base_libdir}/udev/rules.d"
+RDEPENDS:${PN}-std = "${PN}-udev"
+RDEPENDS:${PN}-max = "${PN}-udev"
+# "libedgetpu" is the chosen clock.
+ALLOW_EMPTY:${PN} = "1"
+RDEPENDS:${PN} = "${PN}-${EDGEAI_EDGETPU_CLOCK}"
+
+ALTERNATIVE:${PN}-std = "libedgetpu.so.1"
+ALTERNATIVE:${PN}-max = "libedgetpu.so.1"
+ALTERNATIVE_LINK_NAME[libedgetpu.so.1] = "${libdir}/libedgetpu.so.1"
+ALTERNATIVE_TARGET_libedgetpu-std[libedgetpu.so.1] = "${libdir}/edgetpu/std/libedgetpu.so.1.0"
+ALTERNATIVE_TARGET_libedgetpu-max[libedgetpu.so.1] = "${libdir}/edgetpu/max/libedgetpu.so.1.0"
+ALTERNATIVE_PRIORITY_libedgetpu-std[libedgetpu.so.1] = "${@'60' if d.getVar('EDGEAI_EDGETPU_CLOCK') == 'std' else '40'}"
+ALTERNATIVE_PRIORITY_libedgetpu-max[libedgetpu.so.1] = "${@'60' if d.getVar('EDGEAI_EDGETPU_CLOCK') == 'max' else '40'}"
+
+python () {
+    clock = d.getVar("EDGEAI_EDGETPU_CLOCK")
+    if clock not in ("std", "max"):
+        bb.fatal("EDGEAI_EDGETPU_CLOCK is '%s'; it can be std or max" % clock)
+}

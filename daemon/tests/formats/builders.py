@@ -1,0 +1,478 @@
+"""Writers of small, valid files of every format: seeds for damage, and stages for single faults."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import tarfile
+import zipfile
+from typing import Any
+
+import flatbuffers
+from flatbuffers import flexbuffers
+
+#: A flatbuffer table: slot -> value. Values: ("i", 5) a scalar of a struct letter, ("i", [1, 2]) a vector of them, str,
+#: bytes, a table, a list of tables, a list of str or bytes.
+Tree = dict[int, Any]
+
+_PREPEND = {
+    "b": "PrependInt8", "B": "PrependUint8", "h": "PrependInt16", "i": "PrependInt32", "I": "PrependUint32",
+    "q": "PrependInt64", "Q": "PrependUint64", "f": "PrependFloat32", "?": "PrependBool",
+}  # fmt: skip
+
+
+def flat(tree: Tree, identifier: bytes = b"") -> bytes:
+    """A finished flatbuffer."""
+    builder = flatbuffers.Builder(256)
+    root = _table(builder, tree)
+    if identifier:
+        builder.Finish(root, identifier)
+    else:
+        builder.Finish(root)
+    return bytes(builder.Output())
+
+
+def _table(builder: flatbuffers.Builder, tree: Tree) -> int:
+    offsets: dict[int, int] = {}
+    for slot, value in tree.items():
+        if isinstance(value, dict):
+            offsets[slot] = _table(builder, value)
+        elif isinstance(value, str):
+            offsets[slot] = builder.CreateString(value)
+        elif isinstance(value, bytes):
+            offsets[slot] = builder.CreateByteVector(value)
+        elif isinstance(value, list):
+            items = [
+                _table(builder, v)
+                if isinstance(v, dict)
+                else builder.CreateString(v)
+                if isinstance(v, str)
+                else builder.CreateByteVector(v)
+                for v in value
+            ]
+            builder.StartVector(4, len(items), 4)
+            for item in reversed(items):
+                builder.PrependUOffsetTRelative(item)
+            offsets[slot] = builder.EndVector()
+        elif isinstance(value[1], list):
+            width = struct.calcsize(value[0])
+            builder.StartVector(width, len(value[1]), width)
+            for number in reversed(value[1]):
+                getattr(builder, _PREPEND[value[0]])(number)
+            offsets[slot] = builder.EndVector()
+    builder.StartObject(max(tree, default=-1) + 1)
+    for slot, value in tree.items():
+        if slot in offsets:
+            builder.PrependUOffsetTRelativeSlot(slot, offsets[slot], 0)
+        else:
+            # A default that no value equals: every scalar is written.
+            getattr(builder, _PREPEND[value[0]] + "Slot")(slot, value[1], None)
+    return builder.EndObject()
+
+
+def tensor(name: str, shape: list[int], kind: int = 3, buffer: int = 0, **more: Any) -> Tree:
+    """A Tensor table; `more` holds further slots as s5=..."""
+    tree: Tree = {0: ("i", shape), 1: ("b", kind), 2: ("I", buffer), 3: name}
+    return tree | {int(k[1:]): v for k, v in more.items()}
+
+
+def tflite_tree() -> Tree:
+    """A model with a convolution and a reshape: input u8 1x4x4x1, output u8 1x8, weights, signature, metadata."""
+    quantization = {2: ("f", [0.5]), 3: ("q", [128])}
+    channels = {2: ("f", [0.5, 0.25]), 3: ("q", [128, 128]), 6: ("i", 0)}
+    return {
+        0: ("I", 3),
+        1: [{0: ("b", 3), 2: ("i", 1), 3: ("i", 3)}, {0: ("b", 22), 2: ("i", 1), 3: ("i", 22)}],
+        2: [
+            {
+                0: [
+                    tensor("image", [1, 4, 4, 1], s4=quantization, s7=("i", [-1, 4, 4, 1])),
+                    tensor("weights", [2, 3, 3, 1], buffer=1, s4=channels),
+                    tensor("bias", [2], kind=2, buffer=2),
+                    tensor("map", [1, 2, 2, 2], s4=quantization),
+                    tensor("scores", [1, 8], s4=quantization),
+                ],
+                1: ("i", [0]),
+                2: ("i", [4]),
+                3: [
+                    {0: ("I", 0), 1: ("i", [0, 1, 2]), 2: ("i", [3]), 3: ("B", 1),
+                     4: {0: ("b", 1), 1: ("i", 1), 2: ("i", 1), 3: ("b", 1)}},
+                    {0: ("I", 1), 1: ("i", [3]), 2: ("i", [4]), 3: ("B", 17), 4: {0: ("i", [1, 8])}},
+                ],
+                4: "main",
+            }
+        ],
+        3: "made by a test",
+        4: [{}, {0: bytes(range(18))}, {0: bytes(8)}, {0: b"1.5.0" + bytes(11)}, {0: metadata_bytes()}],
+        6: [{0: "min_runtime_version", 1: ("I", 3)}, {0: "TFLITE_METADATA", 1: ("I", 4)}],
+        7: [{0: [{0: "image", 1: ("I", 0)}], 1: [{0: "scores", 1: ("I", 4)}], 2: "serving_default", 4: ("I", 0)}],
+    }  # fmt: skip
+
+
+def metadata_bytes() -> bytes:
+    """A TFLITE_METADATA buffer: normalisation of the input, a label file of the output."""
+    image = {0: "image", 4: [{0: ("B", 1), 1: {0: ("f", [127.5]), 1: ("f", [127.5])}}],
+             5: {0: ("f", [255.0]), 1: ("f", [0.0])}, 3: {0: ("B", 2), 1: {0: ("b", 1)}}}  # fmt: skip
+    scores = {0: "scores", 6: [{0: "labels.txt", 2: ("b", 2)}]}
+    return flat({0: "Test", 3: [{2: [image], 3: [scores]}], 4: "nobody"}, b"M001")
+
+
+def with_labels(model: bytes, content: str = "none\ncat\ndog\n\nremark\n") -> bytes:
+    """The model with a zip of labels behind it."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as z:
+        z.writestr("labels.txt", content)
+    return model + archive.getvalue()
+
+
+def tflite() -> bytes:
+    """`tflite_tree` with labels."""
+    return with_labels(flat(tflite_tree(), b"TFL3"))
+
+
+def executable_tree(kind: int, parameters: int, token: int = 0x1234, **more: Any) -> Tree:
+    """An Executable table: `kind` 0 stand-alone, 1 caching, 2 execution only."""
+    layer = {0: "in", 1: ("i", 16), 2: ("i", 4), 3: ("i", 4), 4: ("i", 1), 5: {0: ("i", 128), 1: ("f", 0.5)},
+             6: ("h", 0), 9: ("i", 1)}  # fmt: skip
+    result = layer | {0: "out", 2: ("i", 1), 3: ("i", 1), 4: ("i", 5), 1: ("i", 8), 11: {0: ("i", [0, 0, 0, 4])}}
+    # The dimensions are structs of two i32; the count of a vector counts structs, so it is patched in `package`.
+    result.pop(11)
+    tree: Tree = {
+        1: "model", 3: ("i", 1), 4: ("i", 0), 5: [{0: bytes(24)}], 6: bytes(parameters), 7: {1: ("?", True)},
+        10: "beagle", 12: ("i", 64), 13: ("h", kind), 14: ("Q", token),
+    }  # fmt: skip
+    if kind != 1:
+        tree |= {8: [layer], 9: [result]}
+    return tree | {int(k[1:]): v for k, v in more.items()}
+
+
+def package(*executables: Tree, **more: Any) -> bytes:
+    """A Package with the given executables."""
+    multi = flat({0: [flat(e) for e in executables]})
+    tree: Tree = {0: ("i", 12), 1: multi, 4: "cl/", 5: ("i", 0)}
+    return flat(tree | {int(k[1:]): v for k, v in more.items()}, b"DWN1")
+
+
+def edgetpu(inner: bytes | None = None, chips: list[int] | None = None, **options: Any) -> bytes:
+    """A compiled model around a package (default: 160 bytes cached, 32 streamed)."""
+    inner = package(executable_tree(2, 32), executable_tree(1, 160)) if inner is None else inner
+    fbb = flexbuffers.Builder()
+    with fbb.Map():
+        fbb.Key("1")
+        fbb.Int(0)
+        fbb.Key("4")
+        fbb.Blob(inner)
+        fbb.Key("5")
+        fbb.Int(-1)
+        fbb.Key("6")
+        fbb.TypedVectorFromElements(chips or [18])
+        fbb.Key("7")
+        fbb.VectorFromElements([])
+    custom = bytes(fbb.Finish()) if "raw" not in options else options["raw"]
+    return flat(
+        {
+            0: ("I", 3),
+            1: [{0: ("b", 32), 1: "edgetpu-custom-op", 2: ("i", 1), 3: ("i", 32)}],
+            2: [
+                {
+                    0: [tensor("in", [1, 4, 4, 1]), tensor("out", [1, 5])],
+                    1: ("i", [0]),
+                    2: ("i", [1]),
+                    3: [{0: ("I", 0), 1: ("i", [0]), 2: ("i", [1]), 5: custom}],
+                }
+            ],
+            4: [{}],
+        },
+        b"TFL3",
+    )
+
+
+def registers(channels_in: int = 2, channels_out: int = 3, side: int = 4) -> bytes:
+    """The twelve registers of a 3x3 convolution that keeps the side; source at 0, destination at 256 bytes."""
+    r = [0] * 12
+    r[1] = 0 | 4 << 32
+    r[2] = (channels_in - 1) | (channels_out - 1) << 32
+    r[3] = (side - 1) | (side - 1) << 10 | (side - 1) << 32 | (side - 1) << 42
+    r[4] = 1
+    r[5] = 54 << 15
+    return struct.pack("<12Q", *r)
+
+
+def kmodel_v3() -> bytes:
+    """A KPU convolution, then a fully connected layer with 2 inputs and 3 outputs; last body 4 bytes short."""
+    layers = [(10240, 24), (18, 64)]
+    head = struct.pack("<7I", 3, 1, 0, 2, 4096, 64, 1) + struct.pack("<2I", 8, 12)
+    head += b"".join(struct.pack("<2I", *x) for x in layers)
+    body_at = len(head)
+    tables_at = body_at + 24 + 60
+    conv = struct.pack("<6I", 0, 0, tables_at, tables_at + 96, tables_at + 152, tables_at + 176)
+    connected = struct.pack("<6I", 0, 0, 8, 2, 3, 0) + struct.pack("<9f", *range(9))
+    return head + conv + connected + registers() + bytes(56 + 24 + 144)
+
+
+def kmodel_v3_short() -> bytes:
+    """Only a fully connected layer; its body is stated 4 bytes longer than the file."""
+    head = struct.pack("<7I", 3, 1, 0, 1, 4096, 64, 1) + struct.pack("<2I", 8, 12) + struct.pack("<2I", 18, 64)
+    return head + struct.pack("<6I", 0, 0, 8, 2, 3, 0) + struct.pack("<9f", *range(9))
+
+
+def _range(memory: int, kind: int, start: int, size: int) -> bytes:
+    return struct.pack("<4I", memory, kind, start, size)
+
+
+def kmodel_v4() -> bytes:
+    """Upload, KPU convolution, dequantise, concat, CPU convolution, matmul, binary, unary."""
+
+    def main(start: int, size: int) -> bytes:
+        return _range(1, 0, start, size)
+
+    conv_tables = bytes(3 * 8 + 144 + 2 * 3 * 9)
+    nodes = [
+        (0x2001, main(0, 32) + _range(2, 1, 0, 32) + struct.pack("<4i", 1, 2, 4, 4)),
+        (0x2002, _range(1, 1, 64, 48) + struct.pack("<2i", 1, 0) + registers() + conv_tables),
+        (0x03, _range(1, 1, 64, 48) + main(128, 192) + struct.pack("<if", 0, 0.5)),
+        (0x01, main(0, 96) + struct.pack("<3I", 4, 1, 2) + main(0, 32) + main(32, 32) + struct.pack("<2i", 1, 1)),
+        (0x02, main(0, 32) + main(32, 32) + struct.pack("<4i", 1, 2, 2, 2) + struct.pack("<2i", 1, 2) + bytes(16)
+            + struct.pack("<6i", 1, 1, 1, 1, 1, 1) + struct.pack("<2f", 0, 6) + bytes(16 + 8)),
+        (0x04, main(0, 16) + main(16, 16) + main(32, 16) + struct.pack("<3i", 1, 4, 4) + struct.pack("<2f", 0, 6)
+            + bytes(16)),
+        (0x00, main(0, 16) + main(16, 16) + main(32, 16) + struct.pack("<I", 2) + struct.pack("<12i", *[1, 1, 2, 2] * 3)
+            + struct.pack("<2f", 0, 6)),
+        (0x0E, main(0, 16) + main(16, 16) + struct.pack("<I", 3)),
+    ]  # fmt: skip
+    bodies = [(op, body + bytes(-len(body) % 8)) for op, body in nodes]
+    head = b"LDMK" + struct.pack("<9I", 4, 0, 1, 16, 512, len(nodes), 1, 1, 0)
+    head += main(0, 32) + struct.pack("<4i", 1, 2, 4, 4) + main(128, 192) + bytes(16)
+    head += b"".join(struct.pack("<2I", op, len(body)) for op, body in bodies)
+    return head + b"".join(body for _, body in bodies)
+
+
+def kmodel_v5() -> bytes:
+    """A k210 module with one function: upload, convolution, download."""
+
+    def place(memory: int, kind: int, start: int, size: int) -> bytes:
+        return struct.pack("<BBHII", memory, kind, 0, start, size)
+
+    shape = struct.pack("<4I", 1, 2, 4, 4)
+    text = (
+        struct.pack("<I", 0) + place(0, 4, 0, 32) + place(64, 4, 0, 256) + shape
+        + struct.pack("<I", 2) + place(2, 4, 0, 54) + place(2, 7, 56, 24) + place(2, 4, 80, 144) + place(1, 4, 0, 0)
+        + struct.pack("<I", 1) + registers()
+        + struct.pack("<I", 1) + place(64, 4, 256, 256) + place(1, 4, 0, 48) + shape
+    )  # fmt: skip
+    function = (
+        place(0, 4, 0, 32) + struct.pack("<5I", 4, 1, 2, 4, 4) + place(1, 4, 0, 48) + struct.pack("<5I", 4, 1, 3, 4, 4)
+    )
+    size = 32 + len(function) + (-len(function) % 8)
+    function = struct.pack("<8I", 32, size, 32, 48, 1, 1, 0, len(text)) + function + bytes(size - 32 - len(function))
+    pools = struct.pack("<B3xI", 2, 224) + struct.pack("<B3xI", 3, 64)
+    sections = b".rdata".ljust(16, b"\0") + struct.pack("<4I", 0, 0, 224, 0) + bytes(224)
+    sections += b".text".ljust(16, b"\0") + struct.pack("<4I", 0, 0, len(text), 0) + text
+    module_size = 48 + len(pools) + len(function) + len(sections)
+    padding = -module_size % 8
+    module = b"k210".ljust(16, b"\0") + struct.pack("<8I", 1, 48, module_size + padding, 2, 0, 2, 1, 0)
+    module += pools + function + sections + bytes(padding)
+    return b"LDMK" + struct.pack("<7I", 5, 32, 0, 8, 1, 0, 0) + module
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    """A zip."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, content in files.items():
+            z.writestr(name, content)
+    return made.getvalue()
+
+
+def kfpkg() -> bytes:
+    """A flash package with a firmware and a model."""
+    listing = {
+        "version": "0.1.0",
+        "files": [
+            {"address": 0, "bin": "fw.bin", "sha256Prefix": True},
+            {"address": 0x300000, "bin": "m.kmodel", "sha256Prefix": False},
+        ],
+    }
+    text = json.dumps(listing).replace("3145728", "0x00300000")
+    return archive({"flash-list.json": text.encode(), "fw.bin": bytes(64), "m.kmodel": kmodel_v3_short()})
+
+
+def tar() -> bytes:
+    """A tar with a model."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as t:
+        info = tarfile.TarInfo("m/model.kmodel")
+        info.size = len(kmodel_v3_short())
+        t.addfile(info, io.BytesIO(kmodel_v3_short()))
+    return made.getvalue()
+
+
+def ncs_v1(stages: int = 2) -> bytes:
+    """A graph of NCSDK 1: stages of 4x4x8 in and out."""
+    end = 264 + 227 * stages
+    data_at = end + (-end % 8)
+    made = bytearray(data_at + 64)
+    struct.pack_into("<II", made, 32, len(made), 2)
+    made[40:44] = b"test"
+    struct.pack_into("<H2xIII", made, 240, stages, data_at, 0, 0)
+    for i in range(stages):
+        at = 264 + 227 * i
+        made[at : at + 5] = b"conv%d" % i
+        struct.pack_into("<B4x4B", made, at + 100, 0, 3, 3, 1, 1)
+        struct.pack_into("<3I12x3I12x12x3I", made, at + 112, 4, 4, 8, 4, 4, 8, 16, 64, 2)
+    return bytes(made)
+
+
+def ncs_v2() -> bytes:
+    """A graph of NCSDK 2 with 3 stages."""
+    made = bytearray(0x50 + 96 + 64 + 32)
+    struct.pack_into("<10I", made, 34, 8708, len(made), 2, 3, 12, 0x50, 0x50 + 96, 0x50 + 160, 432, 0)
+    struct.pack_into("<3I", made, 0x50, 3, 96, 4)
+    return bytes(made)
+
+
+def blob() -> bytes:
+    """Header of a Myriad blob."""
+    made = bytearray(52 + 80 + 64)
+    struct.pack_into("<20I", made, 52, 9709, len(made), 6, 0, 1, 1, 12, 150528, 4004, 1, 65536, 4, 4, 1, 1, 0, 132, 140,
+                     148, 160)  # fmt: skip
+    return bytes(made)
+
+
+IR = """<?xml version="1.0"?>
+<net name="tiny" version="11">
+ <layers>
+  <layer id="0" name="x" type="Parameter" version="opset1"><data shape="1,4" element_type="f32"/>
+   <output><port id="0" precision="FP32" names="x"><dim>1</dim><dim>4</dim></port></output></layer>
+  <layer id="1" name="w" type="Const" version="opset1"><data element_type="f32" shape="4,2" offset="0" size="32"/>
+   <output><port id="0" precision="FP32"><dim>4</dim><dim>2</dim></port></output></layer>
+  <layer id="2" name="mm" type="MatMul" version="opset1"><data transpose_a="false" transpose_b="false"/>
+   <input><port id="0"><dim>1</dim><dim>4</dim></port><port id="1"><dim>4</dim><dim>2</dim></port></input>
+   <output><port id="2" precision="FP32" names="y"><dim>1</dim><dim>2</dim></port></output></layer>
+  <layer id="3" name="y/result" type="Result" version="opset1">
+   <input><port id="0"><dim>1</dim><dim>2</dim></port></input></layer>
+ </layers>
+ <edges><edge from-layer="0" from-port="0" to-layer="2" to-port="0"/>
+  <edge from-layer="1" from-port="0" to-layer="2" to-port="1"/>
+  <edge from-layer="2" from-port="2" to-layer="3" to-port="0"/></edges>
+</net>
+"""
+
+PROTOTXT = """name: "tiny"  # a comment
+input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  convolution_param { num_output: 4 kernel_size: 3 stride: 1 weight_filler { type: "xavier" std: 1e-2 } } }
+layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer { name: "prob" type: 'Softmax' bottom: "conv1" top: "prob" softmax_param: < axis: [1] > }
+"""
+
+
+def varint(value: int) -> bytes:
+    """A protobuf number."""
+    value &= (1 << 64) - 1
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def pb(*fields: tuple[int, Any]) -> bytes:
+    """A protobuf message: int -> varint, float -> 32 bit, str, bytes -> length-delimited."""
+    out = b""
+    for number, value in fields:
+        if isinstance(value, int):
+            out += varint(number << 3) + varint(value)
+        elif isinstance(value, float):
+            out += varint(number << 3 | 5) + struct.pack("<f", value)
+        else:
+            raw = value.encode() if isinstance(value, str) else value
+            out += varint(number << 3 | 2) + varint(len(raw)) + raw
+    return out
+
+
+def onnx() -> bytes:
+    """MatMul and Relu; input x ?x4, weight w 4x2."""
+
+    def info(name: str, *dims: bytes) -> bytes:
+        return pb((1, name), (2, pb((1, pb((1, 1), (2, b"".join(pb((1, d)) for d in dims)))))))
+
+    weight = pb((1, 4), (1, 2), (2, 1), (8, "w"), (9, bytes(32)))
+    attribute = pb((1, "alpha"), (2, 0.5), (20, 1))
+    pads = pb((1, "pads"), (8, b"\1\2\1\2"), (20, 7))
+    graph = pb(
+        (1, pb((1, "x"), (1, "w"), (2, "h"), (3, "mm"), (4, "MatMul"))),
+        (1, pb((1, "h"), (2, "y"), (4, "LeakyRelu"), (5, attribute), (5, pads))),
+        (2, "g"), (5, weight),
+        (11, info("x", pb((2, "n")), pb((1, 4)))), (11, info("w", pb((1, 4)), pb((1, 2)))),
+        (12, info("y", pb((2, "n")), pb((1, 2)))),
+    )  # fmt: skip
+    return pb((1, 8), (2, "test"), (3, "1"), (7, graph), (8, pb((1, ""), (2, 13))))
+
+
+def graphdef() -> bytes:
+    """x -> MatMul(x, w) -> y."""
+    shape = pb((2, pb((1, -1))), (2, pb((1, 4))))
+    placeholder = pb((1, "x"), (2, "Placeholder"), (5, pb((1, "dtype"), (2, pb((6, 1))))),
+                     (5, pb((1, "shape"), (2, pb((7, shape))))))  # fmt: skip
+    const = pb(
+        (1, "w"), (2, "Const"), (5, pb((1, "dtype"), (2, pb((6, 1))))), (5, pb((1, "value"), (2, pb((8, bytes(40))))))
+    )
+    matmul = pb((1, "y"), (2, "MatMul"), (3, "x"), (3, "w"), (5, pb((1, "T"), (2, pb((6, 1))))))
+    return pb((1, placeholder), (1, const), (1, matmul), (4, pb((1, 1395))))
+
+
+def metagraph() -> bytes:
+    """The graph with tags and a signature."""
+    tensor_info = pb((1, "x:0"), (2, 1), (3, pb((2, pb((1, -1))), (2, pb((1, 4))))))
+    signature = pb((1, pb((1, "x"), (2, tensor_info))), (2, pb((1, "y"), (2, tensor_info))), (3, "predict"))
+    return pb((1, pb((1, "v"), (4, "serve"), (5, "2.21.0"))), (2, graphdef()),
+              (5, pb((1, "serving_default"), (2, signature))))  # fmt: skip
+
+
+def saved_model() -> bytes:
+    """A SavedModel with one MetaGraph."""
+    return pb((1, 1), (2, metagraph()))
+
+
+def checkpoint_index() -> bytes:
+    """Variables b and w in a LevelDB table."""
+
+    def block(*pairs: tuple[bytes, bytes]) -> bytes:
+        rows = b"".join(varint(0) + varint(len(k)) + varint(len(v)) + k + v for k, v in pairs)
+        return rows + struct.pack("<II", 0, 1)
+
+    def entry(size: int, *dims: int) -> bytes:
+        return pb((1, 1), (2, b"".join(pb((2, pb((1, d)))) for d in dims)), (4, 0), (5, size))
+
+    data = block((b"", pb((1, 1))), (b"b", entry(8, 2)), (b"w", entry(32, 4, 2)))
+    index = block((b"x", varint(0) + varint(len(data))))
+    at = len(data) + 5
+    footer = (varint(0) + varint(0) + varint(at) + varint(len(index))).ljust(40, b"\0")
+    return data + bytes(5) + index + bytes(5) + footer + bytes.fromhex("57fb808b247547db")
+
+
+def caffemodel() -> bytes:
+    """One convolution with weights and bias."""
+    weights = pb((7, pb((1, b"\4\3\3\3"))), (5, bytes(432)))
+    return pb(
+        (1, "tiny"), (100, pb((1, "conv1"), (2, "Convolution"), (7, weights), (7, pb((1, 1), (2, 4), (5, bytes(16))))))
+    )
+
+
+def bundle() -> bytes:
+    """A zip with a manifest and a model."""
+    return archive(
+        {"model.toml": b'schema = 1\nname = "m"\n[artifacts.cpu]\nfile = "m.tflite"\n', "m.tflite": tflite()}
+    )
+
+
+#: Kind (formats.detect) -> seed.
+SEEDS = {
+    "tflite": tflite, "edgetpu": edgetpu, "kmodel-v3": kmodel_v3, "kmodel-v4": kmodel_v4, "kmodel-v5": kmodel_v5,
+    "kfpkg": kfpkg, "ncs-v1": ncs_v1, "ncs-v2": ncs_v2, "myriad-blob": blob, "openvino-ir": IR.encode,
+    "onnx": onnx, "tf-graphdef": graphdef, "tf-savedmodel": saved_model, "tf-metagraph": metagraph,
+    "tf-checkpoint-index": checkpoint_index, "caffe-prototxt": PROTOTXT.encode, "caffemodel": caffemodel,
+    "zip": bundle, "tar": tar,
+}  # fmt: skip

@@ -1,0 +1,176 @@
+"""The CPU backend on real models."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeaid.backends import create
+from edgeaid.backends._tflite import find_runtime
+from edgeaid.backends.cpu import CpuBackend
+from edgeaid.errors import InvalidModel, InvalidRequest, NotFound, Unsupported
+
+from .conftest import arrays, infer
+
+
+@pytest.fixture
+def cpu() -> CpuBackend:
+    backend = CpuBackend()
+    backend.open("", {"threads": 1})
+    return backend
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "picture", "label", "score"),
+    [
+        ("mobilenet_v1_0.25_128_quant", 128, "bird.bmp", 20, 0.410),
+        ("mobilenet_v1_0.5_160_quant", 160, "parrot.jpg", 89, 0.965),
+        ("mobilenet_v2_1.0_224_quant", 224, "grace_hopper.bmp", 653, 0.922),
+        ("mobilenet_v2_1.0_224_inat_bird_quant", 224, "bird.bmp", 659, 0.719),
+    ],
+)
+def test_real_pictures_get_the_reference_answers(
+    cpu: CpuBackend, shared_data: Path, model: str, size: int, picture: str, label: int, score: float
+) -> None:
+    io = cpu.load("m", shared_data / f"coral/{model}.tflite", {})
+    with Image.open(shared_data / "coral" / picture) as image:
+        pixels = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))[None]
+    _, outputs = arrays(io)
+    cpu.infer("m", [np.ascontiguousarray(pixels)], outputs)
+    assert io.outputs[0].quantization is not None
+    assert int(outputs[0].argmax()) == label
+    assert float(outputs[0].max()) * io.outputs[0].quantization.scale[0] == pytest.approx(score, abs=0.02)
+
+
+def test_what_a_model_takes_and_gives_is_told_in_protocol_words(cpu: CpuBackend, shared_data: Path) -> None:
+    io = cpu.load("m", shared_data / "coral/deeplabv3_mnv2_dm05_pascal_quant.tflite", {})
+    assert [(s.datatype, s.shape) for s in io.inputs] == [("UINT8", (1, 513, 513, 3))]
+    assert [(s.datatype, s.shape) for s in io.outputs] == [("INT64", (1, 513, 513))]
+    assert io.inputs[0].quantization is not None
+    assert io.inputs[0].quantization.zero_point == (128,)
+    assert io.facts["family"] in {"litert", "tflite-runtime"}
+    assert io.facts["threads"] == 1
+
+
+def test_two_models_do_not_disturb_each_other(cpu: CpuBackend, shared_data: Path) -> None:
+    one = cpu.load("one", shared_data / "coral/mobilenet_v1_0.25_128_quant.tflite", {})
+    alone = infer(cpu, "one", one)[1][0]
+    two = cpu.load("two", shared_data / "coral/mobilenet_v1_0.5_160_quant.tflite", {})
+    infer(cpu, "two", two, seed=5)
+    assert np.array_equal(infer(cpu, "one", one)[1][0], alone)
+
+
+def test_phases_are_measured(cpu: CpuBackend, shared_data: Path) -> None:
+    io = cpu.load("m", shared_data / "coral/mobilenet_v1_0.25_128_quant.tflite", {})
+    phases = infer(cpu, "m", io)[2]
+    assert all(ns > 0 for ns in phases)
+    assert phases.infer_ns > phases.input_ns
+
+
+def test_without_xnnpack_the_reference_kernels_run(shared_data: Path) -> None:
+    artifact = shared_data / "coral/mobilenet_v1_0.25_128_quant.tflite"
+    backend = CpuBackend()
+    backend.open("cpu", {"threads": 1, "xnnpack": False})
+    assert backend.load("m", artifact, {}).facts["delegated_parts"] == 0
+
+
+def test_an_edge_tpu_model_is_refused_with_the_way_out(cpu: CpuBackend, shared_data: Path) -> None:
+    with pytest.raises(InvalidModel, match=r"compiled for an Edge TPU.*artifact `cpu`"):
+        cpu.load("m", shared_data / "coral/mobilenet_v1_0.25_128_quant_edgetpu.tflite", {})
+
+
+def test_an_unknown_custom_operator_is_named(cpu: CpuBackend, shared_data: Path) -> None:
+    with pytest.raises(InvalidModel, match="custom operator 'fake-op-double'"):
+        cpu.load("m", shared_data / "coral/invalid_models/model_invoking_error.tflite", {})
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, 4096, 200_000])
+def test_a_file_cut_short_is_refused_and_the_backend_lives_on(
+    cpu: CpuBackend, shared_data: Path, tmp_path: Path, keep: int
+) -> None:
+    whole = shared_data / "coral/mobilenet_v1_0.25_128_quant.tflite"
+    cut = tmp_path / "cut.tflite"
+    cut.write_bytes(whole.read_bytes()[:keep])
+    with pytest.raises(InvalidModel, match=r"cut\.tflite|damaged|cannot"):
+        cpu.load("m", cut, {})
+    io = cpu.load("m", whole, {})
+    assert infer(cpu, "m", io)[1][0].any()
+
+
+def test_a_missing_file_is_an_invalid_model(cpu: CpuBackend, tmp_path: Path) -> None:
+    with pytest.raises(InvalidModel, match="cannot be loaded"):
+        cpu.load("m", tmp_path / "nothing.tflite", {})
+
+
+def test_a_wrong_shape_is_the_callers_mistake(cpu: CpuBackend, shared_data: Path) -> None:
+    io = cpu.load("m", shared_data / "coral/mobilenet_v1_0.25_128_quant.tflite", {})
+    _, outputs = arrays(io)
+    with pytest.raises(InvalidRequest, match="does not fit"):
+        cpu.infer("m", [np.zeros((1, 64, 64, 3), np.uint8)], outputs)
+    with pytest.raises(InvalidRequest, match="was expected"):
+        cpu.infer("m", arrays(io)[0], [np.zeros((5, 1001), np.uint8)])
+    assert infer(cpu, "m", io)[1][0].any()  # no view of the runtime's memory was left behind
+
+
+@pytest.mark.parametrize("threads", [0, 65, "two", True])
+def test_a_nonsense_thread_count_is_refused(cpu: CpuBackend, shared_data: Path, threads: object) -> None:
+    with pytest.raises(InvalidModel, match="threads"):
+        cpu.load("m", shared_data / "coral/mobilenet_v1_0.25_128_quant.tflite", {"threads": threads})
+
+
+def test_inputs_of_variable_size_take_the_shape_of_the_option(cpu: CpuBackend, shared_data: Path) -> None:
+    artifact = shared_data / "coral/mobilenet_v1_1.0_224_quant_embedding_extractor.tflite"
+    name = cpu.load("m", artifact, {}).inputs[0].name
+    with pytest.raises(InvalidModel, match="inputs are"):
+        cpu.load("m", artifact, {"shapes": {"other": [1, 224, 224, 3]}})
+    with pytest.raises(InvalidModel, match="positive"):
+        cpu.load("m", artifact, {"shapes": {name: [1, 0, 224, 3]}})
+    with pytest.raises(InvalidModel, match="table"):
+        cpu.load("m", artifact, {"shapes": [1, 224, 224, 3]})
+    assert cpu.load("m", artifact, {"shapes": {name: [1, 224, 224, 3]}}).inputs[0].shape == (1, 224, 224, 3)
+
+
+def test_a_model_that_is_not_loaded_is_not_found(cpu: CpuBackend) -> None:
+    with pytest.raises(NotFound):
+        cpu.infer("nobody", [], [])
+    cpu.unload("nobody")
+
+
+def test_a_closed_backend_has_forgotten_its_models(cpu: CpuBackend, shared_data: Path) -> None:
+    io = cpu.load("m", shared_data / "coral/mobilenet_v1_0.25_128_quant.tflite", {})
+    cpu.close()
+    with pytest.raises(NotFound):
+        infer(cpu, "m", io)
+
+
+def test_there_is_one_cpu_only() -> None:
+    with pytest.raises(InvalidRequest, match="no device"):
+        create("cpu").open("cpu1", {})
+
+
+def test_an_unknown_runtime_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(Unsupported, match="litert, tflite-runtime"):
+        find_runtime("pytorch")
+
+
+def test_a_runtime_that_is_not_installed_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("tflite_runtime", "tflite_runtime.interpreter"):
+        monkeypatch.setitem(sys.modules, module, None)  # what Python itself does for "there is no such module"
+    with pytest.raises(Unsupported, match="tflite-runtime.*pip install ai-edge-litert"):
+        find_runtime("tflite-runtime")
+
+
+def test_a_savedmodel_without_tensorflow_says_what_to_do(cpu: CpuBackend, tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    with pytest.raises(InvalidModel, match=r"no saved_model\.pb"):
+        cpu.load("m", folder, {})
+    (folder / "saved_model.pb").write_bytes(b"not a model")
+    with pytest.raises((Unsupported, InvalidModel), match=r"TensorFlow|SavedModel"):
+        cpu.load("m", folder / "saved_model.pb", {})
+    shutil.rmtree(folder)

@@ -117,8 +117,8 @@ class Device:
     target: str = "cpu"
     #: Name in the backend's own terms ("usb:0", "/dev/ttyUSB0"); "" = first.
     device: str = ""
-    #: Requests handed to the worker ahead of time; 1 for devices that switch models at a cost.
-    depth: int = 2
+    #: Requests handed to the worker ahead of time; 0 = 2 for the CPU, 1 for devices that switch models at a cost.
+    depth: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

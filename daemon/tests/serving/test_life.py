@@ -54,7 +54,7 @@ def test_a_killed_worker_is_replaced_and_requests_get_503_or_an_answer(start):
     for _ in range(3):
         pid = daemon.worker()
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda pid=pid: daemon.worker() not in (pid, None) if _worker(daemon) else False)
+        eventually(lambda pid=pid: _ready(daemon, pid))
         time.sleep(0.2)
     stop.set()
     for thread in threads:
@@ -67,11 +67,6 @@ def test_a_killed_worker_is_replaced_and_requests_get_503_or_an_answer(start):
         assert device["last_recovery_ms"] > 0
     kinds = [e["kind"] for e, _ in zip(daemon.client().events(), range(12), strict=False)]
     assert {"worker-died", "recovery", "device-state"} <= set(kinds)
-
-
-def _worker(daemon):
-    with daemon.client() as client:
-        return client.devices()[0]["pid"]
 
 
 def test_a_hung_worker_is_killed_within_the_invoke_limit_and_replaced(start):

@@ -7,23 +7,20 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .. import errors
 from ..config import Device as DeviceConfig
 from ..config import Limits
-from ..models import repository
+from ..scheduling.costs import CostModel
+from ..scheduling.placement import Seat
 from ..scheduling.queue import DeviceQueue
 from ..worker import wire
 from ..worker.handle import WorkerHandle
-from ..worker.process import spec_from
 from ..worker.wire import Kind
+from .device_models import ModelHost
 from .events import EventLog
 from .model import LiveModel, Request
-
-if TYPE_CHECKING:
-    from ..tensors import TensorSpec
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +35,7 @@ PING_SECONDS: Final = 5.0
 clock = time.monotonic
 
 
-class DeviceRunner:
+class DeviceRunner(ModelHost):
     """Keeps one device's worker alive and feeds it. States: booting, ready, recovering, failed, absent."""
 
     def __init__(
@@ -49,29 +46,29 @@ class DeviceRunner:
         on_failed: Callable[[Request, str], None],
         quarantine_after: int,
     ) -> None:
-        self.config = config
-        self.id = config.id
-        self.target = config.target
-        self.limits = limits
+        super().__init__(config, limits)
         self.events = events
-        self.queue = DeviceQueue(capacity=limits.queue, per_client=limits.queue_per_client)
-        self.handle: WorkerHandle | None = None
-        self.state = "booting"
-        self.reason = ""
+        # Where switching models costs something, the queue learns how much and keeps to the cached group.
+        self.queue = DeviceQueue(
+            capacity=limits.queue,
+            per_client=limits.queue_per_client,
+            costs=None if config.target == "cpu" else CostModel(),
+        )
+        self.depth = config.depth or (2 if config.target == "cpu" else 1)
         self.runtime = ""
         self.description = ""
         self.facts: dict[str, Any] = {}
-        self.models: dict[int, LiveModel] = {}
         self.restarts = 0
         self.recovered_ms: float | None = None
         self.busy_ns = 0
         self._failures = 0
         self._on_failed = on_failed
+        #: Called when the device is ready again, so that models that came meanwhile are loaded.
+        self.on_ready: Callable[[DeviceRunner], None] = lambda _: None
         self._quarantine_after = quarantine_after
         self._inflight: deque[Request] = deque()
         self._numbers = 0
-        self._loading: LiveModel | None = None
-        self._lock = asyncio.Lock()
+        self._opening = False
         self._tick: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
@@ -79,9 +76,10 @@ class DeviceRunner:
     # --- life -------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Spawn the worker and open the device; DeviceError or Unsupported when that fails."""
+        """Spawn the worker, open the device, load what it had. DeviceError or Unsupported when that fails."""
         handle = WorkerHandle(self.id, self._on_result, self._on_exit)
         self.handle = handle
+        self._opening = True
         body = {"target": self.target, "device": self.config.device, "options": dict(self.config.options)}
         try:
             answer, _ = await handle.call(Kind.OPEN, body, timeout=OPEN_SECONDS)
@@ -89,7 +87,11 @@ class DeviceRunner:
             handle.kill("did not open the device")
             self._set_state("failed", str(error))
             raise
+        self._opening = False
         self.runtime, self.description, self.facts = answer["runtime"], answer["description"], answer["facts"]
+        for live in list(self.models.values()):  # after a restart: not ready before it has its models back
+            if not live.quarantined:
+                await self.bring(live)
         self._set_state("ready")
 
     async def stop(self) -> None:
@@ -121,8 +123,12 @@ class DeviceRunner:
         """The worker is gone: fail or move what it had, start another."""
         started = clock()
         self.handle = None
-        culprit = self._inflight[0].live if self._inflight else self._loading
         self._failures += 1
+        if self._opening and self.state == "failed":  # start() has said why; try again later, quietly: the device may be plugged in by then
+            if not self._stopped:
+                self._task = asyncio.get_running_loop().create_task(self._recover(started))
+            return
+        culprit = self._inflight[0].live if self._inflight else self.loading
         self.restarts += 1
         self.queue.reset()
         text = f"worker of {self.id} {cause}" + (f" while it ran model {culprit.key!r}" if culprit else "")
@@ -165,32 +171,24 @@ class DeviceRunner:
         return self.queue.expire(float("inf"))  # type: ignore[return-value]  # only Requests are pushed, all with a deadline
 
     async def _recover(self, died: float) -> None:
-        while not self._stopped:
-            await asyncio.sleep(BACKOFF[min(self._failures - 1, len(BACKOFF) - 1)])
-            try:
-                await self.start()
-                for live in list(self.models.values()):
-                    if not live.quarantined:
-                        await self._load(live)
-            except errors.EdgeaiError as error:
-                self._failures += 1
-                log.error("device %s: %s", self.id, error)
-                if self.handle is not None:
-                    return  # its exit is still to come and starts the next try
-                continue
-            self.recovered_ms = (clock() - died) * 1e3
-            self.events.publish(
-                "recovery",
-                f"device {self.id} is ready again after {self.recovered_ms:.0f} ms",
-                device=self.id,
-                ms=round(self.recovered_ms, 1),
-            )
-            self.pump()
-            return
+        """Start workers until one opens the device, then give it its models back."""
+        await asyncio.sleep(BACKOFF[min(self._failures - 1, len(BACKOFF) - 1)])
+        try:
+            await self.start()
+        except errors.EdgeaiError as error:
+            log.warning("device %s: %s", self.id, error)
+            if self.handle is not None:
+                self.handle.kill(f"did not take its models back: {error}")
+            return  # the exit of that worker starts the next try
+        self.recovered_ms = (clock() - died) * 1e3
+        text = f"device {self.id} is ready again after {self.recovered_ms:.0f} ms"
+        self.events.publish("recovery", text, device=self.id, ms=round(self.recovered_ms, 1))
+        self.on_ready(self)
+        self.pump()
 
     async def check(self) -> bool:
         """True when the worker answers; a silent one is killed. For the watchdog."""
-        if self.handle is None or not self.handle.alive or self._inflight or self._lock.locked():
+        if self.handle is None or not self.handle.alive or self._inflight or self.lock.locked():
             return True  # recovering, or watched by its own timer
         try:
             await self.handle.call(Kind.PING, {}, timeout=PING_SECONDS)
@@ -202,78 +200,6 @@ class DeviceRunner:
             return True  # died meanwhile: recovery is under way
         return True
 
-    # --- models -----------------------------------------------------------------------------------------------------
-
-    async def load(self, live: LiveModel, cases: list[dict[str, Any]], tolerance: float, slots: int) -> dict[str, Any]:
-        """Load, attach and self-test a model here. Returns the self-test's figures; the model serves after `pump`."""
-        async with self._lock:
-            self._loading = live
-            try:
-                await self._load(live, slots)
-                body = {"model": live.number, "cases": cases, "tolerance": tolerance}
-                result = await self._call(Kind.SELFTEST, body)
-            except errors.EdgeaiError as error:
-                await self._forget(live)
-                if live.kills:
-                    raise errors.InvalidModel(
-                        f"model {live.key!r} made its worker die on {self.id}: {error}"
-                    ) from error
-                raise
-            finally:
-                self._loading = None
-            self.models[live.number] = live
-            return result
-
-    async def _load(self, live: LiveModel, slots: int = 0) -> None:
-        path = await asyncio.get_running_loop().run_in_executor(None, repository.verify, live.found, self.target)
-        artifact = next(a for a in live.found.manifest.artifacts if a.target == self.target)
-        answer = await self._call(
-            Kind.LOAD,
-            {
-                "model": live.number,
-                "key": f"{live.key}#{live.number}",
-                "artifact": str(path),
-                "options": dict(artifact.options),
-            },
-        )
-        inputs = tuple(spec_from(t) for t in answer["inputs"])
-        outputs = tuple(spec_from(t) for t in answer["outputs"])
-        if live.region is None:
-            _check_servable(live.key, inputs + outputs)
-            live.set_io(inputs, outputs, slots)
-        elif [(s.datatype, s.shape) for s in inputs + outputs] != [
-            (s.datatype, s.shape) for s in live.inputs + live.outputs
-        ]:
-            raise errors.InvalidModel(
-                f"model {live.key!r}: the artifact for {self.target} has other tensors than the first one"
-            )
-        live.facts[self.id] = answer["facts"]
-        live.groups[self.id] = str(answer["facts"].get("token") or live.key)
-        await attach(self._call, live, None)
-
-    async def unload(self, live: LiveModel) -> None:
-        """Take a model off this device."""
-        self.models.pop(live.number, None)
-        await self._forget(live)
-
-    async def _forget(self, live: LiveModel) -> None:
-        if self.handle is not None and self.handle.alive:
-            try:
-                await self._call(Kind.UNLOAD, {"model": live.number})
-            except errors.EdgeaiError as error:
-                log.warning("unload of %s from %s: %s", live.key, self.id, error)
-
-    async def _call(self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...] = ()) -> dict[str, Any]:
-        handle = self.handle
-        if handle is None:
-            raise errors.DeviceError(f"device {self.id} is {self.state}: {self.reason}")
-        try:
-            answer, _ = await handle.call(kind, body, fds, timeout=self.limits.load_seconds)
-        except errors.DeadlineExceeded:
-            handle.kill(f"did not answer {kind.name} within {self.limits.load_seconds:g} s")
-            raise
-        return answer
-
     # --- the path of a tensor ---------------------------------------------------------------------------------------
 
     @property
@@ -281,12 +207,23 @@ class DeviceRunner:
         """Requests waiting or running."""
         return len(self.queue) + len(self._inflight)
 
+    def seat(self, model: str) -> Seat:
+        """What placement needs to know."""
+        cost = self.queue.costs.get(model)
+        run = cost.run if cost is not None and cost.runs else None
+        now = clock()
+        left = sum(self.queue.costs.run(r.model) for r in self._inflight)
+        if self._inflight:
+            left = max(left - (now - self._inflight[0].started), 0.0)
+        free = not self._inflight and not self.queue
+        return Seat(self.id, self.target, self.state == "ready", free, self.queue.wait_s(model) + left, run)
+
     def submit(self, request: Request) -> None:
         """Queue a request whose inputs lie in its slot. QueueFull when there is no room."""
         request.device = self
         request.group = request.live.groups.get(self.id, request.model)
         self.queue.push(request, request.enqueued)
-        if len(self._inflight) < self.config.depth:
+        if len(self._inflight) < self.depth:
             self.pump()
         if self._tick is None:
             self._tick = asyncio.get_running_loop().call_later(TICK, self._on_tick)
@@ -297,7 +234,7 @@ class DeviceRunner:
         if handle is None or self.state != "ready":
             return
         inflight = self._inflight
-        while len(inflight) < self.config.depth:
+        while len(inflight) < self.depth:
             now = clock()
             request: Request | None = self.queue.take(now)  # type: ignore[assignment]  # only Requests are pushed
             if request is None:
@@ -407,29 +344,3 @@ def fail(request: Request, error: errors.EdgeaiError) -> None:
         request.release()
     elif request.done is not None:
         request.done(request)
-
-
-async def attach(call: Callable[..., Any], live: LiveModel, media: dict[str, Any] | None) -> None:
-    """Give a worker the model's shared memory (and, for the media worker, its picture rules)."""
-    region = live.region
-    if region is None:
-        raise errors.Unavailable(f"model {live.key!r} was unloaded")
-    body = {
-        "model": live.number,
-        "key": f"{live.key}#{live.number}",
-        "inputs": [asdict(s) for s in live.inputs],
-        "outputs": [asdict(s) for s in live.outputs],
-        "slots": region.layout.slots,
-        "media": media,
-    }
-    await call(Kind.ATTACH, body, (region.fd,))
-
-
-def _check_servable(key: str, specs: tuple[TensorSpec, ...]) -> None:
-    for spec in specs:
-        if -1 in spec.shape:
-            raise errors.InvalidModel(
-                f"model {key!r}: tensor {spec.name!r} has the variable shape {list(spec.shape)}; "
-                "fix it with `shapes` in the artifact's table"
-            )
-        _ = spec.nbytes  # refuses BYTES and absurd sizes

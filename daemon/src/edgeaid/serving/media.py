@@ -13,7 +13,7 @@ from .. import errors
 from ..config import Limits
 from ..worker.handle import WorkerHandle
 from ..worker.wire import Kind, close_all
-from .device import attach
+from .device_models import attach
 from .events import EventLog
 from .model import LiveModel
 

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import logging
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,21 @@ from .. import config as configuration
 from .. import errors
 from ..config import Config
 from ..models import repository
-from ..models.manifest import DEFAULT_TOLERANCE, Manifest
+from ..models.manifest import Manifest
 from ..models.repository import Found, Repository
-from .device import DeviceRunner, attach, clock, fail
+from ..scheduling.placement import place
+from .device import DeviceRunner, clock, fail
 from .events import EventLog
+from .loader import check_formats
 from .media import MediaRunner
 from .model import LiveModel, Request, State
 from .settings import Settings
 from .shm import Regions
 
 log = logging.getLogger(__name__)
+
+#: Begins the reason of models that are loaded as soon as a device for them comes.
+NO_DEVICE = "no device"
 
 
 class Served:
@@ -78,12 +82,46 @@ class Plane:
         device = DeviceRunner(
             entry, self.config.limits, self.events, self._on_failed, self.config.models.quarantine_after
         )
+        device.on_ready = lambda ready: self._later(self.adopt(ready))
         self.devices[device.id] = device
         try:
             await device.start()
         except errors.EdgeaiError as error:
-            log.error("device %s: %s", device.id, error)
+            log.warning("device %s: %s", device.id, error)
         return device
+
+    async def remove_device(self, identity: str) -> None:
+        """Take a device out of service; its models go on elsewhere or wait for it."""
+        device = self.devices.pop(identity, None)
+        if device is None:
+            return
+        for live in device.models.values():
+            if device in live.devices:
+                live.devices.remove(device)
+        await device.stop()
+
+    async def adopt(self, device: DeviceRunner) -> None:
+        """A device is there (again): load what serves elsewhere and has an artifact for it, and what waited for it."""
+        for served in list(self.served.values()):
+            for live in list(served.versions.values()):
+                targets = [a.target for a in live.found.manifest.artifacts]
+                if device in live.devices or device.target not in targets or live.retiring:
+                    continue
+                try:
+                    await device.load(live, 0)
+                except errors.EdgeaiError as error:
+                    log.warning("model %s on %s: %s", live.key, device.id, error)
+                    continue
+                live.devices.append(device)
+                live.devices.sort(key=lambda d: targets.index(d.target))
+        waiting = {
+            n
+            for (n, _), (state, reason) in self.failures.items()
+            if state == State.UNAVAILABLE and reason.startswith(NO_DEVICE)
+        }
+        for name in waiting:
+            with contextlib.suppress(errors.EdgeaiError):  # published and kept in the index
+                await self.load(name)
 
     async def stop(self) -> None:
         """No new requests, wait for those under way, end the workers."""
@@ -196,19 +234,19 @@ class Plane:
             raise
 
     def _place(self, request: Request) -> DeviceRunner:
-        """The device to serve a request: the ready one with the least work, in fail-over order among equals."""
-        best: DeviceRunner | None = None
-        for device in request.live.devices:
-            if device.id in request.tried or device.state not in ("ready", "recovering"):
-                continue
-            if best is None or (device.state != "ready", device.load_factor) < (
-                best.state != "ready",
-                best.load_factor,
-            ):
-                best = device
-        if best is None:
+        """The device to serve a request: the only one there is, or the one expected to answer first."""
+        devices = request.live.devices
+        if len(devices) == 1 and not request.tried:
+            if devices[0].state in ("ready", "recovering"):
+                return devices[0]
             raise errors.Unavailable(self._why_no_device(request.live))
-        return best
+        seats = {d.id: d for d in devices if d.id not in request.tried}
+        remaining = request.deadline - clock() if request.deadline is not None else None
+        targets = [a.target for a in request.live.found.manifest.artifacts]
+        found = place(targets, [d.seat(request.live.key) for d in seats.values()], remaining_s=remaining)
+        if not found:
+            raise errors.Unavailable(self._why_no_device(request.live))
+        return seats[found[0].device]
 
     def _why_no_device(self, live: LiveModel) -> str:
         states = "; ".join(f"{d.id} is {d.state}{': ' + d.reason if d.reason else ''}" for d in live.devices)
@@ -309,8 +347,6 @@ class Plane:
 
     async def bring_up(self, found: Found) -> LiveModel:
         """Load a model version on every device it has an artifact for, self-tested; not yet visible to requests."""
-        from .loader import check_formats
-
         started = clock()
         await self._run(check_formats, found)
         self._numbers += 1
@@ -319,7 +355,7 @@ class Plane:
         for artifact in found.manifest.artifacts:
             for device in [d for d in self.devices.values() if d.target == artifact.target and d.state == "ready"]:
                 try:
-                    result = await device.load(live, *_selftest(found, device), self.config.limits.queue + 8)
+                    result = await device.load(live, self.config.limits.queue + 8)
                 except errors.EdgeaiError as error:
                     failures.append(error)
                     continue
@@ -341,7 +377,7 @@ class Plane:
         wants = " or ".join(a.target for a in manifest.artifacts)
         have = ", ".join(f"{d.id} ({d.state})" for d in self.devices.values())
         return (
-            f"model {manifest.name!r} needs {wants}, present: {have or 'no device'}; "
+            f"{NO_DEVICE} for model {manifest.name!r}: it needs {wants}, present: {have or 'none'}; "
             "add an artifact for a device that is there or plug one in"
         )
 
@@ -441,32 +477,3 @@ def _policy_of(config: dict[str, Any]) -> str:
     if isinstance(policy.get("specific"), dict):
         return "specific:" + ",".join(str(v) for v in policy["specific"].get("versions", []))
     return ""
-
-
-def cpu_core() -> str:
-    """Name of this machine's CPU core as tolerances use it (cortex-a53, ...); the architecture where it is not ARM."""
-    parts = {"0xd03": "cortex-a53", "0xd08": "cortex-a72", "0xd0b": "cortex-a76"}  # MIDR part numbers, Arm Ltd.
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "CPU part":
-                return parts.get(value.strip(), platform.machine())
-    return platform.machine()
-
-
-def _selftest(found: Found, device: DeviceRunner) -> tuple[list[dict[str, Any]], float]:
-    """Golden cases that hold for a device's runtime, with absolute paths, and the tolerance for this CPU."""
-    family = str(device.facts.get("family", ""))
-    cases = [
-        {
-            "inputs": {k: str(found.path / v) for k, v in g.inputs.items()},
-            "outputs": {k: str(found.path / v) for k, v in g.outputs.items()},
-        }
-        for g in found.manifest.goldens
-        if g.runtime in ("", family)
-    ]
-    tolerance = found.manifest.tolerance
-    return cases, tolerance.get(cpu_core(), tolerance.get("default", DEFAULT_TOLERANCE))
-
-
-__all__ = ["Plane", "Served", "attach", "cpu_core"]

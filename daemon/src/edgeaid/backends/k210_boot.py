@@ -80,7 +80,9 @@ def connect(
     likely = list(dict.fromkeys((*first, 115200, 1500000)))
     # Most boards are found by the first three steps: an agent at a likely rate, or the REPL at its own rate.
     steps = [(_find_agent, r) for r in likely] + [(_find_repl, 115200)]
-    steps += [(_find_agent, r) for r in rates if r not in likely] + [(_find_repl, r) for r in rates if r != 115200]
+    # Between the others the REPL again and again: a board that starts says nothing at first.
+    for other in [(_find_agent, r) for r in rates if r not in likely] + [(_find_repl, r) for r in rates if r != 115200]:
+        steps += [other, (_find_repl, 115200)]
     while True:
         for step, rate in steps:
             if time.monotonic() > end:
@@ -212,9 +214,9 @@ class _Repl:
             self.port.write(b"\r\x03\x03")
             time.sleep(0.05)
             self.port.write(b"\x01")
-            if self.until(_RAW, timeout=0.4):
+            if self.until(_RAW, timeout=0.4 if self.heard else 0.25):
                 return True
-            if not self.heard and tries > 1:
+            if not self.heard:
                 return False
         return False
 

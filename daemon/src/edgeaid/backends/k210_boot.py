@@ -119,7 +119,7 @@ def _find_repl(port: Port, rate: int, source: bytes, end: float) -> tuple[Link |
     repl = _Repl(port, rate, end)
     if repl.enter() and repl.upload(source):
         link = Link(port)
-        if _wait_hello(link):
+        if _wait_hello(link, repl.rest):
             return link, b""
     return None, repl.heard[-200:]
 
@@ -140,17 +140,17 @@ def _hello(link: Link, timeout: float = 3.0) -> bool:
     return True
 
 
-def _wait_hello(link: Link) -> bool:
-    """The agent greets when it starts; then begin the session properly."""
+def _wait_hello(link: Link, data: bytes) -> bool:
+    """The agent greets when it starts; then begin the session properly. `data` = what has been read already."""
     begin = time.monotonic()
     while time.monotonic() - begin < 3.0:
-        data = link.port.read(0.1)
         for frame in link.decoder.feed(data) if data else ():
             if frame.type == Type.HELLO:
                 parse_about(frame)
                 return _hello(link)
         if b"Traceback" in data:
             return False
+        data = link.port.read(0.1)
     return _hello(link, 1.0)
 
 
@@ -188,6 +188,8 @@ class _Repl:
         self.port = port
         self.end = end
         self.heard = b""
+        #: What came behind the last answer: perhaps the agent's greeting already.
+        self.rest = b""
         port.set_baud(rate)
 
     def until(self, *marks: bytes, timeout: float) -> bytes | None:
@@ -253,4 +255,6 @@ class _Repl:
         if answer is None or "sum True" not in answer[0]:
             return False
         self.port.write(b"S=uzlib.decompress(S)\ngc.collect()\nexec(S)\x04")
-        return self.until(b"OK", timeout=1.0) is not None
+        got = self.until(b"OK", timeout=1.0)
+        self.rest = (got or b"").partition(b"OK")[2]
+        return got is not None

@@ -180,5 +180,5 @@ def build_image(build: Build, target: str = "edgeai-image", timeout: float = 360
         reached = "could not be fetched" in text or "Could not resolve host" in text or "unable to access" in text
         if reached and not errors:
             raise Missing(f"the OpenEmbedded layers cannot be reached; see {log}")
-        raise RuntimeError(f"{target} for {build.release} failed; log: {log}\n" + "\n".join(errors[:40] or text.splitlines()[-40:]))
+        raise RuntimeError(f"{target} for {build.release} failed; log: {log}\n" + "\n".join(errors[:12] or text.splitlines()[-40:]))
     return time.monotonic() - start

@@ -53,6 +53,9 @@ $bb cp /agent.py /busybox $run/
     echo 'OOMScoreAdjust=-900'
 } > /root/run/systemd/system/edgeai-emulator.service
 $bb ln -s ../edgeai-emulator.service /root/run/systemd/system/basic.target.wants/edgeai-emulator.service
+# an emulated processor is ten to a hundred times slower: what counts seconds gets more of them
+$bb mkdir -p /root/run/systemd/system/edgeaid.service.d
+printf '[Service]\\nWatchdogSec=90s\\nTimeoutStartSec=300s\\n' > /root/run/systemd/system/edgeaid.service.d/50-emulator.conf
 for p in "" 1 2 3 4; do
     echo "KERNEL==\\"vda$p\\", SYMLINK+=\\"mmcblk0${p:+p$p}\\""
 done > /root/run/udev/rules.d/61-edgeai-emulator.rules

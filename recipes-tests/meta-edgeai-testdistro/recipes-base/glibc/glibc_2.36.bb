@@ -1,4 +1,6 @@
 SUMMARY = "TEST ONLY: Debian's C and C++ run time"
+SKIP_FILEDEPS = "0"
+EXCLUDE_FROM_SHLIBS = ""
 inherit debian-repack
 do_install:append() {
     ln -s . ${D}/usr/lib/aarch64-linux-gnu

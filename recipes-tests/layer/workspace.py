@@ -1,0 +1,129 @@
+"""A plain build folder per release: the layers as the kas files name them, no test distribution, nothing built.
+
+The steps that need the host (a copy of the checkout, a kas of the system's Python, the build user) are the rig's.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from rig import bitbake
+from rig.paths import BUILD_UID, TOP, Missing, need, work_dir
+
+MACHINES = ("raspberrypi3-64", "raspberrypi4-64", "raspberrypi5", "raspberrypi0-2w-64", "qemuarm64")
+RELEASES = ("wrynose", "scarthgap")
+#: Programs that BitBake's sanity check asks for; packages: recipes-tests/host-packages.txt.
+TOOLS = ("git", "gawk", "chrpath", "diffstat", "lz4c", "zstd", "cpio", "file", "rpcgen", "wget", "gcc", "g++", "make", "setpriv")
+#: For every plain build: no network (sources are never fetched here), and parsing by two processes.
+SETTINGS = 'CONNECTIVITY_CHECK_URIS = ""\nBB_NO_NETWORK = "1"\nBB_NUMBER_PARSE_THREADS = "2"\nBB_SERVER_TIMEOUT = "0"\n'
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Checked-out layers and a build folder."""
+
+    build: bitbake.Build
+    folder: Path
+
+    @property
+    def layers(self) -> Path:
+        return self.build.top
+
+    def run(self, *command: str, timeout: float = 3600, settings: str = "") -> subprocess.CompletedProcess[str]:
+        """A command in the build folder's environment; stdout and stderr come as one text. `settings` go to conf/site.conf."""
+        conf = self.folder / "conf" / "site.conf"
+        conf.parent.mkdir(parents=True, exist_ok=True)
+        text = SETTINGS + settings
+        if not conf.is_file() or conf.read_text() != text:
+            conf.write_text(text)
+        hand_over(self.folder)
+        script = f'cd "{self.folder}" && export PATH="{self.layers}/bitbake/bin:{self.layers}/openembedded-core/scripts:$PATH" BUILDDIR="$PWD" && exec "$@"'
+        return bitbake.run(self.build, "bash", "-c", script, "--", *command, timeout=timeout)
+
+
+def hand_over(folder: Path) -> None:
+    """The build user owns the build folder; cheap, only its top levels are new."""
+    if os.getuid() == 0:
+        for path in (folder, folder / "conf", *(folder / "conf").glob("*")):
+            os.chown(path, BUILD_UID, BUILD_UID)
+
+
+def kas_files(release: str, machine: str, *features: str) -> str:
+    names = ["kas/base.yml", f"kas/release/{release}.yml", f"kas/machine/{machine}.yml", *(f"kas/feature/{f}.yml" for f in features)]
+    return ":".join(names)
+
+
+def feature_names() -> list[str]:
+    return sorted(p.stem for p in (TOP / "kas" / "feature").glob("*.yml"))
+
+
+@functools.cache
+def reachable() -> str:
+    """Empty, or why the OpenEmbedded layers cannot be checked out here. One quick question to each server."""
+    for url in ("https://git.openembedded.org/bitbake", "https://git.yoctoproject.org/meta-raspberrypi"):
+        try:
+            done = subprocess.run(
+                ["git", "ls-remote", "--exit-code", url, "HEAD"], capture_output=True, text=True, timeout=20, check=False,
+                env=os.environ | {"GIT_TERMINAL_PROMPT": "0"},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return f"{url} does not answer"
+        if done.returncode:
+            return f"{url} cannot be reached: {(done.stderr.strip().splitlines() or ['git ls-remote failed'])[-1]}"
+    return ""
+
+
+def workspace(release: str, machine: str = "raspberrypi4-64", *features: str) -> Workspace:
+    """Check out the layers of a release (once, seconds) and write the configuration of one machine.
+
+    Raises Missing with what to install or why it cannot be had.
+    """
+    need(*TOOLS)
+    if problem := reachable():
+        raise Missing(problem)
+    locales = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=True).stdout.lower()
+    if "en_us.utf8" not in locales:
+        raise Missing("BitBake wants the locale en_US.UTF-8: localedef -i en_US -f UTF-8 en_US.UTF-8")
+    work = work_dir() / "layer"
+    work.mkdir(exist_ok=True)
+    build = bitbake.Build(release, work)
+    bitbake._kas(work)
+    (build.top / "home").mkdir(parents=True, exist_ok=True)
+    bitbake._git_config(build)
+    bitbake.sync(build)
+    for folder in (work, build.top, build.top / "home"):
+        if os.getuid() == 0:
+            os.chown(folder, BUILD_UID, BUILD_UID)
+    done = bitbake.run(build, "kas", "checkout", kas_files(release, machine, *features), timeout=900)
+    if done.returncode:
+        raise RuntimeError(f"kas checkout failed:\n{done.stdout[-3000:]}")
+    return Workspace(build, build.top / "build")
+
+
+def empty_build(base: Workspace, name: str, layers: list[Path], local_conf: str) -> Workspace:
+    """Another build folder over the same checked-out layers, with these layers only; what it built before is removed."""
+    folder = base.build.top / name
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "conf").mkdir(parents=True)
+    listed = " ".join(str(path) for path in layers)
+    (folder / "conf" / "bblayers.conf").write_text(f'BBPATH = "${{TOPDIR}}"\nBBFILES ?= ""\nBBLAYERS = "{listed}"\n')
+    (folder / "conf" / "local.conf").write_text(local_conf)
+    hand_over(folder)
+    return Workspace(base.build, folder)
+
+
+def dumped(*features: str, release: str = "wrynose", machine: str = "raspberrypi4-64") -> dict[str, object]:
+    """The merged configuration as kas sees it: kas checks each file against its schema on the way."""
+    done = subprocess.run(
+        ["kas", "dump", "--skip", "repos_checkout", kas_files(release, machine, *features)],
+        capture_output=True, text=True, cwd=TOP, check=False, env=os.environ | {"KAS_WORK_DIR": "/tmp"},
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"kas dump {release} {machine} {' '.join(features)}:\n{done.stderr}")
+    return yaml.safe_load(done.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -79,4 +80,4 @@ def test_version_one_control_groups_are_read_too(tmp_path: Path) -> None:
 
 
 def test_a_lock_belongs_to_one_user_of_the_machine() -> None:
-    assert str(__import__("os").getuid()) in buildhost.lock_path()
+    assert str(os.getuid()) in buildhost.lock_path()

@@ -161,7 +161,7 @@ def test_an_unknown_runtime_is_refused_with_the_known_ones() -> None:
 def test_a_runtime_that_is_not_installed_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("tflite_runtime", "tflite_runtime.interpreter"):
         monkeypatch.setitem(sys.modules, module, None)  # what Python itself does for "there is no such module"
-    with pytest.raises(Unsupported, match="tflite-runtime.*pip install ai-edge-litert"):
+    with pytest.raises(Unsupported, match=r"tflite-runtime.*pip install ai-edge-litert"):
         find_runtime("tflite-runtime")
 
 

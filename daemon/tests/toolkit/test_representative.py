@@ -28,24 +28,24 @@ def picture(folder: Path, name: str, color: tuple[int, int, int]) -> None:
 def test_pictures_are_stretched_and_normalised_as_the_manifest_says(tmp_path: Path) -> None:
     picture(tmp_path, "a.png", (255, 0, 51))
     rules = Normalisation((127.5,), (127.5,))
-    data = representative.load(str(tmp_path), (4, 5, 3), rules, 10)
+    data = representative.read(str(tmp_path), (4, 5, 3), rules, 10)
     assert data.shape == (1, 4, 5, 3)
     assert data.dtype == np.float32
     np.testing.assert_allclose(data[0, 0, 0], [1, -1, -0.6], atol=1e-6)
-    blue_first = representative.load(str(tmp_path), (4, 5, 3), Normalisation((0,), (255,), "BGR", True), 10)
+    blue_first = representative.read(str(tmp_path), (4, 5, 3), Normalisation((0,), (255,), "BGR", True), 10)
     np.testing.assert_allclose(blue_first[0, 0, 0], [0.8, 1, 0], atol=1e-6)
 
 
 def test_normalisation_may_differ_per_channel(tmp_path: Path) -> None:
     picture(tmp_path, "a.png", (100, 100, 100))
-    data = representative.load(str(tmp_path), (2, 2, 3), Normalisation((100, 90, 80), (1, 2, 4)), 1)
+    data = representative.read(str(tmp_path), (2, 2, 3), Normalisation((100, 90, 80), (1, 2, 4)), 1)
     np.testing.assert_allclose(data[0, 0, 0], [0, 5, 5])
 
 
 def test_of_too_many_pictures_the_same_ones_are_drawn_every_time(tmp_path: Path) -> None:
     for i in range(30):
         picture(tmp_path, f"{i:02}.png", (i, 0, 0))
-    one, two = (representative.load(str(tmp_path), (2, 2, 3), PIXELS, 5) for _ in range(2))
+    one, two = (representative.read(str(tmp_path), (2, 2, 3), PIXELS, 5) for _ in range(2))
     assert len(one) == 5
     np.testing.assert_array_equal(one, two)
 
@@ -53,14 +53,14 @@ def test_of_too_many_pictures_the_same_ones_are_drawn_every_time(tmp_path: Path)
 @pytest.mark.parametrize("shape", [(7, 1, 4, 4, 1), (7, 4, 4), (7, 4, 4, 1)])
 def test_an_array_with_a_batch_or_without_a_channel_dimension_fits(shape: tuple[int, ...], tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones(shape, np.float32))
-    assert representative.load(str(tmp_path / "a.npy"), (4, 4, 1), PIXELS, 100).shape == (7, 4, 4, 1)
+    assert representative.read(str(tmp_path / "a.npy"), (4, 4, 1), PIXELS, 100).shape == (7, 4, 4, 1)
 
 
 def test_pixels_in_an_array_are_normalised_and_real_values_are_not(tmp_path: Path) -> None:
     np.save(tmp_path / "u8.npy", np.full((1, 2, 2, 3), 255, np.uint8))
     np.save(tmp_path / "f32.npy", np.full((1, 2, 2, 3), 7.0))
-    assert representative.load(str(tmp_path / "u8.npy"), (2, 2, 3), PIXELS, 1).max() == 1
-    assert representative.load(str(tmp_path / "f32.npy"), (2, 2, 3), PIXELS, 1).max() == 7
+    assert representative.read(str(tmp_path / "u8.npy"), (2, 2, 3), PIXELS, 1).max() == 1
+    assert representative.read(str(tmp_path / "f32.npy"), (2, 2, 3), PIXELS, 1).max() == 7
 
 
 def test_a_generator_is_run_until_there_is_enough(tmp_path: Path) -> None:
@@ -68,14 +68,14 @@ def test_a_generator_is_run_until_there_is_enough(tmp_path: Path) -> None:
         "import itertools\nimport numpy as np\ndef data():\n"
         "    for i in itertools.count():\n        yield [np.full((1, 3), i, np.float32)]\n"
     )
-    data = representative.load(f"{tmp_path / 'gen.py'}:data", (3,), PIXELS, 4)
+    data = representative.read(f"{tmp_path / 'gen.py'}:data", (3,), PIXELS, 4)
     np.testing.assert_array_equal(data[:, 0], [0, 1, 2, 3])
 
 
 def test_a_generator_that_fails_is_reported_with_its_own_message(tmp_path: Path) -> None:
     (tmp_path / "gen.py").write_text("def data():\n    raise ValueError('no camera')\n")
     with pytest.raises(InvalidModel, match="no camera"):
-        representative.load(f"{tmp_path / 'gen.py'}:data", (3,), PIXELS, 4)
+        representative.read(f"{tmp_path / 'gen.py'}:data", (3,), PIXELS, 4)
 
 
 def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
@@ -86,18 +86,24 @@ def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "pickle.npy", np.array([{}], dtype=object), allow_pickle=True)
     for name in ("nan", "other", "text", "pickle"):
         with pytest.raises(InvalidModel):
-            representative.load(str(tmp_path / f"{name}.npy"), (3,), PIXELS, 4)
+            representative.read(str(tmp_path / f"{name}.npy"), (3,), PIXELS, 4)
     with pytest.raises(NotFound, match=r"file\.py:function"):
-        representative.load("nothing", (3,), PIXELS, 4)
+        representative.read("nothing", (3,), PIXELS, 4)
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotFound, match="no pictures"):
-        representative.load(str(tmp_path / "empty"), (2, 2, 3), PIXELS, 4)
+        representative.read(str(tmp_path / "empty"), (2, 2, 3), PIXELS, 4)
     with pytest.raises(InvalidRequest):
-        representative.load(str(tmp_path), (3,), PIXELS, 4)
+        representative.read(str(tmp_path), (3,), PIXELS, 4)
     (tmp_path / "pics").mkdir()
     (tmp_path / "pics" / "a.png").write_bytes(b"\x89PNG broken")
     with pytest.raises(InvalidModel, match="no readable picture"):
-        representative.load(str(tmp_path / "pics"), (2, 2, 3), PIXELS, 4)
+        representative.read(str(tmp_path / "pics"), (2, 2, 3), PIXELS, 4)
+
+
+def test_data_that_do_not_vary_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "zeros.npy", np.zeros((9, 3)))
+    with pytest.raises(InvalidModel, match="nothing but the value 0"):
+        representative.load(str(tmp_path / "zeros.npy"), (3,), PIXELS, 9)
 
 
 def test_a_labelled_folder_goes_by_number_or_by_label(tmp_path: Path) -> None:

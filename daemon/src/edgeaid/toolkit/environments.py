@@ -52,7 +52,7 @@ ENVIRONMENTS: Final[dict[str, Environment]] = {
         Environment("quantizer", "float TFLite to int8 TFLite", _NEWER, "150 MB", "ai_edge_quantizer"),
         Environment("onnx2tf", "ONNX to TFLite with channels last", ("3.12",), "600 MB", "onnx2tf"),
         Environment("torch", "PyTorch to TFLite", _NEWER, "6 GB", "litert_torch"),
-        Environment("tf2onnx", "TFLite to ONNX", _NEWER, "150 MB", "tf2onnx"),
+        Environment("tf2onnx", "TFLite to ONNX", _NEWER, "2.5 GB", "tf2onnx"),
         Environment("openvino", "ONNX, TFLite and TensorFlow to OpenVINO IR", _NEWER, "200 MB", "openvino"),
         Environment("nncase", "float TFLite and ONNX to kmodel v5", ("3.10", "3.9", "3.8"), "150 MB", "nncase"),
     )

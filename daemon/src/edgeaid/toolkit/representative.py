@@ -75,6 +75,14 @@ def picture(path: Path, shape: Sequence[int], rules: Normalisation) -> Array:
 
 
 def load(source: str, shape: Sequence[int], rules: Normalisation, most: int, seed: int = 0) -> Array:
+    """As `read`, but refuses data that do not vary: ranges found with them are of no use, and no converter says so."""
+    values = read(source, shape, rules, most, seed)
+    if values.size > 1 and values.min() == values.max():
+        raise InvalidModel(f"{source} holds nothing but the value {values.flat[0]:g}; quantisation needs real inputs")
+    return values
+
+
+def read(source: str, shape: Sequence[int], rules: Normalisation, most: int, seed: int = 0) -> Array:
     """Data for a model input of `shape` (without batch).
 
     `source` is a folder of pictures, an .npy/.npz file, or `file.py:function`, whose function yields arrays; pictures

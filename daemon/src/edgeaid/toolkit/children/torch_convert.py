@@ -1,6 +1,6 @@
 """Child (environment torch): PyTorch to TFLite with channels last. Usage: python torch_convert.py REQUEST.json
 
-Request: model (.pt2 of torch.export, TorchScript, or a pickled module: only from people you trust), shape (of the one
+Request: model (.pt2 of torch.export, or a pickled module: only from people you trust), shape (of the one
 input), tflite (file to write), count, seed, made and outputs (.npz to write), answer.
 """
 
@@ -21,10 +21,14 @@ def main(path: str) -> None:
         module = torch.export.load(request["model"]).module()
     else:
         try:
-            module = torch.jit.load(request["model"], map_location="cpu")
+            torch.jit.load(request["model"], map_location="cpu")
         except RuntimeError:
             module = torch.load(request["model"], map_location="cpu", weights_only=False)
-    module = module.eval()
+            if not isinstance(module, torch.nn.Module):
+                raise SystemExit("the file holds weights without the network; save it with torch.export.save") from None
+            module = module.eval()
+        else:
+            raise SystemExit("TorchScript cannot be exported any more; save the network with torch.export.save as .pt2")
     values = np.random.default_rng(request["seed"]).uniform(0, 1, [request["count"], *request["shape"]])
     values = values.astype(np.float32)
     with torch.no_grad():

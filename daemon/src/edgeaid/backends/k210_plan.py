@@ -152,11 +152,14 @@ def plan(name: str, data: bytes, options: Mapping[str, Any], *, free: int = 0, v
 
 
 def flat(count: int) -> tuple[int, int, int]:
-    """A w, h, 1 whose product is `count`, each at most 65535: what set_outputs can be told without knowing better."""
-    rows = -(-count // 65535)
-    while rows < count and (count % rows or count // rows > 65535):
-        rows += 1
-    return count // rows, rows, 1
+    """A w, h, 1 whose product is `count`, each at most 65535: what set_outputs can be told without knowing better.
+
+    Raises InvalidModel when there is none (a large prime).
+    """
+    for rows in range(-(-count // 65535), 65536):
+        if count % rows == 0:
+            return count // rows, rows, 1
+    raise InvalidModel(f"an output of {count} elements has no default shape; give `outputs` in the manifest")
 
 
 def encode_input(plan: Plan, value: Array) -> tuple[int, bytes]:

@@ -393,17 +393,18 @@ def pb(*fields: tuple[int, Any]) -> bytes:
 
 
 def onnx() -> bytes:
-    """MatMul and Relu; input x ?x4, weight w 4x2."""
+    """MatMul, LeakyRelu and Transpose; input x ?x4, weight w 4x2."""
 
     def info(name: str, *dims: bytes) -> bytes:
         return pb((1, name), (2, pb((1, pb((1, 1), (2, b"".join(pb((1, d)) for d in dims)))))))
 
     weight = pb((1, 4), (1, 2), (2, 1), (8, "w"), (9, bytes(32)))
     attribute = pb((1, "alpha"), (2, 0.5), (20, 1))
-    pads = pb((1, "pads"), (8, b"\1\2\1\2"), (20, 7))
+    perm = pb((1, "perm"), (8, b"\0\1"), (20, 7))
     graph = pb(
         (1, pb((1, "x"), (1, "w"), (2, "h"), (3, "mm"), (4, "MatMul"))),
-        (1, pb((1, "h"), (2, "y"), (4, "LeakyRelu"), (5, attribute), (5, pads))),
+        (1, pb((1, "h"), (2, "a"), (4, "LeakyRelu"), (5, attribute))),
+        (1, pb((1, "a"), (2, "y"), (4, "Transpose"), (5, perm))),
         (2, "g"), (5, weight),
         (11, info("x", pb((2, "n")), pb((1, 4)))), (11, info("w", pb((1, 4)), pb((1, 2)))),
         (12, info("y", pb((2, "n")), pb((1, 2)))),

@@ -45,7 +45,7 @@ class _Reader:
     def follow(self, pos: int, width: int) -> int:
         """Position that the offset stored at `pos` points back to."""
         target = pos - self.uint(pos, width)
-        if target < 0 or target >= pos:
+        if target < 0:
             raise self.fail(f"offset at byte {pos} points to byte {target}")
         return target
 

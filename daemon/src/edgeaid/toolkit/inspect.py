@@ -155,7 +155,7 @@ def inspect_bytes(data: bytes, path: Path, depth: int = 0) -> Report:
     builder = inspect_readers.BUILDERS.get(kind)
     if builder is None:
         if kind == "unknown":
-            raise InvalidModel(f"{path} is none of: {', '.join(v for k, v in KINDS.items() if k != 'unknown')}")
+            raise InvalidModel(f"{path} is no model file of a known kind (docs/formats.md lists them)")
         raise InvalidModel(f"{path}: {KINDS[kind]} files are not inspected")
     try:
         return builder(data, path, depth)

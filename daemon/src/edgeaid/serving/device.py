@@ -124,7 +124,9 @@ class DeviceRunner(ModelHost):
         started = clock()
         self.handle = None
         self._failures += 1
-        if self._opening and self.state == "failed":  # start() has said why; try again later, quietly: the device may be plugged in by then
+        if (
+            self._opening and self.state == "failed"
+        ):  # start() has said why; try again later, quietly: the device may be plugged in by then
             if not self._stopped:
                 self._task = asyncio.get_running_loop().create_task(self._recover(started))
             return
@@ -216,7 +218,9 @@ class DeviceRunner(ModelHost):
         if self._inflight:
             left = max(left - (now - self._inflight[0].started), 0.0)
         free = not self._inflight and not self.queue
-        return Seat(self.id, self.target, self.state == "ready", free, self.queue.wait_s(model) + left, run)
+        # Bringing parameters to an idle device is paid once and serves what follows: it is no reason to stay away.
+        wait = self.queue.wait_s(None if free else model) + left
+        return Seat(self.id, self.target, self.state == "ready", free, wait, run)
 
     def submit(self, request: Request) -> None:
         """Queue a request whose inputs lie in its slot. QueueFull when there is no room."""

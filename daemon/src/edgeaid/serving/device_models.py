@@ -52,6 +52,7 @@ class ModelHost:
                 cases, tolerance = selftest_cases(live.found, str(self.facts.get("family", "")))
                 body = {"model": live.number, "cases": cases, "tolerance": tolerance}
                 result = await self.call(Kind.SELFTEST, body)
+                self.queue.costs.learn(live.key, result["infer_ns"] / 1e9, switched=False)
             except errors.EdgeaiError as error:
                 await self._forget(live)
                 if live.kills:

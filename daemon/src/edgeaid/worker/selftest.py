@@ -6,8 +6,7 @@ failed parameter upload looks like.
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,6 +16,10 @@ from ..tensors import NUMPY, TensorSpec
 if TYPE_CHECKING:
     from ..backends.base import Array, Backend
     from .process import Loaded
+
+
+#: The first run brings parameters to an accelerator, the second shows what a run costs once they are there.
+WARM_UPS: Final = 2
 
 
 def _read(path: str, spec: TensorSpec) -> Array:
@@ -44,7 +47,7 @@ def difference(got: Array, want: Array) -> float:
 def run(backend: Backend, loaded: Loaded, body: dict[str, Any]) -> dict[str, Any]:
     """Run the golden cases of `body`: cases [{inputs, outputs: {name: path}}], tolerance (LSB or absolute).
 
-    Ends with a warm-up run on zeros. Returns {"cases", "worst", "infer_ns"}; raises InvalidModel when a case differs.
+    Ends with warm-up runs on zeros. Returns {"cases", "worst", "infer_ns"}; raises InvalidModel when a case differs.
     """
     inputs = {s.name: s for s in loaded.inputs}
     outputs = {s.name: s for s in loaded.outputs}
@@ -77,7 +80,7 @@ def run(backend: Backend, loaded: Loaded, body: dict[str, Any]) -> dict[str, Any
         seen.append((b"".join(a.tobytes() for a in given), b"".join(a.tobytes() for a in produced)))
     if len({i for i, _ in seen}) > 1 and len({o for _, o in seen}) == 1:
         raise errors.InvalidModel(f"self-test failed: the output is the same for {len(seen)} different golden inputs")
-    started = time.perf_counter_ns()
-    backend.infer(loaded.key, [np.zeros(s.shape, NUMPY[s.datatype]) for s in loaded.inputs], produced)
-    warm = time.perf_counter_ns() - started
-    return {"cases": len(seen), "worst": worst, "infer_ns": min(infer_ns, default=warm)}
+    zeros = [np.zeros(s.shape, NUMPY[s.datatype]) for s in loaded.inputs]
+    for _ in range(WARM_UPS):
+        infer_ns.append(backend.infer(loaded.key, zeros, produced).infer_ns)
+    return {"cases": len(seen), "worst": worst, "infer_ns": min(infer_ns)}

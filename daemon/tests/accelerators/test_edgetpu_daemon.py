@@ -1,0 +1,99 @@
+"""An Edge TPU (its stand-in) and the CPU behind one model name, on a running daemon."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from edgeaid import errors
+
+BOTH = ("m25", "mobilenet_v1_0.25_128_quant.tflite", "mobilenet_v1_0.25_128_quant_edgetpu.tflite")
+EMBED = "mobilenet_v1_1.0_224_quant_embedding_extractor"
+#: Large enough for the stand-in to be faster than the CPU, so that requests go to it first.
+LARGE = ("embed", f"{EMBED}.tflite", f"{EMBED}_edgetpu.tflite")
+TPU_ONLY = ("m50", "", "mobilenet_v1_0.5_160_quant_edgetpu.tflite")
+IMAGE = (np.arange(128 * 128 * 3) * 31 % 256).astype(np.uint8).reshape(1, 128, 128, 3)
+
+BIG = np.zeros((1, 224, 224, 3), np.uint8)
+
+
+def eventually(check, seconds=60.0):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if check():
+            return
+        time.sleep(0.05)
+    raise AssertionError("did not happen in time")
+
+
+def device(daemon, identity):
+    with daemon.client() as client:
+        return next(d for d in client.devices() if d["id"] == identity)
+
+
+def served_on(daemon, name):
+    with daemon.client() as client:
+        return set(next(m for m in client.models() if m["name"] == name).get("devices", {}))
+
+
+def test_one_name_is_served_by_both_devices_and_both_compute_the_same(edge_daemon):
+    daemon, _ = edge_daemon([BOTH], twins=True)
+    assert served_on(daemon, "m25") == {"tpu0", "cpu0"}
+    assert device(daemon, "tpu0")["state"] == "ready"
+    with daemon.client() as client:
+        first = client.infer("m25", IMAGE).outputs
+        for _ in range(20):
+            again = client.infer("m25", IMAGE).outputs
+            for name, array in again.items():
+                assert np.array_equal(array, first[name])
+
+
+def test_when_the_stick_aborts_the_cpu_answers_and_the_stick_comes_back(edge_daemon):
+    daemon, control = edge_daemon([LARGE])
+    with daemon.client() as client:
+        client.infer("embed", BIG)
+        control("abort")
+        for _ in range(30):
+            assert client.infer("embed", BIG).outputs  # no request is lost: those that the stick had move to the CPU
+        eventually(lambda: device(daemon, "tpu0")["restarts"] >= 1)
+        control()
+        eventually(lambda: device(daemon, "tpu0")["state"] == "ready")
+        assert device(daemon, "cpu0")["restarts"] == 0
+
+
+def test_a_stick_that_vanishes_fails_over_and_returns_when_it_is_plugged_in(edge_daemon):
+    daemon, control = edge_daemon([LARGE])
+    with daemon.client() as client:
+        client.infer("embed", BIG)
+        control("devices", "vanish")
+        for _ in range(30):
+            client.infer("embed", BIG)
+        eventually(lambda: device(daemon, "tpu0")["state"] in ("failed", "recovering"))
+        control()
+        eventually(lambda: device(daemon, "tpu0")["state"] == "ready")
+        assert client.infer("embed", BIG).outputs
+
+
+def test_a_hung_stick_is_noticed_and_the_request_moves(edge_daemon):
+    daemon, control = edge_daemon([LARGE], "[limits]\ninvoke_seconds = 1.0\n")
+    with daemon.client() as client:
+        for _ in range(5):
+            client.infer("embed", BIG)
+        control("hang")
+        for _ in range(10):
+            assert client.infer("embed", BIG).outputs
+        control()
+        eventually(lambda: device(daemon, "tpu0")["state"] == "ready")
+
+
+def test_a_model_only_for_the_stick_says_so_without_one_and_loads_when_it_comes(edge_daemon):
+    daemon, control = edge_daemon([TPU_ONLY, BOTH], commands=("devices",))
+    with daemon.client() as client:
+        assert served_on(daemon, "m25") == {"cpu0"}, device(daemon, "tpu0")
+        with pytest.raises(errors.NotFound, match="no device"):
+            client.metadata("m50")
+        control("devices usb:/sys/bus/usb/devices/1-1")
+        eventually(lambda: served_on(daemon, "m50") == {"tpu0"})
+        eventually(lambda: served_on(daemon, "m25") == {"cpu0", "tpu0"})

@@ -174,3 +174,26 @@ def test_a_savedmodel_without_tensorflow_says_what_to_do(cpu: CpuBackend, tmp_pa
     with pytest.raises((Unsupported, InvalidModel), match=r"TensorFlow|SavedModel"):
         cpu.load("m", folder / "saved_model.pb", {})
     shutil.rmtree(folder)
+
+
+def test_a_savedmodel_runs_through_full_tensorflow(cpu: CpuBackend, tmp_path: Path) -> None:
+    tf = pytest.importorskip("tensorflow", reason="full TensorFlow is optional and large")
+
+    class Doubler(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")])
+        def double(self, x: object) -> dict[str, object]:
+            return {"y": 2 * x, "total": tf.reduce_sum(x, axis=1)}
+
+    module = Doubler()
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": module.double})
+    io = cpu.load("m", tmp_path / "saved", {"shapes": {"x": [2, 3]}})
+    assert [(s.name, s.datatype, s.shape) for s in io.inputs] == [("x", "FP32", (2, 3))]
+    assert [(s.name, s.datatype, s.shape) for s in io.outputs] == [("total", "FP32", (2,)), ("y", "FP32", (2, 3))]
+    _, outputs = arrays(io)
+    phases = cpu.infer("m", [np.array([[1, 2, 3], [4, 5, 6]], np.float32)], outputs)
+    assert outputs[0].tolist() == [6, 15]
+    assert outputs[1].tolist() == [[2, 4, 6], [8, 10, 12]]
+    assert all(ns > 0 for ns in phases)
+    assert cpu.load("m", tmp_path / "saved" / "saved_model.pb", {}).inputs[0].shape == (1, 3)
+    with pytest.raises(InvalidModel, match="cannot become"):
+        cpu.load("m", tmp_path / "saved", {"shapes": {"x": [2, 5]}})

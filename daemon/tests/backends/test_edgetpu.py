@@ -108,6 +108,19 @@ def test_streamed_parameters_travel_with_every_inference(
     assert moved(edgetpu) == [315840 + 251072, 251072, 251072]
 
 
+def test_the_stand_in_keeps_the_published_timing(edgetpu: Standin, shared_data: Path) -> None:
+    """t = compute + MiB moved / 33.5 MiB/s, as the RPi 3B+ benchmark shows at the highest clock."""
+    backend = EdgeTpuBackend()
+    backend.open("", {"library": str(edgetpu.library), "performance": "max"})
+    for name in (SMALL, OTHER, GROUP):
+        io = backend.load(name, compiled(shared_data, name), {})
+        for _ in range(2):
+            infer(backend, name, io)
+            told = float(re.findall(r"ms=([\d.]+)", edgetpu.log[-1])[0])
+            assert told == pytest.approx(10.33 + 1000 * moved(edgetpu)[-1] / 2**20 / 33.5, abs=0.01)
+    backend.close()
+
+
 def test_all_models_of_a_backend_share_one_opened_stick(
     tpu: EdgeTpuBackend, edgetpu: Standin, shared_data: Path
 ) -> None:

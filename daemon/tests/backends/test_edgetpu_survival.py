@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,6 +141,20 @@ def test_a_device_that_aborts_in_its_first_trial_is_not_called_an_abi_problem(
     assert answer["error"] == "DeviceError"
     assert "ABI" not in answer["text"]
     assert "error" not in process.load("m", shared_data / MODEL)
+
+
+def test_a_process_killed_during_the_first_trial_takes_the_trial_with_it(
+    edgetpu: Standin, worker: Callable[[], Child], child: Callable[[str], Child], shared_data: Path
+) -> None:
+    first = child("edgetpu")
+    first.open(edgetpu.library)
+    edgetpu.control("once hang")
+    first.send(do="load", key="m", artifact=str(shared_data / MODEL), options={})
+    until = time.monotonic() + 30
+    while not edgetpu.events("hang") and time.monotonic() < until:
+        time.sleep(0.02)
+    first.kill()
+    assert serves(worker())
 
 
 @pytest.mark.slow

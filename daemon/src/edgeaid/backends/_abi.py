@@ -8,6 +8,7 @@ success is remembered, per pair of files.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from . import _edgetpu, _tflite
 
 #: Signals by which a process dies that followed a pointer of the wrong layout.
 _CRASHES: Final = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL}
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 #: Seconds for a whole trial: imports on a Pi (3), two opens of the stick (6), firmware upload, a large model.
 _TIMEOUT: Final = 30.0
 
@@ -54,8 +56,9 @@ def check(
         "path": device.path,
         "performance": str(options.get("performance", "std")),
         "artifact": str(artifact),
+        "parent": os.getpid(),
     }
-    command = [sys.executable, "-m", "edgeaid.backends._abi"]
+    command = [sys.executable, "-P", "-m", "edgeaid.backends._abi"]
     try:
         done = subprocess.run(
             command, input=json.dumps(request), capture_output=True, text=True, errors="replace",
@@ -125,8 +128,11 @@ def _remember(record: Path | None, library: _edgetpu.Library, runtime: _tflite.R
 def main() -> None:
     """The child: one JSON object on stdin, one on stdout."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash here is an answer, not a bug to dump
-    signal.alarm(300)  # when the parent was killed and nobody waits any more
+    # A worker that is killed in the middle of a trial must not leave the stick in a stranger's hands.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     request = json.load(sys.stdin)
+    if os.getppid() != request["parent"]:
+        os._exit(1)  # died between fork and prctl
     answer: dict[str, Any] = {}
     try:
         runtime = _tflite.find_runtime(request["family"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from PIL import Image
 from synth import Scene, intersection_over_union
 
@@ -20,10 +20,11 @@ Array = npt.NDArray[Any]
 
 
 class Runner:
-    """One model file on the CPU, one thread."""
+    """One model file on the CPU, one thread; `reference` takes the slow kernels that define what is right."""
 
-    def __init__(self, file: Path) -> None:
-        self._interpreter = Interpreter(model_path=str(file), num_threads=1)
+    def __init__(self, file: Path, *, reference: bool = False) -> None:
+        kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+        self._interpreter = Interpreter(model_path=str(file), num_threads=1, experimental_op_resolver_type=kernels)
         self._interpreter.allocate_tensors()
         (self._in,), (self._out,) = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self.input, self.output = _spec(self._in), _spec(self._out)
@@ -35,12 +36,19 @@ class Runner:
         return np.asarray(self._interpreter.get_tensor(self._out["index"]))
 
     def ask(
-        self, image: Image.Image, rules: PictureRules, output: OutputRules, labels: Sequence[str]
+        self,
+        image: Image.Image,
+        rules: PictureRules,
+        output: OutputRules,
+        labels: Sequence[str],
+        *,
+        threshold: float | None = None,
     ) -> postprocess.Result:
         """A picture in, a decoded result out."""
         tensor = np.zeros(self.input.shape, NUMPY[self.input.datatype])
         placement = preprocess.place(image, self.input, rules, tensor)
-        return postprocess.results(output, [self.output], [self.run(tensor)], labels, placement)
+        outputs = [self.run(tensor)]
+        return postprocess.results(output, [self.output], outputs, labels, placement, threshold=threshold)
 
 
 def _spec(detail: dict[str, Any]) -> TensorSpec:

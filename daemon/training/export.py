@@ -1,14 +1,10 @@
-"""From a trained Keras network to a model directory: int8 conversion, names, goldens, samples, manifest."""
+"""From a trained Keras network to an int8 model file with names that a reader understands."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import flatbuffers
@@ -16,18 +12,9 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from evaluate import Runner
-from PIL import Image
 from tensorflow.lite.python import schema_py_generated as schema
 
 Array = npt.NDArray[Any]
-
-LICENSE = "CC-BY-4.0"
-SOURCE = (
-    "Trained by daemon/training/train.py on 'Optical Recognition of Handwritten Digits' by E. Alpaydin and C. Kaynak, "
-    "UCI Machine Learning Repository, https://doi.org/10.24432/C50P49, CC BY 4.0, as scikit-learn "
-    "ships it"
-)
 
 
 def convert(model: keras.Model, pictures: Iterable[Array]) -> bytes:
@@ -73,40 +60,6 @@ def renamed(content: bytes, output: str) -> bytes:
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
-
-
-def write(
-    folder: Path,
-    *,
-    content: bytes,
-    manifest: str,
-    labels: Sequence[str],
-    goldens: Sequence[Array],
-    samples: Mapping[str, Image.Image],
-    truth: Mapping[str, Any],
-) -> None:
-    """Write a model directory. `goldens` are [H,W] uint8 pictures; `manifest` is its head, without what is computed."""
-    (folder / "golden").mkdir(parents=True, exist_ok=True)
-    (folder / "samples").mkdir(exist_ok=True)
-    (folder / "model.tflite").write_bytes(content)
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
-    runner = Runner(folder / "model.tflite")
-    text = manifest.rstrip() + "\n"
-    for number, picture in enumerate(goldens):
-        tensor = (picture.astype(np.int16) - 128).astype(np.int8)[None, :, :, None]
-        np.save(folder / "golden" / f"{number}.in.npy", tensor)
-        np.save(folder / "golden" / f"{number}.out.npy", runner.run(tensor))
-        text += (
-            f'\n[[golden]]\ninputs = {{ "{runner.input.name}" = "golden/{number}.in.npy" }}\n'
-            f'outputs = {{ "{runner.output.name}" = "golden/{number}.out.npy" }}\nruntime = "litert"\n'
-        )
-    text = text.replace("@SHA256@", hashlib.sha256(content).hexdigest())
-    for name, image in samples.items():
-        image.save(folder / "samples" / f"{name}.png", optimize=True)
-    (folder / "samples" / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
-    partial = folder / "model.toml.part"
-    partial.write_text(text)
-    os.replace(partial, folder / "model.toml")
 
 
 def described(content: bytes) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import measure
 import tensorflow as tf
 from keras import layers
 
@@ -17,8 +18,6 @@ DIGIT_SIDE = 32
 SCENE_SIDE = 96
 #: Cells of the detector's output along each side.
 CELLS = 12
-#: Width and height of the boxes that the detector starts from, in cells of 8 pixels.
-ANCHORS = ((1.8, 2.4), (3.3, 4.4))
 CLASSES = 10
 
 
@@ -58,7 +57,7 @@ def scenes(batch: int | None = None) -> keras.Model:
     x = _convolution(x, 48, 2)
     x = _convolution(x, 48)
     x = _convolution(x, 48)
-    cells = layers.Conv2D(len(ANCHORS) * (5 + CLASSES), 1, name="cells")(x)
+    cells = layers.Conv2D(len(measure.ANCHORS) * (5 + CLASSES), 1, name="cells")(x)
     return keras.Model(image, cells, name="digit-scenes")
 
 

@@ -17,7 +17,7 @@ from .binary import Data, as_view, text
 from .protobuf import Wire, string
 
 MAX_TEXT_BYTES: Final = 32 * 1024 * 1024
-MAX_TOKENS: Final = 2_000_000
+MAX_TOKENS: Final = 500_000
 MAX_DEPTH: Final = 32
 
 Scalar = str | int | float | bool

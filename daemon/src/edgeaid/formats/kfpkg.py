@@ -53,7 +53,8 @@ def read(data: Data) -> Kfpkg:
     files = listing.get("files")
     if not isinstance(files, list) or len(files) > MAX_FILES:
         raise InvalidModel(f"{LIST}: `files` is not a list of at most {MAX_FILES} files")
-    return Kfpkg(str(listing.get("version", "")), tuple(_file(view, item, entries) for item in files))
+    found: dict[str, str] = {}
+    return Kfpkg(str(listing.get("version", "")), tuple(_file(view, item, entries, found) for item in files))
 
 
 def check(package: Kfpkg) -> tuple[Finding, ...]:
@@ -91,7 +92,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return listing
 
 
-def _file(view: memoryview, item: Any, entries: dict[str, zipdir.Entry]) -> FlashFile:
+def _file(view: memoryview, item: Any, entries: dict[str, zipdir.Entry], kinds: dict[str, str]) -> FlashFile:
     from .detect import detect
 
     if not isinstance(item, dict) or not isinstance(item.get("bin"), str):
@@ -106,6 +107,8 @@ def _file(view: memoryview, item: Any, entries: dict[str, zipdir.Entry]) -> Flas
         raise InvalidModel(f"{LIST}: {name!r} has no usable address")
     entry = entries.get(name)
     kind = "unknown"
-    if entry is not None and entry.size <= FLASH:
-        kind = detect(zipdir.read(view, entry, FLASH))
+    if entry is not None and name in kinds:
+        kind = kinds[name]
+    elif entry is not None and sum(entries[n].size for n in kinds) + entry.size <= FLASH:
+        kind = kinds[name] = detect(zipdir.read(view, entry, FLASH))
     return FlashFile(address, name, bool(item.get("sha256Prefix", False)), entry.size if entry else None, kind)

@@ -195,13 +195,14 @@ def _finish(collected: _Parser, version: int, bin_size: int | None) -> OpenvinoI
     by_id = {layer.id: layer for layer in layers}
     if not layers or len(by_id) != len(layers):
         raise InvalidModel("OpenVINO IR: no layers, or two with one id; the file is damaged")
+    ports = {(layer.id, port.id): port for layer in layers for port in layer.outputs}
     sources: dict[int, Port] = {}
     for from_layer, from_port, to_layer, _ in collected.edges:
         if from_layer not in by_id or to_layer not in by_id:
             raise InvalidModel(f"OpenVINO IR: an edge joins layers {from_layer} and {to_layer}, one is unknown")
-        for port in by_id[from_layer].outputs:
-            if port.id == from_port:
-                sources.setdefault(to_layer, port)
+        port = ports.get((from_layer, from_port))
+        if port is not None:
+            sources.setdefault(to_layer, port)
     weights = 0
     for layer in layers:
         offset, size = layer.constant
@@ -214,9 +215,9 @@ def _finish(collected: _Parser, version: int, bin_size: int | None) -> OpenvinoI
     outputs = []
     for layer in layers:
         if layer.type == "Parameter":
-            port = layer.outputs[0] if layer.outputs else Port(0, "", (), "")
-            datatype = _datatype(layer.data.get("element_type", port.datatype))
-            inputs.append(TensorSpec(layer.name, datatype, port.shape))
+            first = layer.outputs[0] if layer.outputs else Port(0, "", (), "")
+            datatype = _datatype(layer.data.get("element_type", first.datatype))
+            inputs.append(TensorSpec(layer.name, datatype, first.shape))
         elif layer.type == "Result":
             source = sources.get(layer.id) or (layer.inputs[0] if layer.inputs else Port(0, "", (), ""))
             name = source.names.split(",")[0] or layer.name

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,13 +13,15 @@ from ..formats import caffe, kfpkg, ncs, onnx, openvino, tardir, tensorflow, zip
 from ..formats.finding import NOTE, REFUSED, WARNING, Finding
 from ..tensors import TensorSpec
 from . import inspect_kmodel, inspect_tflite
-from .files import MAX_FILE, load
+from .files import load
 from .inspect import MAX_NESTING, Bar, OperatorRow, Report, TensorRow, inspect_bytes, inspect_path
 
 Builder = Callable[[bytes, Path, int], Report]
 #: Files of an archive that are inspected themselves.
 _MODEL_FILES: Final = (".tflite", ".kmodel", ".graph", ".onnx", ".xml", ".pb", ".blob", ".prototxt", ".caffemodel")
 MAX_PARTS: Final = 32
+#: Bytes unpacked from one archive.
+MAX_UNPACKED: Final = 512 * 1024 * 1024
 
 
 def rows(specs: Iterable[TensorSpec]) -> tuple[TensorRow, ...]:
@@ -259,11 +262,8 @@ def _caffemodel(data: bytes, path: Path, _depth: int) -> Report:
 def _kfpkg(data: bytes, path: Path, depth: int) -> Report:
     package = kfpkg.read(data)
     entries = {e.name: e for e in zipdir.entries(data)}
-    parts = [
-        (f.name, zipdir.read(data, entries[f.name], kfpkg.FLASH))
-        for f in package.files
-        if f.kind != "unknown" and f.name in entries
-    ]
+    models = dict.fromkeys(f.name for f in package.files if f.kind != "unknown")
+    parts = [(name, partial(zipdir.read, data, entries[name], kfpkg.FLASH)) for name in list(models)[:MAX_PARTS]]
     facts: dict[str, str | int | float] = {"list version": package.version}
     facts |= {f"{f.address:#010x}": f"{f.name} ({f.size if f.size is not None else '?'} B)" for f in package.files}
     report = Report(
@@ -283,8 +283,14 @@ def _zip(data: bytes, path: Path, depth: int) -> Report:
         facts |= _manifest_facts(zipdir.read(data, manifest, 1 << 20))
         facts["signature"] = "bundle.sig" if "bundle.sig" in names else "none"
         findings += _bundle_findings(data)
-    chosen = [e for e in entries if e.name.lower().endswith(_MODEL_FILES)][:MAX_PARTS]
-    parts = [(e.name, zipdir.read(data, e, MAX_FILE)) for e in chosen]
+    chosen: list[zipdir.Entry] = []
+    total = 0
+    for e in entries:
+        if e.name.lower().endswith(_MODEL_FILES) and len(chosen) < MAX_PARTS and total + e.size <= MAX_UNPACKED:
+            chosen.append(e)
+            total += e.size
+    # One at a time: a small archive may unpack to much.
+    parts = [(e.name, partial(zipdir.read, data, e, MAX_UNPACKED)) for e in chosen]
     report = Report(
         path=str(path), kind="zip", size=len(data), facts=facts, findings=tuple(findings),
         memory=(Bar("unpacked", tuple((e.name, e.size) for e in entries[:64])),),
@@ -331,7 +337,7 @@ def _manifest_facts(raw: bytes) -> dict[str, str | int | float]:
 def _tar(data: bytes, path: Path, depth: int) -> Report:
     entries = [e for e in tardir.entries(data) if e.kind == "0"]
     chosen = [e for e in entries if e.name.lower().endswith(_MODEL_FILES)][:MAX_PARTS]
-    parts = [(e.name, data[e.offset : e.offset + e.size]) for e in chosen]
+    parts = [(e.name, partial(_cut, data, e.offset, e.size)) for e in chosen]
     report = Report(
         path=str(path), kind="tar", size=len(data), facts={"files": len(entries)},
         memory=(Bar("unpacked", tuple((e.name, e.size) for e in entries[:64])),),
@@ -339,13 +345,18 @@ def _tar(data: bytes, path: Path, depth: int) -> Report:
     return _with_parts(report, _inspect_all(parts, path, depth))
 
 
-def _inspect_all(parts: Sequence[tuple[str, bytes]], path: Path, depth: int) -> tuple[Report, ...]:
+def _cut(data: bytes, offset: int, size: int) -> bytes:
+    return data[offset : offset + size]
+
+
+def _inspect_all(parts: Iterable[tuple[str, Callable[[], bytes]]], path: Path, depth: int) -> tuple[Report, ...]:
     if depth >= MAX_NESTING:
         return ()
     found = []
-    for name, data in parts:
-        inside = path / name
+    for name, unpack in parts:
+        inside, data = path / name, b""
         try:
+            data = unpack()
             found.append(inspect_bytes(data, inside, depth + 1))
         except EdgeaiError as error:
             finding = Finding(REFUSED, "damaged", str(error))

@@ -47,14 +47,29 @@ def test_later_inferences_of_the_published_table_are_predicted_within_8_percent(
 
 
 @pytest.mark.parametrize(
-    ("name", "measured"), [("bird", 120.78), ("bird", 119.99), ("plant", 159.26), ("plant", 158.23)]
+    ("title", "measured"),
+    [
+        ("[bird], [plant]", {"bird": 119.99, "plant": 159.26}),
+        ("[bird + plant]", {"bird": 120.14, "plant": 158.23}),
+    ],
 )
-def test_first_inferences_of_the_published_table_are_predicted_within_8_percent(name: str, measured: float) -> None:
-    """Bird fits whole; plant's first inference after a co-compiled bird sends what is cached and what is streamed."""
-    other = {"bird": "plant", "plant": "bird"}[name]
-    for title in ("[bird], [plant]", "[bird + plant]"):
-        model = next(m for s in find(title, "bird", "plant").sticks for m in s.models if m.name == name)
-        assert model.cold_ms == pytest.approx(measured, rel=0.08), (title, other)
+def test_first_inferences_of_the_published_table_are_predicted_within_8_percent(
+    title: str, measured: dict[str, float]
+) -> None:
+    """Plant behind a co-compiled bird sends what it caches and what it streams."""
+    for stick in find(title, "bird", "plant").sticks:
+        for model in stick.models:
+            assert model.cold_ms == pytest.approx(measured[model.name], rel=0.08), model.name
+
+
+def test_the_same_model_in_two_slots_is_predicted_within_8_percent() -> None:
+    """Published: 120.04 and 119.96 ms first, 10.33 and 10.34 ms later; and alone 120.78, then 10.33."""
+    slots = [Built(n, round(BIRD * MIB), 0, 7, COMPUTE["bird"]) for n in ("left", "right")]
+    state, times = CacheState(), []
+    for model in slots * 2:
+        state, sent = step(state, model)
+        times.append(latency_ms(model.compute_ms, sent))
+    assert times == pytest.approx([120.04, 119.96, 10.33, 10.34], rel=0.08)
 
 
 def test_one_model_alone_sends_its_parameters_once() -> None:

@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from kas.includehandler import IncludeHandler
 from rig import bitbake
 from rig.paths import BUILD_UID, TOP, Missing, need, work_dir
 
@@ -118,12 +118,12 @@ def empty_build(base: Workspace, name: str, layers: list[Path], local_conf: str)
     return Workspace(base.build, folder)
 
 
-def dumped(*features: str, release: str = "wrynose", machine: str = "raspberrypi4-64") -> dict[str, object]:
-    """The merged configuration as kas sees it: kas checks each file against its schema on the way."""
-    done = subprocess.run(
-        ["kas", "dump", "--skip", "repos_checkout", kas_files(release, machine, *features)],
-        capture_output=True, text=True, cwd=TOP, check=False, env=os.environ | {"KAS_WORK_DIR": "/tmp"},
-    )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"kas dump {release} {machine} {' '.join(features)}:\n{done.stderr}")
-    return yaml.safe_load(done.stdout)
+def merged(*features: str, release: str = "wrynose", machine: str = "raspberrypi4-64") -> dict:
+    """The configuration as kas merges it. kas checks each file against its schema while it loads it; nothing is checked out."""
+    handler = IncludeHandler([str(TOP / name) for name in kas_files(release, machine, *features).split(":")])
+    handler.top_repo_path = str(TOP)
+    handler.ensure_from_same_repo = lambda: None
+    config, missing = handler.get_config()
+    if missing:
+        raise RuntimeError(f"kas wants other repositories first: {missing}")
+    return config

@@ -154,7 +154,10 @@ def pull(
             f"model {name!r} has no artifact for {', '.join(targets or ())}, only for {', '.join(entry.artifacts)}"
         )
     mirror = os.environ.get(MIRROR_VARIABLE) if mirror is None else mirror
-    destination.mkdir(parents=True, exist_ok=True)
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"cannot write to {destination}: {error.strerror}") from error
     repository = Repository([destination])
     with repository.staging() as staged:
         try:

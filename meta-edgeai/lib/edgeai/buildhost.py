@@ -5,7 +5,6 @@ takes the host's size and is killed. Everything here is plain arithmetic on four
 """
 
 import os
-from typing import NamedTuple
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -18,16 +17,8 @@ RESERVE_MIB = 768
 JVM_MIN_MIB = 1024
 JVM_MAX_MIB = 4096
 
-# Written as classes: BitBake reads the source of everything in this module, and namedtuple("...") leaves none.
-class Host(NamedTuple):
-    memory: int
-    cpus: int
-
-
-class Limits(NamedTuple):
-    jobs: int
-    memory_mib: int
-    jvm_mib: int
+# Only plain functions here, results are dicts: BitBake reads the source of everything in a registered module to put it into
+# signatures, and fails on a class made by a call (namedtuple).
 
 
 def limits(memory, cpus):

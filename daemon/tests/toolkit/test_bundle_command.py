@@ -15,7 +15,7 @@ from edgeaid.models.bundle import extract
 from edgeaid.models.manifest import parse
 from edgeaid.toolkit import manifests
 
-from .check_cases import FP, conv
+from .check_cases import FP, bias_only, conv
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -47,6 +47,26 @@ def test_a_bare_directory_gets_digests_and_golden_vectors_that_hold(directory: P
     assert np.load(directory / golden.outputs["y"], allow_pickle=False).shape == (1, 8, 8, 4)
     extract(tmp_path / "tiny-2.edgeai", tmp_path / "out")
     assert (tmp_path / "out/golden/1.output0.npy").is_file()
+
+
+def test_golden_vectors_differ_from_each_other_even_where_most_outputs_are_equal(
+    directory: Path, tmp_path: Path
+) -> None:
+    """A saturating model answers 0 or 127 to nearly everything; devices refuse golden vectors of equal outputs."""
+    weights = np.zeros((4, 3, 3, 4))
+    weights[:, 1, 1, 0] = 127
+    (directory / "model.tflite").write_bytes(conv((1, 4, 4, 4), weights=weights, padding=0, kernel=(3, 3)))
+    run("bundle", directory, "-o", tmp_path)
+    manifest = parse((directory / "model.toml").read_bytes(), "tiny")
+    outputs = [np.load(directory / g.outputs["y"], allow_pickle=False) for g in manifest.goldens]
+    assert len(outputs) == 2
+    assert not np.array_equal(*outputs)
+
+
+def test_a_model_that_ignores_its_input_gets_no_golden_vectors(directory: Path, tmp_path: Path) -> None:
+    (directory / "model.tflite").write_bytes(bias_only(0.0))
+    assert "same output for 24 different inputs" in run("bundle", directory, "-o", tmp_path)
+    assert parse((directory / "model.toml").read_bytes(), "tiny").goldens == ()
 
 
 def test_a_second_run_changes_nothing(directory: Path, tmp_path: Path) -> None:

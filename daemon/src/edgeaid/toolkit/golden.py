@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from ..formats import tflite
 from . import manifests
 from .bundle import read_manifest
 from .run import have_litert, litert
+
+#: Inputs tried to find some with different outputs.
+_TRIED: Final = 24
 
 
 def complete(directory: Path, count: int) -> list[str]:
@@ -49,16 +52,39 @@ def _record(directory: Path, manifest: dict[str, Any], count: int) -> list[str]:
     names = [s.name for s in (*model.inputs, *model.outputs)]
     if len(set(names)) != len(names):
         raise InvalidModel(f"{path} has two inputs or outputs of one name; golden vectors name them")
-    answer = litert(path, {"runs": count, "seed": 7, "threads": 1, "low": 0.0, "high": 1.0})
+    low, high = _range(manifest)
+    answer = litert(path, {"runs": _TRIED, "seed": 7, "threads": 1, "low": low, "high": high})
+    chosen = _different(answer, len(model.outputs), count)
+    if len(chosen) < min(2, count):
+        return [
+            f"no golden vectors: the model gives the same output for {_TRIED} different inputs; see edgeai model check"
+        ]
     (directory / "golden").mkdir(exist_ok=True)
     tables = []
-    for run in range(count):
+    for number, run in enumerate(chosen):
         sides: dict[str, dict[str, str]] = {"inputs": {}, "outputs": {}}
         for side, specs in (("input", model.inputs), ("output", model.outputs)):
-            for number, spec in enumerate(specs):
-                name = f"golden/{run}.{side}{number}.npy"
-                np.save(directory / name, answer[f"{side}_{run}_{number}"], allow_pickle=False)
+            for index, spec in enumerate(specs):
+                name = f"golden/{number}.{side}{index}.npy"
+                np.save(directory / name, answer[f"{side}_{run}_{index}"], allow_pickle=False)
                 sides[f"{side}s"][spec.name] = name
         tables.append(manifests.table("[[golden]]", {**sides, "runtime": "litert"}))
     manifests.append(directory, tables)
-    return [f"{count} golden vectors recorded"]
+    return [f"{len(chosen)} golden vectors recorded"]
+
+
+def _range(manifest: dict[str, Any]) -> tuple[float, float]:
+    """Real values that pixels 0 and 255 become, for models with float inputs."""
+    table = manifest.get("input")
+    mean, std = (table.get(k) for k in ("mean", "std")) if isinstance(table, dict) else (None, None)
+    if not (isinstance(mean, list) and isinstance(std, list) and mean and std and all(std)):
+        return 0.0, 1.0
+    return (0 - float(mean[0])) / float(std[0]), (255 - float(mean[0])) / float(std[0])
+
+
+def _different(answer: dict[str, Any], outputs: int, count: int) -> list[int]:
+    """Up to `count` runs whose outputs all differ: equal ones would not tell a broken device from a sound one."""
+    seen: dict[bytes, int] = {}
+    for run in range(_TRIED):
+        seen.setdefault(b"".join(answer[f"output_{run}_{i}"].tobytes() for i in range(outputs)), run)
+    return sorted(seen.values())[:count]

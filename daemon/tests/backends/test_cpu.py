@@ -44,7 +44,9 @@ def test_real_pictures_get_the_reference_answers(
     cpu.infer("m", [np.ascontiguousarray(pixels)], outputs)
     assert io.outputs[0].quantization is not None
     assert int(outputs[0].argmax()) == label
-    assert float(outputs[0].max()) * io.outputs[0].quantization.scale[0] == pytest.approx(score, abs=0.02)
+    assert float(outputs[0].max()) * io.outputs[0].quantization.scale[0] == pytest.approx(
+        score, abs=0.03
+    )  # runtimes round differently
 
 
 def test_what_a_model_takes_and_gives_is_told_in_protocol_words(cpu: CpuBackend, shared_data: Path) -> None:
@@ -53,7 +55,7 @@ def test_what_a_model_takes_and_gives_is_told_in_protocol_words(cpu: CpuBackend,
     assert [(s.datatype, s.shape) for s in io.outputs] == [("INT64", (1, 513, 513))]
     assert io.inputs[0].quantization is not None
     assert io.inputs[0].quantization.zero_point == (128,)
-    assert io.facts["family"] in {"litert", "tflite-runtime"}
+    assert io.facts["family"] in {"litert", "tflite-runtime", "tensorflow"}
     assert io.facts["threads"] == 1
 
 
@@ -103,7 +105,7 @@ def test_a_file_cut_short_is_refused_and_the_backend_lives_on(
 
 
 def test_a_missing_file_is_an_invalid_model(cpu: CpuBackend, tmp_path: Path) -> None:
-    with pytest.raises(InvalidModel, match="cannot be loaded"):
+    with pytest.raises(InvalidModel, match="cannot be (loaded|read)"):
         cpu.load("m", tmp_path / "nothing.tflite", {})
 
 

@@ -121,13 +121,14 @@ def test_a_first_trial_that_hangs_is_given_up(
     edgetpu: Standin, child: Callable[[str], Child], shared_data: Path
 ) -> None:
     process = child("edgetpu")
-    options = {"library": str(edgetpu.library), "probe_timeout": 2}
+    options = {"library": str(edgetpu.library), "probe_timeout": 1}
     assert "error" not in process.ask(do="open", device="", options=options)
     edgetpu.control("hang")
     answer = process.load("m", shared_data / MODEL)
     assert answer["error"] == "DeviceError"
     assert "first trial" in answer["text"]
     edgetpu.control()
+    process.open(edgetpu.library)  # with the usual patience
     assert "error" not in process.load("m", shared_data / MODEL)
 
 

@@ -1,7 +1,7 @@
 """What the cpu and edgetpu backends share: one loaded TFLite model and the runtime that runs it.
 
-Two runtimes offer the same Interpreter class: ai_edge_litert (maintained) and tflite_runtime (frozen at 2.14).
-Numeric results of the two differ by design (other kernels), so golden outputs are compared per `family`.
+Three packages offer the same Interpreter class: ai_edge_litert (maintained), tflite_runtime (frozen at 2.14) and full
+TensorFlow. Numeric results differ by design (other kernels), so golden outputs are compared per `family`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _Read = TypeVar("_Read")
 _RUNTIMES: Final = {
     "litert": ("ai_edge_litert.interpreter", "ai-edge-litert"),
     "tflite-runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
+    # The same class once more, inside full TensorFlow; seconds to import, so only where there is nothing else.
+    "tensorflow": ("tensorflow.lite.python.interpreter", "tensorflow"),
 }
 
 
@@ -34,7 +36,7 @@ _RUNTIMES: Final = {
 class Runtime:
     """An importable TFLite interpreter."""
 
-    #: "litert" or "tflite-runtime"; the manifest's `[[golden]] runtime` is compared with it.
+    #: "litert", "tflite-runtime" or "tensorflow"; the manifest's `[[golden]] runtime` is compared with it.
     family: str
     #: Distribution and version, for example "ai-edge-litert 2.3.0".
     name: str
@@ -251,8 +253,8 @@ def read_file(artifact: Path, reader: Callable[[bytes], _Read]) -> _Read:
 
 def open_interpreter(runtime: Runtime, artifact: Path, **arguments: Any) -> Any:
     """An Interpreter that maps `artifact`; raises InvalidModel when the file is missing, damaged or too new."""
-    if runtime.family == "tflite-runtime":
-        # This runtime trusts every offset in the file: measured, 12 of 40 damaged files killed the process.
+    if runtime.family != "litert":
+        # These trust every offset in the file: measured, 12 of 40 damaged files killed the process.
         from ..formats import tflite
 
         read_file(artifact, tflite.read)

@@ -3,7 +3,7 @@
 `open` takes no device name. Options of `open` and of an artifact:
     threads   CPU threads per inference, 1..64; default: CPUs this process may use, at most 4
     xnnpack   false = the reference kernels without XNNPACK (slower; other rounding)
-    runtime   only at open: "litert" or "tflite-runtime" instead of the first one present
+    runtime   only at open: "litert", "tflite-runtime" or "tensorflow" instead of the first one present
     shapes    only for an artifact: { "input" = [1, 224, 224, 3] } for inputs of variable size
 """
 

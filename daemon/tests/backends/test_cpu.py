@@ -105,7 +105,7 @@ def test_a_file_cut_short_is_refused_and_the_backend_lives_on(
 
 
 def test_a_missing_file_is_an_invalid_model(cpu: CpuBackend, tmp_path: Path) -> None:
-    with pytest.raises(InvalidModel, match="cannot be (loaded|read)"):
+    with pytest.raises(InvalidModel, match=r"cannot be (loaded|read)"):
         cpu.load("m", tmp_path / "nothing.tflite", {})
 
 

@@ -96,7 +96,7 @@ def load_library(name: str) -> Library:
                 return Library(c, generation, _path_of(getattr(c, symbol), candidate))
         failures.append(f"{candidate} is not libmvnc")
     raise Unsupported(
-        f"no Movidius library ({'; '.join(failures)}); on the image: add mvnc (feature ncs), elsewhere build it from "
+        f"no Movidius library ({'; '.join(failures)}); on the image: add libmvnc (feature ncs), elsewhere build it from "
         "movidius/ncsdk; EDGEAI_MVNC_LIBRARY names another file"
     )
 
@@ -128,7 +128,7 @@ def require_firmware(library: Library, stick: str) -> None:
         raise Unsupported(
             f"the stick's firmware {name} is missing; expected at {file}. It is Intel's (Software Tools License "
             f"Agreement, not redistributable): take it from Intel's archive {archive} (ncsdk-<arch>/fw/), or build the "
-            "image with its firmware recipe and accept the licence flag commercial_intel-movidius"
+            "image with mvnc-firmware and LICENSE_FLAGS_ACCEPTED = commercial_intel-movidius"
         )
 
 

@@ -42,6 +42,12 @@ class _Names(ctypes.Structure):
     _fields_ = (("names", POINTER(c_char_p)), ("count", c_size_t))
 
 
+#: Versioned names in the library folders of Yocto and Debian, relative to /.
+_SYSTEM: Final = (
+    "usr/lib/libopenvino_c.so.*",
+    "usr/lib64/libopenvino_c.so.*",
+    "usr/lib/*-linux-gnu/libopenvino_c.so.*",
+)
 #: Highest element type number asked about; the enumeration has fewer than this in every release.
 _ELEMENT_TYPES: Final = 32
 
@@ -50,7 +56,8 @@ def candidates(explicit: str) -> list[str]:
     """Where libopenvino_c may be: what was asked for, else the system's own, else the one in the `openvino` wheel."""
     if explicit:
         return [explicit]
-    found = ["libopenvino_c.so"]
+    found = ["libopenvino_c.so"]  # a distribution keeps this name in its development package, so also:
+    found += [str(p) for pattern in _SYSTEM for p in sorted(Path("/").glob(pattern))]
     spec = importlib.util.find_spec("openvino")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         found += [str(p) for p in sorted(Path(folder, "libs").glob("libopenvino_c.so*"))]

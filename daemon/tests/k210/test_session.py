@@ -171,7 +171,7 @@ def test_models_share_the_boards_memory(backend: K210Backend, tmp_path: Path) ->
     path.write_bytes(facts.small_kmodel(320, 240, 3))  # 1.2 MB of main memory and 0.4 MB for the picture
     backend.load("one", path, {})
     backend.load("two", path, {})
-    with pytest.raises(InvalidModel, match="bytes of the board's memory"):
+    with pytest.raises(InvalidModel, match="large.kmodel: needs 1152136 bytes of RAM, at most 597744 are free"):
         backend.load("three", path, {})
     backend.unload("one")
     backend.load("three", path, {})
@@ -215,10 +215,10 @@ def test_an_idle_board_is_kept_awake_and_a_forgotten_one_goes_back_to_its_repl(b
     backend.open(board.port, {})
     client = Client(backend)
     client.load(model)
-    time.sleep(4)
+    time.sleep(6)
     link = backend._link
     assert link
-    assert time.monotonic() - link.heard < 3.5
+    assert time.monotonic() - link.heard < 5
     client.ask()
     assert backend.recoveries == 0
     backend.close()

@@ -412,5 +412,8 @@ class Link:
             raise DeviceError(f"{self.port.path}: {path} reads back differently; is the board's flash worn or full?")
 
     def bye(self) -> None:
-        """End the session: the agent gives UART and Ctrl-C back."""
+        """End the session: the agent gives UART and Ctrl-C back, the REPL becomes the friendly one again."""
         self.request(Type.BYE, timeout=1.5)
+        time.sleep(0.1)  # the agent waits 20 ms for its answer to leave, then sets the rate
+        self.port.set_baud(115200)
+        self.port.write(b"\x02")

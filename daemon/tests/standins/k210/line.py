@@ -319,7 +319,9 @@ class Line:
 
     def step(self) -> bool:
         assert self.uart and self.rpc and self.child
-        readers: list[Any] = [sys.stdin.fileno(), self.uart]
+        readers: list[Any] = [sys.stdin.fileno()]
+        if len(self.to_host.queue) < 4096:  # as the board's transmitter makes its program wait
+            readers.append(self.uart)
         if self.pending is None:
             readers.append(self.rpc)
         if self.master >= 0:
@@ -372,7 +374,9 @@ def main() -> None:
     parser.add_argument("--twin", default="", help="TFLite model that computes instead of the fixed function")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--flash-size", type=int, default=0x300000)
-    parser.add_argument("--unpaced", action="store_true", help="bytes pass as fast as they can, not at the board's rate")
+    parser.add_argument(
+        "--unpaced", action="store_true", help="bytes pass as fast as they can, not at the board's rate"
+    )
     line = Line(parser.parse_args())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     line.plug()

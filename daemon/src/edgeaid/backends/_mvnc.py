@@ -96,8 +96,8 @@ def load_library(name: str) -> Library:
                 return Library(c, generation, _path_of(getattr(c, symbol), candidate))
         failures.append(f"{candidate} is not libmvnc")
     raise Unsupported(
-        f"no Movidius library ({'; '.join(failures)}); on the image: add libmvnc (feature ncs), elsewhere build it from "
-        "movidius/ncsdk; EDGEAI_MVNC_LIBRARY names another file"
+        f"no Movidius library ({'; '.join(failures)}); on the image: add libmvnc (feature ncs), elsewhere build it "
+        "from movidius/ncsdk; EDGEAI_MVNC_LIBRARY names another file"
     )
 
 

@@ -61,7 +61,7 @@ class Backend(Protocol):
         """Open `device` (a name of this backend's own, "" = the first one)."""
 
     def load(self, key: str, artifact: Path, options: Mapping[str, Any]) -> ModelIO:
-        """Load a model file under `key`; a loaded key is replaced. `options` comes from the manifest's artifact table."""
+        """Load a model file under `key`; a loaded key is replaced. `options`: from the manifest's artifact table."""
 
     def infer(self, key: str, inputs: Sequence[Array], outputs: Sequence[Array]) -> Phases:
         """Run once. Arrays are C-contiguous views of shared memory with exactly the shapes and dtypes of ModelIO."""

@@ -33,8 +33,8 @@ MAX_BYTES: Final = 64 << 20
 TIMEOUT: Final = 30.0
 _CHUNK: Final = 1 << 16
 
-#: Called with the file's path, bytes so far and bytes expected (None = unknown).
-Progress = Callable[[str, int, int | None], None]
+#: Called with the bytes so far and the bytes expected, of all files together (0 = unknown).
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,14 @@ class Entry:
         return (*wanted, *([self.labels] if self.labels else []))
 
     @property
-    def bytes(self) -> int | None:
-        """Bytes of all files; None when one is unknown."""
-        sizes = [file.bytes for file in self.files()]
-        return None if None in sizes else sum(size for size in sizes if size is not None)
+    def targets(self) -> tuple[str, ...]:
+        """Targets that it has an artifact for, in fail-over order."""
+        return tuple(self.artifacts)
+
+    def size(self, targets: Collection[str] | None = None) -> int:
+        """Bytes of `files`; 0 when one of them is unknown."""
+        sizes = [file.bytes for file in self.files(targets)]
+        return sum(size or 0 for size in sizes) if all(sizes) else 0
 
 
 def load(file: Path = FILE) -> dict[str, Entry]:
@@ -161,7 +165,12 @@ def pull(
     repository = Repository([destination])
     with repository.staging() as staged:
         try:
-            digests = {file: _fetch(entry, file, staged / file.name, mirror, progress) for file in entry.files(targets)}
+            digests: dict[File, str] = {}
+            done, total = 0, entry.size(targets)
+            for file in entry.files(targets):
+                path = staged / file.name
+                digests[file] = _fetch(entry, file, path, mirror, _step(progress, done, total))
+                done += path.stat().st_size
             text = manifest(entry, digests)
             manifests.parse(text.encode(), entry.name)
             (staged / "model.toml").write_text(text, encoding="utf-8")
@@ -196,7 +205,12 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _fetch(entry: Entry, file: File, target: Path, mirror: str | None, progress: Progress | None) -> str:
+def _step(progress: Progress | None, before: int, total: int) -> Callable[[int], None]:
+    """Report bytes of one file as bytes of all; `before` were those of the files already there."""
+    return lambda done: progress(before + done, total) if progress else None
+
+
+def _fetch(entry: Entry, file: File, target: Path, mirror: str | None, step: Callable[[int], None]) -> str:
     """Stream one file to `target`; returns its SHA-256 after the catalogue's digest was found right."""
     limit = MAX_BYTES if file.bytes is None else file.bytes
     sha256, done = hashlib.sha256(), 0
@@ -207,8 +221,7 @@ def _fetch(entry: Entry, file: File, target: Path, mirror: str | None, progress:
                 raise TooLarge(f"{file.path} has more than the {limit} bytes that the catalogue allows; not kept")
             sha256.update(chunk)
             out.write(chunk)
-            if progress:
-                progress(file.path, done, file.bytes)
+            step(done)
     if file.bytes is not None and done < file.bytes:
         raise Unavailable(f"{file.path} broke off after {done} of {file.bytes} bytes; try again")
     found, expected = sha256.hexdigest(), file.sha256

@@ -26,8 +26,15 @@ def _module(name: str, path: Path) -> Any:
     return module
 
 
+UsbTree = _module("usbtree_of_devices", TESTS / "devices" / "usbtree.py").UsbTree
 standins = _module("standins_build", TESTS / "standins" / "build.py")
 Running = _module("serving_conftest", TESTS / "serving" / "conftest.py").Running
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Any:
+    """A made-up USB bus with the kernel's file layout."""
+    return UsbTree(tmp_path / "machine")
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +72,7 @@ def edge_daemon(
         time: float = 0.0,
         twins: bool = False,
         commands: tuple[str, ...] = (),
+        tree: Any = None,
     ) -> tuple[Any, Control]:
         control = Control(tmp_path)
         control(*commands)
@@ -72,6 +80,8 @@ def edge_daemon(
             f'{limits}\n[[device]]\nid = "cpu0"\ntarget = "cpu"\n'
             f'[[device]]\nid = "tpu0"\ntarget = "edgetpu"\noptions = {{ library = "{edgetpu_library}" }}\n'
         )
+        if tree is not None:  # found on a made-up bus instead of named in the configuration
+            config = limits
         folder = tmp_path / "d"
         for name, cpu, tpu in models:
             directory = folder / "models" / name / "1"
@@ -81,7 +91,8 @@ def edge_daemon(
                 if file:
                     data = (shared_data / "coral" / file).read_bytes()
                     (directory / f"{target}.tflite").write_bytes(data)
-                    text += f'[artifacts.{target}]\nfile = "{target}.tflite"\nsha256 = "{hashlib.sha256(data).hexdigest()}"\n'
+                    digest = hashlib.sha256(data).hexdigest()
+                    text += f'[artifacts.{target}]\nfile = "{target}.tflite"\nsha256 = "{digest}"\n'
             (directory / "model.toml").write_text(text)
         environment = {
             "EDGETPU_STANDIN_CONTROL": str(control.file),
@@ -89,6 +100,8 @@ def edge_daemon(
             "EDGETPU_STANDIN_TIME": str(time),
             **({"EDGETPU_STANDIN_TWINS": str(shared_data / "coral")} if twins else {}),
             "EDGEAI_CACHE": str(tmp_path / "cache"),
+            "EDGEAI_EDGETPU_LIBRARY": str(edgetpu_library),
+            **({"EDGEAI_SYSFS": str(tree.sys)} if tree is not None else {}),
         }
         started.append(Running(folder, config, env=environment))
         return started[-1], control

@@ -21,6 +21,7 @@ from ..config import Config
 from . import routes_edgeai, routes_oip
 from .access import Role, Roles
 from .fast import FastServer
+from .hotplug import Hotplug
 from .http import HttpServer, Routes
 from .plane import Plane
 
@@ -84,6 +85,7 @@ class Daemon:
         self._http: list[HttpServer] = []
         self._servers: list[asyncio.Server] = []
         self._grpc: object = None
+        self._hotplug: Hotplug | None = None
         self._reloading: asyncio.Task[None] | None = None
 
     def _socket(self, passed: dict[str, socket.socket], name: str, path: str | Path, kind: int) -> socket.socket:
@@ -116,6 +118,9 @@ class Daemon:
                 await self._listen_tcp(roles, table)
             service.notify("STATUS=loading models")
             await self.plane.start()
+            if config.discover:
+                self._hotplug = Hotplug(self.plane, sysfs=Path(os.environ.get("EDGEAI_SYSFS", "/sys")))
+                self._hotplug.start()
             if "grpc" in passed or config.server.grpc_socket:
                 await self._start_grpc(passed)
             for sock in passed.values():
@@ -207,6 +212,8 @@ class Daemon:
 
     async def _shut_down(self) -> None:
         service.notify("STOPPING=1", "STATUS=finishing requests under way")
+        if self._hotplug is not None:
+            self._hotplug.stop()
         for server in self._servers:
             server.close()
         await self.plane.stop()

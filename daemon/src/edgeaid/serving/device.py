@@ -12,6 +12,8 @@ from typing import Any, Final
 from .. import errors
 from ..config import Device as DeviceConfig
 from ..config import Limits
+from ..devices.discovery import Found
+from ..devices.ladder import Action, Rung
 from ..scheduling.costs import CostModel
 from ..scheduling.placement import Seat
 from ..scheduling.queue import DeviceQueue
@@ -21,13 +23,12 @@ from ..worker.wire import Kind
 from .device_models import ModelHost
 from .events import EventLog
 from .model import LiveModel, Request
+from .recovery import Recovery
 
 log = logging.getLogger(__name__)
 
 #: How often deadlines and hangs are looked for while there is work; a hang is noticed this much late at most.
 TICK: Final = 0.02
-#: Pause before the n-th restart in a row of a worker that dies before it answered anything.
-BACKOFF: Final = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0)
 #: Opening a device may upload firmware and re-enumerate it.
 OPEN_SECONDS: Final = 60.0
 PING_SECONDS: Final = 5.0
@@ -61,7 +62,7 @@ class DeviceRunner(ModelHost):
         self.restarts = 0
         self.recovered_ms: float | None = None
         self.busy_ns = 0
-        self._failures = 0
+        self.recovery = Recovery(config.id, config.target, events)
         self._on_failed = on_failed
         #: Called when the device is ready again, so that models that came meanwhile are loaded.
         self.on_ready: Callable[[DeviceRunner], None] = lambda _: None
@@ -121,32 +122,33 @@ class DeviceRunner(ModelHost):
 
     def _on_exit(self, cause: str) -> None:
         """The worker is gone: fail or move what it had, start another."""
-        started = clock()
         self.handle = None
-        self._failures += 1
-        if (
-            self._opening and self.state == "failed"
-        ):  # start() has said why; try again later, quietly: the device may be plugged in by then
-            if not self._stopped:
-                self._task = asyncio.get_running_loop().create_task(self._recover(started))
+        quiet = self._opening and self.state == "failed"  # start() has said why; the device may be plugged in later
+        if not quiet:
+            self._lost_worker(cause)
+        if self._stopped:
             return
+        if not self.recovery.present:
+            self._set_state("absent", "unplugged")
+            return
+        action = self.recovery.next(clock(), cause)
+        if not quiet:
+            self._set_state("failed" if action.gives_up else "recovering", cause)
+        self._task = asyncio.get_running_loop().create_task(self._recover(action, clock()))
+
+    def _lost_worker(self, cause: str) -> None:
         culprit = self._inflight[0].live if self._inflight else self.loading
         self.restarts += 1
         self.queue.reset()
         text = f"worker of {self.id} {cause}" + (f" while it ran model {culprit.key!r}" if culprit else "")
-        self.events.publish(
-            "worker-died", text, level=logging.ERROR, device=self.id, model=culprit.key if culprit else "", cause=cause
-        )
-        if culprit is not None:
-            self._blame(culprit, cause)
+        fields = {"device": self.id, "model": culprit.key if culprit else "", "cause": cause}
+        self.events.publish("worker-died", text, level=logging.ERROR, **fields)
+        if culprit is not None and (self.target == "cpu" or culprit is self.loading):
+            self._blame(culprit, cause)  # an accelerator that fails is no fault of the model that it ran
         hit, self._inflight = self._inflight, deque()
         for request in hit:
             request.running = False
             self._on_failed(request, text)
-        if self._stopped:
-            return
-        self._set_state("recovering", cause)
-        self._task = asyncio.get_running_loop().create_task(self._recover(started))
 
     def _blame(self, live: LiveModel, cause: str) -> None:
         live.kills += 1
@@ -172,9 +174,9 @@ class DeviceRunner(ModelHost):
     def _drain_queue(self) -> list[Request]:
         return self.queue.expire(float("inf"))  # type: ignore[return-value]  # only Requests are pushed, all with a deadline
 
-    async def _recover(self, died: float) -> None:
-        """Start workers until one opens the device, then give it its models back."""
-        await asyncio.sleep(BACKOFF[min(self._failures - 1, len(BACKOFF) - 1)])
+    async def _recover(self, action: Action, died: float) -> None:
+        """Do what the ladder says, then start a worker."""
+        await self.recovery.perform(action)
         try:
             await self.start()
         except errors.EdgeaiError as error:
@@ -187,6 +189,29 @@ class DeviceRunner(ModelHost):
         self.events.publish("recovery", text, device=self.id, ms=round(self.recovered_ms, 1))
         self.on_ready(self)
         self.pump()
+
+    def plugged(self, found: Found) -> None:
+        """The device is on the bus: whatever was waited for, try now."""
+        self.recovery.plugged(found)
+        if self.handle is None and not self._stopped:
+            if self._task is not None:
+                self._task.cancel()
+            pause = self.recovery.pause(clock())
+            self._set_state("quarantined" if pause else "booting")
+            action = Action(Rung.REOPEN, pause, 1, "plugged in")
+            self._task = asyncio.get_running_loop().create_task(self._recover(action, clock()))
+
+    def unplugged(self, now: float) -> None:
+        """The device has left the bus for good; its worker ends, requests go elsewhere."""
+        pause = self.recovery.unplugged(now)
+        if pause:
+            self._set_state("quarantined", f"it comes and goes; left alone for {pause:.0f} s")
+        if self.handle is not None:
+            self.handle.kill("lost its device: it was unplugged")
+        elif not pause:
+            if self._task is not None:
+                self._task.cancel()
+            self._set_state("absent", "unplugged")
 
     async def check(self) -> bool:
         """True when the worker answers; a silent one is killed. For the watchdog."""
@@ -286,7 +311,7 @@ class DeviceRunner(ModelHost):
             self._fail(request, error)
             return
         live.kills = 0
-        self._failures = 0
+        self.recovery.worked(now)
         live.stats.succeeded(self.id, request.queue_ns, phases, int((now - request.enqueued) * 1e9))
         if request.abandoned:
             request.release()
@@ -333,6 +358,7 @@ class DeviceRunner(ModelHost):
             "pid": self.handle.pid if self.handle else None,
             "restarts": self.restarts,
             "last_recovery_ms": self.recovered_ms,
+            **self.recovery.snapshot(),
             "busy_seconds": self.busy_ns / 1e9,
             "in_flight": len(self._inflight),
             "queue": self.queue.snapshot(),

@@ -17,6 +17,7 @@ from typing import Any
 from .. import config as configuration
 from .. import errors
 from ..config import Config
+from ..devices.discovery import Found as Hardware
 from ..models import repository
 from ..models.manifest import Manifest
 from ..models.repository import Found, Repository
@@ -77,11 +78,12 @@ class Plane:
                     await self.load(name)
         self.ready = True
 
-    async def add_device(self, entry: configuration.Device) -> DeviceRunner:
+    async def add_device(self, entry: configuration.Device, found: Hardware | None = None) -> DeviceRunner:
         """Take a device into service; it stays listed, with its reason, when it cannot be opened."""
         device = DeviceRunner(
             entry, self.config.limits, self.events, self._on_failed, self.config.models.quarantine_after
         )
+        device.recovery.found = found
         device.on_ready = lambda ready: self._later(self.adopt(ready))
         self.devices[device.id] = device
         try:

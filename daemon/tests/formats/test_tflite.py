@@ -180,3 +180,12 @@ def test_control_characters_in_names_do_not_reach_the_terminal() -> None:
         graph(tree)[0][0][3] = "in\x1b[2Jput"
 
     assert tflite.read(broken(change)).inputs[0].name == "in\N{REPLACEMENT CHARACTER}[2Jput"
+
+
+def test_a_quantised_depthwise_convolution_without_bias_is_refused_because_a_runtime_crashes_on_it() -> None:
+    def change(tree: Tree) -> None:
+        tree[1][0] = {0: ("b", 4), 3: ("i", 4)}
+        graph(tree)[3][0][1] = ("i", [0, 1])
+
+    with pytest.raises(InvalidModel, match="DEPTHWISE_CONV_2D"):
+        tflite.read(broken(change))

@@ -3,7 +3,7 @@ DESCRIPTION = "edgeai-image plus what a developer needs on the device. SSH is st
 require edgeai-image.inc
 
 IMAGE_FEATURES += "package-management tools-debug"
-IMAGE_INSTALL += " \
+IMAGE_INSTALL += "\
     packagegroup-edgeai-dev-tools \
     ${@bb.utils.contains("DISTRO_FEATURES", "ptest", "edgeaid-ptest", "", d)} \
 "

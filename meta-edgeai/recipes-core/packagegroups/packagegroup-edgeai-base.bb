@@ -1,5 +1,5 @@
 SUMMARY = "Daemon, models and settings of an Edge AI device"
-DESCRIPTION = "The part every image has."
+DESCRIPTION = "The part every image has, whatever it can run: the daemon, its default models, settings and power profile."
 
 inherit packagegroup
 

@@ -1,5 +1,5 @@
 SUMMARY = "Tools for a developer on the device"
-DESCRIPTION = "Debugger, tracers and bus tools."
+DESCRIPTION = "Debugger, tracers, package installer and tools that list what is on the buses."
 
 inherit packagegroup
 

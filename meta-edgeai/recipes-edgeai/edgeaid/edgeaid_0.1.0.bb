@@ -41,7 +41,7 @@ do_install_ptest() {
     find ${D}${PTEST_PATH} -name __pycache__ -prune -exec rm -rf {} +
 }
 
-FILES:${PN} += " \
+FILES:${PN} += "\
     ${systemd_system_unitdir} \
     ${nonarch_libdir}/sysusers.d \
     ${nonarch_libdir}/tmpfiles.d \

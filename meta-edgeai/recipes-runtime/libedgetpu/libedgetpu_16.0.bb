@@ -23,7 +23,7 @@ B = "${S}/makefile_build"
 UPSTREAM_CHECK_GITTAGREGEX = "release-(?P<pver>\w+)"
 UPSTREAM_VERSION_UNKNOWN = "1"
 
-DEPENDS = "abseil-cpp flatbuffers-tflite flatbuffers-tflite-native libusb1 xxd-native"
+DEPENDS += "abseil-cpp flatbuffers-tflite flatbuffers-tflite-native libusb1 xxd-native"
 
 inherit update-alternatives useradd
 

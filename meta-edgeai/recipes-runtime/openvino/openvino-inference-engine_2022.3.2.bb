@@ -19,7 +19,7 @@ S = "${UNPACKDIR}/openvino"
 
 UPSTREAM_CHECK_GITTAGREGEX = "(?P<pver>2022\.3\.\d+)$"
 
-DEPENDS = "libusb1 pugixml"
+DEPENDS += "libusb1 pugixml"
 
 inherit cmake pkgconfig
 

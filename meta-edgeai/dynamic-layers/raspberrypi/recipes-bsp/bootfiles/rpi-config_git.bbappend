@@ -2,6 +2,7 @@ require conf/include/edgeai-power.inc
 
 # Lines of the power profile and of features, into config.txt. Nothing is added for profile stock without features.
 EDGEAI_CONFIG_TXT ?= ""
+# nooelint: oelint.vars.inconspaces - the text goes into config.txt as it is, a space too
 RPI_EXTRA_CONFIG:append = "${@edgeai_config_txt(d)}"
 
 def edgeai_config_txt(d):

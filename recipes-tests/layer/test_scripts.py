@@ -1,0 +1,209 @@
+"""scripts/build and scripts/tflite-pins without a build: arguments, host check, what is shown and read."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rig.paths import TOP
+
+
+def load(name: str):
+    loader = importlib.machinery.SourceFileLoader(name.replace("-", "_"), str(TOP / "scripts" / name))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[loader.name] = module
+    sys.dont_write_bytecode = True
+    loader.exec_module(module)
+    return module
+
+
+build = load("build")
+pins = load("tflite-pins")
+GB = 1 << 30
+GOOD = dict(root=False, memory=16 * GB, free=200 * GB, missing=(), utf8=True, path="/home/me/build")
+
+
+def request(*words: str):
+    return build.parse(list(words))
+
+
+def test_machine_features_and_release_become_kas_files_in_order() -> None:
+    got = build.kas_files(request("--release", "scarthgap", "raspberrypi5", "edgetpu-pcie", "power-fast"))
+    assert got == (
+        "kas/base.yml:kas/release/scarthgap.yml:kas/machine/raspberrypi5.yml:kas/feature/edgetpu-pcie.yml:kas/feature/power-fast.yml"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ((), "name a machine"),
+        (("raspberrypi6",), "there is no machine 'raspberrypi6'"),
+        (("raspberrypi5", "edgtpu"), "there is no feature 'edgtpu'"),
+        (("--release", "dunfell", "raspberrypi5"), "there is no release 'dunfell'"),
+        (("--fast", "raspberrypi5"), "unknown option --fast"),
+        (("raspberrypi5", "--release"), "--release needs a value"),
+        (("raspberrypi5", "power-cool", "power-fast"), "exclude each other"),
+        (("raspberrypi5", "--memory", "8g"), "--memory is for --container"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_with_what_would_be_right(words: tuple[str, ...], text: str) -> None:
+    with pytest.raises(build.UsageError, match=text):
+        build.parse(list(words))
+
+
+def test_a_good_host_has_no_problems() -> None:
+    assert build.check(build.Host(**GOOD), request("raspberrypi4-64")) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "text"),
+    [
+        ({"root": True}, (), "you are root"),
+        ({"free": 20 * GB}, (), "20 GB are free"),
+        ({"memory": 2 * GB}, (), "2.0 GB of memory; this build needs 4"),
+        ({"memory": 6 * GB}, ("tensorflow",), "this build needs 8"),
+        ({"missing": ("chrpath", "rpcgen")}, (), "sudo apt install chrpath rpcsvc-proto"),
+        ({"utf8": False}, (), "locale en_US.UTF-8"),
+        ({"path": "/home/me/my builds"}, (), "a character that builds stumble over"),
+    ],
+)
+def test_each_thing_that_would_fail_hours_later_is_said_first(change: dict, words: tuple[str, ...], text: str) -> None:
+    (problem,) = build.check(build.Host(**GOOD | change), request("raspberrypi4-64", *words))
+    assert text in problem
+
+
+def test_a_container_needs_neither_programs_nor_locale_and_may_be_started_by_root() -> None:
+    bare = build.Host(**GOOD | {"root": True, "missing": ("gawk",), "utf8": False})
+    assert build.check(bare, request("--container", "raspberrypi4-64")) == []
+
+
+def test_a_dry_run_needs_no_disk() -> None:
+    assert build.check(build.Host(**GOOD | {"free": GB}), request("--dry-run", "raspberrypi4-64")) == []
+
+
+def test_the_kas_command_carries_target_dry_run_and_bitbake_arguments() -> None:
+    line = build.command(request("--dry-run", "--image=edgeai-image-dev", "qemuarm64", "--", "-k"))
+    assert line == ["kas", "build", "--target", "edgeai-image-dev", "kas/base.yml:kas/release/wrynose.yml:kas/machine/qemuarm64.yml", "--", "--dry-run", "-k"]
+    assert build.command(request("--container", "--memory", "16g", "qemuarm64"))[:3] == ["kas-container", "--runtime-args", "--memory=16g"]
+    assert build.command(request("--shell", "qemuarm64"))[:2] == ["kas", "shell"]
+
+
+def test_progress_is_read_from_bitbakes_lines() -> None:
+    line = "NOTE: Running task 120 of 480 (/l/meta/recipes-core/glibc/glibc_2.43.bb:do_compile)"
+    assert build.progress(line) == " 25 %  120/480  glibc compile"
+    assert build.progress("NOTE: Executing Tasks") is None
+
+
+def test_results_are_named_with_path_and_size(tmp_path: Path) -> None:
+    folder = tmp_path / "build/tmp-glibc/deploy/images/raspberrypi5"
+    folder.mkdir(parents=True)
+    for suffix, size in ((".rootfs-1.wic.bz2", 2_000_000), (".rootfs-1.wic.bmap", 100)):
+        (folder / f"edgeai-image-raspberrypi5{suffix}").write_bytes(b"x" * size)
+        (folder / f"edgeai-image-raspberrypi5{suffix.replace('-1', '')}").symlink_to(f"edgeai-image-raspberrypi5{suffix}")
+    found = build.results(request("--work", str(tmp_path), "raspberrypi5"))
+    assert [(what, build.human(size)) for what, _, size in found] == [("image", "2.0 MB"), ("block map", "0.0 MB")]
+
+
+def test_help_and_list_name_every_feature() -> None:
+    done = subprocess.run([TOP / "scripts/build", "--list"], capture_output=True, text=True, check=True)
+    for path in (TOP / "kas/feature").glob("*.yml"):
+        (line,) = [one for one in done.stdout.splitlines() if one.split()[:1] == [path.stem]]
+        assert len(line.split()) > 3, f"{path.stem} has no explanation"
+    assert "exit status" in subprocess.run([TOP / "scripts/build", "--help"], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_build_that_fails_says_where_its_log_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    kas = tmp_path / "bin" / "kas"
+    kas.parent.mkdir()
+    kas.write_text("#!/bin/sh\necho 'NOTE: Running task 1 of 2 (/x/a_1.bb:do_fetch)'\necho 'ERROR: a-1 do_fetch: gone'\nexit 1\n")
+    kas.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{kas.parent}:/usr/bin:/bin")
+    assert build.run(request("--work", str(tmp_path / "work"), "qemuarm64")) == 1
+    said = capsys.readouterr()
+    assert "ERROR: a-1 do_fetch: gone" in said.out
+    assert str(tmp_path / "work/build.log") in said.err
+
+
+GIT_MODULE = """
+include(OverridableFetchContent)
+
+OverridableFetchContent_Declare(
+  {name}
+  GIT_REPOSITORY https://example.org/{name}.git
+  # Sync with another file
+  GIT_TAG {commit}
+  SOURCE_DIR "somewhere"
+)
+"""
+URL_MODULE = """
+OverridableFetchContent_Declare(
+  {name}
+  URL https://github.com/example/{name}/archive/{commit}.zip
+  LICENSE_FILE "LICENSE"
+)
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A TensorFlow tree as far as the tool reads it."""
+    folder = tmp_path / pins.MODULES
+    folder.mkdir(parents=True)
+    for number, name in enumerate(n for n in pins.NAMES if n not in pins.OPTIONAL):
+        form = URL_MODULE if name == "farmhash" else GIT_MODULE
+        (folder / f"{name}.cmake").write_text(form.format(name=name, commit=f"{number:040x}"))
+    return tmp_path
+
+
+def test_pins_are_read_from_git_and_archive_declarations(tree: Path) -> None:
+    got = pins.collect(tree, None, gpu=False, xnnpack=None)
+    assert got["cpuinfo"] == ("example.org/cpuinfo.git", "0" * 40)
+    assert got["farmhash"][0] == "github.com/example/farmhash.git"
+
+
+def test_xnnpacks_own_dependencies_come_from_its_tree(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "x/cmake").mkdir(parents=True)
+    (tmp_path / "x/cmake/DownloadFXdiv.cmake").write_text(f"  URL https://github.com/Maratyszcza/FXdiv/archive/{'b' * 40}.zip\n")
+    assert pins.collect(tree, None, gpu=False, xnnpack=tmp_path / "x")["fxdiv"] == ("github.com/Maratyszcza/FXdiv.git", "b" * 40)
+
+
+def test_what_is_printed_is_what_check_reads(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pins.main(["--tree", str(tree)]) == 0
+    printed = capsys.readouterr().out
+    assert 'SRC_URI += "git://example.org/xnnpack.git;protocol=https;nobranch=1;name=xnnpack;destsuffix=deps/xnnpack"' in printed
+    (tmp_path / "pins.inc").write_text(printed)
+    assert pins.main(["--tree", str(tree), "--check", str(tmp_path / "pins.inc")]) == 0
+    (tmp_path / "pins.inc").write_text(printed.replace("0" * 40, "f" * 40))
+    capsys.readouterr()
+    assert pins.main(["--tree", str(tree), "--check", str(tmp_path / "pins.inc")]) == 1
+    assert "cpuinfo" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_tensorflow_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pins.main(["--tree", str(tmp_path)]) == 2
+    assert "is this TensorFlow?" in capsys.readouterr().err
+
+
+def test_the_layers_pin_file_has_the_tools_form() -> None:
+    text = (TOP / "meta-edgeai/recipes-runtime/tflite/tensorflow-lite-pins-2.21.0.inc").read_text()
+    assert set(pins.parse_inc(text)) >= set(pins.NAMES) | set(pins.XNNPACK_NAMES.values())
+
+
+def shell_files() -> list[Path]:
+    return sorted(p for p in (TOP / "scripts").iterdir() if p.is_file() and p.read_bytes()[:64].split(b"\n")[0].rstrip().endswith((b"sh", b"bash")))
+
+
+@pytest.mark.parametrize("path", shell_files(), ids=lambda p: p.name)
+def test_shell_scripts_pass_shellcheck_and_shfmt(path: Path) -> None:
+    for tool, arguments in (("shellcheck", ["-x"]), ("shfmt", ["-d"])):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed")
+        done = subprocess.run([tool, *arguments, path], capture_output=True, text=True, check=False, cwd=TOP)
+        assert done.returncode == 0, done.stdout + done.stderr

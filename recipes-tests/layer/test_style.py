@@ -1,0 +1,98 @@
+"""Rules of the layer's files that need no BitBake."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from rig.paths import TOP
+
+LAYER = TOP / "meta-edgeai"
+RECIPES = sorted(p for p in LAYER.rglob("*") if p.suffix in (".bb", ".bbappend", ".inc", ".bbclass"))
+
+#: oelint rules that are off, and why.
+SUPPRESSED = {
+    "oelint.vars.homepageping": "asks the network",
+    "oelint.var.licenseremotefile": "licence texts of oe-core are meant: several upstreams' own text is not known before a fetch",
+    "oelint.vars.summary80chars": "a sentence that says what the thing is may have 90",
+    "oelint.vars.descriptionsame": "checked by a person",
+    "oelint.var.mandatoryvar.CVE_PRODUCT": "none of these projects has a CPE name",
+    "oelint.file.requirenotfound": "the linter does not know BBPATH",
+    "oelint.file.includenotfound": "the linter does not know BBPATH",
+    "oelint.vars.mispell": "EDGEAI_* and machine overrides are not misspelt variables of oe-core",
+    "oelint.var.order": "variables stand where they are explained",
+    "oelint.task.order": "same",
+    "oelint.vars.srcurifile": "the daemon's sources are a folder",
+    "oelint.vars.specific": "machine overrides of power profiles are the point",
+    "oelint.var.override": "a recipe refines what its include sets",
+    "oelint.vars.duplicate": "flags of python3-ai-edge-litert-bin's table look like duplicates to it",
+    "oelint.task.noanonpython": "skips and fatal errors at parse time are what these functions are for",
+    "oelint.var.filesoverride": "FILES of a recipe with few paths is set whole, so that a new path is noticed by QA",
+    "oelint.vars.insaneskip": "each has its reason above it; another test checks that",
+    "oelint.vars.fileextrapaths": "two recipes of one include share its files folder; the daemon lies beside the layer",
+    "oelint.vars.outofcontext": "same",
+    "oelint.vars.downloadfilename": "Intel's name of the file",
+    "oelint.vars.srcuridomains": "Eigen lives on GitLab",
+    "oelint.file.includerelpath": "the source of one project, used by two recipes",
+    "oelint.var.mandatoryvar.SRC_URI": "edgeai-power writes its files itself",
+    "oelint.var.badimagefeature.tools-debug": "edgeai-image-dev is the image for a desk",
+    "oelint.vars.noncoreoverride": "edgeai_bazel.bbclass is only inherited by appends, which may set other recipes' variables",
+}
+
+
+def test_oelint_finds_nothing() -> None:
+    if not shutil.which("oelint-adv"):
+        pytest.skip("oelint-adv is not installed")
+    files = [str(p) for p in RECIPES if p.suffix in (".bb", ".bbappend")]
+    line = ["oelint-adv", "--release", "wrynose", "--mode", "all", "--hide", "info", "--quiet", "--jobs", "2"]
+    for rule in SUPPRESSED:
+        line += ["--suppress", rule]
+    done = subprocess.run([*line, *files], capture_output=True, text=True, check=False, cwd=TOP)
+    found = [one for one in (done.stdout + done.stderr).splitlines() if ":error:" in one or ":warning:" in one]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(LAYER)))
+def test_every_insane_skip_has_its_reason_above_it(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    for before, line in zip(["", *lines], lines, strict=False):
+        if line.startswith("INSANE_SKIP"):
+            assert before.startswith("# Reason:"), f"{path.name}: {line}"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(LAYER)))
+def test_no_class_with_a_hyphen_exports_functions(path: Path) -> None:
+    if path.suffix == ".bbclass":
+        assert "-" not in path.stem
+
+
+def test_every_patch_says_where_it_stands_upstream() -> None:
+    form = re.compile(r"^Upstream-Status: (Submitted|Backport|Inappropriate|Denied|Inactive-Upstream) \[.+\]|^Upstream-Status: Pending", re.M)
+    for path in LAYER.rglob("*.patch"):
+        text = path.read_text(errors="replace")
+        assert form.search(text), f"{path} has no Upstream-Status"
+        assert re.search(r"^Signed-off-by: .+ <.+@.+>$", text, re.M), f"{path} has no Signed-off-by"
+
+
+def test_bazel_tasks_are_limited_globally_and_appends_inherit_the_class() -> None:
+    assert 'do_bazel_compile[number_threads] = "1"' in (LAYER / "conf/layer.conf").read_text()
+    for recipe in ("tensorflow", "tensorflow-native", "tensorflow-lite", "bazel-native"):
+        (append,) = LAYER.glob(f"dynamic-layers/meta-tensorflow/*/*/{recipe}_%.bbappend")
+        assert "inherit edgeai_bazel" in append.read_text()
+
+
+def test_the_collection_does_not_collide_with_another_vendors() -> None:
+    text = (LAYER / "conf/layer.conf").read_text()
+    assert 'BBFILE_COLLECTIONS += "edgeai-rpi"' in text
+    assert 'LAYERSERIES_COMPAT_edgeai-rpi = "wrynose scarthgap"' in text
+
+
+@pytest.mark.parametrize("path", sorted((LAYER / "lib/oeqa/runtime/cases").glob("*.py")), ids=lambda p: p.stem)
+def test_on_target_cases_are_python_and_skip_where_a_package_is_absent(path: Path) -> None:
+    text = path.read_text()
+    compile(text, str(path), "exec")
+    assert "OEHasPackage" in text
+    assert path.stem in (TOP / "kas/feature/testimage.yml").read_text()

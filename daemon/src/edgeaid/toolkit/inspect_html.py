@@ -8,7 +8,7 @@ from typing import Final
 
 from ..formats.detect import KINDS
 from .inspect import Bar, Comparison, EdgetpuFacts, Report, TensorRow, compare
-from .inspect_layout import svg
+from .inspect_layout import style, svg
 from .inspect_text import amount, quantization, shape
 
 _STYLE: Final = """
@@ -29,6 +29,9 @@ svg.graph text { text-anchor: middle; font: 12px system-ui, sans-serif; fill: #f
 svg.graph .sub { font-size: 10px; }
 svg.graph .cpu rect { fill: #4a6fa5; } svg.graph .tpu rect { fill: #2a8f6a; } svg.graph .kpu rect { fill: #8a4f9e; }
 svg.graph .ncs rect { fill: #b8641a; } svg.graph .open rect { fill: #5d6470; } svg.graph .io rect { fill: #333; }
+.key { color: #fff; font-weight: 400; font-size: .8rem; padding: .1rem .5rem; border-radius: 3px; }
+.key.cpu { background: #4a6fa5; } .key.tpu { background: #2a8f6a; } .key.kpu { background: #8a4f9e; }
+.key.ncs { background: #b8641a; } .key.open { background: #5d6470; }
 details > summary { cursor: pointer; margin: .8rem 0 .3rem; }
 """
 
@@ -119,7 +122,9 @@ def _labels(r: Report) -> str:
 
 def _graph(r: Report) -> str:
     drawn = svg(r)
-    return f'<h3>Graph</h3><div class="scroll">{drawn}</div>' if drawn else ""
+    devices = sorted({o.device for o in r.operators if o.device})
+    legend = " ".join(f'<span class="key {style(d)}">{escape(d)}</span>' for d in devices)
+    return f'<h3>Graph {legend}</h3><div class="scroll">{drawn}</div>' if drawn else ""
 
 
 def _operators(r: Report) -> str:

@@ -15,6 +15,8 @@ _WIDTH: Final = 190
 _HEIGHT: Final = 36
 _GAP_X: Final = 22
 _GAP_Y: Final = 26
+#: How far the handles of a long edge lie beside its ends; the curve itself reaches three quarters of it.
+_BOW: Final = 165
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list
         made |= dict.fromkeys(operator.outputs, number)
         shape = "x".join(map(str, operator.shape))
         title = f"{operator.index} {operator.type} {operator.name}\n{shape}\n{operator.details}"
-        labels.append((operator.type[:26], shape[:28], _style(operator.device), title))
+        labels.append((operator.type[:26], shape[:28], style(operator.device), title))
     rows: dict[int, list[int]] = {}
     for number, r in enumerate(rank):
         rows.setdefault(r, []).append(number)
@@ -66,7 +68,8 @@ def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list
     return boxes, edges, width, height
 
 
-def _style(device: str) -> str:
+def style(device: str) -> str:
+    """Class for the colour of a device."""
     return {"CPU": "cpu", "Edge TPU": "tpu", "KPU": "kpu", "NCS": "ncs"}.get(device, "open")
 
 
@@ -85,7 +88,7 @@ def svg(report: Report) -> str:
         a, b = boxes[source], boxes[target]
         x1, y1, x2, y2 = a.x + _WIDTH // 2, a.y + _HEIGHT, b.x + _WIDTH // 2, b.y
         # Long edges bow aside so that they do not run through the boxes between.
-        bow = 0 if y2 - y1 <= _GAP_Y else (_WIDTH // 2 + 30 if source % 2 else -_WIDTH // 2 - 30)
+        bow = 0 if y2 - y1 <= _GAP_Y else (_BOW if source % 2 else -_BOW)
         middle = (y2 - y1) // 2 or 10
         parts.append(f'<path d="M{x1} {y1} C{x1 + bow} {y1 + middle} {x2 + bow} {y2 - middle} {x2} {y2}"/>')
     for box in boxes:
@@ -93,7 +96,7 @@ def svg(report: Report) -> str:
         parts.append(
             f'<g class="{box.style}"><title>{escape(box.title)}</title>'
             f'<rect x="{box.x}" y="{box.y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5"/>'
-            f'<text x="{middle}" y="{box.y + 15}">{escape(box.label)}</text>'
+            f'<text x="{middle}" y="{box.y + (15 if box.sub else 22)}">{escape(box.label)}</text>'
             f'<text class="sub" x="{middle}" y="{box.y + 29}">{escape(box.sub)}</text></g>'
         )
     parts.append("</svg>")

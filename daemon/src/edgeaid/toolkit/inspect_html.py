@@ -8,7 +8,7 @@ from typing import Final
 
 from ..formats.detect import KINDS
 from .inspect import Bar, Comparison, EdgetpuFacts, Report, TensorRow, compare
-from .inspect_layout import style, svg
+from .inspect_layout import device_class, svg
 from .inspect_text import amount, quantization, shape
 
 _STYLE: Final = """
@@ -123,7 +123,7 @@ def _labels(r: Report) -> str:
 def _graph(r: Report) -> str:
     drawn = svg(r)
     devices = sorted({o.device for o in r.operators if o.device})
-    legend = " ".join(f'<span class="key {style(d)}">{escape(d)}</span>' for d in devices)
+    legend = " ".join(f'<span class="key {device_class(d)}">{escape(d)}</span>' for d in devices)
     return f'<h3>Graph {legend}</h3><div class="scroll">{drawn}</div>' if drawn else ""
 
 

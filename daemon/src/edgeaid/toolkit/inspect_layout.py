@@ -50,7 +50,7 @@ def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list
         made |= dict.fromkeys(operator.outputs, number)
         shape = "x".join(map(str, operator.shape))
         title = f"{operator.index} {operator.type} {operator.name}\n{shape}\n{operator.details}"
-        labels.append((operator.type[:26], shape[:28], style(operator.device), title))
+        labels.append((operator.type[:26], shape[:28], device_class(operator.device), title))
     rows: dict[int, list[int]] = {}
     for number, r in enumerate(rank):
         rows.setdefault(r, []).append(number)
@@ -68,7 +68,7 @@ def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list
     return boxes, edges, width, height
 
 
-def style(device: str) -> str:
+def device_class(device: str) -> str:
     """Class for the colour of a device."""
     return {"CPU": "cpu", "Edge TPU": "tpu", "KPU": "kpu", "NCS": "ncs"}.get(device, "open")
 

@@ -38,12 +38,16 @@ while [ ! -b $root ] && [ $n -lt 300 ]; do $bb sleep 0.1; n=$((n+1)); done
 $bb mount -t ext4 -o $mode $root /root || exec $bb sh
 $bb mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /root/run
 run=/root/run/edgeai-emulator
-$bb mkdir -p $run /root/run/systemd/system/basic.target.wants /root/run/udev/rules.d
+$bb mkdir -p $run /root/run/systemd/system/sysinit.target.wants /root/run/udev/rules.d
 $bb cp /agent.py /busybox $run/
 {
     echo '[Unit]'
     echo 'Description=Agent of the emulator (not part of the image)'
-    echo 'After=systemd-udevd.service'
+    echo 'DefaultDependencies=no'
+    echo 'After=systemd-udevd.service systemd-tmpfiles-setup-dev.service'
+    echo 'Conflicts=shutdown.target'
+    echo 'Before=shutdown.target'
+    echo 'IgnoreOnIsolate=yes'
     echo 'StartLimitIntervalSec=0'
     echo '[Service]'
     echo "ExecStart=/usr/bin/python3 /run/edgeai-emulator/agent.py $agent"
@@ -52,7 +56,7 @@ $bb cp /agent.py /busybox $run/
     echo 'KillMode=process'
     echo 'OOMScoreAdjust=-900'
 } > /root/run/systemd/system/edgeai-emulator.service
-$bb ln -s ../edgeai-emulator.service /root/run/systemd/system/basic.target.wants/edgeai-emulator.service
+$bb ln -s ../edgeai-emulator.service /root/run/systemd/system/sysinit.target.wants/edgeai-emulator.service
 # an emulated processor is ten to a hundred times slower: what counts seconds gets more of them
 $bb mkdir -p /root/run/systemd/system/edgeaid.service.d
 printf '[Service]\\nWatchdogSec=90s\\nTimeoutStartSec=300s\\n' > /root/run/systemd/system/edgeaid.service.d/50-emulator.conf

@@ -76,7 +76,7 @@ class Machine:
                 "-cpu", board.cpu, "-smp", str(board.cpus), "-m", str(board.memory_mib), "-serial", "chardev:con",
                 "-drive", f"if=none,id=disk,file={self.disk},format=qcow2", "-device", "virtio-blk-pci,drive=disk",
                 "-device", "virtio-rng-pci", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=edgeai.agent",
-                "-netdev", f"user,id=net,restrict=on{forward}", "-device", "virtio-net-pci,netdev=net",
+                "-netdev", f"user,id=net,restrict=on{forward}", "-device", "virtio-net-pci,netdev=net,romfile=",
             ]  # fmt: skip
         else:
             append = [

@@ -13,5 +13,7 @@ do_install:append() {
     ln -sf /usr/lib/systemd/system/multi-user.target ${D}/usr/lib/systemd/system/default.target
     # timers of Debian that have no place on an appliance
     rm -f ${D}/usr/lib/systemd/system/e2scrub* ${D}/usr/lib/systemd/system/fstrim.timer
+    # asks questions on the console; OE builds systemd without it
+    rm -f ${D}/usr/lib/systemd/system/systemd-firstboot.service ${D}/usr/lib/systemd/system/*/systemd-firstboot.service
     rm -rf ${D}/etc/systemd/system/*
 }

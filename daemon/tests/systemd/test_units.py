@@ -1,0 +1,48 @@
+"""Units as text: what systemd itself thinks of them, without running anything."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).resolve().parents[2] / "systemd"
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed: apt-get install systemd")
+
+
+@needs_systemd
+def test_service_scores_at_most_1_5_in_systemd_analyze_security() -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(UNITS / "edgeaid.service")], capture_output=True, text=True, check=False
+    )
+    if "Unknown command" in done.stderr or "unrecognized option" in done.stderr:
+        pytest.skip("this systemd-analyze has no offline check: systemd 250 or newer")
+    found = re.search(r"Overall exposure level for edgeaid\.service: ([\d.]+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    assert float(found[1]) <= 1.5
+
+
+def test_every_socket_has_the_name_that_the_daemon_asks_for() -> None:
+    names = {path.name: re.search(r"^FileDescriptorName=(\w+)", path.read_text(), re.M)[1] for path in UNITS.glob("*.socket")}
+    assert names["edgeaid.socket"] == "http"
+    assert names["edgeaid-fast.socket"] == "fast"
+
+
+def test_rules_know_both_identities_of_every_stick() -> None:
+    text = (UNITS / "70-edgeai.rules").read_text()
+    for vendor, product in (("1a6e", "089a"), ("18d1", "9302"), ("03e7", "2150"), ("03e7", "2485"), ("03e7", "f63b")):
+        assert f'ATTR{{idVendor}}=="{vendor}", ATTR{{idProduct}}=="{product}"' in text
+
+
+def test_nothing_is_open_to_everybody_but_the_sockets() -> None:
+    assert "0666" not in (UNITS / "70-edgeai.rules").read_text()
+    assert "0777" not in "".join(path.read_text() for path in UNITS.iterdir() if path.is_file())
+
+
+def test_shipped_settings_are_accepted_by_the_daemon() -> None:
+    from edgeaid import config
+
+    config.load(UNITS / "edgeaid.toml")

@@ -21,7 +21,8 @@ AGENT = DAEMON / "boards" / "maixpy" / "agent.py"
 def _module(name: str) -> ModuleType:
     path = DAEMON / "tests" / "standins" / "k210" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"k210_standin_{name}", path)
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

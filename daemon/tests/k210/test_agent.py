@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+
 from conftest import AGENT
 
 

@@ -10,11 +10,12 @@ import zlib
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from conftest import AGENT
 from edgeaid.backends import k210_frames as frames
 from edgeaid.backends.k210_frames import Decoder, Frame, encode, parse, stuff, unstuff
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 bodies = st.one_of(
     st.binary(max_size=1024),
@@ -38,7 +39,8 @@ def agent() -> Any:
     sys.modules.update(fakes)
     try:
         spec = importlib.util.spec_from_file_location("k210_agent", AGENT)
-        assert spec and spec.loader
+        assert spec
+        assert spec.loader
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     finally:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from conftest import facts
 from edgeaid.backends.k210_plan import FLOATS, JPEG, RAW, ZLIB, decode_outputs, encode_input, flat, input_head, plan
 from edgeaid.errors import InvalidModel
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def small(w: int = 32, h: int = 32, c: int = 3, outputs: int = 1) -> bytes:
@@ -93,7 +94,7 @@ def test_v5_is_refused_with_the_reason_and_the_way_out(shared_data: Path) -> Non
 
 def test_a_model_over_the_boards_free_memory_is_refused_with_the_numbers(shared_data: Path) -> None:
     data = (shared_data / "k210" / "slim-320_v4.kmodel").read_bytes()
-    with pytest.raises(InvalidModel, match="needs 928404 bytes of the board's memory .* 600000 are free"):
+    with pytest.raises(InvalidModel, match=r"needs 928404 bytes of the board's memory .* 600000 are free"):
         plan("slim", data, {}, free=600_000)
     with pytest.raises(InvalidModel, match="544404 bytes of RAM"):
         plan("slim", data, {}, free=300_000)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from conftest import Client, facts
 from edgeaid.backends import create
 from edgeaid.backends.k210 import K210Backend
@@ -171,7 +172,7 @@ def test_models_share_the_boards_memory(backend: K210Backend, tmp_path: Path) ->
     path.write_bytes(facts.small_kmodel(320, 240, 3))  # 1.2 MB of main memory and 0.4 MB for the picture
     backend.load("one", path, {})
     backend.load("two", path, {})
-    with pytest.raises(InvalidModel, match="large.kmodel: needs 1152136 bytes of RAM, at most 597744 are free"):
+    with pytest.raises(InvalidModel, match=r"large\.kmodel: needs 1152136 bytes of RAM, at most 597744 are free"):
         backend.load("three", path, {})
     backend.unload("one")
     backend.load("three", path, {})
@@ -225,9 +226,9 @@ def test_an_idle_board_is_kept_awake_and_a_forgotten_one_goes_back_to_its_repl(b
 
 
 def test_ports_are_found_by_path_and_refused_with_what_there_is() -> None:
-    with pytest.raises(DeviceError, match="no serial port /dev/absent"):
+    with pytest.raises(DeviceError, match=r"no serial port /dev/absent"):
         find("/dev/absent")
-    with pytest.raises(DeviceError, match="no serial port at USB port 9-9.9"):
+    with pytest.raises(DeviceError, match=r"no serial port at USB port 9-9\.9"):
         find("usb:9-9.9")
 
 

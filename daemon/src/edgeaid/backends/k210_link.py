@@ -81,6 +81,8 @@ class Link:
         self._tail = b""
         self._run_time = 0.0
         self._asks = 0
+        #: Bytes since the newest valid frame: on a clean line a board that talks at another rate, so it was reset.
+        self._strange = 0
         self._stream: int | None = None
         self._shot: Result | None = None
         self._shots: list[Result] = []
@@ -115,6 +117,7 @@ class Link:
             self._tail = b""
             raise LineLost(f"{self.port.path}: the board was reset, or its agent ended")
         found = self.decoder.feed(data)
+        self._strange = 0 if found else self._strange + len(data)
         if found:
             self.heard = time.monotonic()
         if self._stream is None:
@@ -287,6 +290,9 @@ class Link:
             if now - begin > timeout + (FETCH if result else 0.0):
                 what = "the result did not come through" if result else "does the model hang on the KPU?"
                 raise LineLost(f"{self.port.path}: no result within {now - begin:.1f} s; {what}")
+            silent = now - progress > RESEND * TRIES
+            if accepted and not result and silent and self._strange >= 32 and self.copies(32) == 1:
+                raise LineLost(f"{self.port.path}: the board talks nonsense instead of an answer; it was reset")
             if (result or not accepted) and self.dead(progress, now):
                 raise LineLost(f"{self.port.path}: no answer to RUN within {now - progress:.1f} s")
             if now >= ask:

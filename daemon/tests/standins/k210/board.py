@@ -67,7 +67,8 @@ class Board:
         self.do("set", **values)
 
     def stop(self) -> None:
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         self.process.stdin.close()
         self.process.wait(10)
         self.process.stdout.close()

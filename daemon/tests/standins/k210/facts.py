@@ -1,4 +1,4 @@
-"""What the stand-in's KPU.load wants to know of a kmodel (v3, v4), read without the code under test; and small kmodels."""
+"""What the stand-in's KPU.load wants to know of a kmodel (v3, v4), read without the code under test."""
 
 from __future__ import annotations
 
@@ -60,8 +60,7 @@ def small_kmodel(w: int, h: int, c: int, outputs: int = 1) -> bytes:
 
 
 def answer(raw: bytes, sizes: tuple[int, ...]) -> list[bytes]:
-    """What the stand-in's KPU computes: float32 in [0, 1), a function of every input byte and of the output's number."""
+    """What the stand-in's KPU computes: float32 in [0, 1), a function of all of the input and the number."""
     seed = zlib.crc32(raw)
-    return [
-        np.random.default_rng([seed, i]).random(size // 4, dtype=np.float32).tobytes() for i, size in enumerate(sizes)
-    ]
+    made = [np.random.default_rng([seed, i]) for i in range(len(sizes))]
+    return [rng.random(size // 4, dtype=np.float32).tobytes() for rng, size in zip(made, sizes, strict=True)]

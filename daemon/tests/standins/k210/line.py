@@ -149,6 +149,8 @@ class Line:
         if self.host_rate() != self.baud or self.baud > self.max_baud:
             self.stats["garbled"] += len(data)
             data = self.random.randbytes(len(data))
+        if self.garbage_until > time.monotonic():
+            data = self.random.randbytes(len(data))
         (self.to_board if to_board else self.to_host).queue += self.hurt(data)
 
     # what the processor asks
@@ -224,10 +226,7 @@ class Line:
         name, _, raw = rest.partition(b"\n")
         found = kmodel.read(self.model(name))
         assert isinstance(found, kmodel.Facts)
-        if self.options.twin:
-            outputs = self.run_twin(raw, found.input)
-        else:
-            outputs = kmodel.answer(raw, found.outputs)
+        outputs = self.run_twin(raw, found.input) if self.options.twin else kmodel.answer(raw, found.outputs)
         return b"".join(outputs), self.forward_ms / 1000
 
     def run_twin(self, raw: bytes, shape: tuple[int, int, int]) -> list[bytes]:
@@ -297,7 +296,7 @@ class Line:
 
     def exchange(self) -> None:
         """Move what is due."""
-        assert self.uart and self.rpc
+        assert self.uart
         now = time.monotonic()
         if self.garbage_until > now and self.host_rate():
             for pipe in (self.to_board, self.to_host):
@@ -318,7 +317,9 @@ class Line:
                 self.stats["to_host"] += sent
 
     def step(self) -> bool:
-        assert self.uart and self.rpc and self.child
+        assert self.uart
+        assert self.rpc
+        assert self.child
         readers: list[Any] = [sys.stdin.fileno()]
         if len(self.to_host.queue) < 4096:  # as the board's transmitter makes its program wait
             readers.append(self.uart)

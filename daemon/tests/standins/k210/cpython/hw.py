@@ -1,3 +1,4 @@
+# ruff: noqa: PLW0603  one process is one board
 """The hardware as the shims see it, from CPython."""
 
 import os

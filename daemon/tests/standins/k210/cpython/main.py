@@ -36,7 +36,7 @@ def run(source, names):
     hw.running = True
     sys.stdout = Out()
     try:
-        exec(compile(source, "<stdin>", "exec"), names)
+        exec(compile(source, "<stdin>", "exec"), names)  # noqa: S102  a REPL is for that
         return ""
     except SystemExit:
         raise

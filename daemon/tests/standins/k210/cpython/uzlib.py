@@ -13,5 +13,4 @@ class DecompIO:
         self.stream = stream
 
     def read(self, n=-1):
-        out = self.inner.decompress(self.inner.unconsumed_tail or self.stream.read(), max(0, n))
-        return out
+        return self.inner.decompress(self.inner.unconsumed_tail or self.stream.read(), max(0, n))

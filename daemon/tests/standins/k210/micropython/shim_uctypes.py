@@ -1,3 +1,4 @@
+# ruff: noqa: F401  what is imported is what the module offers
 """uctypes of the real MicroPython, and images with their pixels' address."""
 
 from uctypes import addressof as real_addressof

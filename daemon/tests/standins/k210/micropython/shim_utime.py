@@ -1,3 +1,4 @@
+# ruff: noqa: F401  what is imported is what the module offers
 """utime of the real MicroPython, but sleeping lets the processor rest and the line be read."""
 
 import hw

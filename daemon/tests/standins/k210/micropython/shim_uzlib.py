@@ -1,7 +1,8 @@
 """MaixPy's uzlib on top of today's deflate module."""
 
-import deflate
 import io
+
+import deflate
 
 
 def decompress(data, wbits=0):

@@ -1,3 +1,4 @@
+# ruff: noqa: E402  the shims must be in place before what uses them is imported
 """Runs first in every MicroPython: puts the shims where MaixPy has its modules."""
 
 import builtins

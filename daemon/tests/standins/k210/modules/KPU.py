@@ -1,3 +1,4 @@
+# ruff: noqa: UP031  MicroPython 1.11 has no f-strings
 """Shim of MaixPy's KPU: names, order of checks and error texts as there; the arithmetic is done by the line process."""
 
 import hw
@@ -48,7 +49,8 @@ def load(where):
     elif ".kmodel" not in where and ".smodel" not in where and ".emodel" not in where:
         raise ValueError("[MAIXPY]kpu: model format don't match, only supply .kmodel ")
     if len(_loaded) >= 5:
-        raise ValueError("[MAIXPY]kpu: load error:2009, ERR_MODELS_FULL: we only support load 5 models in the same time")
+        text = "ERR_MODELS_FULL: we only support load 5 models in the same time"
+        raise ValueError("[MAIXPY]kpu: load error:2009, " + text)
     answer = hw.call(b"L" + str(where).encode()).decode()
     if answer.startswith("error "):
         raise ValueError("[MAIXPY]kpu: load error:" + answer[6:])

@@ -6,7 +6,17 @@ import hw
 class UART:
     """The REPL UART: a receive buffer that drops what does not fit, read without waiting for more."""
 
-    def init(self, baudrate=115200, bits=8, parity=None, stop=None, timeout=1000, timeout_char=10, read_buf_len=2048, ide=False):  # noqa: E501 the vendor's signature
+    def init(
+        self,
+        baudrate=115200,
+        bits=8,
+        parity=None,
+        stop=None,
+        timeout=1000,
+        timeout_char=10,
+        read_buf_len=2048,
+        ide=False,
+    ):
         if not 0 <= baudrate <= 0x500000:
             raise ValueError("[MAIXPY]UART:invalid baudrate")
         hw.init(baudrate, read_buf_len)

@@ -1,3 +1,4 @@
+# ruff: noqa: PLW0603  one board has one camera, as in MaixPy
 """Shim of MaixPy's sensor: a camera whose n-th frame is pixel i = (7 i + 13 n) mod 256, gray or gray in all three."""
 
 import hw

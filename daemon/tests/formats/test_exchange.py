@@ -8,6 +8,7 @@ import pytest
 
 from edgeaid.errors import InvalidModel, TooLarge, Unsupported
 from edgeaid.formats import caffe, onnx, openvino, protobuf, tardir, tensorflow, zipdir
+from edgeaid.formats.detect import detect
 
 from . import builders
 from .builders import pb
@@ -85,6 +86,21 @@ def test_an_onnx_model_agrees_with_the_onnx_package() -> None:
     package.checker.check_model(theirs)
     ours = onnx.read(theirs.SerializeToString())
     assert [n.op_type for n in ours.nodes] == [n.op_type for n in theirs.graph.node]
+
+
+def test_the_onnx_packages_own_models_are_read_as_it_reads_them() -> None:
+    package = pytest.importorskip("onnx")
+    files = sorted((Path(package.__file__).parent / "backend/test/data").rglob("*.onnx"))
+    if not files:
+        pytest.skip("this build of the onnx package has no test models")
+    for path in files:
+        theirs = package.load_from_string(path.read_bytes()).graph
+        assert detect(path.read_bytes()) == "onnx", path
+        ours = onnx.read(path.read_bytes())
+        weights = {w.name for w in theirs.initializer}
+        assert [n.op_type for n in ours.nodes] == [n.op_type for n in theirs.node], path
+        assert [i.name for i in ours.inputs] == [i.name for i in theirs.input if i.name not in weights], path
+        assert [(w.name, w.shape) for w in ours.initializers] == [(w.name, tuple(w.dims)) for w in theirs.initializer]
 
 
 def test_an_onnx_weight_of_the_wrong_size_is_refused() -> None:

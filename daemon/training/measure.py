@@ -61,6 +61,8 @@ class Kind:
     metric: str
     dataset: str
     labels: tuple[str, ...] = LABELS
+    #: Largest difference between goldens and a sound processor, in LSB.
+    tolerance: int = 2
 
 
 _SCENE_DATA = "synthesised scenes of held-out digits (daemon/training/synth.py)"
@@ -88,6 +90,7 @@ DIGIT_MASK = Kind(
     "mIoU",
     _SCENE_DATA,
     ("background", *LABELS),
+    tolerance=4,
 )
 
 
@@ -219,7 +222,7 @@ file = "labels.txt"
 [output]
 {kind.output}
 [tolerance]
-default = 2
+default = {kind.tolerance}
 "cortex-a53" = 12
 {accuracy}{goldens}"""
 

@@ -2,6 +2,8 @@ SUMMARY = "Models that an Edge AI device can run on its first day"
 DESCRIPTION = "Small models with labels, pre- and post-processing and golden answers, \
 in the directory form that edgeaid loads; they run on the CPU without any accelerator."
 SECTION = "misc"
+# How far it got here; README.md has the table.
+EDGEAI_STATUS = "ran"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
 

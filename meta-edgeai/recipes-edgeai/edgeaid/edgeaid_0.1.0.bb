@@ -2,6 +2,8 @@ SUMMARY = "Daemon that runs models on the CPU and on USB accelerators"
 DESCRIPTION = "Loads models, keeps accelerators alive and answers inference requests \
 over a local socket; with the command line tool edgeai and its Python client."
 SECTION = "devel/python"
+# How far it got here; README.md has the table.
+EDGEAI_STATUS = "ran"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
 

@@ -4,6 +4,8 @@ with XNNPACK. Prebuilt; python3-tflite-runtime is the same interpreter from sour
 HOMEPAGE = "https://ai.google.dev/edge/litert"
 BUGTRACKER = "https://github.com/google-ai-edge/LiteRT/issues"
 SECTION = "devel/python"
+# How far it got here; README.md has the table.
+EDGEAI_STATUS = "ran"
 LICENSE = "Apache-2.0"
 LIC_FILES_CHKSUM = "file://${UNPACKDIR}/wheel/ai_edge_litert-${PV}.dist-info/licenses/LICENSE;md5=86d3f3a95c324c9479bd8986968f4327"
 

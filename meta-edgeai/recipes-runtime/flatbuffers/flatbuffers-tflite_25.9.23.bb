@@ -4,6 +4,8 @@ this version, while the distribution's flatbuffers is another one on every relea
 HOMEPAGE = "https://flatbuffers.dev/"
 BUGTRACKER = "https://github.com/google/flatbuffers/issues"
 SECTION = "libs"
+# How far it got here; README.md has the table.
+EDGEAI_STATUS = "resolved"
 LICENSE = "Apache-2.0"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/Apache-2.0;md5=89aea4e17d99a7cacdbeed46a0096b10"
 

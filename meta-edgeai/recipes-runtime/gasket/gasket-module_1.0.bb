@@ -4,6 +4,8 @@ and guarded by kernel version. The driver knows 4 KiB pages only: kas/feature/ed
 HOMEPAGE = "https://coral.ai/docs/m2/get-started/"
 BUGTRACKER = "https://github.com/google/gasket-driver/issues"
 SECTION = "kernel/modules"
+# How far it got here; README.md has the table.
+EDGEAI_STATUS = "resolved"
 LICENSE = "GPL-2.0-only"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/GPL-2.0-only;md5=801f80980d171dd6425610833a22dbe6"
 

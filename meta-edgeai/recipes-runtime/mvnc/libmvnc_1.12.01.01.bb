@@ -1,5 +1,7 @@
 require libmvnc.inc
 
+EDGEAI_STATUS = "resolved"
+
 MVNC_BRANCH = "master"
 SRCREV = "c3714ed607d3a4c6612668428765fea82efee166"
 

@@ -1,5 +1,7 @@
 require libmvnc.inc
 
+EDGEAI_STATUS = "resolved"
+
 MVNC_BRANCH = "ncsdk2"
 SRCREV = "3ca1171b4237cc64e0388cb8633c2626baced59a"
 

@@ -4,6 +4,8 @@ in an image unless the user accepts Intel's licence with LICENSE_FLAGS_ACCEPTED 
 HOMEPAGE = "https://movidius.github.io/ncsdk/"
 BUGTRACKER = "https://github.com/movidius/ncsdk/issues"
 SECTION = "kernel/firmware"
+# How far it got here; README.md has the table.
+EDGEAI_STATUS = "resolved"
 LICENSE = "Intel-Software-Tools"
 LICENSE_FLAGS = "commercial_intel-movidius"
 LIC_FILES_CHKSUM = "file://${EDGEAI_LAYERDIR}/licenses/Intel-Software-Tools;md5=c085098fc10208a5df0c294d25a9450f"

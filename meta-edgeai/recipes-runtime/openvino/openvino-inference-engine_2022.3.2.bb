@@ -4,6 +4,8 @@ daemon calls libopenvino_c. The stick's firmware is openvino-vpu-firmware."
 HOMEPAGE = "https://www.intel.com/content/www/us/en/developer/tools/openvino-toolkit/overview.html"
 BUGTRACKER = "https://github.com/openvinotoolkit/openvino/issues"
 SECTION = "libs"
+# How far it got here; README.md has the table.
+EDGEAI_STATUS = "resolved"
 LICENSE = "Apache-2.0 & MIT"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=86d3f3a95c324c9479bd8986968f4327"
 

@@ -4,6 +4,8 @@ user accepts Intel's licence with LICENSE_FLAGS_ACCEPTED += \"commercial_intel-m
 HOMEPAGE = "https://www.intel.com/content/www/us/en/developer/tools/openvino-toolkit/overview.html"
 BUGTRACKER = "https://github.com/openvinotoolkit/openvino/issues"
 SECTION = "kernel/firmware"
+# How far it got here; README.md has the table.
+EDGEAI_STATUS = "resolved"
 LICENSE = "Intel-Software-Tools"
 LICENSE_FLAGS = "commercial_intel-movidius"
 LIC_FILES_CHKSUM = "file://${EDGEAI_LAYERDIR}/licenses/Intel-Software-Tools;md5=c085098fc10208a5df0c294d25a9450f"

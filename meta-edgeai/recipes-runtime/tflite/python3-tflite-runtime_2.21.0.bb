@@ -4,6 +4,8 @@ commit; no task but do_fetch uses the network."
 HOMEPAGE = "https://www.tensorflow.org/lite"
 BUGTRACKER = "https://github.com/tensorflow/tensorflow/issues"
 SECTION = "devel/python"
+# How far it got here; README.md has the table.
+EDGEAI_STATUS = "resolved"
 LICENSE = "Apache-2.0 & BSD-2-Clause & BSD-3-Clause & MIT & MPL-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=4158a261ca7f2525513e31ba9c50ae98"
 

@@ -52,10 +52,8 @@ class Running:
         """Start it, and wait until every model is ready or has failed."""
         self.log.unlink(missing_ok=True)
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "edgeaid", "--config", self.config, "--socket", self.socket, "--model-repository", self.repository],
-                stderr=log, env=self.env,
-            )  # fmt: skip
+            options = ["--config", self.config, "--socket", self.socket, "--model-repository", self.repository]
+            self.process = subprocess.Popen([sys.executable, "-m", "edgeaid", *options], stderr=log, env=self.env)
         if wait:
             self.wait()
 
@@ -72,7 +70,7 @@ class Running:
                         and "ready after" in self.log.read_text()
                     ):
                         return
-            except Exception:  # not there yet
+            except Exception:  # noqa: S110  not there yet
                 pass
             time.sleep(0.02)
         raise AssertionError(self.log.read_text())
@@ -82,8 +80,7 @@ class Running:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
-        status = self.process.wait(30)
-        return status
+        return self.process.wait(30)
 
     def store(self, name: str, file: Path, version: str = "1", extra: str = "") -> Path:
         """Put a .tflite into the repository as a model directory."""

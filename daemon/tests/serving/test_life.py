@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,9 +156,8 @@ def test_a_client_that_hangs_up_takes_its_request_out_of_the_queue(start):
     for _ in range(6):
         sock = daemon.raw()
         sock.sendall(
-            b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: 0\r\nContent-Length: %d\r\n\r\n"
-            % len(body)
-            + body
+            b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\n"
+            b"Inference-Header-Content-Length: 0\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         )
         sockets.append(sock)
     eventually(lambda: metric(daemon, 'edgeai_slots_in_use{model="digits"') == 6)
@@ -333,7 +333,7 @@ def test_workers_end_with_a_daemon_that_is_killed(start):
 
 def test_the_daemon_imports_no_runtime_and_no_numpy(start):
     daemon = start()
-    maps = open(f"/proc/{daemon.process.pid}/maps").read()
+    maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
     assert "numpy" not in maps
     assert "litert" not in maps.lower()
     assert "_imaging" not in maps

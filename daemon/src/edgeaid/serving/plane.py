@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from .events import EventLog
 from .loader import check_formats
 from .media import MediaRunner
 from .model import LiveModel, Request, State
+from .pins import Pins
 from .settings import Settings
 from .shm import Regions
 
@@ -57,7 +56,7 @@ class Plane:
         self.served: dict[str, Served] = {}
         #: name/version -> why it does not serve.
         self.failures: dict[tuple[str, str], tuple[State, str]] = {}
-        self.pins: dict[str, str] = {}
+        self.pins = Pins(config.server.state_directory)
         self.settings = Settings()
         self.regions = Regions(config.shared_memory)
         self.ready = False
@@ -68,7 +67,7 @@ class Plane:
 
     async def start(self) -> None:
         """Open the devices and load the models; a device or model that fails is reported and left out."""
-        self._read_pins()
+        self.pins.read()
         await asyncio.get_running_loop().run_in_executor(None, self.repository.clean)
         for entry in self.config.device or (configuration.Device(id="cpu0", target="cpu"),):
             await self.add_device(entry)
@@ -411,13 +410,13 @@ class Plane:
             else:
                 self.pins[name] = before
             raise
-        await self._run(self._write_pins)
+        await self._run(self.pins.write)
         return str(older[0])
 
     async def unpin(self, name: str) -> None:
         """Forget a rollback: the version policy decides again."""
         if self.pins.pop(name, None) is not None:
-            await self._run(self._write_pins)
+            await self._run(self.pins.write)
 
     async def _retire(self, live: LiveModel) -> None:
         live.retire(lambda _: None)
@@ -437,34 +436,6 @@ class Plane:
 
     async def _run(self, function: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)
-
-    # --- pins -------------------------------------------------------------------------------------------------------
-
-    def _pins_file(self) -> Path | None:
-        directory = self.config.server.state_directory or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-        return Path(directory) / "pins.json" if directory else None
-
-    def _read_pins(self) -> None:
-        file = self._pins_file()
-        if file is None or not file.exists():
-            return
-        try:
-            pins = json.loads(file.read_text())
-            self.pins = {str(k): str(v) for k, v in pins.items()}
-        except (OSError, ValueError, AttributeError) as error:
-            log.error("%s cannot be read (%s): versions are not pinned", file, error)
-
-    def _write_pins(self) -> None:
-        file = self._pins_file()
-        if file is None:
-            return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_suffix(".new")
-        with open(fresh, "w") as stream:
-            json.dump(self.pins, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(fresh, file)
 
 
 def _policy_of(config: dict[str, Any]) -> str:

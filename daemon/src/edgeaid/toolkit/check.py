@@ -9,7 +9,7 @@ from ..errors import InvalidModel, InvalidRequest
 from ..formats import tflite
 from ..formats.detect import KINDS, detect
 from . import check_edgetpu, check_k210, check_ncs, check_openvino, check_run, check_tflite
-from .files import load
+from .files import load, require_operands
 from .rules import PROFILES, TARGETS, Findings, Profile, Report
 
 _DEFAULT_PROFILE = PROFILES["default"]
@@ -67,6 +67,7 @@ def _tflite(data: bytes, path: Path, kind: str, found: Findings, options: Option
         found.add("TFL001", "", f"this is {_wrong(kind)}; convert it first (edgeai model convert)")
         return
     model = tflite.read(data)
+    require_operands(model)
     check_tflite.check(model, found)
     if edgetpu:
         # What a compiled file is for is no remark about it.
@@ -82,6 +83,7 @@ def _k210(data: bytes, path: Path, kind: str, found: Findings, options: Options)
         check_k210.check_kmodel(data, found)
     elif kind == "tflite":
         model = tflite.read(data)
+        require_operands(model)
         check_k210.check_tflite(data, model, found)
         check_tflite.sanity(data, model, found, options.mean, options.std)
         if options.run:

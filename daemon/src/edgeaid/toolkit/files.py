@@ -73,3 +73,38 @@ def edgetpu_parameters(model: TfliteModel) -> int:
         if shape and all(d > 0 for d in shape):
             total += math.prod(shape) + EDGETPU_BYTES_PER_CHANNEL * output_channels(operator, shape)
     return total
+
+
+#: Operators that may have no data input or no output.
+_FREE: Final = frozenset({
+    "CALL_ONCE", "VAR_HANDLE", "ASSIGN_VARIABLE", "READ_VARIABLE", "HASHTABLE", "HASHTABLE_FIND", "HASHTABLE_IMPORT",
+    "HASHTABLE_SIZE", "RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL", "CUSTOM",
+})  # fmt: skip
+#: Dimensions of the operands that rules look at: operator -> (first input, weights, output); 0 = any.
+_RANKS: Final = {
+    "CONV_2D": (4, 4, 4), "DEPTHWISE_CONV_2D": (4, 4, 4), "FULLY_CONNECTED": (0, 2, 0), "TRANSPOSE_CONV": (0, 4, 4),
+    "AVERAGE_POOL_2D": (4, 0, 4), "MAX_POOL_2D": (4, 0, 4), "L2_POOL_2D": (4, 0, 4),
+}  # fmt: skip
+
+
+def require_operands(model: TfliteModel) -> None:
+    """Raise InvalidModel unless every operator has the operands that its kind needs; rules rely on that."""
+    graph = model.subgraphs[0]
+    for operator in graph.operators:
+        where = f"operator #{operator.index} {operator.label}"
+        if operator.name in _FREE:
+            continue
+        needed = 3 if operator.name == "TRANSPOSE_CONV" else 2 if operator.name in WEIGHTED else 1
+        if len(operator.inputs) < needed or any(i < 0 for i in operator.inputs[:needed]) or not operator.outputs:
+            raise InvalidModel(
+                f"{where} has {len(operator.inputs)} inputs and {len(operator.outputs)} outputs, which cannot be right"
+            )
+        if (ranks := _RANKS.get(operator.name)) is None:
+            continue
+        second = operator.inputs[1] if needed > 1 else operator.inputs[0]
+        for wanted, index in zip(ranks, (operator.inputs[0], second, operator.outputs[0]), strict=True):
+            shape = graph.tensors[index].shape
+            if wanted and (len(shape) != wanted or any(d == 0 for d in shape)):
+                raise InvalidModel(
+                    f"{where}: {graph.tensors[index].name!r} has the shape {list(shape)}, not {wanted} dimensions"
+                )

@@ -148,6 +148,33 @@ def test_ncc_gets_the_normalisation_in_its_own_terms(tmp_path: Path) -> None:
     assert result.facts["m.kmodel"]["main"] == round(3.5 * 2**20)
 
 
+def test_the_blob_of_an_ncs2_is_made_from_ir_by_compile_tool(tmp_path: Path) -> None:
+    (tmp_path / "m.xml").write_text("<net/>")
+    compiler = program(
+        tmp_path / "compile_tool", writes=[tmp_path / "m.blob"], prints="Done. LoadNetwork time elapsed: 5 ms"
+    )
+    request = Request((tmp_path / "m.xml",), "ncs2-blob", tmp_path, compiler)
+    result = compile_models(request)
+    assert command(request)[1:] == [
+        "-m",
+        str(tmp_path / "m.xml"),
+        "-d",
+        "MYRIAD",
+        "-ip",
+        "U8",
+        "-o",
+        str(tmp_path / "m.blob"),
+    ]
+    assert [p.name for p in result.files] == ["m.blob"]
+    with pytest.raises(InvalidModel, match="no MYRIAD device"):
+        compile_models(
+            Request(request.models, "ncs2-blob", tmp_path, program(tmp_path / "c", prints="no MYRIAD device", status=1))
+        )
+    (tmp_path / "m.tflite").write_bytes(relu())
+    with pytest.raises(InvalidRequest, match="--target ncs2"):
+        compile_models(Request((tmp_path / "m.tflite",), "ncs2-blob", tmp_path, compiler))
+
+
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
@@ -242,7 +269,12 @@ def run(*arguments: object, code: int = 0) -> str:
 @pytest.mark.usefixtures("openvino")
 def test_the_commands_print_what_was_compared(tmp_path: Path) -> None:
     small_onnx(tmp_path / "net.onnx")
-    text = run("convert", tmp_path / "net.onnx", "--to", "openvino", "--fp32")
+    directory = tmp_path / "net" / "1"
+    directory.mkdir(parents=True)
+    manifest = directory / "model.toml"
+    manifest.write_text(f'schema = 1\nname = "net"\n[artifacts.ncs2]\nfile = "net.xml"\nsha256 = "{"0" * 64}"\n')
+    text = run("convert", tmp_path / "net.onnx", "--to", "openvino", "--fp32", "--model-dir", directory)
+    assert 'route = "onnx -> openvino"' in manifest.read_text()
     assert "same inputs, 4 runs" in text
     assert "transposes in the result: 0" in text
 

@@ -11,10 +11,12 @@ import click
 
 from .model_convert import normalisation, picture_options, say
 
+TARGETS = ["edgetpu", "ncs", "ncs2", "ncs2-blob", "k210", "k210-v4"]
+
 
 @click.command("compile")
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--target", required=True, type=click.Choice(["edgetpu", "ncs", "ncs2", "k210", "k210-v4"]))
+@click.option("--target", required=True, type=click.Choice(TARGETS))
 @click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("."), show_default=True)
 @click.option("--compiler", default="", help="Path of the compiler, if it is not on PATH.")
 @click.option("--container", default="", help="Container image that holds the compiler.")
@@ -33,9 +35,9 @@ def compile_(models: tuple[Path, ...], *, target: str, output: Path, compiler: s
              model_dir: Path | None, as_json: bool, mean: str, std: str, color: str, invert: bool) -> None:  # fmt: skip
     """Compile MODELS for an accelerator and read the compiler's log.
 
-    edgetpu: edgetpu_compiler (several models are co-compiled). ncs: mvNCCompile. ncs2: OpenVINO IR. k210: nncase 1.x
-    (kmodel v5, compared in its simulator). k210-v4: ncc 0.2 (kmodel v4, for MaixPy). Without the compiler the exact
-    command for another machine is printed.
+    edgetpu: edgetpu_compiler (several models are co-compiled). ncs: mvNCCompile. ncs2: OpenVINO IR; ncs2-blob:
+    compile_tool. k210: nncase 1.x (kmodel v5, compared in its simulator). k210-v4: ncc 0.2 (kmodel v4, for MaixPy).
+    Without the compiler the exact command for another machine is printed.
     """
     from ..toolkit.compilers import Request, compile_models
 

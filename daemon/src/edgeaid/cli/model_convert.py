@@ -145,8 +145,12 @@ def _show_quantised(result: Any) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: beside the model.")
 @click.option("--shape", default="", help="Fixed shape of the first input, 1,3,224,224 (needed for PyTorch).")
 @click.option("--fp32", is_flag=True, help="OpenVINO: keep float32 weights.")
+@click.option(
+    "--model-dir", type=click.Path(path_type=Path), help="Note the report in this model directory's manifest."
+)
 @click.option("--json", "as_json", is_flag=True)
-def convert(model: Path, *, target: str, output: Path | None, shape: str, fp32: bool, as_json: bool) -> None:
+def convert(model: Path, *, target: str, output: Path | None, shape: str, fp32: bool, model_dir: Path | None,
+            as_json: bool) -> None:  # fmt: skip
     """Convert between model formats and compare both models on the same inputs.
 
     Routes: ONNX to TFLite (onnx2tf) and OpenVINO; TFLite to OpenVINO and ONNX (tf2onnx); SavedModel and frozen graphs
@@ -157,6 +161,10 @@ def convert(model: Path, *, target: str, output: Path | None, shape: str, fp32: 
 
     suffix = {"openvino": ".xml", "onnx": ".onnx", "tflite": ".tflite"}.get(target, f".{target}")
     result = run(model, target, output or model.with_suffix(suffix), Options(shape_of(shape), not fp32), say)
+    if model_dir:
+        from ..toolkit.model_dir import note_conversion
+
+        note_conversion(model_dir, result)
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))
         return

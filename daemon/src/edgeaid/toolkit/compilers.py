@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..errors import InvalidModel, InvalidRequest, NotFound, Unsupported
-from ..formats import tflite
+from ..formats import ncs, tflite
 from . import compare, compile_logs, convert, representative
 from .quantize import Say, run_child
 from .representative import PIXELS, Normalisation
@@ -48,6 +48,9 @@ COMPILERS: Final[dict[str, Compiler]] = {
         "mvNCCompile",
         "Intel's NCSDK 1.12 or 2.10 (github.com/movidius/ncsdk), Ubuntu 16.04, x86-64; an old container helps",
     ),
+    "ncs2-blob": Compiler(
+        "compile_tool", "OpenVINO up to 2022.3 built with the MYRIAD plug-in (source tree or 2021.4 archive)"
+    ),
     "k210-v4": Compiler("ncc", "GitHub release v0.2.0-beta4 of kendryte/nncase (binary), Linux x86-64"),
 }
 
@@ -57,7 +60,7 @@ class Request:
     """What to compile and how."""
 
     models: tuple[Path, ...]
-    #: edgetpu, ncs, ncs2, k210 (nncase 1.x, kmodel v5) or k210-v4 (ncc 0.2).
+    #: edgetpu, ncs, ncs2 (IR), ncs2-blob, k210 (nncase 1.x, kmodel v5) or k210-v4 (ncc 0.2).
     target: str
     #: Folder for the results.
     output: Path
@@ -107,6 +110,10 @@ def command(request: Request) -> list[str]:
         result += ["-in", request.input_node] if request.input_node else []
         result += ["-on", request.output_node] if request.output_node else []
         return [*result, "-o", str(_ncs_output(request))]
+    if request.target == "ncs2-blob":
+        if request.models[0].suffix != ".xml":
+            raise InvalidRequest(f"{program} takes OpenVINO IR (.xml): edgeai model compile --target ncs2 makes it")
+        return [program, "-m", models[0], "-d", "MYRIAD", "-ip", "U8", "-o", str(_blob(request))]
     kind = {".onnx": "onnx", ".caffemodel": "caffe"}.get(request.models[0].suffix, "tflite")
     result = [program, "compile", models[0], str(_kmodel(request)), "-i", kind, "-o", "kmodel", "-t", "k210"]
     if not request.calibration:
@@ -123,6 +130,10 @@ def command(request: Request) -> list[str]:
 
 def _ncs_output(request: Request) -> Path:
     return request.output / f"{request.models[0].stem}.graph"
+
+
+def _blob(request: Request) -> Path:
+    return request.output / f"{request.models[0].stem}.blob"
 
 
 def _kmodel(request: Request) -> Path:
@@ -142,13 +153,17 @@ def compile_models(request: Request, say: Say = lambda _: None) -> Compiled:
     if request.target == "ncs2":
         return _openvino(request, say)
     if request.target not in COMPILERS:
-        raise InvalidRequest(f"no compiler for {request.target!r}; choose edgetpu, ncs, ncs2, k210 or k210-v4")
+        raise InvalidRequest(
+            f"no compiler for {request.target!r}; choose edgetpu, ncs, ncs2, ncs2-blob, k210 or k210-v4"
+        )
     line = command(request)
     output = _run(request, line, say)
     if request.target == "edgetpu":
         return _edgetpu_result(request, line, output)
     if request.target == "ncs":
         return _ncs_result(request, line, output)
+    if request.target == "ncs2-blob":
+        return _blob_result(request, line, output)
     return _ncc_result(request, line, output)
 
 
@@ -227,6 +242,21 @@ def _ncs_result(request: Request, line: list[str], output: tuple[int | None, str
         raise InvalidModel(f"mvNCCompile {log.version} failed: {'; '.join(reasons)}")
     facts = {path.name: {"sha256": _digest(path), "compiler": log.version, "shaves": request.shaves}}
     return Compiled("ncs", tuple(line), (path,), facts, log.warnings)
+
+
+def _blob_result(request: Request, line: list[str], output: tuple[int | None, str]) -> Compiled:
+    status, text = output
+    path = _blob(request)
+    if status != 0 or not path.is_file():
+        tail = [t for t in compile_logs.lines(text[-compile_logs.MAX_LOG :]) if t][-2:]
+        raise InvalidModel(f"compile_tool failed: {' / '.join(tail) or f'status {status}, no {path.name}'}")
+    facts: dict[str, Any] = {"sha256": _digest(path)}
+    try:
+        blob = ncs.read_blob(path.read_bytes())
+        facts |= {"blob": f"{blob.major}.{blob.minor}", "shaves": blob.shaves, "stages": blob.stages}
+    except InvalidModel as e:
+        return Compiled("ncs2", tuple(line), (path,), {path.name: facts}, (f"the header cannot be read: {e}",))
+    return Compiled("ncs2", tuple(line), (path,), {path.name: facts})
 
 
 def _ncc_result(request: Request, line: list[str], output: tuple[int | None, str]) -> Compiled:

@@ -14,6 +14,7 @@ from ..models.bundle import MANIFEST
 from . import manifests
 from .bundle import read_manifest
 from .compilers import Compiled
+from .convert import Conversion
 from .quantize import Result
 from .representative import Normalisation
 
@@ -89,6 +90,18 @@ def add_artifact(directory: Path, compiled: Compiled) -> None:
     if facts:
         texts.append(manifests.table(f"[conversion.{target}]", facts))
     manifests.append(directory, texts)
+    check(directory)
+
+
+def note_conversion(directory: Path, conversion: Conversion) -> None:
+    """Keep the report of a conversion in the manifest, as [conversion.<target format>]. Raises InvalidModel."""
+    made = conversion.route.rsplit(" ", 1)[-1]
+    notes: dict[str, Any] = {"route": conversion.route, "tool": conversion.tool, "transposes": conversion.transposes}
+    if conversion.difference is not None:
+        d = conversion.difference
+        notes |= {"max_error": d.max_error, "correlation": d.correlation, "compared": d.samples}
+    read_manifest(directory)
+    manifests.append(directory, [manifests.table(f"[conversion.{made}]", notes)])
     check(directory)
 
 

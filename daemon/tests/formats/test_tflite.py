@@ -182,10 +182,29 @@ def test_control_characters_in_names_do_not_reach_the_terminal() -> None:
     assert tflite.read(broken(change)).inputs[0].name == "in\N{REPLACEMENT CHARACTER}[2Jput"
 
 
-def test_a_quantised_depthwise_convolution_without_bias_is_refused_because_a_runtime_crashes_on_it() -> None:
-    def change(tree: Tree) -> None:
-        tree[1][0] = {0: ("b", 4), 3: ("i", 4)}
-        graph(tree)[3][0][1] = ("i", [0, 1])
+def _depthwise(tree: Tree, inputs: list[int]) -> None:
+    tree[1][0] = {0: ("b", 4), 3: ("i", 4)}
+    graph(tree)[0][1][0] = ("i", [1, 3, 3, 2])
+    graph(tree)[0][1][4][6] = ("i", 3)
+    graph(tree)[3][0] |= {1: ("i", inputs), 4: {0: ("b", 1), 1: ("i", 1), 2: ("i", 1), 3: ("i", 2)}}
 
-    with pytest.raises(InvalidModel, match="DEPTHWISE_CONV_2D"):
+
+def test_a_quantised_depthwise_convolution_without_bias_is_refused_because_a_runtime_crashes_on_it() -> None:
+    assert tflite.read(broken(lambda t: _depthwise(t, [0, 1, 2]))).operators[0].name == "DEPTHWISE_CONV_2D"
+    with pytest.raises(InvalidModel, match="2 inputs, at least 3"):
+        tflite.read(broken(lambda t: _depthwise(t, [0, 1])))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: graph(t)[0][0].update({0: ("i", [1, 4, 4, 158])}), "158 channels does not fit"),
+        (lambda t: graph(t)[0][0].update({0: ("i", [1, 4, 4, 0])}), "empty input"),
+        (lambda t: graph(t)[3][0].update({4: {0: ("b", 1), 1: ("i", 0), 2: ("i", 1)}}), "stride_w is 0"),
+        (lambda t: graph(t)[3][0].pop(4), "stride_w is 0"),
+        (lambda t: graph(t)[0][3].update({0: ("i", [1, 2, 2, 3])}), "make 2 channels, the output has 3"),
+    ],
+)
+def test_operands_that_make_a_kernel_divide_by_zero_are_refused(change: Callable[[Tree], Any], message: str) -> None:
+    with pytest.raises(InvalidModel, match=message):
         tflite.read(broken(change))

@@ -13,7 +13,7 @@ from typing import Final
 
 from ..errors import InvalidModel
 from ..tensors import Quantization, TensorSpec
-from . import tflite_ops
+from . import tflite_kernels, tflite_ops
 from .binary import Data, text
 from .flatbuffer import Flatbuffer, Table
 
@@ -257,17 +257,10 @@ def _subgraph(table: Table, codes: list[tuple[str, str, int]], buffers: tuple[Bu
                 raise table.fail(f"{what} is tensor {index} of {len(tensors)}")
     operators = tuple(_operator(i, t, codes, len(tensors), graphs) for i, t in enumerate(table.tables(3, "operators")))
     for operator in operators:
-        _check_operands(operator, tensors, table)
+        problem = tflite_kernels.problem(operator, tensors)
+        if problem:
+            raise table.fail(f"operator {operator.index} ({operator.name}): {problem}")
     return Subgraph(table.string(4), tensors, inputs, outputs, operators)
-
-
-def _check_operands(operator: Operator, tensors: tuple[Tensor, ...], table: Table) -> None:
-    """Refuse missing operands that kernels use without looking (found by running damaged files)."""
-    if operator.name == "DEPTHWISE_CONV_2D":
-        given = [i for i in operator.inputs if i >= 0]
-        # Writers of quantised models always store a bias, a zero one if need be; the kernels count on it.
-        if len(given) < 2 or (len(given) < 3 and tensors[given[0]].datatype in ("UINT8", "INT8", "INT16")):
-            raise table.fail(f"operator {operator.index} ({operator.name}) has {len(given)} inputs; one is missing")
 
 
 def _tensor(index: int, table: Table, buffers: tuple[Buffer, ...]) -> Tensor:

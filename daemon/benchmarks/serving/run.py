@@ -2,8 +2,9 @@
 
 usage: python daemon/benchmarks/serving/run.py MODEL.tflite [--requests N] [--peers PYTHON] [--json FILE]
 
-Every way answers the same request with the same runtime and one thread; ways take turns in rounds so that a machine whose
-speed drifts hits all alike. Figures are medians over all requests of a way; "adds" is its median less the raw one.
+Every way answers the same request with the same runtime and one thread; ways take turns in rounds so that a
+machine whose speed drifts hits all alike. Figures are medians over all requests of a way; "adds" is its median less the
+raw one.
 """
 
 from __future__ import annotations
@@ -166,9 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--requests", type=int, default=3000, help="per way")
-    parser.add_argument(
-        "--peers", metavar="PYTHON", help="interpreter of an environment with mlserver, litserve and ai-edge-litert"
-    )
+    parser.add_argument("--peers", metavar="PYTHON", help="interpreter of an environment as peers.py says")
     parser.add_argument("--no-grpc", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -225,7 +224,8 @@ def main() -> None:
     for name, value in served.items():
         print(f"{name:18}{value['per_second']:10.0f}/s{value['of_raw']:10.2f} of raw")
     print(
-        f"\nREADY after {ready:.2f} s; resident before models {before / 2**20:.1f} MiB, at the end {loaded / 2**20:.1f} MiB"
+        f"\nREADY after {ready:.2f} s; resident before models {before / 2**20:.1f} MiB, "
+        f"at the end {loaded / 2**20:.1f} MiB"
     )
     if args.json:
         args.json.write_text(json.dumps(result, indent=1))

@@ -34,10 +34,11 @@ class Running:
         *,
         models: Mapping[str, Path] | None = None,
         env: Mapping[str, str] | None = None,
+        repository: Path | None = None,
     ) -> None:
         self.folder = folder
         self.socket = folder / "run" / "edgeaid.sock"
-        self.repository = folder / "models"
+        self.repository = repository or folder / "models"
         self.repository.mkdir(parents=True, exist_ok=True)
         self.config = folder / "edgeaid.toml"
         self.config.write_text(config)

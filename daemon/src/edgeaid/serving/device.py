@@ -218,7 +218,8 @@ class DeviceRunner(ModelHost):
         if self.handle is None or not self.handle.alive or self._inflight or self.lock.locked():
             return True  # recovering, or watched by its own timer
         try:
-            await self.handle.call(Kind.PING, {}, timeout=PING_SECONDS)
+            answer, _ = await self.handle.call(Kind.PING, {}, timeout=PING_SECONDS)
+            self.facts |= answer.get("health", {})
         except errors.DeadlineExceeded:
             if self.handle is not None and not self._inflight:
                 self.handle.kill(f"did not answer for {PING_SECONDS:g} s")

@@ -65,7 +65,7 @@ class Worker:
             Kind.ATTACH: self.attach,
             Kind.UNLOAD: self.unload,
             Kind.SELFTEST: self.selftest,
-            Kind.PING: lambda _body, _fds: {},
+            Kind.PING: self.ping,
             Kind.PICTURE: self.picture,
             Kind.DECODE: self.decode,
         }
@@ -117,6 +117,11 @@ class Worker:
         self.backend = create(self.target)
         facts = self.backend.open(body["device"], body["options"])
         return {"runtime": facts.runtime, "description": facts.description, "facts": dict(facts.facts)}
+
+    def ping(self, _body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
+        """Alive; and what the device says of itself where it can: temperature, throttling."""
+        health = getattr(self.backend, "health", None)
+        return {"health": dict(health())} if health is not None else {}
 
     def load(self, body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
         assert self.backend is not None  # noqa: S101  the daemon sends OPEN first

@@ -1,0 +1,150 @@
+"""Peers with the same runtime behind them: MLServer and LitServe, each in a process of its own.
+
+Their environment is given by the path of its interpreter:
+
+uv venv /tmp/peers && uv pip install --python /tmp/peers/bin/python mlserver litserve ai-edge-litert tritonclient[http]
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+MLSERVER = """
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.types import InferenceRequest, InferenceResponse
+from ai_edge_litert.interpreter import Interpreter
+import numpy as np
+
+class Bench(MLModel):
+    async def load(self):
+        self.interpreter = Interpreter(self._settings.parameters.uri, num_threads=1)
+        self.interpreter.allocate_tensors()
+        self.given = self.interpreter.get_input_details()[0]
+        self.wanted = self.interpreter.get_output_details()[0]
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        data = NumpyCodec.decode_input(payload.inputs[0])
+        self.interpreter.set_tensor(self.given["index"], data.astype(self.given["dtype"], copy=False))
+        self.interpreter.invoke()
+        out = self.interpreter.get_tensor(self.wanted["index"])
+        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("out", out)])
+"""
+
+LITSERVE = """
+import sys
+import litserve
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from fastapi import Request, Response
+
+class Bench(litserve.LitAPI):
+    def setup(self, device):
+        self.interpreter = Interpreter(sys.argv[1], num_threads=1)
+        self.interpreter.allocate_tensors()
+        self.given = self.interpreter.get_input_details()[0]
+        self.wanted = self.interpreter.get_output_details()[0]
+
+    async def decode_request(self, request: Request):
+        return np.frombuffer(await request.body(), self.given["dtype"]).reshape(self.given["shape"])
+
+    def predict(self, data):
+        self.interpreter.set_tensor(self.given["index"], data)
+        self.interpreter.invoke()
+        return self.interpreter.get_tensor(self.wanted["index"])
+
+    def encode_response(self, out):
+        return Response(content=out.tobytes())
+
+if __name__ == "__main__":
+    server = litserve.LitServer(Bench(), accelerator="cpu")
+    server.run(host="127.0.0.1", port=int(sys.argv[2]), log_level="error", generate_client_file=False)
+"""
+
+
+def _port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _post(port: int, path: str, body: bytes, content_type: str) -> Callable[[], None]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def once() -> None:
+        connection.request("POST", path, body, {"Content-Type": content_type})
+        response = connection.getresponse()
+        data = response.read()
+        if response.status != 200:
+            raise RuntimeError(data[:300])
+
+    return once
+
+
+def _start(stack: ExitStack, command: list[str], folder: Path, once: Callable[[], None]) -> None:
+    log = stack.enter_context((folder / "log").open("wb"))
+    process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+
+    def stop() -> None:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+
+    stack.callback(stop)
+    until = time.monotonic() + 120
+    while True:
+        try:
+            once()
+            return
+        except (OSError, RuntimeError, http.client.HTTPException):
+            if time.monotonic() > until or process.poll() is not None:
+                raise RuntimeError((folder / "log").read_text()[-2000:]) from None
+            once.__closure__[1].cell_contents.close()  # type: ignore[index]  # the connection, for another try
+            time.sleep(0.3)
+
+
+def peer_ways(stack: ExitStack, python: str, model: Path, data: Any) -> dict[str, Callable[[], None]]:
+    """One blocking call per peer."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeai-peers-")))
+    ml, lit = folder / "ml", folder / "lit"
+    ml.mkdir()
+    lit.mkdir()
+    ports = [_port() for _ in range(4)]
+    (ml / "bench.py").write_text(MLSERVER)
+    (ml / "settings.json").write_text(
+        json.dumps(
+            {
+                "http_port": ports[0],
+                "grpc_port": ports[1],
+                "metrics_port": ports[2],
+                "host": "127.0.0.1",
+                "parallel_workers": 0,
+                "debug": False,
+            }
+        )
+    )
+    settings = {"name": "bench", "implementation": "bench.Bench", "parameters": {"uri": str(model.resolve())}}
+    (ml / "model-settings.json").write_text(json.dumps(settings))
+    (lit / "bench.py").write_text(LITSERVE)
+    request = {
+        "inputs": [{"name": "in", "datatype": "UINT8", "shape": list(data.shape), "data": data.ravel().tolist()}]
+    }
+    ways = {
+        "MLServer JSON": _post(ports[0], "/v2/models/bench/infer", json.dumps(request).encode(), "application/json"),
+        "LitServe binary": _post(ports[3], "/predict", data.tobytes(), "application/octet-stream"),
+    }
+    bin_ = Path(python).parent
+    _start(stack, [str(bin_ / "mlserver"), "start", "."], ml, ways["MLServer JSON"])
+    _start(stack, [python, "bench.py", str(model.resolve()), str(ports[3])], lit, ways["LitServe binary"])
+    return ways

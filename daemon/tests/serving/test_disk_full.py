@@ -1,0 +1,44 @@
+"""A repository whose disk is full: the push says so, nothing is left behind, everything else goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import numpy as np
+import pytest
+
+from edgeaid import errors
+from edgeaid.models.repository import EMBEDDED
+
+DIGITS = EMBEDDED / "digits" / "1"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount a small tmpfs here: {done.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.root
+def test_a_push_onto_a_full_disk_fails_cleanly(start, small_disk, tmp_path):
+    daemon = start(f'[models]\nrepositories = ["{small_disk}/models"]\n', repository=small_disk / "models")
+    large = tmp_path / "large.tflite"
+    large.write_bytes((DIGITS / "model.tflite").read_bytes() + bytes(1 << 20))
+    with daemon.client() as client:
+        assert client.push("fits", DIGITS / "model.tflite")["serving"]
+        with pytest.raises(errors.Unavailable, match="free some space"):
+            client.push("big", large)
+        assert os.listdir(small_disk / "models" / ".staging") == []
+        assert not (small_disk / "models" / "big").exists()
+        assert client.infer("digits", np.load(DIGITS / "golden" / "0.in.npy"))["scores"].size == 10
+        assert client.push("fits", DIGITS / "model.tflite")["version"] == "2"

@@ -29,6 +29,7 @@ from ..models.bundle import (
     open_bundle,
     safe_name,
 )
+from ..models.manifest import parse
 
 SUFFIX: Final = ".edgeai"
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
@@ -171,7 +172,9 @@ def write(directory: Path, output: Path | None = None, key: bytes | None = None)
     target = output or Path.cwd()
     if target.is_dir():
         target = target / f"{name}-{version}{SUFFIX}"
-    content = pack(collect(directory), key)
+    contents = collect(directory)
+    parse(contents[MANIFEST])  # what a device would refuse is refused here
+    content = pack(contents, key)
     with open_bundle(BytesIO(content)) as bundle:
         bundle.digests()
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -201,6 +204,7 @@ def verify(path: Path, trusted_keys: Iterable[bytes] = (), limits: Limits = DEFA
             manifest = tomllib.loads(bundle.read(MANIFEST, _MAX_MANIFEST).decode())
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
             raise InvalidModel(f"{MANIFEST} in {path} is not TOML: {e}") from e
+        parse(bundle.read(MANIFEST, _MAX_MANIFEST))
         for name in listed_files(manifest):
             if name not in bundle.entries and not any(n.startswith(name + "/") for n in bundle.entries):
                 raise InvalidModel(f"{MANIFEST} in {path} names {name!r}, which is not in the bundle")

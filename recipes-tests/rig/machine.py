@@ -71,7 +71,7 @@ class Machine:
         ]  # fmt: skip
         forward = f",hostfwd=tcp:127.0.0.1:{board.ssh_port}-:22" if board.ssh_port else ""
         if board.machine == "virt":
-            append = [f"root=/dev/vda{partition}", mode, "console=ttyAMA0", "quiet", *board.kernel_words]
+            append = [f"root=/dev/vda{partition}", mode, "console=ttyAMA0", "quiet", "systemd.firstboot=off", *board.kernel_words]
             words += [
                 "-cpu", board.cpu, "-smp", str(board.cpus), "-m", str(board.memory_mib), "-serial", "chardev:con",
                 "-drive", f"if=none,id=disk,file={self.disk},format=qcow2", "-device", "virtio-blk-pci,drive=disk",
@@ -80,7 +80,7 @@ class Machine:
             ]  # fmt: skip
         else:
             append = [
-                f"root=/dev/mmcblk0{'p' if partition else ''}{partition}", mode, "console=ttyS1,115200", "dwc_otg.lpm_enable=0", "quiet",
+                f"root=/dev/mmcblk0{'p' if partition else ''}{partition}", mode, "console=ttyS1,115200", "dwc_otg.lpm_enable=0", "quiet", "systemd.firstboot=off",
                 "emulator.agent=10.0.2.100:9000", *board.kernel_words,
             ]  # fmt: skip
             words += [
@@ -93,7 +93,7 @@ class Machine:
     def start(self, load: str = "", timeout: float = 300) -> None:
         """Start, or continue from a snapshot; returns when the agent answers. GuestError carries the console's end."""
         log = (self.folder / "qemu.log").open("wb")
-        self.process = subprocess.Popen(["nice", "-n", "10", *self.command(load)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        self.process = subprocess.Popen(["nice", "-n", os.environ.get("EDGEAI_TEST_NICE", "10"), *self.command(load)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         log.close()
         deadline = time.monotonic() + 30
         while self.link is None:
@@ -156,7 +156,7 @@ class Machine:
         if answer:
             raise GuestError(f"savevm: {answer}")
 
-    def wait_up(self, timeout: float = 300) -> str:
+    def wait_up(self, timeout: float = 900) -> str:
         """Until systemd finished starting; its word: "running" or "degraded"."""
         assert self.link is not None
         return self.link.run("systemctl is-system-running --wait", timeout=timeout).out.strip()
@@ -225,7 +225,7 @@ def overlay(image: Path, target: Path, size_gib: int = 0) -> Path:
     return target
 
 
-def boot(image: Path, work: Path, disk: Path, board: Board | None = None, *, fresh: bool = True, load: str = "", timeout: float = 300) -> Machine:
+def boot(image: Path, work: Path, disk: Path, board: Board | None = None, *, fresh: bool = True, load: str = "", timeout: float = 900) -> Machine:
     """Start a machine on an image; `fresh` makes a new overlay at `disk`."""
     board = board or Board()
     if fresh or not disk.is_file():

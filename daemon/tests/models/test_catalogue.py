@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgeaid.errors import AlreadyExists, EdgeaiError, InvalidModel, NotFound, TooLarge, Unavailable
 from edgeaid.models import manifest as manifests
 from edgeaid.models.catalogue import Entry, File, load, pull
 from edgeaid.models.repository import Repository
-from edgeaid.models.rules import OutputRules, PictureRules
+from edgeaid.models.rules import OutputRules, PictureRules, parse_labels
+from edgeaid.streams.postprocess import Classification, Segmentation
+from edgeaid.streams.preprocess import decode, to_tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
 
 CONTENT = bytes(range(256)) * 1000
 LABELS = b"cat\ndog\n"
@@ -265,3 +271,33 @@ def test_a_taken_version_is_never_overwritten(mirror: Path, tmp_path: Path, monk
     with pytest.raises(AlreadyExists):
         pull("tiny", tmp_path / "m", mirror=str(mirror), catalogue=GOOD)
     assert (tmp_path / "m" / "tiny" / "1" / "model.tflite").read_bytes() == CONTENT
+
+
+TESTED = [name for name, found in load().items() if found.tested]
+
+
+@pytest.mark.parametrize("name", TESTED)
+def test_what_is_called_tested_runs_on_a_real_picture_as_its_manifest_says(
+    shared_data: Path, tmp_path: Path, name: str
+) -> None:
+    pytest.importorskip("ai_edge_litert", reason="the CPU runtime is not installed")
+    import evaluate
+
+    coral = shared_data / "coral"
+    where = pull(name, tmp_path, mirror=str(coral), targets=["cpu"])
+    described = manifests.parse((where / "model.toml").read_bytes(), name)
+    runner = evaluate.Runner(where / described.artifacts[0].file)
+    assert described.picture is not None
+    assert described.output is not None
+    if described.task == "embed":
+        tensors = []
+        for picture in ("cat.bmp", "bird.bmp"):
+            tensors.append(np.zeros(runner.input.shape, np.uint8))
+            to_tensor((coral / picture).read_bytes(), runner.input, described.picture, tensors[-1])
+        assert (runner.run(tensors[0]) != runner.run(tensors[1])).any()
+        return
+    labels = parse_labels((where / described.labels_file).read_text())
+    found = runner.ask(decode((coral / "bird.bmp").read_bytes()), described.picture, described.output, labels)
+    assert isinstance(found, Classification | Segmentation)
+    seen = [c.label.lower() for c in found.classes]
+    assert any("chickadee" in label or label == "bird" for label in seen[:2])

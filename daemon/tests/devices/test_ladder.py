@@ -87,9 +87,30 @@ def test_pulling_a_stick_now_and_then_is_not_flapping() -> None:
 
 def test_plugging_in_anew_forgets_where_the_ladder_was() -> None:
     ladder = Ladder()
-    rungs(ladder, 5)
+    rungs(ladder, 3)
+    ladder.vanished(4.0)
     ladder.plugged()
     assert ladder.failed(6.0, "hung").rung is Rung.RETRY
+
+
+def test_re_enumeration_by_a_reset_is_neither_plugging_in_nor_flapping() -> None:
+    ladder = Ladder(LadderPolicy(flaps=0))
+    seen = []
+    for number in range(6):
+        seen.append(ladder.failed(float(number), "hung").rung)
+        if number >= 3:
+            assert ladder.vanished(number + 0.1) is None
+        ladder.plugged()
+    assert seen[3:] == [Rung.USB_RESET, Rung.AUTHORIZED, Rung.PORT_POWER]
+
+
+def test_a_stick_plugged_in_again_after_the_ladder_gave_up_gets_the_whole_ladder() -> None:
+    ladder = Ladder()
+    assert ladder.failed(0.0, "hung").rung is Rung.RETRY
+    assert rungs(ladder, 6, start=1.0)[-1] == "fall-back"
+    ladder.plugged()
+    assert ladder.failed(9.0, "hung").rung is Rung.RETRY
+    assert ladder.snapshot()["rounds"] == 0
 
 
 @pytest.mark.parametrize(

@@ -72,3 +72,20 @@ def test_link_guesses_follow_the_nominal_speed_and_stay_modest() -> None:
     assert link_rate(12) < 1
     assert 33.5 < link_rate(5000) <= 300
     assert link_rate(None) > 33.5
+
+
+def test_a_first_inference_with_a_switch_is_split_by_the_first_without() -> None:
+    costs = CostModel()
+    costs.learn("m/1", 0.122, switched=True)
+    assert costs.switch("m/1") == 0.0
+    costs.learn("m/1", 0.010, switched=False)
+    assert costs.run("m/1") == 0.010
+    assert costs.switch("m/1") == pytest.approx(0.112)
+
+
+def test_a_switch_that_did_not_take_place_does_not_count_as_a_cheap_one() -> None:
+    costs = CostModel()
+    costs.learn("m/1", 0.010, switched=True)
+    costs.learn("m/1", 0.010, switched=False)
+    costs.learn("m/1", 0.122, switched=True)
+    assert costs.switch("m/1") == pytest.approx(0.112)

@@ -114,6 +114,19 @@ def test_a_job_that_take_found_dead_can_still_be_cancelled() -> None:
     assert queue.expire(1.0) == []
 
 
+def test_draining_returns_everything_with_or_without_deadline() -> None:
+    queue = DeviceQueue(per_client=4)
+    jobs = [job(deadline=1.0), job(), job("b", priority=3), job(deadline=9.0)]
+    fill(queue, *jobs)
+    assert queue.expire(1.0) == [jobs[0]]
+    assert {id(one) for one in queue.drain(2.0)} == {id(one) for one in jobs[1:]}
+    assert len(queue) == 0
+    assert queue.next_event(2.0) is None
+    assert queue.snapshot()["expired"] == 1
+    fill(queue, *jobs)
+    assert len(queue) == 4
+
+
 def test_the_snapshot_is_json_and_names_depth_and_cost_per_model() -> None:
     queue = DeviceQueue()
     fill(queue, job(model="a/1"), job(model="a/1"), job(model="b/2"))

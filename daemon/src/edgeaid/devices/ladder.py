@@ -73,6 +73,9 @@ RUNGS_OF: Final[dict[str, tuple[Rung, ...]]] = {
     "ncs": (Rung.REOPEN, Rung.USB_RESET, Rung.AUTHORIZED, Rung.PORT_POWER),
 }
 
+#: Rungs after which the device re-enumerates.
+_LEAVES_BUS: Final = (Rung.USB_RESET, Rung.AUTHORIZED, Rung.PORT_POWER)
+
 
 def policy_for(target: str, *, usb: bool = True, base: LadderPolicy | None = None) -> LadderPolicy:
     """The ladder of one kind of device; `usb` False = a PCIe card or the CPU, where USB rungs mean nothing."""
@@ -124,6 +127,7 @@ class Ladder:
     _released: float = 0.0
     _counts: dict[Rung, _Counts] = field(default_factory=dict)
     _failures: int = 0
+    _gone: bool = False
 
     def failed(self, now: float, cause: str) -> Action:
         """The device failed, or the last action did not help: what to try next."""
@@ -155,7 +159,10 @@ class Ladder:
                 self._last = None
 
     def vanished(self, now: float) -> Action | None:
-        """The device fell off the bus without being asked to; an action only if it does so too often."""
+        """The device fell off the bus; an action only if it does so too often. What a rung caused does not count."""
+        if self._own_doing():
+            return None
+        self._gone = True
         self._flaps.append(now)
         while self._flaps and now - self._flaps[0] > self.policy.flap_window_s:
             self._flaps.popleft()
@@ -169,11 +176,23 @@ class Ladder:
         return self._act(Action(Rung.QUARANTINE, wait, self._quarantines, cause, now + wait))
 
     def plugged(self) -> None:
-        """It was plugged in anew: whatever failed before is no guide."""
+        """It is on the bus (again). After a person plugged it in, whatever failed before is no guide.
+
+        A reset makes a device re-enumerate, and opening one may load its firmware, which looks the same from outside:
+        on those the ladder goes on where it was.
+        """
+        trying = self._last is not None and not self._last.gives_up
+        if self._own_doing() or (trying and not self._gone):
+            return
+        self._gone = False
         self._restart()
         self._rounds = 0
         self._working_since = None
         self._last = None
+
+    def _own_doing(self) -> bool:
+        """A rung that makes the device leave the bus was the last thing that happened to it."""
+        return self._last is not None and self._last.rung in _LEAVES_BUS
 
     def snapshot(self) -> dict[str, Any]:
         """JSON values: failures, and per rung how often it was tried and how often it helped."""

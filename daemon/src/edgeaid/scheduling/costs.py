@@ -30,6 +30,9 @@ WEIGHT = 0.125
 #: says nothing about what an inference costs.
 OUTLIER = 4.0
 
+#: A first switch shorter than this share of a run was none.
+NOTHING = 0.1
+
 
 def link_rate(speed_mbit: float | None) -> float:
     """Guess the useful rate in MiB/s of a link from its nominal speed in Mbit/s (sysfs `speed`); None = PCIe."""
@@ -56,6 +59,8 @@ class Cost:
     #: Measurements behind `run` and `switch`; 0 = still a guess.
     runs: int = 0
     switches: int = 0
+    #: Seconds of the first inference if it included a switch: split in two by the first that does not.
+    first: float = 0.0
 
 
 class CostModel:
@@ -113,17 +118,26 @@ class CostModel:
         if not switched:
             cost.run = _mean(cost.run, run_s, cost.runs)
             cost.runs += 1
+            if cost.first and not cost.switches and not cost.cached_bytes:
+                self._learn_switch(cost, cost.first - cost.run)
             return 0.0
         if switch_s is None:
+            if not cost.runs:
+                cost.first = run_s
             # Before the first clean run the expected run is a guess, possibly above the measured total.
             switch_s = max(0.0, run_s - cost.run)
         else:
             cost.run = _mean(cost.run, run_s, cost.runs)
             cost.runs += 1
+        self._learn_switch(cost, switch_s)
+        return switch_s
+
+    def _learn_switch(self, cost: Cost, switch_s: float) -> None:
+        if not cost.switches and not cost.cached_bytes and switch_s < NOTHING * cost.run:
+            return  # no switch took place after all: the model was on the device already, from its warm-up
         cost.switch = _mean(cost.switch, switch_s, cost.switches)
         cost.switches += 1
         self._learn_link(cost, switch_s)
-        return switch_s
 
     def _learn_link(self, cost: Cost, switch_s: float) -> None:
         """Let one model's switch correct the guesses for models that never ran."""

@@ -145,6 +145,17 @@ class DeviceQueue:
                 self._drop(job, lane, now)
         return found + dead
 
+    def drain(self, now: float) -> list[Job]:
+        """Remove and return everything that waits, for instance because the device is gone for good."""
+        jobs, self._dead = self._dead, []
+        for lane in self._all():
+            for job in list(lane):
+                lane.remove(job)
+                self._drop(job, lane, now)
+                self._expired -= 1
+                jobs.append(job)
+        return jobs
+
     def cancel(self, job: Job) -> bool:
         """Remove a job whose client went away; False when it does not wait here any more."""
         lane = job.lane

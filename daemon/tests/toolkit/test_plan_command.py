@@ -173,3 +173,17 @@ def test_rates_come_from_a_running_device(device: str) -> None:
 def test_a_device_that_runs_none_of_the_models_is_named(device: str) -> None:
     text = run("other=1MiB", "--from-device", device, "--interval", "0.05", code=64)
     assert "bird, plant" in text
+
+
+def test_rates_come_from_a_host_through_ssh(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(
+        f'#!/bin/sh\nwhile [ "$1" != -L ]; do shift; done\nln -s {device} "${{2%%:*}}"\necho "$@" > {tmp_path}/ssh\n'
+        "exec sleep 60\n"
+    )
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:/usr/bin:/bin")
+    text = run("plant=5.08MiB", "bird=3.75MiB", "--from-device", "pi", "--interval", "0.05")
+    assert "Recommended: [bird + plant]" in text
+    assert (tmp_path / "ssh").read_text().split()[-1] == "pi"

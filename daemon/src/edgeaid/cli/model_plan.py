@@ -18,7 +18,9 @@ from ..toolkit.plan import Conditions, Plan, plans
 @click.command("plan")
 @click.argument("models", nargs=-1, required=True)
 @click.option("--rates", default="", help="Wanted inferences per second: a=10,b=2. Default: 1 each.")
-@click.option("--from-device", metavar="SOCKET", help="Take the rates from a running edgeaid's statistics.")
+@click.option(
+    "--from-device", metavar="HOST|SOCKET", help="Take the rates from a running edgeaid: a host (ssh) or a socket."
+)
 @click.option("--interval", default=10.0, show_default=True, help="Seconds to watch the device for.")
 @click.option("--compute", default="", help="Milliseconds per inference without transfers: a=10.3,b=13.6.")
 @click.option("--bandwidth", default=USB2_BANDWIDTH, show_default=True, help="MiB/s to the accelerator.")
@@ -41,7 +43,7 @@ def plan(
         raise InvalidRequest("rates come either from --rates or from --from-device")
     wanted = plan_sources.assignments(rates, "--rates")
     if from_device:
-        measured = plan_sources.device_rates(from_device, interval)
+        measured = _rates(from_device, interval)
         names = {c.name for c in plan_sources.candidates(models, {}, {})[0]}
         wanted = {name: rate for name, rate in measured.items() if name in names}
         if not wanted:
@@ -64,6 +66,20 @@ def plan(
     _show(ranked, max(top, 1), remarks, conditions)
     if html:
         click.echo(f"\nComparison: {html}")
+
+
+def _rates(device: str, seconds: float) -> dict[str, float]:
+    """Rates of a device given as the path of a socket or as a host that ssh knows."""
+    if "/" in device:
+        return plan_sources.device_rates(lambda: plan_sources.device_counts(device), seconds)
+    from .common import Session
+
+    session = Session(None, device, 10.0, False)
+    try:
+        client = session.client
+        return plan_sources.device_rates(lambda: plan_sources.counts({"model_stats": client.stats()}), seconds)
+    finally:
+        session.close()
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:

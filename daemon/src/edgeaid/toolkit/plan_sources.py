@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final
@@ -136,7 +136,7 @@ def device_counts(path: str, timeout: float = 5.0) -> dict[str, tuple[int, int]]
         body = response.read(_MAX_STATS + 1)
         if response.status != 200 or len(body) > _MAX_STATS:
             raise Unavailable(f"{path} answers {response.status} to a question for statistics; is that edgeaid?")
-        return _counts(json.loads(body))
+        return counts(json.loads(body))
     except FileNotFoundError as e:
         raise NotFound(
             f"there is no socket {path}; forward the device's: ssh -L {path}:/run/edgeai/edgeaid.sock"
@@ -147,7 +147,8 @@ def device_counts(path: str, timeout: float = 5.0) -> dict[str, tuple[int, int]]
         connection.close()
 
 
-def _counts(stats: Any) -> dict[str, tuple[int, int]]:
+def counts(stats: Any) -> dict[str, tuple[int, int]]:
+    """Inferences and compute nanoseconds per model out of a statistics answer; what is odd in it is left out."""
     result: dict[str, tuple[int, int]] = {}
     rows = stats.get("model_stats") if isinstance(stats, dict) else None
     for row in rows if isinstance(rows, list) else []:
@@ -163,12 +164,12 @@ def _counts(stats: Any) -> dict[str, tuple[int, int]]:
     return result
 
 
-def device_rates(path: str, seconds: float) -> dict[str, float]:
-    """Inferences per second of every model of a device that ran within the next `seconds` seconds."""
-    before = device_counts(path)
+def device_rates(read: Callable[[], dict[str, tuple[int, int]]], seconds: float) -> dict[str, float]:
+    """Inferences per second of every model that ran within the next `seconds` seconds; `read` as device_counts."""
+    before = read()
     start = time.monotonic()
     time.sleep(seconds)
-    after = device_counts(path)
+    after = read()
     elapsed = time.monotonic() - start
     rates = {n: (c - before.get(n, (0, 0))[0]) / elapsed for n, (c, _) in after.items()}
     return {n: r for n, r in rates.items() if r > 0}

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Final
 
-from ..errors import EdgeaiError, InvalidModel, NotFound
-from ..formats import caffe, kfpkg, ncs, onnx, openvino, tardir, tensorflow, zipdir
-from ..formats.finding import NOTE, REFUSED, WARNING, Finding
+from ..errors import NotFound
+from ..formats import caffe, ncs, onnx, openvino, tensorflow
+from ..formats.finding import NOTE, WARNING, Finding
 from ..tensors import TensorSpec
-from . import inspect_kmodel, inspect_tflite
+from . import inspect_archives, inspect_kmodel, inspect_tflite
 from .files import load
-from .inspect import MAX_NESTING, Bar, OperatorRow, Report, TensorRow, inspect_bytes, inspect_path
+from .inspect import Bar, OperatorRow, Report, TensorRow, inspect_path
+from .inspect_archives import MAX_PARTS, MODEL_FILES, manifest_facts, with_parts
 
 Builder = Callable[[bytes, Path, int], Report]
-#: Files of an archive that are inspected themselves.
-_MODEL_FILES: Final = (".tflite", ".kmodel", ".graph", ".onnx", ".xml", ".pb", ".blob", ".prototxt", ".caffemodel")
-MAX_PARTS: Final = 32
-#: Bytes unpacked from one archive.
-MAX_UNPACKED: Final = 512 * 1024 * 1024
 
 
 def rows(specs: Iterable[TensorSpec]) -> tuple[TensorRow, ...]:
@@ -202,7 +196,7 @@ def _metagraph(data: bytes, path: Path, _depth: int) -> Report:
     index = path.with_suffix(".index")
     if not index.is_file():
         return report
-    return _with_parts(report, (_checkpoint(load(index), index, 0),))
+    return with_parts(report, (_checkpoint(load(index), index, 0),))
 
 
 def _checkpoint(data: bytes, path: Path, _depth: int) -> Report:
@@ -259,131 +253,20 @@ def _caffemodel(data: bytes, path: Path, _depth: int) -> Report:
     )  # fmt: skip
 
 
-def _kfpkg(data: bytes, path: Path, depth: int) -> Report:
-    package = kfpkg.read(data)
-    entries = {e.name: e for e in zipdir.entries(data)}
-    models = dict.fromkeys(f.name for f in package.files if f.kind != "unknown")
-    parts = [(name, partial(zipdir.read, data, entries[name], kfpkg.FLASH)) for name in list(models)[:MAX_PARTS]]
-    facts: dict[str, str | int | float] = {"list version": package.version}
-    facts |= {f"{f.address:#010x}": f"{f.name} ({f.size if f.size is not None else '?'} B)" for f in package.files}
-    report = Report(
-        path=str(path), kind="kfpkg", size=len(data), facts=facts, findings=kfpkg.check(package),
-        memory=(Bar("flash", tuple((f.name, f.size or 0) for f in package.files), kfpkg.FLASH),),
-    )  # fmt: skip
-    return _with_parts(report, _inspect_all(parts, path, depth))
-
-
-def _zip(data: bytes, path: Path, depth: int) -> Report:
-    entries = zipdir.entries(data)
-    names = {e.name for e in entries}
-    facts: dict[str, str | int | float] = {"files": len(entries)}
-    findings: list[Finding] = []
-    if "model.toml" in names:
-        manifest = next(e for e in entries if e.name == "model.toml")
-        facts |= _manifest_facts(zipdir.read(data, manifest, 1 << 20))
-        facts["signature"] = "bundle.sig" if "bundle.sig" in names else "none"
-        findings += _bundle_findings(data)
-    chosen: list[zipdir.Entry] = []
-    total = 0
-    for e in entries:
-        if e.name.lower().endswith(_MODEL_FILES) and len(chosen) < MAX_PARTS and total + e.size <= MAX_UNPACKED:
-            chosen.append(e)
-            total += e.size
-    # One at a time: a small archive may unpack to much.
-    parts = [(e.name, partial(zipdir.read, data, e, MAX_UNPACKED)) for e in chosen]
-    report = Report(
-        path=str(path), kind="zip", size=len(data), facts=facts, findings=tuple(findings),
-        memory=(Bar("unpacked", tuple((e.name, e.size) for e in entries[:64])),),
-    )  # fmt: skip
-    return _with_parts(report, _inspect_all(parts, path, depth))
-
-
-def _bundle_findings(data: bytes) -> Iterable[Finding]:
-    """Compare a bundle of ours with its own list of digests. The signature needs a key: `edgeai model verify`."""
-    import hashlib
-    from io import BytesIO
-
-    from ..models.bundle import open_bundle
-
-    try:
-        with open_bundle(BytesIO(data)) as bundle:
-            for name, digest in bundle.digests().items():
-                found = hashlib.sha256()
-                for piece in bundle.pieces(name):
-                    found.update(piece)
-                if found.hexdigest() != digest:
-                    yield Finding(REFUSED, "digest", f"{name!r} is not the file that bundle.sha256 lists")
-    except EdgeaiError as error:
-        yield Finding(REFUSED, "bundle", str(error))
-
-
-def _manifest_facts(raw: bytes) -> dict[str, str | int | float]:
-    try:
-        manifest = tomllib.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InvalidModel(f"model.toml cannot be read: {error}") from None
-    facts: dict[str, str | int | float] = {}
-    for key in ("name", "task", "description", "license"):
-        if isinstance(manifest.get(key), str):
-            facts[key] = manifest[key][:200]
-    artifacts = manifest.get("artifacts")
-    if isinstance(artifacts, dict):
-        facts["artifacts"] = ", ".join(
-            f"{t}: {a.get('file', '?')}" for t, a in artifacts.items() if isinstance(a, dict)
-        )
-    return facts
-
-
-def _tar(data: bytes, path: Path, depth: int) -> Report:
-    entries = [e for e in tardir.entries(data) if e.kind == "0"]
-    chosen = [e for e in entries if e.name.lower().endswith(_MODEL_FILES)][:MAX_PARTS]
-    parts = [(e.name, partial(_cut, data, e.offset, e.size)) for e in chosen]
-    report = Report(
-        path=str(path), kind="tar", size=len(data), facts={"files": len(entries)},
-        memory=(Bar("unpacked", tuple((e.name, e.size) for e in entries[:64])),),
-    )  # fmt: skip
-    return _with_parts(report, _inspect_all(parts, path, depth))
-
-
-def _cut(data: bytes, offset: int, size: int) -> bytes:
-    return data[offset : offset + size]
-
-
-def _inspect_all(parts: Iterable[tuple[str, Callable[[], bytes]]], path: Path, depth: int) -> tuple[Report, ...]:
-    if depth >= MAX_NESTING:
-        return ()
-    found = []
-    for name, unpack in parts:
-        inside, data = path / name, b""
-        try:
-            data = unpack()
-            found.append(inspect_bytes(data, inside, depth + 1))
-        except EdgeaiError as error:
-            finding = Finding(REFUSED, "damaged", str(error))
-            found.append(Report(path=str(inside), kind="unknown", size=len(data), findings=(finding,)))
-    return tuple(found)
-
-
-def _with_parts(report: Report, parts: tuple[Report, ...]) -> Report:
-    from dataclasses import replace
-
-    return replace(report, parts=report.parts + parts)
-
-
 def folder(path: Path) -> Report:
     """A SavedModel, or a model directory with its model.toml. Raises NotFound for other folders."""
     saved = path / "saved_model.pb"
     if saved.is_file():
         report = _saved_model(load(saved), saved, 0)
         index = path / "variables" / "variables.index"
-        return _with_parts(report, (_checkpoint(load(index), index, 0),)) if index.is_file() else report
+        return with_parts(report, (_checkpoint(load(index), index, 0),)) if index.is_file() else report
     manifest = path / "model.toml"
     if not manifest.is_file():
         raise NotFound(f"{path} is a folder with neither saved_model.pb nor model.toml; name a model file")
     parts = []
-    for file in sorted(p for p in path.iterdir() if p.suffix in _MODEL_FILES and p.is_file())[:MAX_PARTS]:
+    for file in sorted(p for p in path.iterdir() if p.suffix in MODEL_FILES and p.is_file())[:MAX_PARTS]:
         parts.append(inspect_path(file))
-    facts = _manifest_facts(load(manifest, 1 << 20))
+    facts = manifest_facts(load(manifest, 1 << 20))
     return Report(str(path), "folder", sum(p.size for p in parts), facts=facts, parts=tuple(parts))
 
 
@@ -398,7 +281,7 @@ BUILDERS: Final[dict[str, Builder]] = {
     "kmodel-v3": inspect_kmodel.kmodel_report,
     "kmodel-v4": inspect_kmodel.kmodel_report,
     "kmodel-v5": inspect_kmodel.kmodel_report,
-    "kfpkg": _kfpkg,
+    "kfpkg": inspect_archives.kfpkg_report,
     "onnx": _onnx,
     "tf-savedmodel": _saved_model,
     "tf-graphdef": _graphdef,
@@ -406,6 +289,6 @@ BUILDERS: Final[dict[str, Builder]] = {
     "tf-checkpoint-index": _checkpoint,
     "caffe-prototxt": _prototxt,
     "caffemodel": _caffemodel,
-    "zip": _zip,
-    "tar": _tar,
+    "zip": inspect_archives.zip_report,
+    "tar": inspect_archives.tar_report,
 }

@@ -29,13 +29,13 @@ def _wait(client: Client, process: subprocess.Popen[bytes]) -> None:
 
 
 def _line(answer: dict[str, Any]) -> str:
-    if "classes" in answer:
-        best = answer["classes"][0]
-        return f"{best['label']} ({best['score']:.3f})"
-    return (
-        ", ".join(f"{o['label']} ({o['score']:.2f}) at {tuple(o['pixels'].values())}" for o in answer["objects"])
-        or "nothing"
-    )
+    if "objects" in answer:
+        found = (f"{o['label']} ({o['score']:.2f}) at {tuple(o['pixels'].values())}" for o in answer["objects"])
+        return ", ".join(found) or "nothing"
+    if "mask" in answer:
+        return ", ".join(f"{c['label']} {c['fraction']:.0%}" for c in answer["classes"])
+    best = answer["classes"][0]
+    return f"{best['label']} ({best['score']:.3f})"
 
 
 def _ask(client: Client, model: str, task: str, picture: Path) -> None:
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
                 )
                 for model in client.models():
                     task = model.get("task", "")
-                    if task not in ("classify", "detect"):
+                    if task not in ("classify", "detect", "segment"):
                         continue
                     say(f"\n{model['name']}: {model['description']}")
                     samples = sorted((EMBEDDED / model["name"] / model["version"] / "samples").glob("*.png"))

@@ -62,6 +62,8 @@ class Plane:
         self.ready = False
         self.stopping = False
         self._numbers = 0
+        #: Keeps tasks from being collected while they run.
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -303,13 +305,13 @@ class Plane:
                     fresh[version] = await self._load_version(name, version, config or {})
             except errors.EdgeaiError as error:
                 for live in fresh.values():
-                    await self._retire(live)
+                    await self.retire(live)
                 text = f"failed to load {name!r}: {error}"
                 self.events.publish("model-failed", text, level=logging.ERROR, model=name)
                 raise type(error)(text) from error
-            self._swap(name, served, fresh)
+            self.swap(name, served, fresh)
 
-    def _swap(self, name: str, served: Served, fresh: dict[str, LiveModel]) -> None:
+    def swap(self, name: str, served: Served, fresh: dict[str, LiveModel]) -> None:
         """Replace a name's versions in one step; the old ones finish what they have."""
         old = served.versions
         served.versions = fresh
@@ -418,7 +420,8 @@ class Plane:
         if self.pins.pop(name, None) is not None:
             await self._run(self.pins.write)
 
-    async def _retire(self, live: LiveModel) -> None:
+    async def retire(self, live: LiveModel) -> None:
+        """Take a model that never served, or serves no more, off its devices."""
         live.retire(lambda _: None)
         await self._drop(live)
 
@@ -431,8 +434,6 @@ class Plane:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    _tasks: set[asyncio.Task[None]] = set()  # noqa: RUF012  keeps tasks from being collected while they run
 
     async def _run(self, function: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)

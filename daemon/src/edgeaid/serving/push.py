@@ -121,7 +121,7 @@ async def accept(plane: Plane, name: str, version: str, upload_or_directory: Pat
     try:
         path = await loop.run_in_executor(None, plane.repository.commit, staged, name, version)
     except BaseException:
-        await plane._retire(live)
+        await plane.retire(live)
         raise
     live.found = replace(found, path=path)
     served = plane.served.setdefault(name, Served())
@@ -130,9 +130,9 @@ async def accept(plane: Plane, name: str, version: str, upload_or_directory: Pat
         newest = max((int(v) for v in served.versions), default=0)
         if keep or int(version) > newest:
             await plane.unpin(name)
-            plane._swap(name, served, {version: live})
+            plane.swap(name, served, {version: live})
         else:
-            await plane._retire(live)
+            await plane.retire(live)
     return {
         "name": name,
         "version": version,

@@ -11,7 +11,7 @@ from edgeaid.formats import caffe, onnx, openvino, protobuf, tardir, tensorflow,
 from edgeaid.formats.detect import detect
 
 from . import builders
-from .builders import pb
+from .builders_exchange import pb
 
 
 def test_an_ir_shows_layers_edges_and_weights() -> None:

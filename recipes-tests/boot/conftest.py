@@ -35,7 +35,7 @@ def image(request: pytest.FixtureRequest) -> Path:
         return Path(named)
     try:
         paths.need("qemu-system-aarch64", "qemu-img")
-        build = bitbake.prepare(request.config.getoption("--release"))
+        build = bitbake.prepare(request.config.getoption("--release", os.environ.get("EDGEAI_TEST_RELEASE", "scarthgap")))
         seconds = bitbake.build_image(build)
     except paths.Missing as error:
         pytest.skip(str(error))
@@ -46,7 +46,7 @@ def image(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def booted(image: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[machine.Machine]:
     """A running machine (virt, 1 GB)."""
-    board = machine.Board(cpu=request.config.getoption("--cpu"), extra=("-device", "qemu-xhci,id=xhci"))
+    board = machine.Board(cpu=request.config.getoption("--cpu", "cortex-a72"), extra=("-device", "qemu-xhci,id=xhci"))
     started = time.monotonic()
     try:
         running = machine.boot(image, paths.work_dir(), tmp_path_factory.mktemp("disk") / "run.qcow2", board)

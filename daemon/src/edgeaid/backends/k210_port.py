@@ -76,7 +76,8 @@ class Port:
     def __init__(self, path: str, baud: int = 115200) -> None:
         serial = _serial()
         self.path = path
-        self._errors: tuple[type[Exception], ...] = (serial.SerialException, OSError)
+        # pyserial raises ValueError for a rate that the driver does not know.
+        self._errors: tuple[type[Exception], ...] = (serial.SerialException, OSError, ValueError)
         try:
             self._port = serial.Serial(path, baud, timeout=0, write_timeout=5, exclusive=True)
         except self._errors as error:
@@ -91,7 +92,7 @@ class Port:
         """Change the rate; LineLost when the port cannot."""
         try:
             self._port.baudrate = baud
-        except (*self._errors, ValueError) as error:
+        except self._errors as error:
             raise LineLost(f"{self.path}: cannot run at {baud} baud: {error}") from None
 
     def read(self, timeout: float) -> bytes:

@@ -172,7 +172,7 @@ def _silence(port: Port, heard: bytes) -> str:
             f"HELLO at {', '.join(map(str, RATES))} baud)"
         )
     if _talks(heard):
-        return f"{port.path}: the board talks but never offers its REPL; last words: {heard[-80:]!r}"
+        return f"{port.path}: the board talks but REPL and agent did not start in time; last words: {heard[-80:]!r}"
     return f"{port.path}: only noise is heard at every rate ({heard[-24:]!r}); check cable, ground and port"
 
 

@@ -40,7 +40,7 @@ def test_two_models_compiled_apart_are_served_as_well_as_by_someone_who_knows_th
 
 @pytest.mark.parametrize(("rate", "deadline_s"), [(24.0, 0.4), (40.0, 1.0)])
 def test_overload_is_not_answered_with_more_switches(rate: float, deadline_s: float) -> None:
-    arrivals = both(rate, deadline_s=deadline_s, seconds=20.0)
+    arrivals = both(rate, deadline_s=deadline_s, seconds=8.0)
     ours, best = simulate(arrivals, APART, Policy()), oracle(arrivals, APART)
     assert ours.in_time >= 0.9 * best.in_time
 
@@ -120,6 +120,15 @@ def test_hailort_an_idle_device_ignores_thresholds_unless_told_not_to() -> None:
     assert take(strict, 1, 1.0) == "-"
     assert strict.next_event(1.0) == 1.5
     assert take(strict, 1, 1.5) == "a"
+
+
+@given(st.floats(0.0, 1e8), st.floats(0.001, 10.0))
+def test_waking_at_the_promised_time_is_never_too_early(start: float, timeout: float) -> None:
+    queue = queue_of(Policy.hailort(threshold=3, timeout=timeout, idle_rule=False))
+    push(queue, "a", now=start)
+    wake = queue.next_event(start)
+    assert wake is not None
+    assert take(queue, 1, wake) == "a"
 
 
 def test_hailort_models_take_turns() -> None:

@@ -29,7 +29,7 @@ from edgeaid.scheduling.policy import ModelPolicy, Policy
 RATE_WEIGHT: Final = 1 / 16
 
 #: Sums of seconds are compared with this much tolerance: waking a rounding error too early must not mean waking again.
-EPSILON_S: Final = 1e-9
+EPSILON_S: Final = 1e-6
 
 
 @dataclass(slots=True)
@@ -338,7 +338,7 @@ class Chooser:
 
 
 def _ready_model(model: _Model, now: float) -> bool:
-    return model.count >= model.policy.threshold or now - model.since >= model.policy.timeout
+    return model.count >= model.policy.threshold or now - model.since >= model.policy.timeout - EPSILON_S
 
 
 def _met(deadlines: Iterable[float], start: float, run: float) -> tuple[int, float]:

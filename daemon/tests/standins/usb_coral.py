@@ -1,22 +1,23 @@
 #!/usr/bin/env python3
 """A Coral USB Accelerator made of software: both USB identities of the stick, its firmware download, plug and unplug.
 
-The kernel's vhci_hcd module takes USB request blocks from a socket; this program answers them. Nothing of a real stick's
-computing is here, only what udev, libusb and a driver's start-up see. Standard library only, needs root and vhci_hcd.
+The kernel's vhci_hcd module takes USB request blocks from a socket; this program answers them. Nothing of a real
+stick's computing is here, only what udev, libusb and a driver's start-up see. Standard library only, needs root.
 
     usb_coral.py [--port N] [--running] [--log FILE]
 
-Plugs the stick in (boot identity 1a6e:089a, or with --running 18d1:9302 as after the firmware) and reads lines from stdin:
-`unplug`, `plug`, `hang` (requests are no longer answered), `wake`, `quit`. Each is answered by a line on stdout; events are
-lines too: `attached boot`, `attached running`, `firmware BYTES`, `detached`.
+Plugs the stick in (boot identity 1a6e:089a, or with --running 18d1:9302 as after the firmware) and reads lines from
+stdin: `unplug`, `plug`, `hang` (requests are no longer answered), `wake`, `quit`. Each is answered by a line on
+stdout; events are lines too: `attached boot`, `attached running`, `firmware BYTES`, `detached`.
 
-Packets: Linux kernel, Documentation/usb/usbip_protocol.rst. Descriptors and the DFU sequence: what a stick shows to lsusb,
-and the USB Device Firmware Upgrade class, version 1.1.
+Packets: Linux kernel, Documentation/usb/usbip_protocol.rst. Descriptors and the DFU sequence: what a stick shows to
+lsusb, and the USB Device Firmware Upgrade class, version 1.1.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import struct
@@ -104,15 +105,11 @@ class Stick:
         sock, self._sock = self._sock, None
         if sock is None:
             return
-        try:
+        with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         sock.close()
-        try:
+        with contextlib.suppress(OSError):  # the kernel may have noticed the closed socket first
             (VHCI / "detach").write_text(str(self.port))
-        except OSError:
-            pass  # the kernel noticed the closed socket first
         say("detached")
 
     def _serve(self, sock: socket.socket) -> None:
@@ -135,7 +132,9 @@ class Stick:
         except OSError:
             pass  # unplugged
 
-    def _answer(self, number: int, direction: int, endpoint: int, length: int, setup: bytes, data: bytes) -> tuple[int, bytes] | None:
+    def _answer(
+        self, number: int, direction: int, endpoint: int, length: int, setup: bytes, data: bytes
+    ) -> tuple[int, bytes] | None:
         """(status, data), or None for a request that stays open."""
         if self.hung:
             return None
@@ -154,7 +153,9 @@ class Stick:
 
     def _standard(self, kind: int, request: int, value: int, wanted: int) -> tuple[int, bytes]:
         if (kind, request) == (0x80, 6):
-            found = {1: self.identity.device(), 2: self.identity.configuration(), 3: b"\x04\x03\x09\x04"}.get(value >> 8)
+            found = {1: self.identity.device(), 2: self.identity.configuration(), 3: b"\x04\x03\x09\x04"}.get(
+                value >> 8
+            )
             return (STALL, b"") if found is None else (0, found[:wanted])
         if (kind, request) == (0x80, 0):
             return 0, b"\0\0"[:wanted]
@@ -211,7 +212,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--running", action="store_true", help="start with the identity that a stick has after its firmware")
+    parser.add_argument(
+        "--running", action="store_true", help="start with the identity that a stick has after its firmware"
+    )
     arguments = parser.parse_args()
     if not VHCI.is_dir():
         sys.exit("vhci_hcd is not loaded: modprobe vhci_hcd")

@@ -1,4 +1,4 @@
-"""The real units under a real systemd as PID 1: a container over an overlay of this computer's root, gone afterwards."""
+"""The real units under a real systemd as PID 1: a container over an overlay of this computer's root, then gone."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ chmod 755 "$root/usr/bin/edgeaid"
 mkdir -p "$root/etc/systemd/system/edgeaid.service.d"
 # this computer may be busy; the tests that are about the watchdog set their own time
 printf '[Service]\nWatchdogSec=120s\nTimeoutStartSec=180s\n' > "$root/etc/systemd/system/edgeaid.service.d/50-test.conf"
-printf '[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=edgeaid.socket edgeaid-fast.socket systemd-journald.service\n' > "$root/etc/systemd/system/ci.target"
+printf '[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=edgeaid.socket edgeaid-fast.socket\n' \
+    > "$root/etc/systemd/system/ci.target"
 systemd-sysusers --root="$root"
 for entry in watcher:edgeai-observe asker:edgeai-infer keeper:edgeai-control stranger:; do
     group=${entry#*:}
@@ -62,13 +63,27 @@ class Container:
 
     leader: int
 
-    def run(self, *command: str, user: str = "", stdin: str = "", timeout: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, user: str = "", stdin: str = "", timeout: float = 60, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         """A command inside, as root or as a user with its groups."""
         words = ["nsenter", "-t", str(self.leader), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w"]
         if user:
             words += ["runuser", "-u", user, "--"]
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PYTHONPATH": f"{PLACE}/src:{PLACE}/site"}
-        done = subprocess.run([*words, *command], input=stdin, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+        environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": f"{PLACE}/src:{PLACE}/site",
+        }
+        done = subprocess.run(
+            [*words, *command],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=environment,
+            check=False,
+        )
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done
 
@@ -99,13 +114,32 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     missing = [tool for tool in ("systemd-nspawn", "nsenter", "unshare", "runuser") if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"not installed: {' '.join(missing)}; apt-get install systemd-container util-linux")
-    system = subprocess.run(["/usr/bin/python3", "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True, check=False)
+    system = subprocess.run(
+        ["/usr/bin/python3", "-c", "import sys; print(sys.version_info[:2])"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if system.stdout.strip() != str(sys.version_info[:2]):
-        pytest.skip(f"/usr/bin/python3 is {system.stdout.strip() or 'absent'}, the packages here are for {sys.version_info[:2]}")
+        pytest.skip(
+            f"/usr/bin/python3 is {system.stdout.strip() or 'absent'}, the packages here are for {sys.version_info[:2]}"
+        )
     scratch = tmp_path_factory.mktemp("container")
     log = (tmp_path_factory.mktemp("log") / "console").open("wb")
     name = f"edgeaid-test-{os.getpid()}"
-    words = ["unshare", "--mount", "/bin/sh", "-c", LAUNCH, "launch", str(scratch), str(UNITS), str(DAEMON / "src"), sysconfig.get_paths()["purelib"], name]
+    words = [
+        "unshare",
+        "--mount",
+        "/bin/sh",
+        "-c",
+        LAUNCH,
+        "launch",
+        str(scratch),
+        str(UNITS),
+        str(DAEMON / "src"),
+        sysconfig.get_paths()["purelib"],
+        name,
+    ]
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def text() -> str:
@@ -123,7 +157,11 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
                     leader = int(child)
             time.sleep(0.1)
         inside = Container(leader)
-        wait_for(lambda: inside.run("systemctl", "is-active", "edgeaid.socket", check=False).returncode == 0, 120, f"the socket unit: {text()}")
+        wait_for(
+            lambda: inside.run("systemctl", "is-active", "edgeaid.socket", check=False).returncode == 0,
+            120,
+            f"the socket unit: {text()}",
+        )
         yield inside
     finally:
         process.terminate()

@@ -21,7 +21,11 @@ from edgeaid import errors
 from edgeaid.client import Client
 found = {}
 with Client("/run/edgeai/edgeaid.sock", fast=False) as client:
-    calls = {"observe": lambda: client.get("/v2/models/digits"), "infer": lambda: client.post("/v2/models/digits/infer", {"inputs": []}), "control": lambda: client.load("digits")}
+    calls = {
+        "observe": lambda: client.get("/v2/models/digits"),
+        "infer": lambda: client.post("/v2/models/digits/infer", {"inputs": []}),
+        "control": lambda: client.load("digits"),
+    }
     for name, call in calls.items():
         try:
             call()
@@ -51,7 +55,11 @@ def test_first_request_starts_the_daemon(container: Container) -> None:
     container.run("systemctl", "stop", "edgeaid.service")
     assert container.show("edgeaid.service", "ActiveState")["ActiveState"] == "inactive"
     assert "digits" in container.python(ASK, timeout=200).stdout
-    wait_for(lambda: container.show("edgeaid.service", "ActiveState")["ActiveState"] == "active", 120, "the daemon to say it is ready")
+    wait_for(
+        lambda: container.show("edgeaid.service", "ActiveState")["ActiveState"] == "active",
+        120,
+        "the daemon to say it is ready",
+    )
 
 
 def test_service_is_started_when_the_daemon_says_so(daemon: Container) -> None:
@@ -85,23 +93,43 @@ def test_killed_daemon_comes_back(daemon: Container) -> None:
 
 def test_watchdog_ends_a_stopped_daemon_and_a_new_one_comes(daemon: Container) -> None:
     drop_in = "/etc/systemd/system/edgeaid.service.d/60-watchdog.conf"
-    daemon.run("sh", "-c", f"printf '[Service]\\nWatchdogSec=10s\\n' > {drop_in} && systemctl daemon-reload && systemctl restart edgeaid", timeout=200)
+    daemon.run(
+        "sh",
+        "-c",
+        f"printf '[Service]\\nWatchdogSec=10s\\n' > {drop_in} && systemctl daemon-reload && systemctl restart edgeaid",
+        timeout=200,
+    )
     try:
         pid = daemon.show("edgeaid.service", "MainPID")["MainPID"]
         daemon.run("kill", "-STOP", pid)
         wait_for(lambda: fresh(daemon, pid), 180, "the watchdog and a new daemon")
         assert "watchdog" in daemon.run("journalctl", "-u", "edgeaid", "-o", "cat", "--no-pager").stdout.lower()
     finally:
-        daemon.run("sh", "-c", f"rm {drop_in}; systemctl daemon-reload; systemctl reset-failed edgeaid; systemctl restart edgeaid", timeout=200)
+        daemon.run(
+            "sh",
+            "-c",
+            f"rm {drop_in}; systemctl daemon-reload; systemctl reset-failed edgeaid; systemctl restart edgeaid",
+            timeout=200,
+        )
 
 
 def test_reload_takes_settings_over_without_a_new_process(daemon: Container) -> None:
     pid = daemon.show("edgeaid.service", "MainPID")["MainPID"]
-    daemon.run("sh", "-c", "cp /etc/edgeai/edgeaid.toml /run/saved; printf '\\n[limits]\\nqueue = 63\\n' >> /etc/edgeai/edgeaid.toml")
+    daemon.run(
+        "sh",
+        "-c",
+        "cp /etc/edgeai/edgeaid.toml /run/saved; printf '\\n[limits]\\nqueue = 63\\n' >> /etc/edgeai/edgeaid.toml",
+    )
     try:
         daemon.run("systemctl", "reload", "edgeaid.service", timeout=120)
         wait_for(
-            lambda: daemon.run("journalctl", "MESSAGE_ID=fe56015018bc470e8decef8c32813cdb", "-o", "cat", "--no-pager").stdout, 60, "the reload's event"
+            lambda: (
+                daemon.run(
+                    "journalctl", "MESSAGE_ID=fe56015018bc470e8decef8c32813cdb", "-o", "cat", "--no-pager"
+                ).stdout
+            ),
+            60,
+            "the reload's event",
         )
     finally:
         daemon.run("cp", "/run/saved", "/etc/edgeai/edgeaid.toml")
@@ -113,14 +141,24 @@ def test_reload_with_bad_settings_keeps_the_old_ones(daemon: Container) -> None:
     daemon.run("sh", "-c", "cp /etc/edgeai/edgeaid.toml /run/saved; echo nonsense >> /etc/edgeai/edgeaid.toml")
     try:
         daemon.run("systemctl", "reload", "edgeaid.service", check=False, timeout=120)
-        wait_for(lambda: daemon.run("journalctl", "-u", "edgeaid", "-p", "err", "-o", "cat", "--no-pager").stdout, 60, "an error in the journal")
+        wait_for(
+            lambda: daemon.run("journalctl", "-u", "edgeaid", "-p", "err", "-o", "cat", "--no-pager").stdout,
+            60,
+            "an error in the journal",
+        )
     finally:
         daemon.run("cp", "/run/saved", "/etc/edgeai/edgeaid.toml")
     assert daemon.show("edgeaid.service", "MainPID", "ActiveState") == {"MainPID": pid, "ActiveState": "active"}
 
 
 @pytest.mark.parametrize(
-    ("user", "may"), [("watcher", {"observe"}), ("asker", {"observe", "infer"}), ("keeper", {"observe", "infer", "control"}), ("stranger", set())]
+    ("user", "may"),
+    [
+        ("watcher", {"observe"}),
+        ("asker", {"observe", "infer"}),
+        ("keeper", {"observe", "infer", "control"}),
+        ("stranger", set()),
+    ],
 )
 def test_role_of_a_user_comes_from_its_groups(daemon: Container, user: str, may: set[str]) -> None:
     found = json.loads(daemon.python(ROLES, user=user, timeout=120).stdout)

@@ -10,13 +10,18 @@ from pathlib import Path
 import pytest
 
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
-needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed: apt-get install systemd")
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed: apt-get install systemd"
+)
 
 
 @needs_systemd
 def test_service_scores_at_most_1_5_in_systemd_analyze_security() -> None:
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(UNITS / "edgeaid.service")], capture_output=True, text=True, check=False
+        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(UNITS / "edgeaid.service")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if "Unknown command" in done.stderr or "unrecognized option" in done.stderr:
         pytest.skip("this systemd-analyze has no offline check: systemd 250 or newer")
@@ -26,7 +31,9 @@ def test_service_scores_at_most_1_5_in_systemd_analyze_security() -> None:
 
 
 def test_every_socket_has_the_name_that_the_daemon_asks_for() -> None:
-    names = {path.name: re.search(r"^FileDescriptorName=(\w+)", path.read_text(), re.M)[1] for path in UNITS.glob("*.socket")}
+    names = {
+        path.name: re.search(r"^FileDescriptorName=(\w+)", path.read_text(), re.M)[1] for path in UNITS.glob("*.socket")
+    }
     assert names["edgeaid.socket"] == "http"
     assert names["edgeaid-fast.socket"] == "fast"
 

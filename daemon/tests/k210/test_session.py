@@ -259,3 +259,13 @@ def test_a_program_of_the_users_own_is_interrupted(rx: int, start: Callable[...,
     backend = K210Backend()
     backend.open(board.port, {"rx": rx})
     backend.close()
+
+
+def test_a_camera_that_nobody_asks_is_stopped(backend: K210Backend, board: Any, model: Path) -> None:
+    backend.load("camera", model, {"camera": True})
+    backend.infer("camera", [], [np.zeros((1, 3072), np.float32)])
+    time.sleep(8)
+    before = board.do("stats")["forwards"]
+    time.sleep(1)
+    assert board.do("stats")["forwards"] == before
+    backend.infer("camera", [], [np.zeros((1, 3072), np.float32)])

@@ -37,6 +37,8 @@ from .k210_port import RESETS, LineLost, Port, find
 SLOTS: Final = 5
 #: The agent leaves after 10 s without a frame; a silent one is noticed after this long.
 KEEPALIVE: Final = 3.0
+#: A camera whose results nobody has taken for this long is stopped.
+UNWATCHED: Final = 5.0
 #: Largest kmodel worth reading: flash holds 16 MiB.
 MAX_FILE: Final = 16 << 20
 #: An error of one of these numbers at load is the model's fault, not the line's.
@@ -63,6 +65,8 @@ class K210Backend:
         self._options: Mapping[str, Any] = {}
         self._models: dict[str, _Loaded] = {}
         self._streaming: str | None = None
+        #: Monotonic time of the newest question for a camera's result.
+        self._asked = 0.0
         self._lost = False
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
@@ -152,12 +156,20 @@ class K210Backend:
                 continue  # busy: what it does keeps the agent awake
             try:
                 link = self._link
+                if self._streaming and time.monotonic() - self._asked > UNWATCHED:
+                    self._end_stream()
                 if link and not self._lost and time.monotonic() - link.heard > KEEPALIVE:
                     link.ping(2.0)
             except EdgeaiError:
                 self._lost = True  # the next call brings the board back
             finally:
                 self._lock.release()
+
+    def _end_stream(self) -> None:
+        if self._streaming and self._link:
+            self._streaming = None
+            with contextlib.suppress(EdgeaiError):  # a lost line shows itself in the next request
+                self._link.end_stream()
 
     # recovery
 
@@ -241,6 +253,7 @@ class K210Backend:
             free = max(1, link.about.free_heap - used) if link.about.free_heap else 0
             made = plan(artifact.name, data, options, free=free, v4=link.about.v4)
             self.unload(key)
+            self._end_stream()  # its pictures would fill the line
             taken = {m.slot for m in self._models.values()}
             slot = next((s for s in range(SLOTS) if s not in taken), None)
             if slot is None:
@@ -298,9 +311,7 @@ class K210Backend:
             if model is None or self._link is None:
                 return
             if self._streaming == key:
-                self._streaming = None
-                with contextlib.suppress(EdgeaiError):
-                    self._link.end_stream()
+                self._end_stream()
             with contextlib.suppress(EdgeaiError):
                 self._link.request(Type.UNLOAD, index=model.slot)
 
@@ -325,9 +336,7 @@ class K210Backend:
 
                 def once(link: Link) -> Result:
                     nonlocal sent
-                    if self._streaming:
-                        self._streaming = None
-                        link.end_stream()
+                    self._end_stream()
                     link.transfer(Type.INPUT, head, data, index=model.slot, timeout=60.0)
                     sent = time.perf_counter_ns()
                     limit, dog = model.plan.timeout, model.plan.watchdog_ms
@@ -357,6 +366,7 @@ class K210Backend:
                 flip=camera.flip,
             )
             self._streaming = key
+        self._asked = time.monotonic()
         return link.next_shot(model.plan.timeout)
 
 

@@ -1,0 +1,220 @@
+"""What BitBake makes of every recipe of the layer: variables, tasks and packages, read through tinfoil.
+
+Only the layer's own recipes (and the few of others that it appends to) are parsed: seconds instead of minutes. The whole parse
+is in test_whole.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from rig import bitbake
+from rig.paths import TOP, Missing
+
+from layer.workspace import MACHINES, RELEASES, Workspace, hand_over, kas_files, workspace
+
+ALL = ("tensorflow", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate", "power-fast")
+OTHERS = ("tensorflow", "tensorflow-lite", "tensorflow-native", "bazel-native", "rpi-config")
+MASK = """
+BBMASK = "/openembedded-core/meta/recipes- /meta-openembedded/ /meta-raspberrypi/(recipes-(?!bsp/bootfiles/rpi-config)|dynamic-layers) \
+  /meta-tensorflow/recipes-(?!framework/tensorflow/tensorflow|devtools/bazel)"
+"""
+# Recipes under Intel's licence are skipped otherwise, and could not be looked at.
+ACCEPTED = 'LICENSE_FLAGS_ACCEPTED += "commercial_intel-movidius"\n'
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def build_folder(release: str, machine: str, *features: str) -> Workspace:
+    """A folder of its own for each machine: its cache stays valid."""
+    try:
+        base = workspace(release, machine, *features)
+    except Missing as reason:
+        pytest.skip(f"no real BitBake here: {reason}")
+    own = Workspace(base.build, base.build.top / f"facts-{machine}")
+    (own.folder / "conf").mkdir(parents=True, exist_ok=True)
+    for name in ("bblayers.conf", "local.conf"):
+        shutil.copyfile(base.folder / "conf" / name, own.folder / "conf" / name)
+    hand_over(own.folder)
+    return own
+
+
+def read_facts(release: str, machine: str, *features: str) -> dict[str, dict]:
+    own = build_folder(release, machine, *features)
+    out = own.folder / "facts.json"
+    out.unlink(missing_ok=True)
+    script = own.build.project / "recipes-tests/layer/dump_recipes.py"
+    others = OTHERS if "tensorflow" in features and machine != "qemuarm64" else ()
+    done = own.run(
+        "env", f"PYTHONPATH={own.layers}/bitbake/lib", "python3", str(script), "edgeai-rpi", str(out), *others,
+        settings=MASK + ACCEPTED, timeout=1200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:]
+    facts = json.loads(out.read_text())
+    facts["_said"] = done.stdout
+    return facts
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def facts(request: pytest.FixtureRequest) -> dict[str, dict]:
+    return read_facts(request.param, "raspberrypi5", *ALL)
+
+
+def own(facts: dict[str, dict]) -> dict[str, dict]:
+    return {n: f for n, f in facts.items() if n not in OTHERS and not n.startswith("_")}
+
+
+def test_every_recipe_can_be_evaluated_without_a_word_of_warning(facts) -> None:
+    assert len(own(facts)) > 25
+    assert not {n: f["error"] for n, f in own(facts).items() if "error" in f}
+    ours = [x for x in facts["_said"].splitlines() if re.search("ERROR|WARNING", x) and "No bb files" not in x and "uninative" not in x]
+    assert not ours, ours
+
+
+def test_no_step_of_a_build_uses_the_network(facts) -> None:
+    # Tasks that oe-core itself lets out (fetching, shared state, tests on a target) are not steps of a build.
+    steps = {f"do_{t}" for t in "unpack patch configure compile bazel_compile install rootfs".split()}
+    for name, one in own(facts).items():
+        for task in steps & set(one["tasks"]):
+            assert not one["tasks"][task].get("network"), f"{name}: {task} uses the network"
+
+
+def test_every_git_source_is_a_full_commit_and_every_download_has_a_checksum(facts) -> None:
+    for name, one in own(facts).items():
+        for uri, revision in one["revisions"].items():
+            assert COMMIT.fullmatch(revision or ""), f"{name}: {uri} at {revision}"
+            assert "protocol=https" in uri
+        for uri, checksum in one["checksums"].items():
+            assert re.fullmatch(r"[0-9a-f]{64}", checksum or ""), f"{name}: {uri}"
+        assert "AUTOINC" not in (one["PV"] or "")
+
+
+def test_every_recipe_that_fetches_has_a_licence_with_a_checksum(facts) -> None:
+    for name, one in own(facts).items():
+        assert one["LICENSE"] not in ("CLOSED", "Proprietary", None), name
+        if one["SRC_URI"] and not one["inherits_image"]:
+            assert "md5=" in (one["LIC_FILES_CHKSUM"] or ""), name
+
+
+def test_every_recipe_says_how_newer_versions_are_found_and_who_answers(facts) -> None:
+    for name, one in own(facts).items():
+        assert one["RECIPE_MAINTAINER"], f"{name}: no maintainer in conf/distro/include/maintainers.inc"
+        if one["revisions"] or one["checksums"]:
+            assert any(one[k] for k in one if k.startswith("UPSTREAM_")), f"{name}: no UPSTREAM_CHECK"
+
+
+def test_sources_unpack_where_both_releases_want_them(facts) -> None:
+    for name, one in own(facts).items():
+        if one["SRC_URI"] and not one["inherits_image"]:
+            assert one["S"].startswith(one["UNPACKDIR"] + "/"), f"{name}: S = {one['S']}"
+
+
+def test_intels_firmware_is_behind_a_licence_flag_and_in_no_image(facts) -> None:
+    for name in ("mvnc-firmware", "openvino-vpu-firmware"):
+        assert facts[name]["LICENSE_FLAGS"] == "commercial_intel-movidius"
+    for name, one in own(facts).items():
+        if one["inherits_image"]:
+            assert "firmware" not in one["IMAGE_INSTALL"]
+        for package, needed in one["rdepends"].items():
+            assert not any("mvnc-firmware" in n or "vpu-firmware" in n for n in needed), f"{name}: {package}"
+
+
+def test_an_image_holds_exactly_the_runtimes_asked_for(facts) -> None:
+    groups = {p for p in facts["edgeai-image"]["IMAGE_INSTALL"].split() if p.startswith("packagegroup-edgeai-")}
+    wanted = {"base", "cpu", "tensorflow", "edgetpu", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate"}
+    assert groups == {f"packagegroup-edgeai-{name}" for name in wanted}
+    assert "ssh-server-openssh" in facts["edgeai-image"]["IMAGE_FEATURES"]
+    assert not re.search("empty-root|allow-root|allow-empty|debug-tweaks", facts["edgeai-image"]["IMAGE_FEATURES"])
+
+
+def test_tflite_runtime_is_compiled_offline_with_xnnpack(facts) -> None:
+    one = facts["python3-tflite-runtime"]
+    flags = one["EXTRA_OECMAKE"]
+    assert "-DFETCHCONTENT_FULLY_DISCONNECTED=ON" in flags
+    assert "-DTFLITE_ENABLE_XNNPACK=ON" in flags
+    assert len(one["revisions"]) == 14
+    for name in ("XNNPACK", "CPUINFO", "RUY", "EIGEN", "FLATBUFFERS"):
+        assert re.search(rf"-DFETCHCONTENT_SOURCE_DIR_{name}=\S+/deps/{name.lower()}\b", flags)
+
+
+def test_both_cpu_runtimes_provide_the_same_name(facts) -> None:
+    for name in ("python3-tflite-runtime", "python3-ai-edge-litert-bin"):
+        assert "edgeai-cpu-runtime" in facts[name]["rprovides"][name]
+
+
+def test_the_wheel_fits_the_releases_python(facts) -> None:
+    one = facts["python3-ai-edge-litert-bin"]
+    tag = "cp" + one["PYTHON_BASEVERSION"].replace(".", "")
+    assert f"-{tag}-{tag}-manylinux" in one["SRC_URI"]
+    assert one["rdepends"]["python3-ai-edge-litert-bin"] == ["python3-core", "python3-ctypes", "python3-numpy"]
+
+
+def test_libedgetpu_is_built_against_the_headers_of_the_runtime(facts) -> None:
+    tensorflow = [r for u, r in facts["libedgetpu"]["revisions"].items() if "tensorflow/tensorflow" in u]
+    assert tensorflow == [r for u, r in facts["python3-tflite-runtime"]["revisions"].items() if "tensorflow/tensorflow" in u]
+    assert "abi-check.cc" in facts["libedgetpu"]["do_compile"]
+    assert {"libedgetpu-std", "libedgetpu-max", "libedgetpu-udev"} <= set(facts["libedgetpu"]["PACKAGES"].split())
+
+
+def test_the_daemon_runs_as_its_own_user_behind_sockets(facts) -> None:
+    one = facts["edgeaid"]
+    assert "edgeaid.socket" in one["service"]["edgeaid"].split()
+    assert "--system" in one["users"]["edgeaid"]
+    for group in ("edgeai", "edgeai-observe", "edgeai-infer", "edgeai-control", "apex"):
+        assert f"--system {group}" in one["groups"]["edgeaid"]
+    for heavy in ("grpcio", "protobuf", "pyzmq", "cryptography", "pyserial"):
+        assert not any(heavy in needed for needed in one["rdepends"]["edgeaid"]), f"{heavy} belongs to a package of its own"
+
+
+def test_the_fast_profile_is_in_config_txt_and_features_add_their_lines(facts) -> None:
+    text = facts["rpi-config"]["RPI_EXTRA_CONFIG"]
+    assert "arm_freq=2600" in text
+    assert "dtparam=pciex1" in text
+    assert all(len(line) <= 80 for line in text.split("\\n"))
+    assert facts["edgeai-power"]["EDGEAI_POWER_GOVERNOR"] == "performance"
+
+
+@pytest.mark.parametrize("name", ["tensorflow", "tensorflow-lite", "tensorflow-native", "bazel-native"])
+def test_meta_tensorflows_recipes_take_the_lock_and_the_limits(facts, name: str) -> None:
+    one = facts[name]
+    assert "edgeai-bazel" in one["tasks"]["do_compile"]["lockfiles"]
+    assert one["BAZEL_JOBS"] == one["EDGEAI_BAZEL_JOBS"]
+    assert "edgeai_bazel_write_limits" in one["tasks"]["do_compile"]["prefuncs"]
+    assert "tflite_with_xnnpack=false" not in (one["do_compile"] or "")
+    if name != "bazel-native":
+        assert "--host_jvm_args=-Xmx" in one["BAZEL_STARTUP_OPTIONS"]
+    if name == "tensorflow-lite":
+        assert "--jobs=auto" not in one["CUSTOM_BAZEL_FLAGS"]
+    for part in ("aws", "hdfs", "nccl"):
+        assert f"no_{part}_support=true" in one["EDGEAI_BAZEL_DEFINES"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_layer_parses_for_every_machine(release: str, machine: str) -> None:
+    facts = read_facts(release, machine, *(f for f in ALL if f != "tensorflow"))
+    assert not {n: f["error"] for n, f in facts.items() if not n.startswith("_") and "error" in f}
+
+
+def test_an_unknown_power_profile_ends_the_parse() -> None:
+    folder = build_folder("wrynose", "raspberrypi4-64")
+    done = folder.run("bitbake", "-p", settings=MASK + 'EDGEAI_POWER_PROFILE = "turbo"\n', timeout=900)
+    assert done.returncode != 0
+    assert "EDGEAI_POWER_PROFILE is 'turbo'; it can be: stock, cool, fast" in done.stdout
+
+
+def test_the_status_table_of_the_readme_is_the_generated_one() -> None:
+    done = subprocess.run([sys.executable, TOP / "recipes-tests/layer/status_table.py", "--check"], check=False)
+    assert done.returncode == 0, "run recipes-tests/layer/status_table.py"
+
+
+def test_kas_files_of_the_readme_exist() -> None:
+    for name in re.findall(r"kas/[\w/.-]+\.yml", (TOP / "meta-edgeai/README.md").read_text()):
+        assert (TOP / name).is_file(), name
+    assert bitbake.KAS_VERSION
+    assert kas_files("wrynose", "qemuarm64")

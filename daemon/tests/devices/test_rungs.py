@@ -37,7 +37,7 @@ def test_a_reset_that_the_kernel_refuses_says_what_and_leaks_no_descriptor(stick
         raise PermissionError(1, "Operation not permitted")
 
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(DeviceError, match=r"usb:1-1\.4: cannot reset its USB port .*not permitted; the udev rules"):
+    with pytest.raises(DeviceError, match=r"usb:1-1\.4: cannot reset its USB port .*not permitted; docs/devices.md"):
         rungs.usb_reset(stick, ioctl=ioctl)
     assert os.listdir("/proc/self/fd") == before
 

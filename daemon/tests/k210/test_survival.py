@@ -226,16 +226,16 @@ def test_a_pulled_and_plugged_board_comes_back_within_the_call(client: Client, b
 
 def test_a_board_that_stays_away_is_a_retryable_error_within_the_limit(board: Any, model: Path) -> None:
     backend = K210Backend()
-    backend.open(board.port, {"recover_s": 2.0})
+    backend.open(board.port, {"recover_s": 6.0})
     client = Client(backend)
     client.load(model, timeout_s=1.0)
     board.do("unplug")
     begin = time.monotonic()
     with pytest.raises(DeviceError, match=r"no serial port|port is gone|cannot send"):
         client.ask()
-    print(f"board away: error after {time.monotonic() - begin:.2f} s (limit 2 s)")
+    print(f"board away: error after {time.monotonic() - begin:.2f} s (limit 6 s)")
     board.do("plug")
-    timed("plugged again", client)
+    answer_at_last("plugged again", client, 30)
     backend.close()
 
 

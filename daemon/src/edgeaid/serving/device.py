@@ -14,7 +14,7 @@ from ..config import Device as DeviceConfig
 from ..config import Limits
 from ..devices.discovery import Found
 from ..devices.ladder import Action, Rung
-from ..scheduling.costs import CostModel
+from ..scheduling.costs import CostModel, link_rate
 from ..scheduling.placement import Seat
 from ..scheduling.queue import DeviceQueue
 from ..worker import wire
@@ -46,6 +46,7 @@ class DeviceRunner(ModelHost):
         events: EventLog,
         on_failed: Callable[[Request, str], None],
         quarantine_after: int,
+        found: Found | None = None,
     ) -> None:
         super().__init__(config, limits)
         self.events = events
@@ -53,7 +54,7 @@ class DeviceRunner(ModelHost):
         self.queue = DeviceQueue(
             capacity=limits.queue,
             per_client=limits.queue_per_client,
-            costs=None if config.target == "cpu" else CostModel(),
+            costs=None if config.target == "cpu" else CostModel(link_mib_s=link_rate(found.speed if found else None)),
         )
         self.depth = config.depth or (2 if config.target == "cpu" else 1)
         self.runtime = ""
@@ -62,7 +63,7 @@ class DeviceRunner(ModelHost):
         self.restarts = 0
         self.recovered_ms: float | None = None
         self.busy_ns = 0
-        self.recovery = Recovery(config.id, config.target, events)
+        self.recovery = Recovery(config.id, config.target, events, found)
         self._on_failed = on_failed
         #: Called when the device is ready again, so that models that came meanwhile are loaded.
         self.on_ready: Callable[[DeviceRunner], None] = lambda _: None
@@ -172,7 +173,7 @@ class DeviceRunner(ModelHost):
         return True
 
     def _drain_queue(self) -> list[Request]:
-        return self.queue.expire(float("inf"))  # type: ignore[return-value]  # only Requests are pushed, all with a deadline
+        return self.queue.drain(clock())  # type: ignore[return-value]  # only Requests are pushed
 
     async def _recover(self, action: Action, died: float) -> None:
         """Do what the ladder says, then start a worker."""

@@ -81,10 +81,8 @@ class Plane:
 
     async def add_device(self, entry: configuration.Device, found: Hardware | None = None) -> DeviceRunner:
         """Take a device into service; it stays listed, with its reason, when it cannot be opened."""
-        device = DeviceRunner(
-            entry, self.config.limits, self.events, self._on_failed, self.config.models.quarantine_after
-        )
-        device.recovery.found = found
+        after = self.config.models.quarantine_after
+        device = DeviceRunner(entry, self.config.limits, self.events, self._on_failed, after, found)
         device.on_ready = lambda ready: self._later(self.adopt(ready))
         self.devices[device.id] = device
         try:

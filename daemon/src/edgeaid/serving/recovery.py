@@ -21,14 +21,16 @@ BACKOFF: Final = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0)
 class Recovery:
     """One device's way back. Times are seconds of the monotonic clock."""
 
-    def __init__(self, device: str, target: str, events: EventLog) -> None:
+    def __init__(self, device: str, target: str, events: EventLog, found: Found | None = None) -> None:
         self.device = device
         self.events = events
         #: The hardware, where discovery knows it.
-        self.found: Found | None = None
+        self.found = found
         #: False between unplugging and plugging in.
         self.present = True
-        self.ladder = None if target == "cpu" else Ladder(policy_for(target))
+        self.ladder = (
+            None if target == "cpu" else Ladder(policy_for(target, usb=found is None or found.usb_ids is not None))
+        )
         self._failures = 0
         self._quiet_until = 0.0
 

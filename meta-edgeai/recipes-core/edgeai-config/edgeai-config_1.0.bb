@@ -30,6 +30,10 @@ do_install() {
     sed -i -e 's,@MAX@,${EDGEAI_JOURNAL_MAX},' -e 's,@RUNTIME_MAX@,${EDGEAI_JOURNAL_RUNTIME_MAX},' \
         ${D}${nonarch_libdir}/systemd/journald.conf.d/10-edgeai.conf
     sed -i -e 's,@SEC@,${EDGEAI_WATCHDOG_SEC},' ${D}${nonarch_libdir}/systemd/system.conf.d/10-edgeai.conf
+    # On its first boot systemd would ask at the console for locale, time zone and root's password, and wait: a device without a
+    # keyboard would never come up. scripts/flash sets what is to be set.
+    install -d ${D}${sysconfdir}/systemd/system
+    ln -sf /dev/null ${D}${sysconfdir}/systemd/system/systemd-firstboot.service
     # The supplicant starts for the first radio; scripts/flash (or the user) writes its configuration.
     install -d ${D}${sysconfdir}/systemd/system/multi-user.target.wants
     ln -sf ${systemd_system_unitdir}/wpa_supplicant@.service \

@@ -22,4 +22,4 @@ do_install() {
 FILES:${PN} = "${systemd_system_unitdir}"
 
 # tzdata: without it no time zone but UTC can be set.
-RDEPENDS:${PN} = "edgeaid edgeai-config tzdata"
+RDEPENDS:${PN} = "edgeai-config edgeaid tzdata"

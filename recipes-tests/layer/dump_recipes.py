@@ -28,7 +28,9 @@ def describe(tinfoil, name):
     facts["tasks"] = {}
     for task in d.getVar("__BBTASKS", False) or []:
         flags = d.getVarFlags(task) or {}
-        facts["tasks"][task] = {k: d.getVarFlag(task, k) for k in ("network", "lockfiles", "number_threads", "prefuncs") if flags.get(k)}
+        facts["tasks"][task] = {
+            k: d.getVarFlag(task, k) for k in ("network", "lockfiles", "number_threads", "prefuncs") if flags.get(k)
+        }
     packages = (facts["PACKAGES"] or "").split()
     facts["files"] = {p: d.getVar("FILES:" + p) for p in packages}
     facts["rdepends"] = {p: bb.utils.explode_deps(d.getVar("RDEPENDS:" + p) or "") for p in packages}
@@ -40,7 +42,9 @@ def describe(tinfoil, name):
     for uri in (facts["SRC_URI"] or "").split():
         if uri.startswith("git"):
             named = next((part[5:] for part in uri.split(";") if part.startswith("name=")), "")
-            facts["revisions"][uri] = d.getVar("SRCREV_" + named) if named and d.getVar("SRCREV_" + named) else d.getVar("SRCREV")
+            facts["revisions"][uri] = (
+                d.getVar("SRCREV_" + named) if named and d.getVar("SRCREV_" + named) else d.getVar("SRCREV")
+            )
     facts["checksums"] = {}
     for uri in (facts["SRC_URI"] or "").split():
         if uri.startswith("http"):

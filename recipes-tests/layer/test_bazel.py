@@ -74,14 +74,22 @@ def log(release: Workspace) -> Path:
 
 def test_recipes_of_one_build_take_turns_and_new_limits_rebuild_nothing(release: Workspace, log: Path) -> None:
     lock = release.build.top / "toys.lock"
-    toys = toy_build(release, "toys", log, EDGEAI_BAZEL_LOCK=str(lock), EDGEAI_BAZEL_JOBS="2", EDGEAI_BAZEL_MEM_MIB="4096")
+    toys = toy_build(
+        release, "toys", log, EDGEAI_BAZEL_LOCK=str(lock), EDGEAI_BAZEL_JOBS="2", EDGEAI_BAZEL_MEM_MIB="4096"
+    )
     build(toys)
     assert set(intervals(log)) == set(TOYS)
     assert_one_at_a_time(log)
 
     before = log.read_text()
     (toys.folder / "conf" / "local.conf").write_text(
-        conf(log, EDGEAI_BAZEL_LOCK=str(lock), EDGEAI_BAZEL_JOBS="8", EDGEAI_BAZEL_MEM_MIB="16384", EDGEAI_BAZEL_JVM_MIB="4096")
+        conf(
+            log,
+            EDGEAI_BAZEL_LOCK=str(lock),
+            EDGEAI_BAZEL_JOBS="8",
+            EDGEAI_BAZEL_MEM_MIB="16384",
+            EDGEAI_BAZEL_JVM_MIB="4096",
+        )
     )
     build(toys)
     assert log.read_text() == before, "a change of limits ran the compile step again"
@@ -106,7 +114,10 @@ def test_two_build_folders_of_one_machine_take_turns_too(release: Workspace, log
     one = toy_build(release, "toys-1", log, EDGEAI_BAZEL_LOCK=str(lock))
     two = toy_build(release, "toys-2", log, EDGEAI_BAZEL_LOCK=str(lock))
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(build, one, "compile", "toy-foreign-a", "toy-own-a"), pool.submit(build, two, "compile", "toy-foreign-b", "toy-own-b")]
+        runs = [
+            pool.submit(build, one, "compile", "toy-foreign-a", "toy-own-a"),
+            pool.submit(build, two, "compile", "toy-foreign-b", "toy-own-b"),
+        ]
         for run in runs:
             run.result()
     assert set(intervals(log)) == set(TOYS)

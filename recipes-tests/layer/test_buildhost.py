@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from rig.paths import TOP
 
 sys.path.insert(0, str(TOP / "meta-edgeai" / "lib"))
@@ -33,7 +34,11 @@ def test_actions_heap_and_reserve_together_never_exceed_the_memory(ram: int, cpu
 
 
 def test_a_host_too_small_for_comfort_still_builds_with_one_job() -> None:
-    assert buildhost.limits(1 * GIB, 4) == {"jobs": 1, "memory_mib": buildhost.MIB_PER_JOB, "jvm_mib": buildhost.JVM_MIN_MIB}
+    assert buildhost.limits(1 * GIB, 4) == {
+        "jobs": 1,
+        "memory_mib": buildhost.MIB_PER_JOB,
+        "jvm_mib": buildhost.JVM_MIN_MIB,
+    }
 
 
 def fake_host(root: Path, **files: str) -> str:
@@ -71,7 +76,11 @@ def test_the_smallest_limit_on_the_way_up_counts(tmp_path: Path) -> None:
 
 def test_version_one_control_groups_are_read_too(tmp_path: Path) -> None:
     root = fake_host(tmp_path, **MEMINFO, proc__self__cgroup="9:memory:/docker/x\n4:cpu,cpuacct:/docker/x\n")
-    for name, text in (("memory/memory.limit_in_bytes", str(4 * GIB)), ("cpu/cpu.cfs_quota_us", "100000"), ("cpu/cpu.cfs_period_us", "100000")):
+    for name, text in (
+        ("memory/memory.limit_in_bytes", str(4 * GIB)),
+        ("cpu/cpu.cfs_quota_us", "100000"),
+        ("cpu/cpu.cfs_period_us", "100000"),
+    ):
         path = tmp_path / "sys/fs/cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

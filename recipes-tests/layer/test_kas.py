@@ -6,10 +6,10 @@ import re
 
 import pytest
 import yaml
-from rig import bitbake
-from rig.paths import TOP
 
 from layer.workspace import MACHINES, RELEASES, Workspace, feature_names, kas_files, merged
+from rig import bitbake
+from rig.paths import TOP
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PLACES = ("mirror", "offline-sources")
@@ -39,7 +39,9 @@ def test_every_machine_has_a_configuration_with_pinned_layers(release: str, mach
 @pytest.mark.parametrize("feature", feature_names())
 def test_every_feature_is_accepted_on_every_release(release: str, feature: str) -> None:
     config = merged(feature, release=release)
-    assert feature in " ".join(config["local_conf_header"]), f"the key in local_conf_header must carry the name {feature}"
+    assert feature in " ".join(config["local_conf_header"]), (
+        f"the key in local_conf_header must carry the name {feature}"
+    )
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -79,7 +81,9 @@ def test_no_feature_puts_firmware_under_intels_licence_into_an_image() -> None:
 @pytest.mark.parametrize("machine", MACHINES)
 def test_kas_dump_resolves_every_machine_with_the_runtimes(wrynose: Workspace, machine: str) -> None:
     features = () if machine == "qemuarm64" else ("edgetpu", "ncs", "ncs2", "k210")
-    done = bitbake.run(wrynose.build, "kas", "dump", "--resolve-refs", kas_files("wrynose", machine, *features), timeout=300)
+    done = bitbake.run(
+        wrynose.build, "kas", "dump", "--resolve-refs", kas_files("wrynose", machine, *features), timeout=300
+    )
     assert done.returncode == 0, done.stdout[-2000:]
     assert f"machine: {machine}" in done.stdout
     assert "WARNING" not in done.stdout, done.stdout

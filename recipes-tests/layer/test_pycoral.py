@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from rig.paths import TOP
 
 SOURCE = TOP / "meta-edgeai/recipes-runtime/pycoral/python3-pycoral/edgetpu.py"
@@ -74,7 +75,10 @@ def edgetpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_devices_are_listed_as_googles_module_does_and_freed(edgetpu) -> None:
-    assert edgetpu.list_edge_tpus() == [{"type": "usb", "path": "/sys/bus/usb/devices/2-1"}, {"type": "pci", "path": "/dev/apex_0"}]
+    assert edgetpu.list_edge_tpus() == [
+        {"type": "usb", "path": "/sys/bus/usb/devices/2-1"},
+        {"type": "pci", "path": "/dev/apex_0"},
+    ]
     assert ctypes.c_int.in_dll(ctypes.CDLL(edgetpu._LIBRARY), "freed").value == 1
 
 

@@ -13,10 +13,10 @@ import subprocess
 import sys
 
 import pytest
-from rig import bitbake
-from rig.paths import TOP, Missing
 
 from layer.workspace import MACHINES, RELEASES, Workspace, hand_over, kas_files, workspace
+from rig import bitbake
+from rig.paths import TOP, Missing
 
 ALL = ("tensorflow", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate", "power-fast")
 OTHERS = ("tensorflow", "tensorflow-lite", "tensorflow-native", "bazel-native", "rpi-config")
@@ -71,7 +71,11 @@ def own(facts: dict[str, dict]) -> dict[str, dict]:
 def test_every_recipe_can_be_evaluated_without_a_word_of_warning(facts) -> None:
     assert len(own(facts)) > 25
     assert not {n: f["error"] for n, f in own(facts).items() if "error" in f}
-    ours = [x for x in facts["_said"].splitlines() if re.search("ERROR|WARNING", x) and "No bb files" not in x and "uninative" not in x]
+    ours = [
+        x
+        for x in facts["_said"].splitlines()
+        if re.search("ERROR|WARNING", x) and "No bb files" not in x and "uninative" not in x
+    ]
     assert not ours, ours
 
 
@@ -155,7 +159,9 @@ def test_the_wheel_fits_the_releases_python(facts) -> None:
 
 def test_libedgetpu_is_built_against_the_headers_of_the_runtime(facts) -> None:
     tensorflow = [r for u, r in facts["libedgetpu"]["revisions"].items() if "tensorflow/tensorflow" in u]
-    assert tensorflow == [r for u, r in facts["python3-tflite-runtime"]["revisions"].items() if "tensorflow/tensorflow" in u]
+    assert tensorflow == [
+        r for u, r in facts["python3-tflite-runtime"]["revisions"].items() if "tensorflow/tensorflow" in u
+    ]
     assert "abi-check.cc" in facts["libedgetpu"]["do_compile"]
     assert {"libedgetpu-std", "libedgetpu-max", "libedgetpu-udev"} <= set(facts["libedgetpu"]["PACKAGES"].split())
 
@@ -167,7 +173,9 @@ def test_the_daemon_runs_as_its_own_user_behind_sockets(facts) -> None:
     for group in ("edgeai", "edgeai-observe", "edgeai-infer", "edgeai-control", "apex"):
         assert f"--system {group}" in one["groups"]["edgeaid"]
     for heavy in ("grpcio", "protobuf", "pyzmq", "cryptography", "pyserial"):
-        assert not any(heavy in needed for needed in one["rdepends"]["edgeaid"]), f"{heavy} belongs to a package of its own"
+        assert not any(heavy in needed for needed in one["rdepends"]["edgeaid"]), (
+            f"{heavy} belongs to a package of its own"
+        )
 
 
 def test_the_fast_profile_is_in_config_txt_and_features_add_their_lines(facts) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from rig.paths import TOP
 
 
@@ -90,8 +91,21 @@ def test_a_dry_run_needs_no_disk() -> None:
 
 def test_the_kas_command_carries_target_dry_run_and_bitbake_arguments() -> None:
     line = build.command(request("--dry-run", "--image=edgeai-image-dev", "qemuarm64", "--", "-k"))
-    assert line == ["kas", "build", "--target", "edgeai-image-dev", "kas/base.yml:kas/release/wrynose.yml:kas/machine/qemuarm64.yml", "--", "--dry-run", "-k"]
-    assert build.command(request("--container", "--memory", "16g", "qemuarm64"))[:3] == ["kas-container", "--runtime-args", "--memory=16g"]
+    assert line == [
+        "kas",
+        "build",
+        "--target",
+        "edgeai-image-dev",
+        "kas/base.yml:kas/release/wrynose.yml:kas/machine/qemuarm64.yml",
+        "--",
+        "--dry-run",
+        "-k",
+    ]
+    assert build.command(request("--container", "--memory", "16g", "qemuarm64"))[:3] == [
+        "kas-container",
+        "--runtime-args",
+        "--memory=16g",
+    ]
     assert build.command(request("--shell", "qemuarm64"))[:2] == ["kas", "shell"]
 
 
@@ -106,7 +120,9 @@ def test_results_are_named_with_path_and_size(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for suffix, size in ((".rootfs-1.wic.bz2", 2_000_000), (".rootfs-1.wic.bmap", 100)):
         (folder / f"edgeai-image-raspberrypi5{suffix}").write_bytes(b"x" * size)
-        (folder / f"edgeai-image-raspberrypi5{suffix.replace('-1', '')}").symlink_to(f"edgeai-image-raspberrypi5{suffix}")
+        (folder / f"edgeai-image-raspberrypi5{suffix.replace('-1', '')}").symlink_to(
+            f"edgeai-image-raspberrypi5{suffix}"
+        )
     found = build.results(request("--work", str(tmp_path), "raspberrypi5"))
     assert [(what, build.human(size)) for what, _, size in found] == [("image", "2.0 MB"), ("block map", "0.0 MB")]
 
@@ -116,13 +132,20 @@ def test_help_and_list_name_every_feature() -> None:
     for path in (TOP / "kas/feature").glob("*.yml"):
         (line,) = [one for one in done.stdout.splitlines() if one.split()[:1] == [path.stem]]
         assert len(line.split()) > 3, f"{path.stem} has no explanation"
-    assert "exit status" in subprocess.run([TOP / "scripts/build", "--help"], capture_output=True, text=True, check=True).stdout
+    assert (
+        "exit status"
+        in subprocess.run([TOP / "scripts/build", "--help"], capture_output=True, text=True, check=True).stdout
+    )
 
 
-def test_a_build_that_fails_says_where_its_log_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_build_that_fails_says_where_its_log_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     kas = tmp_path / "bin" / "kas"
     kas.parent.mkdir()
-    kas.write_text("#!/bin/sh\necho 'NOTE: Running task 1 of 2 (/x/a_1.bb:do_fetch)'\necho 'ERROR: a-1 do_fetch: gone'\nexit 1\n")
+    kas.write_text(
+        "#!/bin/sh\necho 'NOTE: Running task 1 of 2 (/x/a_1.bb:do_fetch)'\necho 'ERROR: a-1 do_fetch: gone'\nexit 1\n"
+    )
     kas.chmod(0o755)
     monkeypatch.setenv("PATH", f"{kas.parent}:/usr/bin:/bin")
     assert build.run(request("--work", str(tmp_path / "work"), "qemuarm64")) == 1
@@ -170,14 +193,22 @@ def test_pins_are_read_from_git_and_archive_declarations(tree: Path) -> None:
 
 def test_xnnpacks_own_dependencies_come_from_its_tree(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "x/cmake").mkdir(parents=True)
-    (tmp_path / "x/cmake/DownloadFXdiv.cmake").write_text(f"  URL https://github.com/Maratyszcza/FXdiv/archive/{'b' * 40}.zip\n")
-    assert pins.collect(tree, None, gpu=False, xnnpack=tmp_path / "x")["fxdiv"] == ("github.com/Maratyszcza/FXdiv.git", "b" * 40)
+    (tmp_path / "x/cmake/DownloadFXdiv.cmake").write_text(
+        f"  URL https://github.com/Maratyszcza/FXdiv/archive/{'b' * 40}.zip\n"
+    )
+    assert pins.collect(tree, None, gpu=False, xnnpack=tmp_path / "x")["fxdiv"] == (
+        "github.com/Maratyszcza/FXdiv.git",
+        "b" * 40,
+    )
 
 
 def test_what_is_printed_is_what_check_reads(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pins.main(["--tree", str(tree)]) == 0
     printed = capsys.readouterr().out
-    assert 'SRC_URI += "git://example.org/xnnpack.git;protocol=https;nobranch=1;name=xnnpack;destsuffix=deps/xnnpack"' in printed
+    assert (
+        'SRC_URI += "git://example.org/xnnpack.git;protocol=https;nobranch=1;name=xnnpack;destsuffix=deps/xnnpack"'
+        in printed
+    )
     (tmp_path / "pins.inc").write_text(printed)
     assert pins.main(["--tree", str(tree), "--check", str(tmp_path / "pins.inc")]) == 0
     (tmp_path / "pins.inc").write_text(printed.replace("0" * 40, "f" * 40))
@@ -197,7 +228,11 @@ def test_the_layers_pin_file_has_the_tools_form() -> None:
 
 
 def shell_files() -> list[Path]:
-    return sorted(p for p in (TOP / "scripts").iterdir() if p.is_file() and p.read_bytes()[:64].split(b"\n")[0].rstrip().endswith((b"sh", b"bash")))
+    return sorted(
+        p
+        for p in (TOP / "scripts").iterdir()
+        if p.is_file() and p.read_bytes()[:64].split(b"\n")[0].rstrip().endswith((b"sh", b"bash"))
+    )
 
 
 @pytest.mark.parametrize("path", shell_files(), ids=lambda p: p.name)

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from rig.paths import TOP
 
 LAYER = TOP / "meta-edgeai"
@@ -70,7 +71,10 @@ def test_no_class_with_a_hyphen_exports_functions(path: Path) -> None:
 
 
 def test_every_patch_says_where_it_stands_upstream() -> None:
-    form = re.compile(r"^Upstream-Status: (Submitted|Backport|Inappropriate|Denied|Inactive-Upstream) \[.+\]|^Upstream-Status: Pending", re.M)
+    form = re.compile(
+        r"^Upstream-Status: (Submitted|Backport|Inappropriate|Denied|Inactive-Upstream) \[.+\]|^Upstream-Status: Pending",
+        re.M,
+    )
     for path in LAYER.rglob("*.patch"):
         text = path.read_text(errors="replace")
         assert form.search(text), f"{path} has no Upstream-Status"

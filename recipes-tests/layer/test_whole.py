@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from rig.paths import Missing
 
 from layer.workspace import MACHINES, RELEASES, Workspace, empty_build, feature_names, workspace
+from rig.paths import Missing
 
 #: Not part of "all features": places that this machine lacks, halves of a choice, and what only another release or target has.
 LEFT_OUT = {"mirror", "offline-sources", "power-cool", "power-fast", "tflite", "testimage", "small-disk", "cve"}
@@ -52,7 +52,16 @@ def test_the_image_of_a_plain_build_needs_no_accelerator_runtime_and_no_rust() -
     assert done.returncode == 0, done.stdout[-3000:]
     needed = set((own.folder / "pn-buildlist").read_text().split())
     assert {"edgeaid", "edgeai-models", "edgeai-power", "edgeai-config", "python3-ai-edge-litert-bin"} <= needed
-    for absent in ("libedgetpu", "libmvnc", "openvino-inference-engine", "tensorflow", "python3-tflite-runtime", "python3-grpcio", "python3-pyzmq", "gasket-module"):
+    for absent in (
+        "libedgetpu",
+        "libmvnc",
+        "openvino-inference-engine",
+        "tensorflow",
+        "python3-tflite-runtime",
+        "python3-grpcio",
+        "python3-pyzmq",
+        "gasket-module",
+    ):
         assert absent not in needed
 
 
@@ -62,7 +71,9 @@ def test_yocto_check_layer_passes(release: str) -> None:
     base = place(release, "qemuarm64")
     layers = base.layers
     # The checker adds the layer and what it depends on by itself, one after the other.
-    own = empty_build(base, "check-layer", [layers / "openembedded-core/meta"], 'MACHINE = "qemuarm64"\nDISTRO = "nodistro"\n')
+    own = empty_build(
+        base, "check-layer", [layers / "openembedded-core/meta"], 'MACHINE = "qemuarm64"\nDISTRO = "nodistro"\n'
+    )
     done = own.run(
         "yocto-check-layer", str(own.build.project / "meta-edgeai"), "--no-auto-dependency",
         "--dependency", str(layers / "openembedded-core/meta"), str(layers / "meta-openembedded/meta-oe"), str(layers / "meta-openembedded/meta-python"),

@@ -13,13 +13,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kas.includehandler import IncludeHandler
+
 from rig import bitbake
 from rig.paths import BUILD_UID, TOP, Missing, need, work_dir
 
 MACHINES = ("raspberrypi3-64", "raspberrypi4-64", "raspberrypi5", "raspberrypi0-2w-64", "qemuarm64")
 RELEASES = ("wrynose", "scarthgap")
 #: Programs that BitBake's sanity check asks for; packages: recipes-tests/host-packages.txt.
-TOOLS = ("git", "gawk", "chrpath", "diffstat", "lz4c", "zstd", "cpio", "file", "rpcgen", "wget", "gcc", "g++", "make", "setpriv")
+TOOLS = (
+    "git",
+    "gawk",
+    "chrpath",
+    "diffstat",
+    "lz4c",
+    "zstd",
+    "cpio",
+    "file",
+    "rpcgen",
+    "wget",
+    "gcc",
+    "g++",
+    "make",
+    "setpriv",
+)
 #: For every plain build: no network (sources are never fetched here), and parsing by two processes.
 SETTINGS = 'CONNECTIVITY_CHECK_URIS = ""\nBB_NO_NETWORK = "1"\nBB_NUMBER_PARSE_THREADS = "2"\nBB_SERVER_TIMEOUT = "0"\n'
 
@@ -55,7 +71,12 @@ def hand_over(folder: Path) -> None:
 
 
 def kas_files(release: str, machine: str, *features: str) -> str:
-    names = ["kas/base.yml", f"kas/release/{release}.yml", f"kas/machine/{machine}.yml", *(f"kas/feature/{f}.yml" for f in features)]
+    names = [
+        "kas/base.yml",
+        f"kas/release/{release}.yml",
+        f"kas/machine/{machine}.yml",
+        *(f"kas/feature/{f}.yml" for f in features),
+    ]
     return ":".join(names)
 
 

@@ -109,4 +109,4 @@ def lock_path():
 
     Not shared between users: the kernel refuses to open another user's file in a sticky directory (fs.protected_regular).
     """
-    return os.path.join("/tmp", "edgeai-bazel-%d.lock" % os.getuid())
+    return os.path.join("/tmp", f"edgeai-bazel-{os.getuid()}.lock")

@@ -13,7 +13,7 @@ class EdgeaiEdgetpuTest(OERuntimeTestCase):
     @OEHasPackage(["libedgetpu-std", "libedgetpu-max"])
     def test_library_loads(self):
         status, output = self.target.run("python3 -c \"import ctypes; print(ctypes.CDLL('libedgetpu.so.1').edgetpu_version)\"")
-        self.assertEqual(status, 0, msg="libedgetpu.so.1 cannot be loaded: %s" % output)
+        self.assertEqual(status, 0, msg=f"libedgetpu.so.1 cannot be loaded: {output}")
 
     @OETestDepends(["edgeai_edgetpu.EdgeaiEdgetpuTest.test_library_loads"])
     @OEHasPackage(["python3-pycoral"])

@@ -11,7 +11,7 @@ class EdgeaiProvisionTest(OERuntimeTestCase):
     @OEHasPackage(["edgeai-provision"])
     def test_unit_did_not_fail(self):
         status, output = self.target.run("systemctl is-failed edgeai-provision.service")
-        self.assertNotEqual(status, 0, msg="edgeai-provision failed: %s" % output)
+        self.assertNotEqual(status, 0, msg=f"edgeai-provision failed: {output}")
 
     @OETestDepends(["edgeai_provision.EdgeaiProvisionTest.test_unit_did_not_fail"])
     def test_no_secret_is_left(self):

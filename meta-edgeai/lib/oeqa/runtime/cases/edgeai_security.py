@@ -23,10 +23,10 @@ class EdgeaiSecurityTest(OERuntimeTestCase):
     @OEHasPackage(["edgeaid"])
     def test_no_tcp_port_of_the_daemon_is_open(self):
         _, pid = self.target.run("systemctl show -P MainPID edgeaid.service")
-        _, output = self.target.run("cat /proc/%s/net/tcp /proc/%s/net/tcp6 2>/dev/null; ls -l /proc/%s/fd" % ((pid.strip(),) * 3))
+        _, output = self.target.run(f"cd /proc/{pid.strip()} && cat net/tcp net/tcp6 2>/dev/null; ls -l fd")
         inodes = {line.split("[")[1].rstrip("]") for line in output.splitlines() if "socket:[" in line}
         listening = {line.split()[9] for line in output.splitlines() if len(line.split()) > 9 and line.split()[3] == "0A"}
-        self.assertFalse(inodes & listening, msg="edgeaid listens on TCP: %s" % output)
+        self.assertFalse(inodes & listening, msg=f"edgeaid listens on TCP: {output}")
 
     @OETestDepends(["ssh.SSHTest.test_ssh"])
     @OEHasPackage(["edgeai-config"])

@@ -26,6 +26,6 @@ class EdgeaiTfliteTest(OERuntimeTestCase):
     @OETestDepends(["ssh.SSHTest.test_ssh"])
     @OEHasPackage(["python3-ai-edge-litert-bin", "python3-tflite-runtime"])
     def test_a_model_runs(self):
-        status, output = self.target.run('python3 -c "%s"' % RUN.replace('"', '\\"'))
+        status, output = self.target.run(f'python3 -c "{RUN}"')
         self.assertEqual(status, 0, msg=output)
         self.assertIn("ran", output)

@@ -26,7 +26,8 @@ USERADD_PARAM:${PN} = "--system --home-dir ${localstatedir}/lib/edgeai --no-crea
 
 do_install:append() {
     install -d ${D}${systemd_system_unitdir}
-    for unit in ${S}/systemd/*.service ${S}/systemd/*.socket; do
+    # edgeai-provision.service is the package edgeai-provision.
+    for unit in ${S}/systemd/edgeaid*.service ${S}/systemd/edgeaid*.socket; do
         install -m 0644 $unit ${D}${systemd_system_unitdir}/
     done
     # in the package edgeai-provision

@@ -102,7 +102,7 @@ def run_inference(interpreter, input_data):
     data = _bytes_of(input_data)
     expected = int(np.prod(details["shape"])) * np.dtype(details["dtype"]).itemsize
     if len(data) != expected:
-        raise ValueError("input size={}, expected={}.".format(len(data), expected))
+        raise ValueError(f"input size={len(data)}, expected={expected}.")
     tensor = np.frombuffer(data, dtype=details["dtype"]).reshape(details["shape"])
     interpreter.set_tensor(details["index"], tensor)
     interpreter.invoke()

@@ -15,7 +15,7 @@ sys.path.insert(0, str(TOP / "recipes-tests"))
 sys.path.insert(0, str(TOP / "daemon" / "src"))
 
 from rig import bitbake, machine, paths  # noqa: E402  the path above has to be set first
-from rig.link import Link  # noqa: E402
+from rig.link import GuestError, Link  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,7 +53,11 @@ def booted(image: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest
     except paths.Missing as error:
         pytest.skip(str(error))
     try:
-        running.wait_up()
+        try:
+            running.wait_up(timeout=600)
+        except GuestError:
+            print(running.link.run("systemctl list-jobs; systemctl --failed").out)
+            raise
         print(f"\nbooted in {time.monotonic() - started:.0f} s")
         yield running
         assert running.shut_down() == 0

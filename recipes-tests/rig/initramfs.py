@@ -57,8 +57,13 @@ $bb cp /agent.py /busybox $run/
     echo 'OOMScoreAdjust=-900'
 } > /root/run/systemd/system/edgeai-emulator.service
 $bb ln -s ../edgeai-emulator.service /root/run/systemd/system/sysinit.target.wants/edgeai-emulator.service
+# serial ports of the real board that this machine lacks: nobody should wait for them
+for t in ttyS0 ttyS1 ttyAMA0; do
+    [ -c /dev/$t ] || $bb ln -s /dev/null /root/run/systemd/system/serial-getty@$t.service
+done
 # an emulated processor is ten to a hundred times slower: what counts seconds gets more of them
-$bb mkdir -p /root/run/systemd/system/edgeaid.service.d
+$bb mkdir -p /root/run/systemd/system/edgeaid.service.d /root/run/systemd/system.conf.d
+printf '[Manager]\\nDefaultTimeoutStartSec=900s\\nDefaultDeviceTimeoutSec=900s\\n' > /root/run/systemd/system.conf.d/50-emulator.conf
 printf '[Service]\\nWatchdogSec=90s\\nTimeoutStartSec=300s\\n' > /root/run/systemd/system/edgeaid.service.d/50-emulator.conf
 for p in "" 1 2 3 4; do
     echo "KERNEL==\\"vda$p\\", SYMLINK+=\\"mmcblk0${p:+p$p}\\""

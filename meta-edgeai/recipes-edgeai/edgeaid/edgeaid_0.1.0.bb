@@ -7,7 +7,7 @@ EDGEAI_STATUS = "ran"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
 
-EDGEAID_TREE_PARTS = "pyproject.toml README.md src systemd tests"
+EDGEAID_TREE_PARTS = "pyproject.toml README.md src systemd tests boards"
 require edgeai-source.inc
 
 SRC_URI += "file://run-ptest"
@@ -36,6 +36,8 @@ do_install:append() {
     install -D -m 0644 ${S}/systemd/edgeai.tmpfiles ${D}${nonarch_libdir}/tmpfiles.d/edgeai.conf
     install -D -m 0644 ${S}/systemd/70-edgeai.rules ${D}${nonarch_base_libdir}/udev/rules.d/70-edgeai.rules
     install -D -m 0644 ${S}/systemd/edgeaid.toml ${D}${sysconfdir}/edgeai/edgeaid.toml
+    # what a K210 board is given over its serial line
+    install -D -m 0644 ${S}/boards/maixpy/agent.py ${D}${datadir}/edgeai/maixpy/agent.py
     # edgeai-models carries the models; twice on the card would be a waste.
     rm -rf ${D}${PYTHON_SITEPACKAGES_DIR}/edgeaid/models/defaults
 }
@@ -51,6 +53,7 @@ FILES:${PN} += "\
     ${nonarch_libdir}/sysusers.d \
     ${nonarch_libdir}/tmpfiles.d \
     ${nonarch_base_libdir}/udev/rules.d \
+    ${datadir}/edgeai/maixpy \
 "
 CONFFILES:${PN} = "${sysconfdir}/edgeai/edgeaid.toml"
 

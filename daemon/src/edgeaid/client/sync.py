@@ -243,6 +243,15 @@ class Client:
         found: dict[str, Any] = json.loads(self._picture("segment", model, picture, {"timeout": timeout}))
         return found
 
+    def detect_tensor(self, model: str, tensor: bytes, *, threshold: float | None = None) -> dict[str, Any]:
+        """Objects in a picture that is the model's input tensor already: its bytes, row-major."""
+        query = "" if threshold is None else f"?threshold={threshold}"
+        path = f"/edgeai/v1/models/{quote(model, safe='')}/detect{query}"
+        found: dict[str, Any] = json.loads(
+            self.request("POST", path, tensor, {"Content-Type": "application/octet-stream"})[0]
+        )
+        return found
+
     def draw(self, task: str, model: str, picture: bytes, *, threshold: float | None = None) -> bytes:
         """The picture with the answer drawn on it, as PNG."""
         return self._picture(task, model, picture, {"threshold": threshold}, "image/png")

@@ -16,8 +16,9 @@ from ..models import manifest as manifests
 from ..models.repository import open_inside
 from . import metrics, push
 from .access import Role
-from .http import Call, Routes, reply
+from .http import BINARY, Call, Routes, reply
 from .media import PictureFile
+from .model import Request
 
 TASKS: Final = ("classify", "detect", "segment")
 #: Packing a model for download stays in memory below this, in the daemon's temporary directory above.
@@ -138,7 +139,10 @@ async def picture(call: Call) -> web.Response:
     try:
         with PictureFile(body) as file:
             started = clock()
-            placement = await call.plane.media.prepare(live, request.slot, file)
+            if call.request.content_type == BINARY:
+                placement = _take_tensor(request, body)
+            else:
+                placement = await call.plane.media.prepare(live, request.slot, file)
             prepared = clock()
             await call.plane.infer(request)
             answered = clock()
@@ -173,6 +177,20 @@ async def picture(call: Call) -> web.Response:
             **result,
         }
     )
+
+
+def _take_tensor(request: Request, body: bytes | bytearray) -> dict[str, Any]:
+    """A body that is the input tensor itself, prepared by the client; returns the placement of a whole picture."""
+    spec = request.live.inputs[0]
+    if len(body) != spec.nbytes or len(request.live.inputs) != 1:
+        raise errors.InvalidRequest(
+            f"the body has {len(body)} bytes, input {spec.name!r} "
+            f"({spec.datatype}{list(spec.shape)}) takes {spec.nbytes}; "
+            "send a picture as image/jpeg, image/png or image/bmp"
+        )
+    request.inputs[0][:] = body
+    sides = [d for d in spec.shape if d not in (1, 3)] or [1]
+    return {"width": sides[-1], "height": sides[0]}
 
 
 def _number(text: str | None, name: str) -> float | None:

@@ -1,0 +1,136 @@
+"""The Frigate bridge on a running daemon, asked by a client written from the description of Frigate's own plug-in."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeaid.bridges.frigate import EMPTY, Detector, rows
+from edgeaid.errors import Unavailable
+from edgeaid.models.repository import EMBEDDED
+
+zmq = pytest.importorskip("zmq", reason="pyzmq is not installed")
+
+SCENES = EMBEDDED / "digit-scenes" / "1"
+SCENE = np.load(SCENES / "golden" / "0.in.npy")
+
+_spec = importlib.util.spec_from_file_location(
+    "serving_for_bridges", Path(__file__).parents[1] / "serving" / "conftest.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+_serving = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_serving)
+
+
+@pytest.fixture(scope="module")
+def bridge(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frigate")
+    daemon = _serving.Running(folder)
+    endpoint = f"ipc://{folder}/zmq"
+    command = [
+        sys.executable,
+        "-m",
+        "edgeaid.bridges.frigate",
+        "digit-scenes",
+        "--endpoint",
+        endpoint,
+        "--socket",
+        str(daemon.socket),
+    ]
+    process = subprocess.Popen(command)
+    yield daemon, endpoint
+    process.terminate()
+    process.wait(10)
+    daemon.stop()
+
+
+class Frigate:
+    """What the plug-in does: handshake, then tensors, with its time-out."""
+
+    def __init__(self, endpoint):
+        self.socket = zmq.Context.instance().socket(zmq.REQ)
+        self.socket.setsockopt(zmq.RCVTIMEO, 30_000)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.connect(endpoint)
+
+    def ask(self, header, *frames):
+        self.socket.send_multipart([json.dumps(header).encode(), *frames])
+        return self.socket.recv_multipart()
+
+    def detect(self, tensor):
+        header = {"shape": list(tensor.shape), "dtype": str(tensor.dtype), "model_type": "ssd"}
+        (reply,) = self.ask(header, tensor.tobytes())
+        return np.frombuffer(reply, np.float32).reshape(20, 6)
+
+
+def test_the_handshake_says_that_the_model_is_there_and_uploads_are_not_taken(bridge):
+    frigate = Frigate(bridge[1])
+    assert json.loads(frigate.ask({"model_request": True, "model_name": "../x.onnx"})[0]) == {
+        "model_available": True,
+        "model_loaded": True,
+    }
+    assert json.loads(frigate.ask({"model_data": True, "model_name": "x"}, b"bytes")[0]) == {
+        "model_saved": False,
+        "model_loaded": True,
+    }
+
+
+def test_detections_come_best_first_with_boxes_in_frigates_order(bridge):
+    daemon, endpoint = bridge
+    found = Frigate(endpoint).detect(SCENE)
+    used = found[found[:, 1] > 0]
+    assert len(used)
+    assert (np.diff(found[:, 1]) <= 0).all()
+    assert ((used[:, 2:] >= 0) & (used[:, 2:] <= 1)).all()
+    assert (used[:, 4] > used[:, 2]).all()
+    assert (used[:, 5] > used[:, 3]).all()
+    with daemon.client() as client:
+        same = client.detect_tensor("digit-scenes", SCENE.tobytes())["objects"]
+    assert [int(r[0]) for r in used] == [o["index"] for o in sorted(same, key=lambda o: -o["score"])]
+
+
+def test_wrong_tensors_and_nonsense_get_zeros_at_once_and_the_bridge_lives(bridge):
+    frigate = Frigate(bridge[1])
+    assert not frigate.detect(np.zeros((1, 3), np.uint8)).any()
+    frigate.socket.send(os.urandom(100))
+    assert frigate.socket.recv() == EMPTY
+    assert frigate.detect(SCENE).any()
+
+
+class _Broken:
+    def get(self, _path):
+        raise Unavailable("gone")
+
+    def detect_tensor(self, _model, _tensor):
+        raise Unavailable("gone")
+
+
+def test_without_a_daemon_nothing_is_detected_and_nothing_raised():
+    detector = Detector(_Broken(), "m")
+    assert detector.answer([b'{"shape":[1]}', b"x"]) == [EMPTY]
+    assert json.loads(detector.answer([b'{"model_request":true}'])[0])["model_loaded"] is False
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.binary(max_size=60), max_size=3))
+def test_no_request_breaks_the_bridge(frames):
+    assert Detector(_Broken(), "m").answer(frames)
+
+
+def test_more_than_twenty_objects_are_cut_to_the_best():
+    box = {"ymin": 0.1, "xmin": 0.2, "ymax": 0.3, "xmax": 0.4}
+    values = np.frombuffer(rows([{"index": i, "score": i / 100, "box": box} for i in range(50)]), np.float32).reshape(
+        20, 6
+    )
+    assert values[0, 0] == 49
+    assert values[-1, 0] == 30

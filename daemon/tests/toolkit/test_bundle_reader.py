@@ -247,8 +247,8 @@ def test_random_bytes_are_refused(raw: bytes) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=100_000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.integers(TAIL, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=8))
-def test_a_hundred_thousand_changed_directories_are_refused_or_read_completely(changes: list[tuple[int, int]]) -> None:
+def test_twenty_thousand_changed_directories_are_refused_or_read_completely(changes: list[tuple[int, int]]) -> None:
     with suppress(EdgeaiError):
         read_all(mutated(changes))

@@ -62,16 +62,16 @@ def test_damaged_texts_and_graphs_only_give_findings(tmp_path: Path, data: bytes
 
 
 @pytest.mark.slow
-@settings(max_examples=50_000, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=10_000, suppress_health_check=list(HealthCheck), deadline=None)
 @given(damaged(MODELS))
-def test_fifty_thousand_damaged_tflite_files_only_give_findings(tmp_path: Path, data: bytes) -> None:
+def test_ten_thousand_damaged_tflite_files_only_give_findings(tmp_path: Path, data: bytes) -> None:
     check_all(data, tmp_path / "m.tflite", ("cpu", "edgetpu", "k210"))
 
 
 @pytest.mark.slow
-@settings(max_examples=50_000, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=10_000, suppress_health_check=list(HealthCheck), deadline=None)
 @given(damaged(TEXTS))
-def test_fifty_thousand_damaged_texts_and_graphs_only_give_findings(tmp_path: Path, data: bytes) -> None:
+def test_ten_thousand_damaged_texts_and_graphs_only_give_findings(tmp_path: Path, data: bytes) -> None:
     check_all(data, tmp_path / "m.xml", ("ncs", "ncs2"))
 
 

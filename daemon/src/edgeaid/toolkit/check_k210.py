@@ -151,6 +151,7 @@ def _range(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator,
     import numpy as np
 
     values = np.frombuffer(tflite.constant(data, model, tensor), "<f4")
-    spread = float(values.max() - values.min()) if values.size else 0.0
+    # In double precision: float32 may overflow, and damaged weights may be anything.
+    spread = float(values.max()) - float(values.min()) if values.size else 0.0
     if spread > found.profile.weights_range:
         found.add("KPU016", layer_name(graph, operator), f"{spread:.3g}")

@@ -1,6 +1,6 @@
 require libmvnc.inc
 
-EDGEAI_STATUS = "resolved"
+EDGEAI_STATUS = "parsed"
 
 MVNC_BRANCH = "master"
 SRCREV = "c3714ed607d3a4c6612668428765fea82efee166"

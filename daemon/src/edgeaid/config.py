@@ -29,6 +29,8 @@ class Server:
     fast_socket: str = ""
     #: gRPC on a Unix socket; "" = none. Needs the optional package edgeaid[grpc]. Passed descriptor: "grpc".
     grpc_socket: str = ""
+    #: Role of everyone who may connect to the gRPC socket: it cannot tell callers apart. observe, infer or control.
+    grpc_role: str = "infer"
     #: Name in the server metadata; some clients expect "triton".
     name: str = "edgeaid"
     #: Where pins of versions are kept across restarts; "" = not kept.
@@ -163,6 +165,9 @@ def from_table(table: Mapping[str, Any], where: str = "configuration") -> Config
         raise InvalidConfig(f"{where}: models.repositories is empty")
     for policy in (config.models.versions, *config.models.version_policy.values()):
         parse_policy(policy, where)
+    for key, role in (("server.grpc_role", config.server.grpc_role), ("tcp.role", config.tcp.role)):
+        if role not in ("observe", "infer", "control"):
+            raise InvalidConfig(f"{where}: {key} {role!r} is none of observe, infer, control")
     if config.server.log_level not in ("debug", "info", "warning", "error"):
         raise InvalidConfig(
             f"{where}: server.log_level {config.server.log_level!r} is none of debug, info, warning, error"

@@ -137,3 +137,21 @@ def test_the_health_service_answers(server):
             response_deserializer=HEALTH_MESSAGES["HealthCheckResponse"].FromString,
         )
         assert call(HEALTH_MESSAGES["HealthCheckRequest"]()).status == 1
+
+
+def test_with_the_role_control_models_are_loaded_and_settings_changed(start, tmp_path):
+    server = start(f'[server]\ngrpc_socket = "{tmp_path}/g.sock"\ngrpc_role = "control"\n')
+    with triton.InferenceServerClient(f"unix:{tmp_path}/g.sock") as client:
+        client.unload_model("digits")
+        ready = [m.name for m in client.get_model_repository_index().models if m.state == "READY"]
+        assert "digits" not in ready
+        client.load_model("digits", config='{"max_batch_size": 3}')
+        assert client.get_model_config("digits").config.max_batch_size == 3
+        model = (EMBEDDED / "digits" / "1" / "model.tflite").read_bytes()
+        client.load_model("given", config="{}", files={"file:1/model.tflite": model})
+        name = client.get_model_metadata("given").outputs[0].name
+        assert client.infer("given", [given()]).as_numpy(name).size == 10
+        assert client.update_log_settings({"log_verbose_level": 1}).settings["log_verbose_level"].uint32_param == 1
+        changed = client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]})
+        assert changed.settings["trace_level"].value == ["TIMESTAMPS"]
+    assert server.stop() == 0

@@ -170,9 +170,7 @@ class Daemon:
             raise errors.InvalidConfig(f"tcp.token_file {file}: {error.strerror}") from error
         if len(token) < 16:
             raise errors.InvalidConfig(f"{file}: the token must have at least 16 characters")
-        role = {r.name.lower(): r for r in Role if r}.get(self.config.tcp.role)
-        if role is None:
-            raise errors.InvalidConfig(f"tcp.role {self.config.tcp.role!r} is none of observe, infer, control")
+        role = Role[self.config.tcp.role.upper()]
         server = HttpServer(self.plane, roles, table, token=(token, role))
         self._http.append(server)
         loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
 """Open Inference Protocol over gRPC on a Unix socket: the same data plane, another skin.
 
 Python's gRPC cannot tell who is at the other end of a Unix socket, so the socket's file mode is the guard: whoever may
-connect has the role `infer`. Loading and other control calls are refused; use HTTP for them.
+connect has the role that the configuration says, `infer` unless changed.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Service:
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
         #: Nobody knows better; see the module's text.
-        self.peer = Peer(os.geteuid(), 0, Role.INFER)
+        self.peer = Peer(os.geteuid(), 0, Role[plane.config.server.grpc_role.upper()])
 
     # --- core -------------------------------------------------------------------------------------------------------
 
@@ -107,8 +107,20 @@ class Service:
         rows = [r for r in self.plane.index() if not request.ready or r["state"] == "READY"]
         return MESSAGES["RepositoryIndexResponse"](models=rows)
 
-    async def refuse_control(self, _: Message) -> Message:
-        raise errors.PermissionDenied("gRPC cannot tell who calls, so it changes nothing; use HTTP for this")
+    def _control(self) -> None:
+        if self.peer.role < Role.CONTROL:
+            raise errors.PermissionDenied("the gRPC socket has not the role control; use HTTP, or set server.grpc_role")
+
+    async def RepositoryModelLoad(self, request: Message) -> Message:
+        self._control()
+        config, files = routes_oip.load_parameters({k: parameter(v) for k, v in request.parameters.items()})
+        await routes_oip.load_model(self.plane, request.model_name, config, files)
+        return MESSAGES["RepositoryModelLoadResponse"]()
+
+    async def RepositoryModelUnload(self, request: Message) -> Message:
+        self._control()
+        await self.plane.unload(request.model_name)
+        return MESSAGES["RepositoryModelUnloadResponse"]()
 
     # --- inference --------------------------------------------------------------------------------------------------
 
@@ -218,9 +230,14 @@ class Service:
         return MESSAGES["CudaSharedMemoryUnregisterResponse"]()
 
     async def TraceSetting(self, request: Message) -> Message:
-        if request.settings:
-            return await self.refuse_control(request)
         found = self.plane.settings.trace_of(request.model_name)
+        if request.settings:
+            self._control()
+            changes = {
+                k: list(v.value) if k == "trace_level" else (v.value[0] if v.value else None)
+                for k, v in request.settings.items()
+            }
+            found = self.plane.settings.set_trace(changes, request.model_name)
         answer = MESSAGES["TraceSettingResponse"]()
         for key, value in found.items():
             answer.settings[key].value.extend(value if isinstance(value, list) else [value])
@@ -228,7 +245,8 @@ class Service:
 
     async def LogSettings(self, request: Message) -> Message:
         if request.settings:
-            return await self.refuse_control(request)
+            self._control()
+            self.plane.settings.set_logging({k: parameter(v) for k, v in request.settings.items()})
         answer = MESSAGES["LogSettingsResponse"]()
         for key, value in self.plane.settings.logging.items():
             kind = (
@@ -264,12 +282,11 @@ def _typed(tensor: Message) -> bytes:
         raise errors.InvalidRequest(f"input {tensor.name!r}: a value does not fit {tensor.datatype}") from error
 
 
-CONTROL: Final = ("RepositoryModelLoad", "RepositoryModelUnload")
 UNARY: Final = (
     "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer", "RepositoryIndex",
     "ModelConfig", "ModelStatistics", "SystemSharedMemoryStatus", "SystemSharedMemoryRegister",
     "SystemSharedMemoryUnregister", "CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister",
-    "TraceSetting", "LogSettings",
+    "TraceSetting", "LogSettings", "RepositoryModelLoad", "RepositoryModelUnload",
 )  # fmt: skip
 
 
@@ -291,7 +308,6 @@ def _unary(function: Unary, request: Any) -> Any:
 def handlers(service: Service) -> list[Any]:
     """Generic handlers of both services."""
     methods = {name: _unary(getattr(service, name), MESSAGES[f"{name}Request"]) for name in UNARY}
-    methods |= {name: _unary(service.refuse_control, MESSAGES[f"{name}Request"]) for name in CONTROL}
     methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
         service.ModelStreamInfer, MESSAGES["ModelInferRequest"].FromString, lambda answer: answer.SerializeToString()
     )

@@ -243,15 +243,18 @@ async def load(call: Call) -> web.Response:
     parameters = body.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise errors.InvalidRequest("failed to load: 'parameters' must be an object")
-    config, files = load_parameters(parameters)
-    name = call.args["m"]
+    await load_model(call.plane, call.args["m"], *load_parameters(parameters))
+    return reply({})
+
+
+async def load_model(plane: Plane, name: str, config: dict[str, Any], files: dict[str, bytes]) -> None:
+    """Load or reload a model, given files stored first; shared by HTTP and gRPC."""
     if files:
         from .push import from_files
 
-        await from_files(call.plane, name, files)
-    await call.plane.unpin(name)
-    await call.plane.load(name, config)
-    return reply({})
+        await from_files(plane, name, files)
+    await plane.unpin(name)
+    await plane.load(name, config)
 
 
 async def unload(call: Call) -> web.Response:

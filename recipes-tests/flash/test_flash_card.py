@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
@@ -259,6 +260,14 @@ def test_a_card_that_forgets_a_byte_is_found_out(image: Path, loop: Loop, flash:
     done = flash(image, device, "--yes", "--no-verify", path=folder)
     assert done.returncode == 0
     assert "verified" not in done.stdout
+
+
+def test_a_disk_that_another_program_has_reserved_is_left_alone(image: Path, loop: Loop, flash: Flash) -> None:
+    device = loop()
+    with device.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        refused(flash(image, device, "--yes"), "used by another program")
+    assert untouched(device)
 
 
 def test_a_failing_bmaptool_is_no_success(image: Path, loop: Loop, flash: Flash, tmp_path: Path) -> None:

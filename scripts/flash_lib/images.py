@@ -180,6 +180,20 @@ def forget_cache(device: BinaryIO) -> None:
     os.posix_fadvise(device.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+@contextmanager
+def reserved(target: Path) -> Iterator[None]:
+    """Keep udev, and with it every desktop that mounts new cards, away until the card is complete.
+
+    systemd-udevd leaves a disk alone whose node is locked with flock.
+    """
+    with target.open("rb") as device:
+        try:
+            fcntl.flock(device.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Refused(f"{target} is being used by another program; wait for it or end it") from None
+        yield
+
+
 def reread_partitions(target: Path) -> None:
     """Tell the kernel about the new partition table; it finds out by itself when the card is plugged in again."""
     with target.open("rb") as device, contextlib.suppress(OSError):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Timings live in benchmarks: a busy machine is no failure. The gate repeats the same examples each time; everywhere else
+# Timings live in benchmarks: a busy machine is no failure. The gate repeats the same examples each time; elsewhere
 # new ones are tried, and what they find is kept as a test.
 settings.register_profile(
     "edgeai", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))

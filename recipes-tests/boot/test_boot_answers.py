@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TOP, wait_for
+
 from rig.link import Link
 
 DEFAULTS = TOP / "daemon/src/edgeaid/models/defaults"

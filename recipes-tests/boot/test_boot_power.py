@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TOP, wait_for
+
 from rig import machine, paths
 
 DEFAULTS = TOP / "daemon/src/edgeaid/models/defaults"

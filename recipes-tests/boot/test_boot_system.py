@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from conftest import wait_for
+
 from rig.link import Link
 from rig.machine import Machine
 

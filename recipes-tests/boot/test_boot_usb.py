@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TOP, wait_for
+
 from rig.link import Link
 from rig.machine import Machine
 

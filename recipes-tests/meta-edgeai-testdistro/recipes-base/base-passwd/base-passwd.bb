@@ -10,7 +10,7 @@ do_install:append() {
         echo "$user:*:$id:" >> ${D}${sysconfdir}/group
         id=$(expr $id + 1)
     done
-    for group in systemd-journal kvm input render sgx; do
+    for group in systemd-journal netdev kvm input render sgx; do
         echo "$group:*:$id:" >> ${D}${sysconfdir}/group
         id=$(expr $id + 1)
     done

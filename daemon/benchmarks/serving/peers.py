@@ -7,6 +7,7 @@ uv venv /tmp/peers && uv pip install --python /tmp/peers/bin/python mlserver lit
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -44,11 +45,11 @@ class Bench(MLModel):
 """
 
 LITSERVE = """
+import base64
 import sys
 import litserve
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from fastapi import Request, Response
 
 class Bench(litserve.LitAPI):
     def setup(self, device):
@@ -57,8 +58,8 @@ class Bench(litserve.LitAPI):
         self.given = self.interpreter.get_input_details()[0]
         self.wanted = self.interpreter.get_output_details()[0]
 
-    async def decode_request(self, request: Request):
-        return np.frombuffer(await request.body(), self.given["dtype"]).reshape(self.given["shape"])
+    def decode_request(self, request):
+        return np.frombuffer(base64.b64decode(request["data"]), self.given["dtype"]).reshape(self.given["shape"])
 
     def predict(self, data):
         self.interpreter.set_tensor(self.given["index"], data)
@@ -66,7 +67,7 @@ class Bench(litserve.LitAPI):
         return self.interpreter.get_tensor(self.wanted["index"])
 
     def encode_response(self, out):
-        return Response(content=out.tobytes())
+        return {"out": base64.b64encode(out.tobytes()).decode()}
 
 if __name__ == "__main__":
     server = litserve.LitServer(Bench(), accelerator="cpu")
@@ -140,11 +141,12 @@ def peer_ways(stack: ExitStack, python: str, model: Path, data: Any) -> dict[str
     request = {
         "inputs": [{"name": "in", "datatype": "UINT8", "shape": list(data.shape), "data": data.ravel().tolist()}]
     }
+    packed = {"data": base64.b64encode(data.tobytes()).decode()}
     ways = {
         "MLServer JSON": _post(ports[0], "/v2/models/bench/infer", json.dumps(request).encode(), "application/json"),
-        "LitServe binary": _post(ports[3], "/predict", data.tobytes(), "application/octet-stream"),
+        "LitServe base64": _post(ports[3], "/predict", json.dumps(packed).encode(), "application/json"),
     }
     bin_ = Path(python).parent
     _start(stack, [str(bin_ / "mlserver"), "start", "."], ml, ways["MLServer JSON"])
-    _start(stack, [python, "bench.py", str(model.resolve()), str(ports[3])], lit, ways["LitServe binary"])
+    _start(stack, [python, "bench.py", str(model.resolve()), str(ports[3])], lit, ways["LitServe base64"])
     return ways

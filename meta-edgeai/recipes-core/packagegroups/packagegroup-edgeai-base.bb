@@ -3,6 +3,9 @@ DESCRIPTION = "The part every image has, whatever it can run: the daemon, its de
 
 inherit packagegroup
 
+# First-boot settings from the card; a distribution that has its own way sets this to nothing.
+EDGEAI_PROVISION ?= "edgeai-provision"
+
 RDEPENDS:${PN} = " \
     edgeai-config \
     edgeai-models \
@@ -10,4 +13,5 @@ RDEPENDS:${PN} = " \
     edgeaid \
     edgeaid-hotplug \
     edgeaid-journal \
+    ${EDGEAI_PROVISION} \
 "

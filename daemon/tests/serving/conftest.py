@@ -133,6 +133,12 @@ class Running:
 
 
 @pytest.fixture(scope="session")
+def launch() -> type[Running]:
+    """For fixtures of other scopes that start daemons of their own."""
+    return Running
+
+
+@pytest.fixture(scope="session")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One daemon for all tests that leave it as they found it. Serves the embedded models."""
     running = Running(tmp_path_factory.mktemp("edgeaid"), "[shared_memory]\nenabled = true\n")

@@ -33,10 +33,8 @@ def shape(daemon: Any) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    from conftest import Running
-
-    running = Running(tmp_path_factory.mktemp("small"), LIMITS)
+def small(tmp_path_factory, launch):
+    running = launch(tmp_path_factory.mktemp("small"), LIMITS)
     yield running
     assert running.stop() == 0
 

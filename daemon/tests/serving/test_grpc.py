@@ -16,11 +16,9 @@ DATATYPE = {"int8": "INT8", "uint8": "UINT8"}[IMAGE.dtype.name]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    from conftest import Running
-
+def server(tmp_path_factory, launch):
     folder = tmp_path_factory.mktemp("grpc")
-    running = Running(folder, f'[server]\ngrpc_socket = "{folder}/run/grpc.sock"\n[shared_memory]\nenabled = true\n')
+    running = launch(folder, f'[server]\ngrpc_socket = "{folder}/run/grpc.sock"\n[shared_memory]\nenabled = true\n')
     yield running
     assert running.stop() == 0
 

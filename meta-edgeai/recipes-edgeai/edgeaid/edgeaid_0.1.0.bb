@@ -30,8 +30,6 @@ do_install:append() {
     for unit in ${S}/systemd/edgeaid*.service ${S}/systemd/edgeaid*.socket; do
         install -m 0644 $unit ${D}${systemd_system_unitdir}/
     done
-    # in the package edgeai-provision
-    rm -f ${D}${systemd_system_unitdir}/edgeai-provision.service
     install -D -m 0644 ${S}/systemd/edgeai.sysusers ${D}${nonarch_libdir}/sysusers.d/edgeai.conf
     install -D -m 0644 ${S}/systemd/edgeai.tmpfiles ${D}${nonarch_libdir}/tmpfiles.d/edgeai.conf
     install -D -m 0644 ${S}/systemd/70-edgeai.rules ${D}${nonarch_base_libdir}/udev/rules.d/70-edgeai.rules

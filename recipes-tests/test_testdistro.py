@@ -43,7 +43,9 @@ def test_nothing_is_appended_to_a_recipe_of_ours() -> None:
 
 
 def test_names_that_replaced_recipes_answer_to_are_none_of_ours() -> None:
-    names = {n for entry in packages.replaced().values() for key in ("provides", "rprovides") for n in entry.get(key, [])}
+    names = {
+        n for entry in packages.replaced().values() for key in ("provides", "rprovides") for n in entry.get(key, [])
+    }
     names |= {"python3-" + name for name in packages.wheels()}
     assert names & recipes(OURS) == set()
 
@@ -60,11 +62,22 @@ def test_image_holds_only_our_packages_and_listed_replacements() -> None:
     manifest = next(iter(sorted(build.images.glob("edgeai-image-*.manifest"))), None)
     if manifest is None:
         pytest.skip(f"no image in {build.images}; recipes-tests/testdistro build {build.release}")
-    unchanged = {"base-files", "packagegroup-core-boot", "run-postinsts", "systemd-conf", "systemd-serialgetty", "volatile-binds", "python3-pyserial", "python3-pyudev"}
+    unchanged = {
+        "base-files",
+        "packagegroup-core-boot",
+        "run-postinsts",
+        "systemd-conf",
+        "systemd-serialgetty",
+        "volatile-binds",
+        "python3-pyserial",
+        "python3-pyudev",
+    }
     known = recipes(OURS) | set(packages.replaced()) | {"python3-" + name for name in packages.wheels()} | unchanged
     for line in manifest.read_text().splitlines():
         package = line.split()[0]
         folder = build.tmp / "pkgdata" / "raspberrypi4-64" / "runtime"
         entry = (folder / package) if (folder / package).is_file() else None
         recipe = re.search(r"^PN: (\S+)", entry.read_text(), re.M)[1] if entry else package
-        assert recipe in known or package in known, f"{package} (of {recipe}) is neither ours, unchanged nor listed as replaced"
+        assert recipe in known or package in known, (
+            f"{package} (of {recipe}) is neither ours, unchanged nor listed as replaced"
+        )

@@ -23,8 +23,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--release", default=os.environ.get("EDGEAI_TEST_RELEASE", "scarthgap"), help="Yocto release of the test image")
-    parser.addoption("--cpu", default="cortex-a72", help="emulated CPU: cortex-a53 (Pi 3), cortex-a72 (Pi 4), cortex-a76 (Pi 5)")
+    parser.addoption(
+        "--release", default=os.environ.get("EDGEAI_TEST_RELEASE", "scarthgap"), help="Yocto release of the test image"
+    )
+    parser.addoption(
+        "--cpu", default="cortex-a72", help="emulated CPU: cortex-a53 (Pi 3), cortex-a72 (Pi 4), cortex-a76 (Pi 5)"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +39,9 @@ def image(request: pytest.FixtureRequest) -> Path:
         return Path(named)
     try:
         paths.need("qemu-system-aarch64", "qemu-img")
-        build = bitbake.prepare(request.config.getoption("--release", os.environ.get("EDGEAI_TEST_RELEASE", "scarthgap")))
+        build = bitbake.prepare(
+            request.config.getoption("--release", os.environ.get("EDGEAI_TEST_RELEASE", "scarthgap"))
+        )
         seconds = bitbake.build_image(build)
     except paths.Missing as error:
         pytest.skip(str(error))
@@ -44,7 +50,9 @@ def image(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def booted(image: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[machine.Machine]:
+def booted(
+    image: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[machine.Machine]:
     """A running machine (virt, 1 GB)."""
     board = machine.Board(cpu=request.config.getoption("--cpu", "cortex-a72"), extra=("-device", "qemu-xhci,id=xhci"))
     started = time.monotonic()

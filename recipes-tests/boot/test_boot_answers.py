@@ -95,7 +95,9 @@ def test_answers_equal_those_of_this_computer(guest: Link, request: pytest.Fixtu
 
 
 def _on_this_computer() -> np.ndarray:
-    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(DEFAULTS / "digits/1/model.tflite"), num_threads=1)
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(
+        str(DEFAULTS / "digits/1/model.tflite"), num_threads=1
+    )
     interpreter.allocate_tensors()
     spec = interpreter.get_input_details()[0]
     values = (np.arange(int(np.prod(spec["shape"]))) * 31 % 256).astype(np.uint8)
@@ -106,7 +108,13 @@ def _on_this_computer() -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("user", "may"), [("watcher", {"observe"}), ("asker", {"observe", "infer"}), ("keeper", {"observe", "infer", "control"}), ("stranger", set())]
+    ("user", "may"),
+    [
+        ("watcher", {"observe"}),
+        ("asker", {"observe", "infer"}),
+        ("keeper", {"observe", "infer", "control"}),
+        ("stranger", set()),
+    ],
 )
 def test_role_of_a_user_is_enforced(guest: Link, user: str, may: set[str]) -> None:
     found = json.loads(guest.python(ROLES, user=user).check())

@@ -49,12 +49,18 @@ def _cut(image: Path, disk: Path, accepted: list[str], seconds: float) -> None:
         with Client(path, fast=False, timeout=240) as client:
             shown = {model["name"]: model for model in client.models()}
             assert set(accepted) <= set(shown)
-            half = {name for name, model in shown.items() if name.startswith("cut-") and model.get("state") not in ("READY", "UNAVAILABLE", "")}
+            half = {
+                name
+                for name, model in shown.items()
+                if name.startswith("cut-") and model.get("state") not in ("READY", "UNAVAILABLE", "")
+            }
             assert not half - {n for n in half if shown[n].get("state") == "LOADING"}
             for name in accepted[-2:]:
                 client.load(name)
         stop = threading.Event()
-        pusher = threading.Thread(target=_push_until_dark, args=(path, DEFAULTS / "digits/1/model.tflite", accepted, stop), daemon=True)
+        pusher = threading.Thread(
+            target=_push_until_dark, args=(path, DEFAULTS / "digits/1/model.tflite", accepted, stop), daemon=True
+        )
         pusher.start()
         time.sleep(seconds)
         running.process.kill()  # the power goes

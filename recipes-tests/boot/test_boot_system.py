@@ -58,7 +58,11 @@ def test_live_unit_scores_at_most_1_5_in_systemd_analyze_security(guest: Link) -
 
 def test_one_gigabyte_is_enough_for_system_and_daemon(guest: Link) -> None:
     total, available = (
-        int(guest.run(f"awk '/^{key}:/ {{print $2}}' /proc/meminfo || sed -n 's/^{key}: *\\([0-9]*\\).*/\\1/p' /proc/meminfo").out.split()[0])
+        int(
+            guest.run(
+                f"awk '/^{key}:/ {{print $2}}' /proc/meminfo || sed -n 's/^{key}: *\\([0-9]*\\).*/\\1/p' /proc/meminfo"
+            ).out.split()[0]
+        )
         for key in ("MemTotal", "MemAvailable")
     )
     assert total < 1_048_576
@@ -68,10 +72,16 @@ def test_one_gigabyte_is_enough_for_system_and_daemon(guest: Link) -> None:
 
 def test_good_settings_are_taken_over_without_a_restart(guest: Link) -> None:
     before = show(guest, "edgeaid.service", "MainPID")["MainPID"]
-    guest.run("cp /etc/edgeai/edgeaid.toml /run/saved.toml; printf '\\n[limits]\\nqueue = 63\\n' >> /etc/edgeai/edgeaid.toml").check()
+    guest.run(
+        "cp /etc/edgeai/edgeaid.toml /run/saved.toml; printf '\\n[limits]\\nqueue = 63\\n' >> /etc/edgeai/edgeaid.toml"
+    ).check()
     try:
         guest.run("systemctl reload edgeaid").check()
-        wait_for(lambda: guest.run("journalctl -u edgeaid MESSAGE_ID=fe56015018bc470e8decef8c32813cdb -o cat").out, 60, "the reload")
+        wait_for(
+            lambda: guest.run("journalctl -u edgeaid MESSAGE_ID=fe56015018bc470e8decef8c32813cdb -o cat").out,
+            60,
+            "the reload",
+        )
     finally:
         guest.run("cp /run/saved.toml /etc/edgeai/edgeaid.toml")
     assert show(guest, "edgeaid.service", "MainPID")["MainPID"] == before
@@ -79,7 +89,9 @@ def test_good_settings_are_taken_over_without_a_restart(guest: Link) -> None:
 
 def test_bad_settings_change_nothing_and_are_in_the_journal(guest: Link) -> None:
     before = show(guest, "edgeaid.service", "MainPID")["MainPID"]
-    guest.run("cp /etc/edgeai/edgeaid.toml /run/saved.toml; echo 'not a setting = 1' >> /etc/edgeai/edgeaid.toml").check()
+    guest.run(
+        "cp /etc/edgeai/edgeaid.toml /run/saved.toml; echo 'not a setting = 1' >> /etc/edgeai/edgeaid.toml"
+    ).check()
     try:
         guest.run("systemctl reload edgeaid")
         wait_for(lambda: guest.run("journalctl -u edgeaid -p err -o cat").out, 60, "an error in the journal")
@@ -92,19 +104,29 @@ def test_bad_settings_change_nothing_and_are_in_the_journal(guest: Link) -> None
 def test_killed_daemon_comes_back_and_its_sockets_never_went(guest: Link) -> None:
     pid = show(guest, "edgeaid.service", "MainPID")["MainPID"]
     guest.run(f"kill -KILL {pid}").check()
-    wait_for(lambda: show(guest, "edgeaid.service", "MainPID", "ActiveState") | {"old": pid} if _fresh(guest, pid) else None, 120, "a new daemon")
+    wait_for(
+        lambda: show(guest, "edgeaid.service", "MainPID", "ActiveState") | {"old": pid} if _fresh(guest, pid) else None,
+        120,
+        "a new daemon",
+    )
     assert show(guest, "edgeaid.socket", "ActiveState")["ActiveState"] == "active"
 
 
 def test_watchdog_kills_a_stopped_daemon_and_it_returns(guest: Link) -> None:
-    guest.run("printf '[Service]\\nWatchdogSec=20s\\n' > /run/systemd/system/edgeaid.service.d/60-test.conf; systemctl daemon-reload; systemctl restart edgeaid", timeout=300).check()
+    guest.run(
+        "printf '[Service]\\nWatchdogSec=20s\\n' > /run/systemd/system/edgeaid.service.d/60-test.conf; systemctl daemon-reload; systemctl restart edgeaid",
+        timeout=300,
+    ).check()
     try:
         pid = show(guest, "edgeaid.service", "MainPID")["MainPID"]
         guest.run(f"kill -STOP {pid}").check()
         wait_for(lambda: _fresh(guest, pid), 180, "the watchdog and a new daemon")
         assert "watchdog" in guest.run("journalctl -u edgeaid -o cat -n 200").out.lower()
     finally:
-        guest.run("rm /run/systemd/system/edgeaid.service.d/60-test.conf; systemctl daemon-reload; systemctl restart edgeaid", timeout=300).check()
+        guest.run(
+            "rm /run/systemd/system/edgeaid.service.d/60-test.conf; systemctl daemon-reload; systemctl restart edgeaid",
+            timeout=300,
+        ).check()
 
 
 def _fresh(guest: Link, old: str) -> bool:
@@ -116,5 +138,7 @@ def test_time_from_power_to_first_answer_is_told(booted: Machine, guest: Link, c
     line = guest.run("journalctl -u edgeaid -o json MESSAGE_ID=9672b2c56cb646c6b00eb20e9f7aaf6a | head -1").check()
     seconds = int(json.loads(line)["__MONOTONIC_TIMESTAMP"]) / 1e6
     with capsys.disabled():
-        print(f"\n[emulated {booted.board.cpu}: kernel start to first daemon-ready {seconds:.1f} s; {guest.run('systemd-analyze').out.splitlines()[0]}]")
+        print(
+            f"\n[emulated {booted.board.cpu}: kernel start to first daemon-ready {seconds:.1f} s; {guest.run('systemd-analyze').out.splitlines()[0]}]"
+        )
     assert seconds > 0

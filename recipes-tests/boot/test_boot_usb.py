@@ -54,9 +54,18 @@ os.close(fd)
 """
 
 
-def test_serial_board_appears_under_its_own_name_echoes_and_leaves(booted: Machine, guest: Link, tmp_path: Path) -> None:
+def test_serial_board_appears_under_its_own_name_echoes_and_leaves(
+    booted: Machine, guest: Link, tmp_path: Path
+) -> None:
     path = booted.folder / "k210.sock"
-    booted.qmp("chardev-add", id="k210", backend={"type": "socket", "data": {"addr": {"type": "unix", "data": {"path": str(path)}}, "server": True, "wait": False}})
+    booted.qmp(
+        "chardev-add",
+        id="k210",
+        backend={
+            "type": "socket",
+            "data": {"addr": {"type": "unix", "data": {"path": str(path)}}, "server": True, "wait": False},
+        },
+    )
     board = socket.socket(socket.AF_UNIX)
     board.connect(str(path))
 
@@ -97,7 +106,11 @@ def test_coral_changes_its_identity_with_its_firmware_and_udev_follows(coral: Li
     assert coral.python(CORAL_DRIVER, user="edgeai").check().strip() == "7"
     wait_for(lambda: "attached running" in coral.run("cat /run/coral.out").out, 60, "the stick to come back")
     assert "firmware 10240" in coral.run("cat /run/coral.out").out
-    wait_for(lambda: coral.run("test -e /dev/edgeai/coral && ! test -e /dev/edgeai/coral-dfu").code == 0, 60, "the link of the running identity")
+    wait_for(
+        lambda: coral.run("test -e /dev/edgeai/coral && ! test -e /dev/edgeai/coral-dfu").code == 0,
+        60,
+        "the link of the running identity",
+    )
     assert coral.run("basename $(dirname $(grep -l 18d1 /sys/bus/usb/devices/*/idVendor))").check().strip() == place
 
 
@@ -116,7 +129,9 @@ def libraries(guest: Link, tmp_path_factory: pytest.TempPathFactory) -> str:
     if shutil.which("aarch64-linux-gnu-gcc") is None:
         pytest.skip("aarch64-linux-gnu-gcc is not installed: apt-get install gcc-aarch64-linux-gnu")
     out = tmp_path_factory.mktemp("standins")
-    subprocess.run([sys.executable, str(STANDINS / "build.py"), "--target", "aarch64", str(out)], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, str(STANDINS / "build.py"), "--target", "aarch64", str(out)], check=True, capture_output=True
+    )
     for library in out.glob("*.so"):
         guest.put(f"/run/standins/{library.name}", library.read_bytes(), 0o755)
     return "/run/standins"
@@ -129,7 +144,9 @@ def test_every_stand_in_library_loads_on_aarch64(guest: Link, libraries: str) ->
         guest.python(f"import ctypes; ctypes.CDLL('{libraries}/{name}')").check()
 
 
-def test_edgetpu_delegate_abi_of_aarch64_runs_a_compiled_model(guest: Link, libraries: str, request: pytest.FixtureRequest) -> None:
+def test_edgetpu_delegate_abi_of_aarch64_runs_a_compiled_model(
+    guest: Link, libraries: str, request: pytest.FixtureRequest
+) -> None:
     """Structs by value go in registers on one architecture and in memory on the other: only a real call shows it."""
     data = Path(__import__("os").environ.get("EDGEAI_TEST_DATA", TOP.parent / "shared" / "data"))
     found = sorted(data.rglob("*edgetpu*.tflite")) if data.is_dir() else []

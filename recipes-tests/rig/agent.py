@@ -165,7 +165,11 @@ def open_stream(where):
             if attempt > 10:  # nobody configured the network: do it by hand
                 for name in set(os.listdir("/sys/class/net")) - {"lo"}:
                     subprocess.run([busybox, "ip", "link", "set", name, "up"], check=False)
-                    subprocess.run([busybox, "ip", "addr", "add", "10.0.2.15/24", "dev", name], check=False, stderr=subprocess.DEVNULL)
+                    subprocess.run(
+                        [busybox, "ip", "addr", "add", "10.0.2.15/24", "dev", name],
+                        check=False,
+                        stderr=subprocess.DEVNULL,
+                    )
             time.sleep(1)
 
 

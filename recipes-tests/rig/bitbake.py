@@ -53,7 +53,9 @@ class Build:
         for pattern in (f"{name}-raspberrypi4-64.rootfs.{suffix}", f"{name}-raspberrypi4-64.{suffix}"):
             if (self.images / pattern).exists():
                 return (self.images / pattern).resolve()
-        raise FileNotFoundError(f"no {name} as {suffix} in {self.images}; build it: recipes-tests/testdistro build {self.release}")
+        raise FileNotFoundError(
+            f"no {name} as {suffix} in {self.images}; build it: recipes-tests/testdistro build {self.release}"
+        )
 
 
 def prepare(release: str, work: Path | None = None) -> Build:
@@ -84,7 +86,9 @@ def _kas(work: Path) -> Path:
     venv = work / "venv"
     if not (venv / "bin" / "kas").is_file():
         subprocess.run(["/usr/bin/python3", "-m", "venv", str(venv)], check=True)
-        done = subprocess.run([str(venv / "bin/pip"), "install", "-q", f"kas=={KAS_VERSION}"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(venv / "bin/pip"), "install", "-q", f"kas=={KAS_VERSION}"], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise Missing(f"kas {KAS_VERSION} cannot be installed:\n{done.stderr.strip()}")
     return venv
@@ -92,8 +96,21 @@ def _kas(work: Path) -> Path:
 
 def _git_config(build: Build) -> None:
     """git's settings for kas: an identity, every folder trusted, and the user's own URL rewrites (local copies of layers)."""
-    lines = ["[user]", "\tname = test", "\temail = test@example.com", "[safe]", "\tdirectory = *", "[init]", "\tdefaultBranch = main"]
-    found = subprocess.run(["git", "config", "--global", "--get-regexp", r"^url\..*\.insteadof$"], capture_output=True, text=True, check=False)
+    lines = [
+        "[user]",
+        "\tname = test",
+        "\temail = test@example.com",
+        "[safe]",
+        "\tdirectory = *",
+        "[init]",
+        "\tdefaultBranch = main",
+    ]
+    found = subprocess.run(
+        ["git", "config", "--global", "--get-regexp", r"^url\..*\.insteadof$"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     for line in found.stdout.splitlines():
         key, value = line.split(" ", 1)
         lines += [f'[url "{key[4 : -len(".insteadof")]}"]', f"\tinsteadOf = {value}"]
@@ -130,7 +147,9 @@ def sync(build: Build) -> None:
         subprocess.run(["chown", "-R", f"{owner}:{owner}", str(build.project)], check=True)
 
 
-def run(build: Build, *arguments: str, log: Path | None = None, timeout: float = 3600) -> subprocess.CompletedProcess[str]:
+def run(
+    build: Build, *arguments: str, log: Path | None = None, timeout: float = 3600
+) -> subprocess.CompletedProcess[str]:
     """Run a program (kas, or anything on the build's PATH) as the build user, with a clean environment.
 
     Returns the finished process with stdout and stderr as one text; the log file, if named, gets it as it comes.
@@ -163,7 +182,9 @@ def run(build: Build, *arguments: str, log: Path | None = None, timeout: float =
     return done
 
 
-def kas(build: Build, *arguments: str, log: Path | None = None, timeout: float = 3600) -> subprocess.CompletedProcess[str]:
+def kas(
+    build: Build, *arguments: str, log: Path | None = None, timeout: float = 3600
+) -> subprocess.CompletedProcess[str]:
     """`kas VERB CONFIG ARGUMENTS...`: the verb first, then what follows the configuration."""
     verb, *rest = arguments
     return run(build, "kas", verb, f"recipes-tests/kas/testdistro-{build.release}.yml", *rest, log=log, timeout=timeout)
@@ -180,5 +201,7 @@ def build_image(build: Build, target: str = "edgeai-image", timeout: float = 360
         reached = "could not be fetched" in text or "Could not resolve host" in text or "unable to access" in text
         if reached and not errors:
             raise Missing(f"the OpenEmbedded layers cannot be reached; see {log}")
-        raise RuntimeError(f"{target} for {build.release} failed; log: {log}\n" + "\n".join(errors[:12] or text.splitlines()[-40:]))
+        raise RuntimeError(
+            f"{target} for {build.release} failed; log: {log}\n" + "\n".join(errors[:12] or text.splitlines()[-40:])
+        )
     return time.monotonic() - start

@@ -108,7 +108,13 @@ class Link:
         raise GuestError(f"the guest's agent did not answer for {timeout:.0f} s")
 
     def run(
-        self, command: str | list[str], *, user: str | None = None, stdin: bytes = b"", env: dict[str, str] | None = None, timeout: float = 120
+        self,
+        command: str | list[str],
+        *,
+        user: str | None = None,
+        stdin: bytes = b"",
+        env: dict[str, str] | None = None,
+        timeout: float = 120,
     ) -> Result:
         """Run a shell line (or an argument list) as root or as a user of the guest."""
         channel, answers = self._open()
@@ -131,7 +137,9 @@ class Link:
                 elif kind == ERROR_DATA:
                     err.append(payload)
                 elif kind == EXIT:
-                    return Result(int(payload), b"".join(out).decode(errors="replace"), b"".join(err).decode(errors="replace"))
+                    return Result(
+                        int(payload), b"".join(out).decode(errors="replace"), b"".join(err).decode(errors="replace")
+                    )
                 elif kind == FAIL:
                     raise GuestError(payload.decode())
         finally:
@@ -143,7 +151,9 @@ class Link:
 
     def put(self, path: str, content: bytes, mode: int = 0o644) -> None:
         """Write a file of the guest."""
-        self.run(f"mkdir -p $(dirname {path}) && cat > {path} && chmod {mode:o} {path}", stdin=content, timeout=300).check()
+        self.run(
+            f"mkdir -p $(dirname {path}) && cat > {path} && chmod {mode:o} {path}", stdin=content, timeout=300
+        ).check()
 
     def connect(self, path: str, timeout: float = 30) -> socket.socket:
         """A stream socket of the guest, as a socket of the host."""

@@ -71,7 +71,14 @@ class Machine:
         ]  # fmt: skip
         forward = f",hostfwd=tcp:127.0.0.1:{board.ssh_port}-:22" if board.ssh_port else ""
         if board.machine == "virt":
-            append = [f"root=/dev/vda{partition}", mode, "console=ttyAMA0", "quiet", "systemd.firstboot=off", *board.kernel_words]
+            append = [
+                f"root=/dev/vda{partition}",
+                mode,
+                "console=ttyAMA0",
+                "quiet",
+                "systemd.firstboot=off",
+                *board.kernel_words,
+            ]
             words += [
                 "-cpu", board.cpu, "-smp", str(board.cpus), "-m", str(board.memory_mib), "-serial", "chardev:con",
                 "-drive", f"if=none,id=disk,file={self.disk},format=qcow2", "-device", "virtio-blk-pci,drive=disk",
@@ -93,7 +100,13 @@ class Machine:
     def start(self, load: str = "", timeout: float = 300) -> None:
         """Start, or continue from a snapshot; returns when the agent answers. GuestError carries the console's end."""
         log = (self.folder / "qemu.log").open("wb")
-        self.process = subprocess.Popen(["nice", "-n", os.environ.get("EDGEAI_TEST_NICE", "10"), *self.command(load)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        self.process = subprocess.Popen(
+            ["nice", "-n", os.environ.get("EDGEAI_TEST_NICE", "10"), *self.command(load)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
         log.close()
         deadline = time.monotonic() + 30
         while self.link is None:
@@ -106,7 +119,9 @@ class Machine:
         try:
             self.link.wait(timeout)
         except GuestError as error:
-            raise GuestError(f"{error}\nconsole:\n{self.console()[-3000:]}\n{(self.folder / 'qemu.log').read_text()}") from None
+            raise GuestError(
+                f"{error}\nconsole:\n{self.console()[-3000:]}\n{(self.folder / 'qemu.log').read_text()}"
+            ) from None
         if load:  # the guest's clock stands where the snapshot was taken
             self.link.run(f"date -u -s @{time.time():.0f}")
 
@@ -225,7 +240,16 @@ def overlay(image: Path, target: Path, size_gib: int = 0) -> Path:
     return target
 
 
-def boot(image: Path, work: Path, disk: Path, board: Board | None = None, *, fresh: bool = True, load: str = "", timeout: float = 900) -> Machine:
+def boot(
+    image: Path,
+    work: Path,
+    disk: Path,
+    board: Board | None = None,
+    *,
+    fresh: bool = True,
+    load: str = "",
+    timeout: float = 900,
+) -> Machine:
     """Start a machine on an image; `fresh` makes a new overlay at `disk`."""
     board = board or Board()
     if fresh or not disk.is_file():

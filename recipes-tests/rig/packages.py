@@ -18,7 +18,13 @@ SUITE = "bookworm"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 PYTHON = "311"
 #: Tags of wheels that Debian 12's glibc 2.36 can load.
-PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_17_aarch64", "manylinux_2_27_aarch64", "manylinux_2_28_aarch64", "manylinux_2_34_aarch64")
+PLATFORMS = (
+    "manylinux2014_aarch64",
+    "manylinux_2_17_aarch64",
+    "manylinux_2_27_aarch64",
+    "manylinux_2_28_aarch64",
+    "manylinux_2_34_aarch64",
+)
 
 
 def replaced() -> dict[str, dict]:
@@ -39,7 +45,9 @@ def debian_mirror() -> str:
     """The Debian mirror that this host uses, else the public one."""
     for path in [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]:
         if path.is_file():
-            found = re.search(r"(?:^URIs:\s*|^deb (?:\[[^]]*\] )?)(https?://\S*/debian)/?(?:\s|$)", path.read_text(), re.M)
+            found = re.search(
+                r"(?:^URIs:\s*|^deb (?:\[[^]]*\] )?)(https?://\S*/debian)/?(?:\s|$)", path.read_text(), re.M
+            )
             if found:
                 return found[1]
     return "http://deb.debian.org/debian"
@@ -77,14 +85,23 @@ def fetch_debs(work: Path) -> Path:
     names = wanted_debs()
     index_path = folder / "index.json"
     index = json.loads(index_path.read_text()) if index_path.is_file() else {}
-    if set(names) == set(index) and all((folder / f).is_file() for f in index.values()) and not os.environ.get("EDGEAI_TEST_REFRESH"):
+    if (
+        set(names) == set(index)
+        and all((folder / f).is_file() for f in index.values())
+        and not os.environ.get("EDGEAI_TEST_REFRESH")
+    ):
         return folder
     update = subprocess.run(["apt-get", "-q", "update"], env=env, capture_output=True, text=True, check=False)
     if update.returncode:
         raise Missing(f"Debian's package index cannot be reached:\n{update.stderr.strip()}")
     real = {name: _current_kernel(env) if name == "linux-image-arm64" else name for name in names}
     uris = subprocess.run(
-        ["apt-get", "download", "--print-uris", *real.values()], env=env, cwd=folder, capture_output=True, text=True, check=True
+        ["apt-get", "download", "--print-uris", *real.values()],
+        env=env,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     file_of = {}
     for line in uris.splitlines():
@@ -107,7 +124,13 @@ def fetch_debs(work: Path) -> Path:
 
 def _current_kernel(env: dict[str, str]) -> str:
     """The kernel package that the meta-package linux-image-arm64 depends on today."""
-    show = subprocess.run(["apt-cache", "show", "--no-all-versions", "linux-image-arm64"], env=env, capture_output=True, text=True, check=True).stdout
+    show = subprocess.run(
+        ["apt-cache", "show", "--no-all-versions", "linux-image-arm64"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     found = re.search(r"^Depends:.*?(linux-image-[\w.+-]+)", show, re.M)
     if not found:
         raise Missing("linux-image-arm64 names no kernel package")
@@ -139,7 +162,11 @@ def fetch_wheels(work: Path) -> Path:
 
 def _wheel(folder: Path, name: str, version: str) -> Path | None:
     stem = re.sub(r"[-_.]+", "_", name)
-    found = [p for p in folder.glob("*.whl") if re.sub(r"[-_.]+", "_", p.name.split("-")[0]).lower() == stem and p.name.split("-")[1] == version]
+    found = [
+        p
+        for p in folder.glob("*.whl")
+        if re.sub(r"[-_.]+", "_", p.name.split("-")[0]).lower() == stem and p.name.split("-")[1] == version
+    ]
     return found[0] if found else None
 
 
@@ -156,7 +183,17 @@ def fetch_sources(work: Path, needed: dict[str, str], *, wheel: bool = False) ->
 
 
 def _pip_download(folder: Path, requirements: list[str], *, wheel: bool) -> None:
-    command = ["/usr/bin/python3", "-m", "pip", "download", "-q", "--no-deps", "--disable-pip-version-check", "-d", str(folder)]
+    command = [
+        "/usr/bin/python3",
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "-d",
+        str(folder),
+    ]
     if wheel:
         command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", PYTHON]
         command += [f"--platform={name}" for name in PLATFORMS]

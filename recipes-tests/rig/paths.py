@@ -47,4 +47,6 @@ def need(*tools: str) -> None:
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     absent = [tool for tool in tools if shutil.which(tool, path=path) is None]
     if absent:
-        raise Missing(f"not installed: {' '.join(absent)}; packages: apt-get install $(recipes-tests/testdistro host-packages)")
+        raise Missing(
+            f"not installed: {' '.join(absent)}; packages: apt-get install $(recipes-tests/testdistro host-packages)"
+        )

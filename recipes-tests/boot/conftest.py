@@ -18,6 +18,13 @@ from rig import bitbake, machine, paths  # noqa: E402  the path above has to be 
 from rig.link import GuestError, Link  # noqa: E402
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Building and booting an image takes minutes on two cores: part of ./scripts/test --slow."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: minutes, not seconds; run by ./scripts/test --slow")
 

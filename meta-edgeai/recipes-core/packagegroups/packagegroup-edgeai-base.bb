@@ -7,11 +7,11 @@ inherit packagegroup
 EDGEAI_PROVISION ?= "edgeai-provision"
 
 RDEPENDS:${PN} = " \
+    ${EDGEAI_PROVISION} \
     edgeai-config \
     edgeai-models \
     edgeai-power \
     edgeaid \
     edgeaid-hotplug \
     edgeaid-journal \
-    ${EDGEAI_PROVISION} \
 "

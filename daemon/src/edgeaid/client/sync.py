@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 from .. import errors
-from . import codec
+from . import codec, http
 from .codec import Array, Inference, Inputs
 from .fast import Binding, Fast
 
 DEFAULT_SOCKET = os.environ.get("EDGEAI_SOCKET", "/run/edgeai/edgeaid.sock")
 HEADER_LENGTH = "Inference-Header-Content-Length"
-
-
-class _Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        try:
-            self.sock.connect(self._path)
-        except OSError as error:
-            self.sock.close()
-            raise errors.Unavailable(
-                f"cannot reach edgeaid at {self._path}: {error.strerror}; is it running?"
-            ) from error
 
 
 class Client:
@@ -57,7 +37,7 @@ class Client:
     ) -> None:
         self.path = str(path)
         self.timeout = timeout
-        self._http = _Connection(self.path, timeout)
+        self._http = http.Connection(self.path, timeout)
         self._fast_path = str(fast_path or Path(self.path).parent / "fast.sock")
         self._want_fast = fast
         self._fast: Fast | None = None
@@ -87,34 +67,33 @@ class Client:
         self,
         method: str,
         path: str,
-        body: bytes | BinaryIO | Iterator[bytes] | None = None,
+        body: bytes | Iterator[bytes] = b"",
         headers: Mapping[str, str] | None = None,
-    ) -> tuple[bytes, http.client.HTTPResponse]:
-        """One exchange; a connection that the daemon closed meanwhile is opened again once."""
+    ) -> tuple[bytes, dict[str, str]]:
+        """(body, headers by lower-case name) of one exchange.
+
+        A connection that the daemon closed meanwhile is opened again once, unless the body can be sent only once.
+        """
         for attempt in (0, 1):
+            reused = self._http.is_open
             try:
-                self._http.request(method, path, body=body, headers=dict(headers or {}), encode_chunked=False)
-                response = self._http.getresponse()
-                data = response.read()
+                status, found, data = self._http.exchange(method, path, headers or {}, body)
                 break
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
-                self._http.close()
-                if attempt or not isinstance(body, bytes | None):
+            except http.Closed as error:
+                if attempt or not reused or not isinstance(body, bytes):
                     raise errors.Unavailable(f"edgeaid at {self.path} closed the connection: {error}") from error
             except TimeoutError as error:
-                self._http.close()
                 raise errors.DeadlineExceeded(
                     f"edgeaid at {self.path} did not answer within {self.timeout:g} s"
                 ) from error
-            except (http.client.HTTPException, OSError) as error:
-                self._http.close()
+            except (ValueError, OSError) as error:
                 raise errors.Unavailable(f"edgeaid at {self.path}: {error}") from error
-        if response.status >= 400:
+        if status >= 400:
             text = data.decode(errors="replace")
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 text = json.loads(data)["error"]
-            raise codec.error_of(response.status, text, response.getheader("Retry-After"))
-        return data, response
+            raise codec.error_of(status, text, found.get("retry-after"))
+        return data, found
 
     def get(self, path: str) -> Any:
         """GET, JSON."""
@@ -207,10 +186,8 @@ class Client:
         if priority:
             parameters["priority"] = priority
         body, length = codec.encode(arrays, parameters)
-        data, response = self.request(
-            "POST", _model_path(model, version) + "/infer", body, {HEADER_LENGTH: str(length)}
-        )
-        return codec.decode(data, int(response.getheader(HEADER_LENGTH) or 0))
+        data, headers = self.request("POST", _model_path(model, version) + "/infer", body, {HEADER_LENGTH: str(length)})
+        return codec.decode(data, int(headers.get(HEADER_LENGTH.lower(), "0")))
 
     def _picture(
         self, task: str, model: str, picture: bytes, options: dict[str, Any], accept: str = "application/json"
@@ -300,7 +277,9 @@ class Client:
                     if progress is not None:
                         progress(sent, total)
 
-        path = f"/edgeai/v1/models/{quote(model, safe='')}" + (f"/versions/{version}" if version else "")
+        path = f"/edgeai/v1/models/{quote(model, safe='')}"
+        if version:
+            path += f"/versions/{quote(version, safe='')}"
         headers = {"Content-Length": str(total), "X-Content-SHA256": digest}
         found: dict[str, Any] = json.loads(self.request("PUT", path, pieces(), headers)[0])
         self._forget(model)
@@ -308,7 +287,8 @@ class Client:
 
     def events(self, after: int = 0) -> Iterator[dict[str, Any]]:
         """Events as they happen, on a connection of their own."""
-        connection = _Connection(self.path, 60.0)
+        connection = HTTPConnection("localhost")
+        connection.sock = http.connect(self.path, 60.0)
         try:
             connection.request("GET", "/edgeai/v1/events", headers={"Last-Event-ID": str(after)})
             for line in connection.getresponse():

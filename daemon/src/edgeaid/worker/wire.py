@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import array
 import json
+import os
 import socket
 import struct
+import threading
 from enum import IntEnum
 from typing import Any, Final
 
@@ -44,6 +46,11 @@ PHASES: Final = struct.Struct("<QQQ")
 MAX_MESSAGE: Final = 160_000
 #: Descriptors in one message.
 MAX_FDS: Final = 4
+
+#: The socket module's flags are enums, whose arithmetic costs more than the system call.
+_FLAGS: Final = int(socket.MSG_CMSG_CLOEXEC)
+_CUT_SHORT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+_ANCILLARY: Final = socket.CMSG_SPACE(MAX_FDS * 4)
 
 #: Exceptions that cross the wire, by status byte. 0 = success.
 ERRORS: Final[tuple[type[errors.EdgeaiError], ...]] = (
@@ -80,27 +87,36 @@ def pack_json(kind: Kind, request: int, body: dict[str, Any], status: int = 0) -
     return frame
 
 
+class _Buffer(threading.local):
+    """Room for the longest message, one per thread: a new one for every message would cost more than the message."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(MAX_MESSAGE))
+        self.whole = (self.view,)
+
+
+_buffer: Final = _Buffer()
+
+
 def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     """One message and its descriptors (close-on-exec). b"" = the peer is gone. BlockingIOError when there is none.
 
     A truncated message or lost descriptors raise InvalidRequest; descriptors that did arrive are closed.
     """
-    data, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
+    size, ancillary, flags, _ = sock.recvmsg_into(_buffer.whole, _ANCILLARY, _FLAGS)
     fds: list[int] = []
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             numbers = array.array("i")
             numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
             fds.extend(numbers)
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if flags & _CUT_SHORT:
         close_all(fds)
         raise errors.InvalidRequest("message cut short: too long, or too many descriptors")
-    return data, fds
+    return bytes(_buffer.view[:size]), fds
 
 
 def close_all(fds: list[int]) -> None:
     """Close descriptors that came with a message nobody wanted."""
-    import os
-
     for fd in fds:
         os.close(fd)

@@ -1,0 +1,158 @@
+"""HTTP/1.1 over a Unix socket, as much of it as edgeaid's answers need.
+
+The standard library's client sends head and body apart, which wakes the daemon twice, and parses headers with its mail
+package; both together cost more than a small model's inference.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from .. import errors
+
+MAX_HEAD: Final = 65536
+_PIECE: Final = 1 << 16
+
+
+class Closed(Exception):
+    """The daemon closed the connection before it answered: worth one new attempt on a fresh connection."""
+
+
+def connect(path: str, timeout: float) -> socket.socket:
+    """A stream connection to the daemon; Unavailable says where nobody listens."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(timeout)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise errors.Unavailable(f"cannot reach edgeaid at {path}: {error.strerror}; is it running?") from error
+    return sock
+
+
+def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
+    """(status, headers by lower-case name) of an answer's head without its empty line; ValueError for anything else."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    version, _, rest = first.partition(" ")
+    code = rest[:3]
+    if not version.startswith("HTTP/1.") or len(code) != 3 or not (code.isascii() and code.isdecimal()):
+        raise ValueError(f"not an HTTP answer: {first[:80]!r}")
+    headers = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise ValueError(f"not a header: {line[:80]!r}")
+        headers[name.lower()] = value.strip()
+    return int(code), headers
+
+
+class Connection:
+    """A kept-alive connection; opened at its first exchange and again after the daemon closed it."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        self.path = path
+        self.timeout = timeout
+        self._sock: socket.socket | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """True between exchanges of one connection."""
+        return self._sock is not None
+
+    def close(self) -> None:
+        """Close; the next exchange connects again."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def exchange(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes]
+    ) -> tuple[int, dict[str, str], bytes]:
+        """(status, headers by lower-case name, body) of one request.
+
+        An iterable body needs a Content-Length among the headers. Raises Closed, TimeoutError, other OSErrors, and
+        ValueError when the answer is not HTTP; the connection is closed then.
+        """
+        if self._sock is None:
+            self._sock = connect(self.path, self.timeout)
+        try:
+            status, found, data = self._exchange(self._sock, method, target, headers, body)
+        except BaseException:
+            self.close()
+            raise
+        if found.get("connection", "").lower() == "close":
+            self.close()
+        return status, found, data
+
+    def _exchange(
+        self,
+        sock: socket.socket,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes],
+    ) -> tuple[int, dict[str, str], bytes]:
+        lines = [f"{method} {target} HTTP/1.1", "Host: localhost", *(f"{n}: {v}" for n, v in headers.items())]
+        if isinstance(body, bytes) and (body or method in ("POST", "PUT")):
+            lines.append(f"Content-Length: {len(body)}")
+        head = "\r\n".join((*lines, "", "")).encode("ascii")
+        try:
+            if isinstance(body, bytes):
+                _send(sock, head, body)
+            else:
+                sock.sendall(head)
+                for piece in body:
+                    sock.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            # A refused upload is answered and hung up on before its end: the answer says why.
+            try:
+                status, found, data = _receive(sock)
+            except (Closed, OSError):
+                raise Closed(str(error)) from error
+            return status, {**found, "connection": "close"}, data
+        return _receive(sock)
+
+
+def _send(sock: socket.socket, head: bytes, body: bytes) -> None:
+    sent = sock.sendmsg((head, body))
+    if sent < len(head):
+        sock.sendall(head[sent:])
+        sent = len(head)
+    if sent < len(head) + len(body):
+        sock.sendall(memoryview(body)[sent - len(head) :])
+
+
+def _receive(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    data = b""
+    while (end := data.find(b"\r\n\r\n")) < 0:
+        if len(data) > MAX_HEAD:
+            raise ValueError(f"the answer's headers are longer than {MAX_HEAD} bytes")
+        try:
+            piece = sock.recv(_PIECE)
+        except ConnectionResetError as error:
+            raise Closed(str(error)) from error
+        if not piece:
+            raise Closed("no answer")
+        data += piece
+    status, headers = parse_head(data[:end])
+    if status == 204:
+        return status, headers, b""
+    length = headers.get("content-length", "")
+    if not (length.isascii() and length.isdecimal()) or len(length) > 12:
+        raise ValueError(f"the answer has no usable Content-Length: {length[:80]!r}")
+    body = data[end + 4 :]
+    missing = int(length) - len(body)
+    if missing < 0:
+        raise ValueError("the answer is longer than its Content-Length")
+    if not missing:
+        return status, headers, body
+    parts = [body]
+    while missing:
+        piece = sock.recv(min(missing, 1 << 20))
+        if not piece:
+            raise ConnectionError(f"the answer ended {missing} bytes early")
+        parts.append(piece)
+        missing -= len(piece)
+    return status, headers, b"".join(parts)

@@ -1,0 +1,140 @@
+"""The client's HTTP against servers that misbehave."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeaid import errors
+from edgeaid.client import Client, http
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.fixture
+def serve(tmp_path: Path):
+    """Serve connections one after the other with the given functions; returns the socket's path."""
+    sock = socket.socket(socket.AF_UNIX)
+    path = tmp_path / "http.sock"
+    sock.bind(str(path))
+    sock.listen()
+    threads: list[threading.Thread] = []
+
+    def start(*answers: Callable[[socket.socket], None]) -> Path:
+        def run() -> None:
+            for answer in answers:
+                connection, _ = sock.accept()
+                with connection:
+                    answer(connection)
+
+        threads.append(threading.Thread(target=run))
+        threads[-1].start()
+        return path
+
+    yield start
+    for thread in threads:
+        thread.join(10)
+    sock.close()
+
+
+def request_of(connection: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65536)
+    return data
+
+
+def says(answer: bytes) -> Callable[[socket.socket], None]:
+    def run(connection: socket.socket) -> None:
+        request_of(connection)
+        connection.sendall(answer)
+
+    return run
+
+
+def test_an_answer_in_single_bytes_is_read_whole(serve):
+    def slowly(connection: socket.socket) -> None:
+        request_of(connection)
+        for byte in OK:
+            connection.send(bytes([byte]))
+
+    with Client(serve(slowly)) as client:
+        assert client.get("/v2") == {}
+
+
+def test_a_connection_closed_between_requests_is_opened_again(serve):
+    with Client(serve(says(OK), says(OK))) as client:
+        assert client.get("/v2") == {}
+        assert client.get("/v2") == {}
+
+
+def test_a_daemon_that_hangs_up_on_a_fresh_connection_is_not_asked_twice(serve):
+    with Client(serve(request_of)) as client, pytest.raises(errors.Unavailable, match="closed the connection"):
+        client.get("/v2")
+
+
+def test_connection_close_is_obeyed(serve):
+    closing = OK.replace(b"Content", b"Connection: close\r\nContent", 1)
+    with Client(serve(says(closing), says(OK))) as client:
+        assert client.get("/v2") == {}
+        assert client.get("/v2") == {}
+
+
+def test_the_reason_of_a_refused_upload_arrives(serve, tmp_path: Path):
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(100)
+        connection.sendall(b'HTTP/1.1 413 No\r\nContent-Length: 23\r\n\r\n{"error":"far too big"} '[:-1])
+        connection.shutdown(socket.SHUT_RD)
+
+    file = tmp_path / "model.tflite"
+    file.write_bytes(bytes(4 << 20))
+    with Client(serve(refuse)) as client, pytest.raises(errors.TooLarge, match="far too big"):
+        client.push("model", file)
+
+
+def test_a_large_answer_and_a_large_request(serve):
+    body = bytes(range(256)) * 8192
+
+    def echo(connection: socket.socket) -> None:
+        data = request_of(connection)
+        head, _, rest = data.partition(b"\r\n\r\n")
+        assert b"Content-Length: %d" % len(body) in head
+        while len(rest) < len(body):
+            rest += connection.recv(1 << 20)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(rest) + rest)
+
+    with Client(serve(echo)) as client:
+        assert client.request("POST", "/echo", body)[0] == body
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not an HTTP answer"),
+        (b"HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", "not a header"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "Content-Length"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "Content-Length"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{}", "longer than"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}", "8 bytes early"),
+        (b"HTTP/1.1 200 OK\r\nA: " + b"b" * 70000, "headers are longer"),
+    ],
+)
+def test_answers_that_are_not_ours(serve, answer: bytes, text: str):
+    with Client(serve(says(answer))) as client, pytest.raises(errors.Unavailable, match=text):
+        client.get("/v2")
+
+
+@given(st.binary(max_size=300) | st.binary(max_size=200).map(lambda b: b"HTTP/1.1 200 OK\r\n" + b))
+def test_a_damaged_head_is_a_value_error(head: bytes):
+    try:
+        status, headers = http.parse_head(head)
+    except ValueError:
+        return
+    assert 0 <= status <= 999
+    assert all(name == name.lower() for name in headers)

@@ -27,29 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from floors import bare_hops, raw_loop
 
 from edgeaid.client import Client
 from edgeaid.serving.metrics import rss_bytes
 
 ROUNDS = 10
 CLIENTS = 4
-
-
-def raw_loop(model: Path) -> tuple[Callable[[], None], Any]:
-    """The floor: the interpreter in this process."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(model), num_threads=1)
-    interpreter.allocate_tensors()
-    given, wanted = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    data = (np.arange(int(np.prod(given["shape"]))) * 31 % 256).astype(given["dtype"]).reshape(given["shape"])
-
-    def once() -> None:
-        interpreter.set_tensor(given["index"], data)
-        interpreter.invoke()
-        interpreter.get_tensor(wanted["index"])
-
-    return once, data
 
 
 @contextmanager
@@ -172,10 +156,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     grpc = not args.no_grpc
-    once, data = raw_loop(args.model)
     with ExitStack() as stack:
+        hops = stack.enter_context(bare_hops(args.model))  # forks, so before the interpreter's threads
+        once, data = raw_loop(args.model)
         socket, pid, ready, before = stack.enter_context(edgeaid(args.model, grpc))
-        ways: dict[str, Callable[[], None]] = {"raw interpreter": once, **client_ways(socket, data, grpc=grpc)}
+        ways = {"raw interpreter": once, "two bare hops": hops, **client_ways(socket, data, grpc=grpc)}
         if args.peers:
             from peers import peer_ways
 

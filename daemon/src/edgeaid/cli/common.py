@@ -43,8 +43,11 @@ class Session:
         if self._client is None:
             from ..client import Client
 
-            path = self._tunnel(self.host) if self.host else self.socket
-            self._client = Client(path, timeout=self.timeout, fast=not self.host)
+            if self.host:
+                name = f"{self.host}:{self.socket}"
+                self._client = Client(self._tunnel(self.host), timeout=self.timeout, fast=False, name=name)
+            else:
+                self._client = Client(self.socket, timeout=self.timeout)
         return self._client
 
     def _tunnel(self, host: str) -> str:

@@ -34,8 +34,11 @@ class Client:
         fast_path: str | Path | None = None,
         fast: bool = True,
         timeout: float = 60.0,
+        name: str = "",
     ) -> None:
         self.path = str(path)
+        #: How errors call the daemon; its socket's path says little at the end of a tunnel.
+        self.name = name or self.path
         self.timeout = timeout
         self._http = http.Connection(self.path, timeout)
         self._fast_path = str(fast_path or Path(self.path).parent / "fast.sock")
@@ -81,13 +84,13 @@ class Client:
                 break
             except http.Closed as error:
                 if attempt or not reused or not isinstance(body, bytes):
-                    raise errors.Unavailable(f"edgeaid at {self.path} closed the connection: {error}") from error
+                    raise errors.Unavailable(f"edgeaid at {self.name} closed the connection: {error}") from error
             except TimeoutError as error:
                 raise errors.DeadlineExceeded(
-                    f"edgeaid at {self.path} did not answer within {self.timeout:g} s"
+                    f"edgeaid at {self.name} did not answer within {self.timeout:g} s"
                 ) from error
             except (ValueError, OSError) as error:
-                raise errors.Unavailable(f"edgeaid at {self.path}: {error}") from error
+                raise errors.Unavailable(f"edgeaid at {self.name}: {error}") from error
         if status >= 400:
             text = data.decode(errors="replace")
             with contextlib.suppress(ValueError, KeyError, TypeError):

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Sequence
 from typing import Final
 
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
@@ -14,15 +15,16 @@ FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 PRIORITY: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
-def notify(*lines: str) -> bool:
-    """Send READY=1 and the like to the service manager; False when there is none."""
+def notify(*lines: str, fds: Sequence[int] = ()) -> bool:
+    """Send READY=1 and the like, with descriptors for its store, to the service manager; False when there is none."""
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return False
     address = "\0" + path[1:] if path.startswith("@") else path
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         try:
-            sock.sendto("\n".join(lines).encode(), address)
+            sock.connect(address)
+            socket.send_fds(sock, ["\n".join(lines).encode()], list(fds))
         except OSError:
             return False
     return True
@@ -31,6 +33,19 @@ def notify(*lines: str) -> bool:
 def notify_reloading() -> bool:
     """RELOADING=1 with the time stamp that Type=notify-reload wants in the same message."""
     return notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+
+def keep(sock: socket.socket, name: str) -> None:
+    """Have the service manager keep a listening socket: after a crash `listen_fds` brings it back by this name.
+
+    Clients that connect between crash and restart wait in its backlog instead of being refused.
+    """
+    notify("FDSTORE=1", f"FDNAME={name}", fds=[sock.fileno()])
+
+
+def forget(name: str) -> None:
+    """Take a socket out of the service manager's store."""
+    notify("FDSTOREREMOVE=1", f"FDNAME={name}")
 
 
 def watchdog_seconds() -> float:

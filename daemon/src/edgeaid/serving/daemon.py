@@ -79,7 +79,8 @@ class Daemon:
         self.config = config
         self._reload = reload
         self.plane = Plane(config)
-        self._paths: list[Path] = []
+        #: Sockets that this daemon has bound itself, by their name in the service manager's store.
+        self._bound: dict[str, Path] = {}
         self._stop = asyncio.Event()
         self._fast: FastServer | None = None
         self._http: list[HttpServer] = []
@@ -91,8 +92,16 @@ class Daemon:
     def _socket(self, passed: dict[str, socket.socket], name: str, path: str | Path, kind: int) -> socket.socket:
         if name in passed:
             return passed.pop(name)
-        sock = bind(Path(path), kind)
-        self._paths.append(Path(path))
+        stored = f"kept-{name}"
+        kept = passed.pop(stored, None)
+        if kept is not None and (kept.getsockname() != str(path) or not os.path.exists(path)):
+            service.forget(stored)
+            kept.close()
+            kept = None
+        # A kept one is from a daemon that crashed: whoever connected meanwhile waits in it.
+        sock = kept or bind(Path(path), kind)
+        self._bound[stored] = Path(path)
+        service.keep(sock, stored)
         return sock
 
     async def run(self) -> None:
@@ -222,7 +231,8 @@ class Daemon:
         for http in self._http:
             await http.close()
         self.plane.regions.unregister()
-        for path in self._paths:
+        for stored, path in self._bound.items():
+            service.forget(stored)
             path.unlink(missing_ok=True)
 
 

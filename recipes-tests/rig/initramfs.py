@@ -61,8 +61,6 @@ $bb ln -s ../edgeai-emulator.service /root/run/systemd/system/sysinit.target.wan
 for t in ttyS0 ttyS1 ttyAMA0; do
     [ -c /dev/$t ] || $bb ln -s /dev/null /root/run/systemd/system/serial-getty@$t.service
 done
-# nor for a radio
-$bb ln -s /dev/null /root/run/systemd/system/wpa_supplicant@wlan0.service
 # an emulated processor is ten to a hundred times slower: what counts seconds gets more of them
 $bb mkdir -p /root/run/systemd/system/edgeaid.service.d /root/run/systemd/system.conf.d
 printf '[Manager]\\nDefaultTimeoutStartSec=900s\\nDefaultDeviceTimeoutSec=900s\\n' > /root/run/systemd/system.conf.d/50-emulator.conf

@@ -2,7 +2,7 @@ SUMMARY = "Settings of an Edge AI device: SSH, journal, watchdog, network"
 DESCRIPTION = "Drop-in files only: SSH by key, a bounded journal, the hardware watchdog, \
 DHCP on wire and Wi-Fi, time from the network."
 SECTION = "base"
-HOMEPAGE = "https://edgeai-rpi.example/edgeai"
+HOMEPAGE = "${EDGEAI_PROJECT_URL}"
 # How far it got here; README.md has the table.
 EDGEAI_STATUS = "built"
 LICENSE = "MIT"
@@ -34,12 +34,18 @@ do_install() {
     # keyboard would never come up. scripts/flash sets what is to be set.
     install -d ${D}${sysconfdir}/systemd/system
     ln -sf /dev/null ${D}${sysconfdir}/systemd/system/systemd-firstboot.service
-    # The supplicant starts for the first radio; scripts/flash (or the user) writes its configuration.
-    install -d ${D}${sysconfdir}/systemd/system/multi-user.target.wants
-    ln -sf ${systemd_system_unitdir}/wpa_supplicant@.service \
-        ${D}${sysconfdir}/systemd/system/multi-user.target.wants/wpa_supplicant@wlan0.service
+    # The supplicant starts when udev sees a radio; scripts/flash (or the user) writes its configuration.
+    install -D -m 0644 ${S}/85-edgeai-wireless.rules ${D}${nonarch_base_libdir}/udev/rules.d/85-edgeai-wireless.rules
+    install -D -m 0644 ${S}/10-edgeai-supplicant.conf ${D}${systemd_system_unitdir}/wpa_supplicant@.service.d/10-edgeai.conf
 }
 
-FILES:${PN} = "${sysconfdir} ${nonarch_libdir}/systemd"
+FILES:${PN} = "\
+    ${sysconfdir} \
+    ${nonarch_base_libdir}/udev/rules.d \
+    ${nonarch_libdir}/systemd \
+    ${systemd_system_unitdir} \
+"
 
 RDEPENDS:${PN} = "wpa-supplicant"
+# Without the database of regulations the kernel allows only the channels that every country does.
+RRECOMMENDS:${PN} = "wireless-regdb-static"

@@ -216,6 +216,41 @@ def test_an_unknown_power_profile_ends_the_parse() -> None:
     assert "EDGEAI_POWER_PROFILE is 'turbo'; it can be: stock, cool, fast" in done.stdout
 
 
+def test_a_release_needs_the_projects_address_and_says_so() -> None:
+    folder = build_folder("wrynose", "raspberrypi4-64")
+    recipe = folder.build.project / "meta-edgeai/recipes-edgeai/edgeaid/edgeaid_0.1.0.bb"
+    release = MASK + 'EDGEAID_SOURCE = "git"\n'
+    done = folder.run("bitbake", "-b", str(recipe), "-e", settings=release, timeout=900)
+    assert done.returncode != 0
+    assert "EDGEAID_SOURCE is 'git' but EDGEAI_PROJECT_URL says no address; set it to" in done.stdout
+
+    release += 'EDGEAI_PROJECT_URL = "https://code.example/owner/edge"\n'
+    done = folder.run("bitbake", "-b", str(recipe), "-e", settings=release, timeout=900)
+    assert done.returncode == 0, done.stdout[-3000:]
+    value = dict(re.findall(r'^(SRC_URI|SRCREV|HOMEPAGE|S)="(.*)"$', done.stdout, re.M))
+    assert "git://code.example/owner/edge;protocol=https;branch=main;destsuffix=edgeai" in value["SRC_URI"].split()
+    assert COMMIT.fullmatch(value["SRCREV"])
+    assert value["HOMEPAGE"] == "https://code.example/owner/edge"
+    assert value["S"].endswith("/edgeai/daemon")
+
+
+def test_the_pinned_commit_of_a_release_has_what_the_recipes_take() -> None:
+    text = (TOP / "meta-edgeai/recipes-edgeai/edgeaid/edgeai-source.inc").read_text()
+    (commit,) = re.findall(r'^EDGEAID_SRCREV \?= "(\w{40})"', text, re.M)
+    git = ["git", "-C", str(TOP), "-c", f"safe.directory={TOP}"]
+    if subprocess.run([*git, "cat-file", "-e", commit], capture_output=True, check=False).returncode:
+        pytest.skip("this copy has no history back to the pinned commit")
+    listed = subprocess.run(
+        [*git, "ls-tree", "-r", "--name-only", commit, "daemon"], capture_output=True, text=True, check=True
+    )
+    there = listed.stdout.splitlines()
+    for recipe in sorted((TOP / "meta-edgeai/recipes-edgeai").glob("*/*.bb")):
+        for part in " ".join(re.findall(r'^EDGEAID_TREE_PARTS = "(.*)"', recipe.read_text(), re.M)).split():
+            assert any(f"{name}/".startswith(f"daemon/{part}/") for name in there), f"{recipe.name}: {part} at {commit}"
+    for unit in ("edgeaid.service", "edgeaid.socket", "edgeaid-fast.socket", "edgeai-provision.service"):
+        assert f"daemon/systemd/{unit}" in there
+
+
 def test_the_status_table_of_the_readme_is_the_generated_one() -> None:
     done = subprocess.run([sys.executable, TOP / "recipes-tests/layer/status_table.py", "--check"], check=False)
     assert done.returncode == 0, "run recipes-tests/layer/status_table.py"

@@ -1,4 +1,4 @@
-"""A model from training to bundle with the real converters, each in its pinned environment.
+"""A model from training to answers of a running daemon, with the real converters, each in its pinned environment.
 
 Environments are created on first use (TensorFlow: 2.4 GB), or given by EDGEAI_PYTHON_TENSORFLOW and the like.
 """
@@ -6,11 +6,18 @@ Environments are created on first use (TensorFlow: 2.4 GB), or given by EDGEAI_P
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from edgeaid.cli import main as edgeai
 from edgeaid.cli.model import model
 from edgeaid.errors import Unsupported
 from edgeaid.formats import kmodel, tflite
@@ -92,7 +99,27 @@ def test_a_float_tflite_file_is_quantised_without_tensorflow(trained: Path, quan
     assert report["int8_bytes"] < report["float_bytes"] / 2
 
 
-def test_from_training_to_a_signed_bundle(trained: Path, quantised: Path, tmp_path: Path) -> None:
+@contextmanager
+def daemon(folder: Path) -> Iterator[Path]:
+    """A running edgeaid without a model of ours; yields its socket."""
+    (folder / "models").mkdir(parents=True)
+    socket, log = folder / "s.sock", folder / "log"
+    command = [sys.executable, "-m", "edgeaid", "--socket", socket, "--model-repository", folder / "models"]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(command, stderr=errors, env={**os.environ, "STATE_DIRECTORY": str(folder / "state")})
+    try:
+        until = time.monotonic() + 120
+        while "ready after" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.1)
+        yield socket
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_from_training_to_answers_of_a_running_daemon(trained: Path, quantised: Path, tmp_path: Path) -> None:
     need("nncase")
     run("check", trained / "digits.tflite", "--target", "edgetpu", "--target", "cpu", "--fail-on", "warning")
     run("check", trained / "float.tflite", "--target", "k210", "--fail-on", "warning")
@@ -112,6 +139,22 @@ def test_from_training_to_a_signed_bundle(trained: Path, quantised: Path, tmp_pa
     assert [a.target for a in manifest.artifacts] == ["cpu", "k210"]
     assert len(manifest.goldens) == 2
     assert manifest.accuracy["value"] > 0.8
+    pictures = sorted((trained / "test").glob("*/*.png"))
+    with daemon(tmp_path / "device") as socket:
+
+        def ask(*arguments: object) -> object:
+            result = CliRunner().invoke(edgeai, ["--socket", str(socket), "--json", *map(str, arguments)])
+            assert result.exit_code == 0, (result.output, result.exception)
+            return json.loads(result.stdout)
+
+        pushed = ask("push", "digits", tmp_path / "digits-1.edgeai")
+        assert isinstance(pushed, dict)
+        assert (pushed["version"], pushed["serving"]) == ("1", True)
+        answers = ask("classify", "digits", *pictures)
+        assert isinstance(answers, list)
+        right = sum(a["classes"][0]["index"] == int(p.parent.name) for a, p in zip(answers, pictures, strict=True))
+        # The daemon prepares pictures as the toolkit did when it measured: the same share of right answers.
+        assert right / len(pictures) == pytest.approx(manifest.accuracy["value"], abs=0.01)
 
 
 def test_onnx_becomes_tflite_with_channels_last(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from edgeaid.toolkit import inspect_layout
 from edgeaid.toolkit.inspect import Report, compare, flatten, inspect_bytes, inspect_path
 from formats import builders
 
+from .check_cases import quantised_relu_between
+
 M25, M50 = "mobilenet_v1_0.25_128_quant", "mobilenet_v1_0.5_160_quant"
 
 
@@ -300,3 +302,10 @@ def test_a_huge_graph_is_drawn_in_part() -> None:
 
 def test_kmodel_reader_is_reachable_by_its_types() -> None:
     assert isinstance(read_kmodel(builders.kmodel_v5()), Kmodel)
+
+
+def test_memory_of_values_is_what_lives_at_once_and_not_their_sum() -> None:
+    report = inspect_bytes(quantised_relu_between("TANH", "TANH", "TANH"), Path("chain.tflite"))
+    bar = next(b for b in report.memory if b.title == "RAM of tensors")
+    # Six values of 8 bytes: input and output always, and never more than two of those between.
+    assert [size for _, size in bar.parts] == [32, 16]

@@ -154,7 +154,7 @@ def _read_v1(view: memoryview) -> NcsGraph:
         shaves=last_shave - first_shave + 1 if last_shave > first_shave else 0,
         input_elements=first[0] * first[1] * first[2],
         output_elements=outputs,
-        sections=(("header", V1_HEADER), ("stages", V1_STAGE * count), ("data", size - data_offset)),
+        sections=(("header", V1_HEADER), ("stages", data_offset - V1_HEADER), ("data", size - data_offset)),
     )
 
 

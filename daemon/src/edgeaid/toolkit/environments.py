@@ -1,8 +1,8 @@
 """The converters' own Python environments: created on first use from hash-pinned locks, kept in the user's cache.
 
 Converters pin TensorFlow, numpy and protobuf versions that exclude each other, and each weighs hundreds of megabytes,
-so none is a dependency of this package. A lock is `daemon/requirements/convert-<name>.lock`; an environment's folder
-carries the digest of its lock, so a new lock makes a new environment.
+so none is a dependency of this package. A lock is `locks/<name>.txt`, made from `locks/<name>.in` by `scripts/lock`; an
+environment's folder carries the digest of its lock, so a new lock makes a new environment.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def cache() -> Path:
 
 def lock(name: str) -> str:
     """Text of an environment's lock."""
-    return (files(__package__) / "locks" / f"convert-{name}.txt").read_text("utf-8")
+    return (files(__package__) / "locks" / f"{name}.txt").read_text("utf-8")
 
 
 def folder(name: str) -> Path:

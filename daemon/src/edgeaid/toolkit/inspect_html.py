@@ -32,6 +32,7 @@ svg.graph .ncs rect { fill: #b8641a; } svg.graph .open rect { fill: #5d6470; } s
 .key { color: #fff; font-weight: 400; font-size: .8rem; padding: .1rem .5rem; border-radius: 3px; }
 .key.cpu { background: #4a6fa5; } .key.tpu { background: #2a8f6a; } .key.kpu { background: #8a4f9e; }
 .key.ncs { background: #b8641a; } .key.open { background: #5d6470; }
+table.operators td:nth-child(6) { min-width: 14rem; } table.operators td:last-child { overflow-wrap: anywhere; }
 details > summary { cursor: pointer; margin: .8rem 0 .3rem; }
 """
 
@@ -88,7 +89,8 @@ def _tensors(title: str, rows: Sequence[TensorRow]) -> str:
     if not rows:
         return ""
     cells = "".join(
-        f"<tr><td>{escape(t.name)}</td><td>{escape(t.datatype)}</td><td>{escape(shape(t.shape))}</td>"
+        f'<tr><td title="{escape(t.name)}">{escape(_short(t.name))}</td>'
+        f"<td>{escape(t.datatype)}</td><td>{escape(shape(t.shape))}</td>"
         f"<td>{escape(quantization(t))}</td><td>{escape(t.note)}</td></tr>"
         for t in rows
     )
@@ -133,16 +135,21 @@ def _operators(r: Report) -> str:
     rows = "".join(
         f'<tr><td class="n">{o.index}</td><td>{escape(o.type)}</td><td>{escape(o.device)}</td>'
         f'<td>{escape(shape(o.shape))}</td><td class="n">{o.constants:,}</td><td>{escape(o.details)}</td>'
-        f"<td>{escape(o.name)}</td></tr>"
+        f'<td title="{escape(o.name)}">{escape(_short(o.name))}</td></tr>'
         for o in r.operators
     )
     head = (
         "<tr><th>#</th><th>operator</th><th>runs on</th><th>output</th><th>bytes</th><th>details</th><th>name</th></tr>"
     )
     return (
-        f'<details open><summary>{len(r.operators)} operators</summary><div class="scroll"><table>{head}{rows}</table>'
-        "</div></details>"
+        f'<details open><summary>{len(r.operators)} operators</summary><div class="scroll">'
+        f'<table class="operators">{head}{rows}</table></div></details>'
     )
+
+
+def _short(name: str) -> str:
+    """Fused operators carry the names of all their parts; the first one is enough to find the layer."""
+    return name.split(";", 1)[0]
 
 
 def _comparison(c: Comparison) -> str:

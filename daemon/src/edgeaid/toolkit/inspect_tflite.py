@@ -49,7 +49,7 @@ def tflite_report(data: bytes, path: Path, _depth: int) -> Report:
     if about and (about.name or about.author or about.license):
         facts["author's words"] = "; ".join(t[:120] for t in (about.name, about.author, about.license) if t)
     compiled = None
-    memory = [Bar("file", _file_parts(model)), Bar("RAM of tensors (upper bound)", _activations(model))]
+    memory = [Bar("file", _file_parts(model)), Bar("RAM of tensors", _activations(model))]
     if model.edgetpu:
         compiled, more = _edgetpu(data, model, memory)
         findings += more
@@ -96,14 +96,23 @@ def _file_parts(model: tflite.TfliteModel) -> tuple[tuple[str, int], ...]:
 
 
 def _activations(model: tflite.TfliteModel) -> tuple[tuple[str, int], ...]:
-    """Values that are neither stored nor program state; the runtime reuses memory, so the sum is an upper bound."""
+    """Values that are neither stored nor program state: those that live at once at the worst moment, and the others.
+
+    A value lives from the operator that makes it to the last one that reads it; inputs and outputs all the time.
+    """
     graph = model.subgraphs[0]
-    ends = {*graph.inputs, *graph.outputs}
-    held = [t for t in graph.tensors if not t.constant]
-    return (
-        ("inputs and outputs", sum(t.nbytes for t in held if t.index in ends)),
-        ("between operators, all at once", sum(t.nbytes for t in held if t.index not in ends)),
-    )
+    held = {t.index: t.nbytes for t in graph.tensors if not t.constant}
+    always = {*graph.inputs, *graph.outputs}
+    last = {i: number for number, o in enumerate(graph.operators) for i in (*o.outputs, *o.inputs)}
+    live = peak = sum(held.get(i, 0) for i in always)
+    seen = set(always)
+    for number, operator in enumerate(graph.operators):
+        used = {*operator.inputs, *operator.outputs}
+        live += sum(held.get(i, 0) for i in used - seen)
+        seen |= used
+        peak = max(peak, live)
+        live -= sum(held.get(i, 0) for i in used - always if last[i] == number)
+    return ("alive at once", peak), ("more where memory is not used again", sum(held.values()) - peak)
 
 
 def _operators(model: tflite.TfliteModel) -> tuple[OperatorRow, ...]:

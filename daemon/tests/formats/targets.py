@@ -1,0 +1,76 @@
+"""Which reader is for which kind of file, and a small sound file of each kind to damage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from edgeaid.errors import EdgeaiError
+from edgeaid.formats import (
+    caffe,
+    edgetpu,
+    edgetpu_rules,
+    kfpkg,
+    kmodel,
+    ncs,
+    onnx,
+    openvino,
+    tardir,
+    tensorflow,
+    tflite,
+    tflite_metadata,
+    zipdir,
+)
+
+from .builders import SEEDS
+
+
+def _tflite(data: bytes) -> None:
+    model = tflite.read(data)
+    for tensor in model.subgraphs[0].tensors:
+        tflite.constant(data, model, tensor)
+    for look in (tflite_metadata.metadata, tflite_metadata.labels):
+        with suppress(EdgeaiError):
+            look(data, model)
+
+
+def _edgetpu(data: bytes) -> None:
+    edgetpu_rules.check(edgetpu.read(data))
+
+
+def _zip(data: bytes) -> None:
+    for entry in zipdir.entries(data):
+        zipdir.read(data, entry, 1 << 20)
+
+
+READERS: dict[str, Callable[[bytes], object]] = {
+    "tflite": _tflite,
+    "edgetpu": _edgetpu,
+    "kmodel-v3": lambda d: kmodel.check(kmodel.read(d)),
+    "kmodel-v4": lambda d: kmodel.check(kmodel.read(d)),
+    "kmodel-v5": lambda d: kmodel.check(kmodel.read(d)),
+    "kfpkg": lambda d: kfpkg.check(kfpkg.read(d)),
+    "ncs-v1": lambda d: ncs.check(ncs.read(d)),
+    "ncs-v2": lambda d: ncs.check(ncs.read(d)),
+    "myriad-blob": ncs.read_blob,
+    "openvino-ir": lambda d: openvino.read(d, 32),
+    "onnx": onnx.read,
+    "tf-graphdef": lambda d: (tensorflow.read_graphdef(d).inputs, tensorflow.read_graphdef(d).outputs),
+    "tf-savedmodel": tensorflow.read_saved_model,
+    "tf-metagraph": tensorflow.read_meta,
+    "tf-checkpoint-index": tensorflow.read_checkpoint_index,
+    "caffe-prototxt": caffe.read_prototxt,
+    "caffemodel": caffe.read_caffemodel,
+    "zip": _zip,
+    "tar": tardir.entries,
+}
+WORDS = {kind: seed() for kind, seed in SEEDS.items()}
+
+
+def try_reading(kind: str, data: bytes) -> bool:
+    """Whether the reader of `kind` took the data; anything but an EdgeaiError escapes."""
+    try:
+        READERS[kind](data)
+    except EdgeaiError:
+        return False
+    return True

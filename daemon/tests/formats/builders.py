@@ -165,8 +165,11 @@ def package(*executables: Tree, **more: Any) -> bytes:
     return flat(tree | {int(k[1:]): v for k, v in more.items()}, b"DWN1")
 
 
-def edgetpu(inner: bytes | None = None, chips: list[int] | None = None, **options: Any) -> bytes:
-    """A compiled model around a package (default: 160 bytes cached, 32 streamed)."""
+def edgetpu(inner: bytes | None = None, chips: list[int] | None = None, *, before: int = -1, **options: Any) -> bytes:
+    """A compiled model around a package (default: 160 bytes cached, 32 streamed).
+
+    `before` is the code of an operator that stayed on the CPU in front of it.
+    """
     inner = package(executable_tree(2, 32), executable_tree(1, 160)) if inner is None else inner
     fbb = flexbuffers.Builder()
     with fbb.Map():
@@ -181,22 +184,17 @@ def edgetpu(inner: bytes | None = None, chips: list[int] | None = None, **option
         fbb.Key("7")
         fbb.VectorFromElements([])
     custom = bytes(fbb.Finish()) if "raw" not in options else options["raw"]
-    return flat(
-        {
-            0: ("I", 3),
-            1: [{0: ("b", 32), 1: "edgetpu-custom-op", 2: ("i", 1), 3: ("i", 32)}],
-            2: [
-                {
-                    0: [tensor("in", [1, 4, 4, 1]), tensor("out", [1, 5])],
-                    1: ("i", [0]),
-                    2: ("i", [1]),
-                    3: [{0: ("I", 0), 1: ("i", [0]), 2: ("i", [1]), 5: custom}],
-                }
-            ],
-            4: [{}],
-        },
-        b"TFL3",
-    )
+    codes: list[Any] = [{0: ("b", 32), 1: "edgetpu-custom-op", 2: ("i", 1), 3: ("i", 32)}]
+    tensors = [tensor("in", [1, 4, 4, 1]), tensor("out", [1, 5])]
+    operators: list[Any] = [{0: ("I", 0), 1: ("i", [0]), 2: ("i", [1]), 5: custom}]
+    source = 0
+    if before >= 0:
+        codes.append({0: ("b", before), 2: ("i", 1), 3: ("i", before)})
+        tensors.append(tensor("picture", [1, 4, 4, 1]))
+        operators.insert(0, {0: ("I", 1), 1: ("i", [2]), 2: ("i", [0])})
+        source = 2
+    graph = {0: tensors, 1: ("i", [source]), 2: ("i", [1]), 3: operators}
+    return flat({0: ("I", 3), 1: codes, 2: [graph], 4: [{}]}, b"TFL3")
 
 
 def registers(channels_in: int = 2, channels_out: int = 3, side: int = 4) -> bytes:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from edgeaid.toolkit.check import Options, check
-from edgeaid.toolkit.rules import PROFILES
+from edgeaid.toolkit.rules import PROFILES, Violation
+from formats import builders
 
 from .check_cases import FP, TFLITE, bias_only, concat, conv, dense, input_range, one, relu, strided_slice
+from .test_compile_logs import LOG_16
 from .tflite_builder import T
 
 
@@ -143,6 +145,47 @@ def test_several_subgraphs_are_remarked() -> None:
     check_tflite.check(model, found)
     check_edgetpu.check(data, model, found)
     assert {v.rule.id for v in found.found} == {"TFL007", "ETP010"}
+
+
+@pytest.mark.parametrize(
+    ("status", "rule"),
+    [
+        ("Mapped to Edge TPU", ""),
+        ("More than one subgraph is not supported", "ETP011"),
+        ("Operation is otherwise supported, but not mapped due to some unspecified limitation", "ETP012"),
+        ("Operation version not supported", "ETP013"),
+    ],
+)
+def test_what_only_the_compiler_finds_out_is_read_from_its_log(status: str, rule: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.log"
+    path.write_text(LOG_16.replace("Operation not supported", status))
+    found = {(v.rule.id, v.layer) for v in check(path, "edgetpu").violations}
+    assert ("ETP012", "deeplab.tflite: RESIZE_BILINEAR") in found
+    assert ({r for r, layer in found if layer.endswith("ARG_MAX")} or {""}) == {rule}
+    assert {("ETP043", "deeplab.tflite"), ("ETP044", "deeplab.tflite")} <= found
+
+
+def test_a_compiler_that_gave_up_is_an_error_by_rule(tmp_path: Path) -> None:
+    path = tmp_path / "net.log"
+    for text, rule in (
+        ("Edge TPU Compiler version 16.0.384591198\nInvalid model: float.tflite\nModel not quantized\n", "ETP001"),
+        ("Edge TPU Compiler version 16.0.384591198\nInternal compiler error. Aborting!\n", "ETP015"),
+        ("what a nice day\n", "TFL001"),
+    ):
+        path.write_text(text)
+        assert {v.rule.id for v in check(path, "edgetpu").violations} == {rule}
+
+
+def test_an_operator_that_stayed_on_the_cpu_is_named(tmp_path: Path) -> None:
+    mixed = builders.edgetpu(before=19)  # RELU
+    (violation,) = [v for v in check_bytes(mixed, tmp_path) if v.rule.id == "ETP044"]
+    assert (violation.layer, violation.value) == ("#0 RELU (in)", "1 operators")
+    assert "ETP044" not in broken(builders.edgetpu(), "edgetpu", tmp_path)
+
+
+def check_bytes(data: bytes, folder: Path) -> tuple[Violation, ...]:
+    (folder / "model.tflite").write_bytes(data)
+    return check(folder / "model.tflite", "edgetpu", Options(run=False)).violations
 
 
 def test_a_compiled_part_that_does_not_belong_to_the_graph_is_refused(shared_data: Path, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_from_training_to_answers_of_a_running_daemon(trained: Path, quantised: 
 
         pushed = ask("push", "digits", tmp_path / "digits-1.edgeai")
         assert isinstance(pushed, dict)
-        assert (pushed["version"], pushed["serving"]) == ("1", True)
+        assert (pushed["version"], pushed["serving"]) == ("2", True)  # 1 is the embedded model of that name
         answers = ask("classify", "digits", *pictures)
         assert isinstance(answers, list)
         right = sum(a["classes"][0]["index"] == int(p.parent.name) for a, p in zip(answers, pictures, strict=True))

@@ -63,6 +63,9 @@ def _wrong(kind: str) -> str:
 
 
 def _tflite(data: bytes, path: Path, kind: str, found: Findings, options: Options, *, edgetpu: bool) -> None:
+    if kind == "log" and edgetpu:
+        check_edgetpu.check_log(data, found)
+        return
     if kind not in ("tflite", "edgetpu"):
         found.add("TFL001", "", f"this is {_wrong(kind)}; convert it first (edgeai model convert)")
         return

@@ -9,6 +9,7 @@ from typing import Final
 from ..formats import edgetpu, edgetpu_rules, tflite
 from ..formats.finding import REFUSED, WARNING
 from ..formats.tflite import Operator, Subgraph, Tensor, TfliteModel
+from . import compile_logs
 from .check_tflite import layer_name
 from .files import edgetpu_parameters
 from .rules import Findings
@@ -61,6 +62,28 @@ def _compiled(data: bytes, model: TfliteModel, found: Findings) -> None:
         "token": f"{compiled.token:016x}", "cached_bytes": compiled.cached_bytes,
         "streamed_bytes": compiled.streamed_bytes, "min_runtime": compiled.min_runtime,
     }  # fmt: skip
+
+
+def check_log(data: bytes, found: Findings) -> None:
+    """What edgetpu_compiler printed, on the screen or into a .log file: its verdict on each operator by rule."""
+    log = compile_logs.edgetpu(data)
+    if not log.models and not log.errors:
+        found.add("TFL001", "", "this log names no model; is it one of edgetpu_compiler?")
+    for error in log.errors:
+        if error == "Model not quantized":
+            found.add("ETP001", "", error)
+        elif not error.startswith(("Invalid model:", "Compilation failed!")) or len(log.errors) == 1:
+            found.add("ETP015", "", error)
+    for model in log.models:
+        name = model.input.replace("\\", "/").rsplit("/", 1)[-1]
+        for row in model.operators:
+            if row.rule:
+                found.add(row.rule, f"{name}: {row.name}", f"{row.count} operators: {row.status}")
+        if model.streamed:
+            found.add("ETP043", name, f"{model.streamed} of {model.streamed + (model.cached or 0)} bytes")
+        if model.on_cpu:
+            found.add("ETP044", name, f"{model.on_cpu} operators")
+    found.facts |= {"compiler": log.version, "models": len(log.models)}
 
 
 def _plain(data: bytes, model: TfliteModel, found: Findings) -> None:

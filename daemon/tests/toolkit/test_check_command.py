@@ -63,6 +63,14 @@ def test_sarif_has_what_code_hosts_read(cut: Path, tmp_path: Path) -> None:
         assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].endswith("cut.tflite")
 
 
+def test_a_path_in_sarif_is_an_address(cut: Path, tmp_path: Path) -> None:
+    odd = cut.rename(tmp_path / "my model#1.tflite")
+    run(odd, "--target", "edgetpu", "--no-run", "--sarif", tmp_path / "out.sarif")
+    (first, *_) = json.loads((tmp_path / "out.sarif").read_text())["runs"][0]["results"]
+    address = first["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+    assert address.endswith("/my%20model%231.tflite")
+
+
 def test_a_rule_broken_in_many_layers_is_shown_a_few_times(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes(quantised_relu_between(*["TRANSPOSE"] * 8))

@@ -83,7 +83,7 @@ def test_a_page_is_written_without_scripts_or_links(tmp_path: Path) -> None:
         (["a=1MiB", "--rates", "a"], 64, "name=number"),
         (["a=1MiB", "--rates", "a=-1"], 64, "name=number"),
         (["a=1MiB", "--rates", "a=1", "--from-device", "/x"], 64, "either"),
-        (["a=1MiB", "--from-device", "/nonexistent/socket"], 66, "ssh -L"),
+        (["a=1MiB", "--from-device", "/nonexistent/socket"], 75, "is it running"),
         (["/nonexistent.tflite"], 66, "cannot be read"),
     ],
 )

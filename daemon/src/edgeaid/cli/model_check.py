@@ -38,8 +38,8 @@ def check_command(
     """Compare models with every documented limit of a target.
 
     MODELS are files of any kind that the target's tools take: .tflite (plain or compiled), kmodels, Caffe prototxt,
-    frozen TensorFlow graphs, NCSDK graphs, OpenVINO IR, and logs of mvNCCompile. The exit status is 0 without errors,
-    1 with.
+    frozen TensorFlow graphs, NCSDK graphs, OpenVINO IR, and logs of edgetpu_compiler and mvNCCompile. The exit status
+    is 0 without errors, 1 with.
     """
     profile = rulebook.profile(device_profile)
     if list_rules:

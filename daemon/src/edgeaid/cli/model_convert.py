@@ -169,14 +169,11 @@ def convert(model: Path, *, target: str, output: Path | None, shape: str, fp32: 
         click.echo(json.dumps(result.as_dict(), indent=2))
         return
     click.echo(f"{result.route} by {result.tool}: {', '.join(str(p) for p in result.files)}")
-    if result.difference is None:
-        click.echo("not compared: there is no runtime for the source here")
-    else:
-        d = result.difference
-        click.echo(
-            f"same inputs, {d.samples} runs: largest error {d.max_error:.4g} ({d.relative:.2%} of the range), "
-            f"correlation {d.correlation:.6f}"
-        )
+    d = result.difference
+    click.echo(
+        f"same inputs, {d.samples} runs: largest error {d.max_error:.4g} ({d.relative:.2%} of the range), "
+        f"correlation {d.correlation:.6f}"
+    )
     click.echo(f"transposes in the result: {result.transposes}")
     for note in result.notes:
         click.echo(f"note: {note}")

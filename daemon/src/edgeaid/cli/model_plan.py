@@ -70,14 +70,12 @@ def plan(
 
 def _rates(device: str, seconds: float) -> dict[str, float]:
     """Rates of a device given as the path of a socket or as a host that ssh knows."""
-    if "/" in device:
-        return plan_sources.device_rates(lambda: plan_sources.device_counts(device), seconds)
     from .common import Session
 
-    session = Session(None, device, 10.0, False)
+    session = Session(device, None, 10.0, False) if "/" in device else Session(None, device, 10.0, False)
     try:
         client = session.client
-        return plan_sources.device_rates(lambda: plan_sources.counts({"model_stats": client.stats()}), seconds)
+        return plan_sources.device_rates(lambda: plan_sources.counts(client.stats()), seconds)
     finally:
         session.close()
 

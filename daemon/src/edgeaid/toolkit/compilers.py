@@ -338,8 +338,9 @@ def _openvino(request: Request, say: Say) -> Compiled:
     if len(request.models) != 1:
         raise InvalidRequest("one model at a time")
     made = convert.convert(request.models[0], "openvino", request.output / f"{request.models[0].stem}.xml", say=say)
-    facts: dict[str, Mapping[str, Any]] = {p.name: {"sha256": _digest(p)} for p in made.files}
-    if made.difference is not None:
-        facts = {**facts, made.files[0].name: {**facts[made.files[0].name], "max_error": made.difference.max_error,
-                                               "compiler": made.tool}}  # fmt: skip
+    xml, weights = made.files
+    facts: dict[str, Mapping[str, Any]] = {
+        xml.name: {"sha256": _digest(xml), "max_error": made.difference.max_error, "compiler": made.tool},
+        weights.name: {"sha256": _digest(weights)},
+    }
     return Compiled("ncs2", (), made.files, facts, made.notes)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..errors import InvalidModel, InvalidRequest, Unsupported
-from ..formats import tflite
+from ..formats import tensorflow, tflite
 from ..formats.detect import detect
 from . import compare, environments
 from .compare import Difference
@@ -39,7 +39,7 @@ class Conversion:
     tool: str
     #: Files written, the model first.
     files: tuple[Path, ...]
-    difference: Difference | None
+    difference: Difference
     #: Transpose operators in the result: what is left of a change of the data layout.
     transposes: int
     #: Inputs that were NCHW and became NHWC.
@@ -160,26 +160,43 @@ def _compared_tflite(route: str, tool: str, output: Path, inputs: Array, referen
     )
 
 
+def _tensorflow_reference(kind: str, model: Path, folder: Path, options: Options, say: Say) -> tuple[Array, Any]:
+    """First output of a SavedModel or a frozen graph for random inputs (in.npz); and what `tf_run` answered."""
+    request: dict[str, Any] = {
+        "model": str(model), "kind": kind, "shape": list(options.shape), "count": _RUNS, "seed": options.seed,
+        "made": str(folder / "in.npz"), "outputs": str(folder / "ref.npz"),
+    }  # fmt: skip
+    if kind == "graphdef":
+        graph = tensorflow.read_graphdef(load(model))
+        if len(graph.inputs) != 1 or not graph.outputs:
+            raise InvalidModel(f"{model} has {len(graph.inputs)} placeholders, not one; freeze it for inference")
+        request |= {"input": graph.inputs[0].name, "output": graph.outputs[0].name}
+    say("TensorFlow computes what the result is compared with")
+    answer = run_child("tensorflow", "tf_run", request, folder, say)
+    return np.load(folder / "ref.npz")["data"], answer
+
+
 def _to_openvino(source: Path, output: Path, folder: Path, options: Options, say: Say) -> Conversion:
     output = output.with_suffix(".xml")
     kind = source_kind(source)
-    request: dict[str, Any] = {"model": str(source), "shape": list(options.shape), "fp16": options.fp16,
-                               "xml": str(output.resolve())}  # fmt: skip
-    reference: Array | None = None
-    if kind in ("onnx", "tflite"):
-        if kind == "onnx":
-            inputs, reference, _ = _onnx_reference("openvino", source, folder, options, say)
-        else:
-            spec = tflite.read(source.read_bytes()).inputs[0]
-            inputs = _random(spec.datatype, (_RUNS, *spec.shape), options.seed)
-            np.savez(folder / "in.npz", data=inputs)
-            reference = _run_tflite_raw(source, inputs)
-        request |= {"inputs": str(folder / "in.npz"), "outputs": str(folder / "out.npz")}
+    request: dict[str, Any] = {
+        "model": str(source), "shape": list(options.shape), "fp16": options.fp16, "xml": str(output.resolve()),
+        "inputs": str(folder / "in.npz"), "outputs": str(folder / "out.npz"), "output": "",
+    }  # fmt: skip
+    if kind == "onnx":
+        _, reference, _ = _onnx_reference("openvino", source, folder, options, say)
+    elif kind == "tflite":
+        spec = tflite.read(source.read_bytes()).inputs[0]
+        inputs = _random(spec.datatype, (_RUNS, *spec.shape), options.seed)
+        np.savez(folder / "in.npz", data=inputs)
+        reference = _run_tflite_raw(source, inputs)
+    else:
+        reference, made = _tensorflow_reference(kind, source, folder, options, say)
+        # A fixed shape also where the model leaves the batch open: no stick takes variable ones.
+        request |= {"shape": made["shape"], "output": made["output"]}
     say("OpenVINO is converting")
     answer = run_child("openvino", "openvino_convert", request, folder, say)
-    found = None
-    if reference is not None:
-        found = compare.difference(reference, np.load(folder / "out.npz")["data"])
+    found = compare.difference(reference, np.load(folder / "out.npz")["data"])
     notes = ["the weights are FP16"] if options.fp16 else []
     version = str(answer.get("openvino", ""))
     if not version.startswith("2022."):

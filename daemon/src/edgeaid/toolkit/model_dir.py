@@ -96,10 +96,11 @@ def add_artifact(directory: Path, compiled: Compiled) -> None:
 def note_conversion(directory: Path, conversion: Conversion) -> None:
     """Keep the report of a conversion in the manifest, as [conversion.<target format>]. Raises InvalidModel."""
     made = conversion.route.rsplit(" ", 1)[-1]
-    notes: dict[str, Any] = {"route": conversion.route, "tool": conversion.tool, "transposes": conversion.transposes}
-    if conversion.difference is not None:
-        d = conversion.difference
-        notes |= {"max_error": d.max_error, "correlation": d.correlation, "compared": d.samples}
+    d = conversion.difference
+    notes: dict[str, Any] = {
+        "route": conversion.route, "tool": conversion.tool, "transposes": conversion.transposes,
+        "max_error": d.max_error, "correlation": d.correlation, "compared": d.samples,
+    }  # fmt: skip
     read_manifest(directory)
     manifests.append(directory, [manifests.table(f"[conversion.{made}]", notes)])
     check(directory)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-import socket
 import time
-from collections.abc import Callable, Mapping
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import InvalidModel, InvalidRequest, NotFound, Unavailable
+from ..errors import InvalidModel, InvalidRequest
 from ..formats import edgetpu, tflite
 from . import compile_logs
 from .cost import MIB, Built, compute_ms
@@ -19,7 +16,6 @@ from .files import edgetpu_parameters, load, macs
 from .plan import Candidate
 
 _TYPED: Final = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})=([0-9.]+(?:B|KiB|MiB))$")
-_MAX_STATS: Final = 8 << 20
 
 
 def candidates(
@@ -114,62 +110,20 @@ def assignments(text: str, what: str) -> dict[str, float]:
     return result
 
 
-class _UnixConnection(HTTPConnection):
-    """HTTP over a Unix socket, standard library only."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-def device_counts(path: str, timeout: float = 5.0) -> dict[str, tuple[int, int]]:
-    """Inferences and their compute nanoseconds so far per model, from a device's statistics (`/v2/models/stats`)."""
-    connection = _UnixConnection(path, timeout)
-    try:
-        connection.request("GET", "/v2/models/stats")
-        response = connection.getresponse()
-        body = response.read(_MAX_STATS + 1)
-        if response.status != 200 or len(body) > _MAX_STATS:
-            raise Unavailable(f"{path} answers {response.status} to a question for statistics; is that edgeaid?")
-        return counts(json.loads(body))
-    except FileNotFoundError as e:
-        raise NotFound(
-            f"there is no socket {path}; forward the device's: ssh -L {path}:/run/edgeai/edgeaid.sock"
-        ) from e
-    except (OSError, HTTPException, ValueError) as e:
-        raise Unavailable(f"statistics of {path} cannot be read: {e}") from e
-    finally:
-        connection.close()
-
-
-def counts(stats: Any) -> dict[str, tuple[int, int]]:
-    """Inferences and compute nanoseconds per model out of a statistics answer; what is odd in it is left out."""
-    result: dict[str, tuple[int, int]] = {}
-    rows = stats.get("model_stats") if isinstance(stats, dict) else None
-    for row in rows if isinstance(rows, list) else []:
-        if not isinstance(row, dict) or not isinstance(row.get("name"), str):
-            continue
-        inner = row.get("inference_stats")
-        infer = inner.get("compute_infer") if isinstance(inner, dict) else None
-        nanoseconds = infer.get("ns") if isinstance(infer, dict) else 0
-        count = row.get("inference_count", 0)
-        if isinstance(count, int) and isinstance(nanoseconds, int):
-            before = result.get(row["name"], (0, 0))
-            result[row["name"]] = (before[0] + count, before[1] + nanoseconds)
+def counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Inferences so far per model, all versions together, out of a device's statistics (`Client.stats`)."""
+    result: dict[str, int] = {}
+    for row in rows:
+        result[row["name"]] = result.get(row["name"], 0) + int(row.get("inference_count", 0))
     return result
 
 
-def device_rates(read: Callable[[], dict[str, tuple[int, int]]], seconds: float) -> dict[str, float]:
-    """Inferences per second of every model that ran within the next `seconds` seconds; `read` as device_counts."""
+def device_rates(read: Callable[[], Mapping[str, int]], seconds: float) -> dict[str, float]:
+    """Inferences per second of every model that ran within the next `seconds` seconds; `read` gives `counts`."""
     before = read()
     start = time.monotonic()
     time.sleep(seconds)
     after = read()
     elapsed = time.monotonic() - start
-    rates = {n: (c - before.get(n, (0, 0))[0]) / elapsed for n, (c, _) in after.items()}
-    return {n: r for n, r in rates.items() if r > 0}
+    rates = {name: (count - before.get(name, 0)) / elapsed for name, count in after.items()}
+    return {name: rate for name, rate in rates.items() if rate > 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 from .rules import Report, Violation, rules
 
@@ -30,7 +31,7 @@ def sarif(reports: Sequence[Report], version: str) -> dict[str, Any]:
                         "message": {"text": _message(report.target, v)},
                         "locations": [
                             {
-                                "physicalLocation": {"artifactLocation": {"uri": report.path.replace("\\", "/")}},
+                                "physicalLocation": {"artifactLocation": {"uri": _address(report.path)}},
                                 "logicalLocations": [{"name": v.layer, "kind": "layer"}] if v.layer else [],
                             }
                         ],
@@ -42,6 +43,10 @@ def sarif(reports: Sequence[Report], version: str) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _address(path: str) -> str:
+    return quote(path.replace("\\", "/"))
 
 
 def _rule(number: str) -> dict[str, Any]:

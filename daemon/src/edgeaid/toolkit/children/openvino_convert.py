@@ -1,8 +1,8 @@
 """Child (environment openvino): ONNX, TFLite or TensorFlow to OpenVINO IR.
 
 Usage: python openvino_convert.py REQUEST.json
-Request: model, shape (optional fixed shape of the first input), fp16, xml (file to write), inputs (.npz with `data`:
-runs x input; optional), outputs (.npz to write), answer.
+Request: model, shape ([] or the fixed shape of the first input), fp16, xml (file to write), inputs (.npz with `data`:
+runs x input), output (name of the output to keep, "" = the first), outputs (.npz to write), answer.
 """
 
 import json
@@ -28,10 +28,10 @@ def main(path: str) -> None:
         ],
         "transposes": sum(op.get_type_name() == "Transpose" for op in saved.get_ops()),
     }
-    if request.get("inputs"):
-        compiled = ov.Core().compile_model(saved, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        data = np.load(request["inputs"], allow_pickle=False)["data"]
-        np.savez(request["outputs"], data=np.stack([compiled([sample])[compiled.output(0)] for sample in data]))
+    compiled = ov.Core().compile_model(saved, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    data = np.load(request["inputs"], allow_pickle=False)["data"]
+    kept = next((p for p in compiled.outputs if request["output"] in p.names), compiled.output(0))
+    np.savez(request["outputs"], data=np.stack([compiled([sample])[kept] for sample in data]))
     with open(request["answer"], "w") as file:
         json.dump(answer, file)
 

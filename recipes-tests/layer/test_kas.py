@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from layer.workspace import MACHINES, RELEASES, Workspace, feature_names, kas_files, merged
+from layer.workspace import MACHINES, RELEASES, Workspace, feature_names, kas_files, load_script, merge, merged
 from rig import bitbake
 from rig.paths import TOP
 
@@ -76,6 +76,34 @@ def test_no_feature_puts_firmware_under_intels_licence_into_an_image() -> None:
         if not line.startswith("#"):
             assert "commercial" not in line
             assert "firmware" not in line
+
+
+def named_combinations() -> list[str]:
+    """Arguments of kas, from every `scripts/build` and `kas build` that a document shows."""
+    build = load_script("build")
+    found = []
+    documents = [
+        TOP / "README.md",
+        *(TOP / "meta-edgeai").glob("*.md"),
+        *(TOP / "daemon").rglob("docs/*.md"),
+        TOP / "scripts/build",
+    ]
+    for path in documents:
+        for line in path.read_text().splitlines():
+            if shown := re.match(r"\s*(?:\./)?scripts/build ((?:[\w./=-]+ ?)+)", line):
+                found.append(build.kas_files(build.parse(shown[1].split())))
+            elif shown := re.match(r"\s*kas build (\S+)", line):
+                found.append(shown[1])
+    return sorted(set(found))
+
+
+def test_every_combination_that_a_document_names_is_one_configuration() -> None:
+    combinations = named_combinations()
+    assert len(combinations) > 10
+    for files in combinations:
+        config = merge(files)
+        assert config["machine"] in MACHINES
+        assert config["target"] == "edgeai-image"
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from layer.workspace import Workspace, load_script
+from rig import bitbake
 from rig.paths import TOP
 
-
-def load(name: str):
-    loader = importlib.machinery.SourceFileLoader(name.replace("-", "_"), str(TOP / "scripts" / name))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[loader.name] = module
-    sys.dont_write_bytecode = True
-    loader.exec_module(module)
-    return module
-
-
-build = load("build")
-pins = load("tflite-pins")
+build = load_script("build")
+pins = load_script("tflite-pins")
 GB = 1 << 30
 GOOD = dict(root=False, memory=16 * GB, free=200 * GB, missing=(), utf8=True, path="/home/me/build")
 
@@ -125,6 +113,16 @@ def test_results_are_named_with_path_and_size(tmp_path: Path) -> None:
         )
     found = build.results(request("--work", str(tmp_path), "raspberrypi5"))
     assert [(what, build.human(size)) for what, _, size in found] == [("image", "2.0 MB"), ("block map", "0.0 MB")]
+
+
+@pytest.mark.parametrize("suffix", [".spdx.json", ".spdx.tar.zst"])
+def test_the_bill_of_materials_of_either_release_is_named_once(tmp_path: Path, suffix: str) -> None:
+    folder = tmp_path / "build/tmp/deploy/images/raspberrypi5"
+    folder.mkdir(parents=True)
+    (folder / f"edgeai-image-raspberrypi5.rootfs-2026{suffix}").write_bytes(b"x" * 1_500_000)
+    (folder / f"edgeai-image-raspberrypi5.rootfs{suffix}").symlink_to(f"edgeai-image-raspberrypi5.rootfs-2026{suffix}")
+    (one,) = build.results(request("--work", str(tmp_path), "raspberrypi5"))
+    assert one == ("bill of materials", folder / f"edgeai-image-raspberrypi5.rootfs{suffix}", 1_500_000)
 
 
 def test_help_and_list_name_every_feature() -> None:
@@ -242,3 +240,18 @@ def test_shell_scripts_pass_shellcheck_and_shfmt(path: Path) -> None:
             pytest.skip(f"{tool} is not installed")
         done = subprocess.run([tool, *arguments, path], capture_output=True, text=True, check=False, cwd=TOP)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_real_kas_and_bitbake_take_what_the_script_says(wrynose: Workspace) -> None:
+    """Host check, checkout and BitBake's own command line; BitBake is only asked for its version."""
+    script = wrynose.build.project / "scripts/build"
+    work = wrynose.build.top / "by-script"
+    shutil.rmtree(work, ignore_errors=True)
+    done = bitbake.run(
+        wrynose.build, str(script), "--dry-run", "--work", str(work), "raspberrypi5", "edgetpu-pcie", "power-fast", "--", "--version",
+        timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "everything edgeai-image needs can be resolved for raspberrypi5" in done.stdout
+    assert "BitBake Build Tool Core version" in (work / "build.log").read_text()
+    assert 'MACHINE ??= "raspberrypi5"' in (work / "build/conf/local.conf").read_text()

@@ -6,11 +6,15 @@ The steps that need the host (a copy of the checkout, a kas of the system's Pyth
 from __future__ import annotations
 
 import functools
+import importlib.machinery
+import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from kas.includehandler import IncludeHandler
 
@@ -139,9 +143,26 @@ def empty_build(base: Workspace, name: str, layers: list[Path], local_conf: str)
     return Workspace(base.build, folder)
 
 
+def load_script(name: str) -> ModuleType:
+    """A program of scripts/ as a module."""
+    loader = importlib.machinery.SourceFileLoader(name.replace("-", "_"), str(TOP / "scripts" / name))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[loader.name] = module
+    sys.dont_write_bytecode = True
+    loader.exec_module(module)
+    return module
+
+
 def merged(*features: str, release: str = "wrynose", machine: str = "raspberrypi4-64") -> dict:
+    """The configuration of a machine with features."""
+    return merge(kas_files(release, machine, *features))
+
+
+def merge(files: str) -> dict:
     """The configuration as kas merges it. kas checks each file against its schema while it loads it; nothing is checked out."""
-    handler = IncludeHandler([str(TOP / name) for name in kas_files(release, machine, *features).split(":")])
+    handler = IncludeHandler([str(TOP / name) for name in files.split(":")])
     handler.top_repo_path = str(TOP)
     handler.ensure_from_same_repo = lambda: None
     config, missing = handler.get_config()

@@ -127,12 +127,15 @@ def run(places: Places | None = None, *, user: str | None = None) -> list[Findin
     return sorted(findings, key=lambda finding: -LEVELS.index(finding.level))
 
 
-def report(path: Path, places: Places | None = None) -> Path:
-    """Write everything that a bug report needs into one text file, and return its path.
+def report(places: Places | None = None, *, served: str = "") -> str:
+    """Everything that a bug report, or the checklist of docs/testing.md, needs, as one text.
 
     No environment, no addresses, no user names except the one that runs this: people post such files.
+    `served` is what the daemon says of its models and devices: a section of its own.
     """
     places = places or Places()
+    units = ["edgeaid.service", "edgeaid.socket", "edgeaid-fast.socket", "edgeai-provision.service"]
+    shown = "Id,ActiveState,SubState,Result,NRestarts,StatusText,MemoryCurrent,MemoryPeak"
     sections: dict[str, str] = {
         "findings": "\n".join(
             f"{f.level:8} {f.check}: {f.text}{' -> ' + f.todo if f.todo else ''}" for f in run(places)
@@ -149,13 +152,21 @@ def report(path: Path, places: Places | None = None) -> Path:
         ),
         "board": _text(Path("/proc/device-tree/model")).rstrip("\0") or "unknown",
         "system": _text(Path("/etc/os-release")),
+        # A degraded system makes systemctl exit 1; what it says counts.
+        "state": _output(["systemctl", "is-system-running"], failed=True) or "no systemd",
+        "failed units": _output(["systemctl", "--failed", "--no-legend", "--plain", "--no-pager"]) or "none",
+        "units": _output(["systemctl", "show", "--no-pager", "-p", shown, *units]) or "none",
+        "exposure": _last(_output(["systemd-analyze", "security", "--no-pager", "edgeaid.service"])),
+        "links": _links(places.dev / "edgeai") or "none",
         "devices": "\n".join(str(device.to_json()) for device in scan(places.sysfs, places.dev)) or "none",
         "usb": "\n".join(_usb_lines(places.sysfs)) or "none",
+        "daemon": served or "not asked",
         "memory": "\n".join(_text(Path("/proc/meminfo")).splitlines()[:3]),
+        "errors since boot": _output(["journalctl", "-p", "err", "-b", "-n", "50", "--no-pager", "-o", "short-iso"])
+        or "none",
         "journal": _output(["journalctl", "-u", "edgeaid", "-n", "200", "--no-pager", "-o", "short-iso"]) or "none",
     }
-    path.write_text("".join(f"== {title} ==\n{text.rstrip()}\n\n" for title, text in sections.items()), "utf-8")
-    return path
+    return "".join(f"== {title} ==\n{text.rstrip()}\n\n" for title, text in sections.items())
 
 
 _PACKAGES: Final = ("ai-edge-litert", "tflite-runtime", "numpy", "aiohttp", "pyudev", "pyserial", "openvino", "grpcio")
@@ -447,9 +458,30 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _output(command: list[str]) -> str:
+def _links(folder: Path) -> str:
+    """`coral -> ../bus/usb/001/002 (root:plugdev 660)` for every name that a udev rule of ours gave."""
+    lines = []
+    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+        try:
+            info = path.stat()
+        except OSError:
+            lines.append(f"{path.name}: points to nothing")
+            continue
+        target = f" -> {path.readlink()}" if path.is_symlink() else ""
+        lines.append(f"{path.name}{target} (group {_group_name(info.st_gid)}, mode {info.st_mode & 0o777:o})")
+    return "\n".join(lines)
+
+
+def _last(text: str) -> str:
+    """The last line, which is the verdict, without the arrow in front of it."""
+    lines = text.strip().splitlines()
+    return lines[-1].strip().lstrip("→ ") if lines else "unknown"
+
+
+def _output(command: list[str], *, failed: bool = False) -> str:
+    """What a program says; nothing where it is missing, too slow or (unless `failed`) exits with an error."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return done.stdout.strip() if failed or done.returncode == 0 else ""

@@ -210,10 +210,20 @@ def test_the_worst_comes_first(tree: UsbTree, places: Places) -> None:
     assert levels == sorted(levels, reverse=True)
 
 
-def test_the_report_is_one_text_file_with_findings_devices_and_versions(
-    tree: UsbTree, places: Places, tmp_path: Path
-) -> None:
+def test_the_report_is_one_text_with_findings_devices_and_versions(tree: UsbTree, places: Places) -> None:
     tree.plug("2-1", CORAL, speed=5000)
-    text = doctor.report(tmp_path / "report.txt", places).read_text()
+    text = doctor.report(places)
     for part in ("== findings ==", "== devices ==", "usb:2-1", "ai-edge-litert 2.1.0", "2-1 18d1:9302 5000 Mbit/s"):
         assert part in text
+
+
+def test_the_report_names_our_links_and_who_may_open_them(tree: UsbTree, places: Places) -> None:
+    folder = tree.dev / "edgeai"
+    folder.mkdir(parents=True)
+    (tree.dev / "stick").touch(mode=0o660)
+    (folder / "coral").symlink_to("../stick")
+    (folder / "gone").symlink_to("../nothing")
+    text = doctor.report(places, served="model digits 1 READY on cpu0")
+    assert "coral -> ../stick (group " in text
+    assert "gone: points to nothing" in text
+    assert "== daemon ==\nmodel digits 1 READY on cpu0\n" in text

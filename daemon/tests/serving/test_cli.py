@@ -127,4 +127,18 @@ def test_doctor_speaks_plainly_and_writes_a_report(daemon, tmp_path):
     )
     assert done.returncode in (0, 1), done.stderr
     assert "CHECK" in done.stdout
-    assert (tmp_path / "r.txt").stat().st_size > 100
+    written = (tmp_path / "r.txt").read_text()
+    assert "model digits 1 READY cpu0" in written
+    printed = subprocess.run([*command, "--report"], capture_output=True, text=True, timeout=120, check=False)
+    assert printed.returncode == done.returncode, printed.stderr
+    assert printed.stdout.startswith("== findings ==")
+    assert "device cpu0 cpu ready" in printed.stdout
+
+
+def test_doctor_names_a_report_that_cannot_be_written(daemon, tmp_path):
+    command = [sys.executable, "-c", "from edgeaid.cli import main; main()", "--socket", daemon.socket, "doctor"]
+    done = subprocess.run(
+        [*command, "--report", tmp_path / "none/r.txt"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode not in (0, 1)
+    assert "r.txt: No such file or directory" in done.stderr

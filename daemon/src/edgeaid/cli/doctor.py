@@ -7,18 +7,21 @@ from pathlib import Path
 
 import click
 
+from .. import errors
 from .common import Session, pass_session, table
 
 
 @click.command()
 @click.option(
     "--report",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Collect everything a bug report needs into this file.",
+    metavar="[FILE]",
+    is_flag=False,
+    flag_value="-",
+    help="Collect everything a bug report needs into FILE; without FILE, print it.",
 )
 @click.option("--user", help="Check the rights of this user instead of yours.")
 @pass_session
-def doctor(session: Session, report: Path | None, user: str | None) -> None:
+def doctor(session: Session, report: str | None, user: str | None) -> None:
     """Check sticks, rights, USB speed, power, versions, firmware and models of the machine this runs on.
 
     With --host nothing is checked over there: run it on the device itself, for example by ssh.
@@ -28,11 +31,31 @@ def doctor(session: Session, report: Path | None, user: str | None) -> None:
 
     places = dataclasses.replace(checks.Places(), socket=Path(session.socket))
     findings = checks.run(places, user=user)
-    rows = [(f.level, f.check, f.text + (f"\n-> {f.todo}" if f.todo else "")) for f in findings]
-    session.show([dataclasses.asdict(f) for f in findings], table(("", "CHECK", "FINDING"), rows))
-    if report is not None:
-        path = checks.report(report, places)
-        if not session.as_json:
-            click.echo(f"report written to {path}")
+    if report == "-":
+        click.echo(checks.report(places, served=_served(session)), nl=False)
+    else:
+        rows = [(f.level, f.check, f.text + (f"\n-> {f.todo}" if f.todo else "")) for f in findings]
+        session.show([dataclasses.asdict(f) for f in findings], table(("", "CHECK", "FINDING"), rows))
+        if report is not None:
+            path = Path(report)
+            try:
+                path.write_text(checks.report(places, served=_served(session)), "utf-8")
+            except OSError as error:
+                raise errors.InvalidRequest(f"the report cannot be written: {path}: {error.strerror}") from error
+            if not session.as_json:
+                click.echo(f"report written to {path}")
     if any(f.level not in ("ok", "note") for f in findings):
         raise click.exceptions.Exit(1)
+
+
+def _served(session: Session) -> str:
+    """Models and devices as the daemon tells them, a line each."""
+    try:
+        lines = [
+            " ".join(("model", m["name"], m["version"], m["state"], *m.get("devices", {}), m["reason"])).rstrip()
+            for m in session.client.models()
+        ]
+        lines += [f"device {d['id']} {d['target']} {d['state']}" for d in session.client.devices()]
+    except errors.EdgeaiError as error:
+        return str(error)
+    return "\n".join(lines)

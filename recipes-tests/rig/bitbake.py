@@ -25,10 +25,15 @@ TOOLS = (
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A build folder of one release."""
+    """A build folder of one release.
+
+    `variant` is "" for the product's default configuration, else the name of a file in recipes-tests/kas that adds features to
+    it; builds of one release share their layers and what they have compiled.
+    """
 
     release: str
     work: Path
+    variant: str = ""
 
     @property
     def top(self) -> Path:
@@ -40,9 +45,19 @@ class Build:
         return self.work / "project"
 
     @property
+    def folder(self) -> Path:
+        return self.top / (f"build-{self.variant}" if self.variant else "build")
+
+    @property
+    def config(self) -> str:
+        """kas's word for the configuration."""
+        extra = f":recipes-tests/kas/{self.variant}.yml" if self.variant else ""
+        return f"recipes-tests/kas/testdistro-{self.release}.yml{extra}"
+
+    @property
     def tmp(self) -> Path:
-        folder = self.top / "build" / "tmp-glibc"
-        return folder if folder.is_dir() else self.top / "build" / "tmp"
+        folder = self.folder / "tmp-glibc"
+        return folder if folder.is_dir() else self.folder / "tmp"
 
     @property
     def images(self) -> Path:
@@ -54,15 +69,15 @@ class Build:
             if (self.images / pattern).exists():
                 return (self.images / pattern).resolve()
         raise FileNotFoundError(
-            f"no {name} as {suffix} in {self.images}; build it: recipes-tests/testdistro build {self.release}"
+            f"no {name} as {suffix} in {self.images}; build it: recipes-tests/testdistro build {self.release} {self.variant}"
         )
 
 
-def prepare(release: str, work: Path | None = None) -> Build:
+def prepare(release: str, work: Path | None = None, variant: str = "") -> Build:
     """Fetch packages and kas, copy the checkout. Raises Missing where the host cannot run BitBake."""
     need(*TOOLS)
     work = work or work_dir()
-    build = Build(release, work)
+    build = Build(release, work, variant)
     locales = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=True).stdout.lower()
     if "en_us.utf8" not in locales:
         raise Missing("BitBake wants the locale en_US.UTF-8: localedef -i en_US -f UTF-8 en_US.UTF-8")
@@ -160,6 +175,7 @@ def run(
         "LC_ALL": "en_US.UTF-8",
         "PATH": f"{build.work / 'venv/bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "KAS_WORK_DIR": str(build.top),
+        "KAS_BUILD_DIR": str(build.folder),
         "KAS_CLONE_DEPTH": "1",
         "GITCONFIG_FILE": str(build.top / "gitconfig"),
         "GIT_CONFIG_GLOBAL": str(build.top / "gitconfig"),
@@ -187,13 +203,13 @@ def kas(
 ) -> subprocess.CompletedProcess[str]:
     """`kas VERB CONFIG ARGUMENTS...`: the verb first, then what follows the configuration."""
     verb, *rest = arguments
-    return run(build, "kas", verb, f"recipes-tests/kas/testdistro-{build.release}.yml", *rest, log=log, timeout=timeout)
+    return run(build, "kas", verb, build.config, *rest, log=log, timeout=timeout)
 
 
 def build_image(build: Build, target: str = "edgeai-image", timeout: float = 3600) -> float:
     """Build an image; returns the seconds it took. Raises RuntimeError with the errors of the log."""
     start = time.monotonic()
-    log = build.top / f"build-{target}.log"
+    log = build.top / f"{build.folder.name}-{target}.log"
     done = kas(build, "build", "--target", target, log=log, timeout=timeout)
     if done.returncode:
         text = done.stdout

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from .paths import LAYER, Missing, need
@@ -76,29 +77,27 @@ def _apt_root(root: Path) -> dict[str, str]:
     return {**os.environ, "APT_CONFIG": str(root / "apt.conf"), "LC_ALL": "C.UTF-8"}
 
 
-def fetch_debs(work: Path) -> Path:
-    """Download the packages of replaced.toml to work/debs; an index.json there maps name -> file. Returns the folder."""
+def fetch_debs(work: Path, some: Sequence[str] = ()) -> Path:
+    """Download the packages of replaced.toml (or only `some`) to work/debs; an index.json there maps name -> file. Returns the folder."""
     need("apt-get", "apt-cache", "dpkg-deb")
     folder = work / "debs"
     folder.mkdir(parents=True, exist_ok=True)
     env = _apt_root(work / "apt")
-    names = wanted_debs()
     index_path = folder / "index.json"
     index = json.loads(index_path.read_text()) if index_path.is_file() else {}
-    if (
-        set(names) == set(index)
-        and all((folder / f).is_file() for f in index.values())
-        and not os.environ.get("EDGEAI_TEST_REFRESH")
-    ):
+    names = list(some) or wanted_debs()
+    fits = set(names) <= set(index) if some else set(names) == set(index)
+    if fits and all((folder / index[name]).is_file() for name in names) and not os.environ.get("EDGEAI_TEST_REFRESH"):
         return folder
     update = subprocess.run(["apt-get", "-q", "update"], env=env, capture_output=True, text=True, check=False)
     if update.returncode:
         raise Missing(f"Debian's package index cannot be reached:\n{update.stderr.strip()}")
     real = {name: _current_kernel(env) if name == "linux-image-arm64" else name for name in names}
+    # Of a file that is in the current folder apt prints nothing; its own root holds none.
     uris = subprocess.run(
         ["apt-get", "download", "--print-uris", *real.values()],
         env=env,
-        cwd=folder,
+        cwd=work / "apt",
         capture_output=True,
         text=True,
         check=True,
@@ -107,10 +106,10 @@ def fetch_debs(work: Path) -> Path:
     for line in uris.splitlines():
         _uri, name, *_ = line.split()
         file_of[name.split("_")[0]] = name
-    index = {}
+    index = dict(index) if some else {}
     for asked, name in real.items():
         index[asked] = file_of[name].replace("%3a", "~epoch~").replace("%3A", "~epoch~")
-    missing = [real[asked] for asked, name in index.items() if not (folder / name).is_file()]
+    missing = [name for asked, name in real.items() if not (folder / index[asked]).is_file()]
     if missing:
         subprocess.run(["apt-get", "-qq", "download", *missing], env=env, cwd=folder, check=True, capture_output=True)
         for path in folder.glob("*%3[aA]*.deb"):  # BitBake reads a percent sign in a file name as an escape

@@ -9,6 +9,8 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 LAYER = TOP / "recipes-tests" / "meta-edgeai-testdistro"
 RELEASES = ("scarthgap", "wrynose")
+#: Files of recipes-tests/kas that add features to the default configuration.
+VARIANTS = ("full",)
 #: BitBake refuses to run as root; when root runs the tests, builds run as this number, which needs no account.
 BUILD_UID = 12345
 

@@ -1,7 +1,8 @@
 SUMMARY = "TEST ONLY: Debian's systemd and base tools"
 inherit debian-repack
 DEPENDS = "glibc debian-libs"
-RDEPENDS:${PN} = "debian-libs base-passwd"
+# volatile-binds: as OE's systemd does
+RDEPENDS:${PN} = "debian-libs base-passwd volatile-binds"
 do_install:append() {
     # what maintainer scripts would have written
     for kind in auth account password session; do echo "$kind required pam_permit.so" > ${D}/etc/pam.d/common-$kind; done

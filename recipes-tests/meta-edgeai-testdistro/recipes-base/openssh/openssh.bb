@@ -8,5 +8,13 @@ do_install:append() {
     rm -f ${D}/usr/lib/systemd/system/ssh.socket
     install -D -m 0644 ${D}/usr/share/openssh/sshd_config ${D}/etc/ssh/sshd_config
     install -d ${D}/usr/lib/systemd/system/ssh.service.d
-    printf '[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n' > ${D}/usr/lib/systemd/system/ssh.service.d/keys.conf
+    # As OE's: keys of a read-only root are in memory, and /etc/default/ssh (written by the image class) names this configuration.
+    sed -e '/^#\?HostKey/d' ${D}/etc/ssh/sshd_config > ${D}/etc/ssh/sshd_config_readonly
+    echo 'HostKey /run/ssh/etc/ssh/ssh_host_ed25519_key' >> ${D}/etc/ssh/sshd_config_readonly
+    cat > ${D}/usr/lib/systemd/system/ssh.service.d/keys.conf <<'EOF'
+[Service]
+ExecStartPre=
+ExecStartPre=/bin/sh -c 'if [ -w /etc/ssh ]; then exec ssh-keygen -A; else mkdir -p /run/ssh/etc/ssh && exec ssh-keygen -A -f /run/ssh; fi'
+ExecStartPre=/usr/sbin/sshd -t $SSHD_OPTS
+EOF
 }

@@ -7,6 +7,7 @@ systemd finds there: the agent with its unit, and a udev rule that gives the vir
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from . import packages
 from .paths import Missing, need
 
 HERE = Path(__file__).resolve().parent
+#: All that an emulator needs of Debian; the rest is for building images.
+PACKAGES = ("linux-image-arm64", "busybox-static")
 VIRT_MODULES = "virtio_pci virtio_mmio virtio_blk ext4 crc32c_generic virtio_console virtio_net virtio-rng vfat nls_cp437 nls_ascii nls_iso8859-1 nls_utf8 af_packet"
 RASPI_MODULES = (
     "raspberrypi_power bcm2835_wdt clk-raspberrypi bcm2835-mbox raspberrypi bcm2835_dma pinctrl-bcm2835 bcm2835 sdhci-iproc mmc_block "
@@ -29,9 +32,9 @@ $bb mount -t devtmpfs dev /dev
 $bb mount -t proc proc /proc
 $bb mount -t sysfs sys /sys
 while read -r m; do $bb insmod $m 2>/dev/null; done < /modules.list
-root=/dev/vda; mode=rw; agent=/dev/virtio-ports/edgeai.agent
+root=/dev/vda; mode=rw; agent=/dev/virtio-ports/edgeai.agent; login=
 for word in $($bb cat /proc/cmdline); do
-    case $word in root=*) root=${word#root=};; ro) mode=ro;; rw) mode=rw;; emulator.agent=*) agent=${word#emulator.agent=};; esac
+    case $word in root=*) root=${word#root=};; ro) mode=ro;; rw) mode=rw;; emulator.agent=*) agent=${word#emulator.agent=};; emulator.login) login=yes;; esac
 done
 n=0
 while [ ! -b $root ] && [ $n -lt 300 ]; do $bb sleep 0.1; n=$((n+1)); done
@@ -60,6 +63,12 @@ $bb ln -s ../edgeai-emulator.service /root/run/systemd/system/sysinit.target.wan
 # serial ports of the real board that this machine lacks: nobody should wait for them
 for t in ttyS0 ttyS1 ttyAMA0; do
     [ -c /dev/$t ] || $bb ln -s /dev/null /root/run/systemd/system/serial-getty@$t.service
+done
+# for a person at the console: no password is set anywhere, so nobody could log in
+for t in ttyS1 ttyAMA0; do
+    [ "$login" ] || break
+    $bb mkdir -p /root/run/systemd/system/serial-getty@$t.service.d
+    printf '[Service]\\nExecStart=\\nExecStart=-/sbin/agetty --autologin root --noclear %%I 115200 linux\\n' > /root/run/systemd/system/serial-getty@$t.service.d/50-emulator.conf
 done
 # an emulated processor is ten to a hundred times slower: what counts seconds gets more of them
 $bb mkdir -p /root/run/systemd/system/edgeaid.service.d /root/run/systemd/system.conf.d
@@ -93,7 +102,7 @@ class Kernel:
 def kernel(work: Path) -> Kernel:
     """Fetch and unpack the kernel package once."""
     need("dpkg-deb", "depmod", "modprobe")
-    debs = packages.fetch_debs(work)
+    debs = packages.fetch_debs(work, PACKAGES)
     name = json.loads((debs / "index.json").read_text())["linux-image-arm64"]
     version = name.split("_")[0].removeprefix("linux-image-")
     root = work / "boot" / name.removesuffix(".deb")
@@ -110,7 +119,7 @@ def kernel(work: Path) -> Kernel:
 
 def busybox(work: Path) -> bytes:
     """Debian's static arm64 busybox."""
-    debs = packages.fetch_debs(work)
+    debs = packages.fetch_debs(work, PACKAGES)
     path = debs / json.loads((debs / "index.json").read_text())["busybox-static"]
     archive = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(path)], capture_output=True, check=True).stdout
     return subprocess.run(["tar", "-xO", "./bin/busybox"], input=archive, capture_output=True, check=True).stdout
@@ -128,6 +137,11 @@ def _module_files(kernel: Kernel, names: str) -> list[Path]:
             if words and words[0] == "insmod" and Path(words[1]) not in found:
                 found.append(Path(words[1]))
     return found
+
+
+def fingerprint() -> str:
+    """Another one where another RAM disk would be built: a machine that was saved with the old one is not continued."""
+    return hashlib.sha256(INIT.encode() + (HERE / "agent.py").read_bytes()).hexdigest()[:16]
 
 
 def build(work: Path, machine: str) -> Path:

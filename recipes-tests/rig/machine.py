@@ -268,6 +268,7 @@ def boot(
         machine.start(load, timeout)
     except BaseException:
         machine.kill()
+        machine.remove()
         raise
     return machine
 

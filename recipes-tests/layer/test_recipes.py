@@ -216,6 +216,20 @@ def test_an_unknown_power_profile_ends_the_parse() -> None:
     assert "EDGEAI_POWER_PROFILE is 'turbo'; it can be: stock, cool, fast" in done.stdout
 
 
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_journal_outlives_a_reset_except_on_a_read_only_root(release: str) -> None:
+    folder = build_folder(release, "raspberrypi4-64")
+    for read_only in (False, True):
+        settings = MASK + ('EDGEAI_READONLY = "1"\n' if read_only else "")
+        done = folder.run("bitbake", "-e", settings=settings, timeout=900)
+        assert done.returncode == 0, done.stdout[-3000:]
+        value = dict(re.findall(r'^(VOLATILE_LOG_DIR|FILESYSTEM_PERMS_TABLES)="(.*)"$', done.stdout, re.M))
+        tables = value["FILESYSTEM_PERMS_TABLES"]
+        in_memory = "volatile-log" in tables if release == "wrynose" else value["VOLATILE_LOG_DIR"] == "yes"
+        assert in_memory == read_only, value
+        assert ("persistent-log" in tables) == (release == "scarthgap" and not read_only)
+
+
 def test_a_release_needs_the_projects_address_and_says_so() -> None:
     folder = build_folder("wrynose", "raspberrypi4-64")
     recipe = folder.build.project / "meta-edgeai/recipes-edgeai/edgeaid/edgeaid_0.1.0.bb"

@@ -19,6 +19,8 @@ from .model import LiveModel
 
 #: Decoding a picture within the pixel limit, on a slow board, with room to spare.
 SECONDS: Final = 20.0
+#: Starting an interpreter that imports the image library, on a board that has just booted and is busy.
+START_SECONDS: Final = 60.0
 
 
 class MediaRunner:
@@ -37,7 +39,12 @@ class MediaRunner:
         async with self._lock:
             if self.handle is None:
                 handle = WorkerHandle("media", lambda *_: None, self._on_exit)
-                await handle.call(Kind.OPEN, {"target": "media", "device": "", "options": {}}, timeout=SECONDS)
+                try:
+                    opening = {"target": "media", "device": "", "options": {}}
+                    await handle.call(Kind.OPEN, opening, timeout=START_SECONDS)
+                except BaseException:  # late, or its client is gone: a start that nobody waits for must not stay
+                    await handle.stop()
+                    raise
                 self.handle = handle
             if live.number not in self._attached:
                 await attach(self._call, live, _rules(live))

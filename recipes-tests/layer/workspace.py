@@ -5,7 +5,6 @@ The steps that need the host (a copy of the checkout, a kas of the system's Pyth
 
 from __future__ import annotations
 
-import functools
 import importlib.machinery
 import importlib.util
 import os
@@ -88,29 +87,13 @@ def feature_names() -> list[str]:
     return sorted(p.stem for p in (TOP / "kas" / "feature").glob("*.yml"))
 
 
-@functools.cache
-def reachable() -> str:
-    """Empty, or why the OpenEmbedded layers cannot be checked out here. One quick question to each server."""
-    for url in ("https://git.openembedded.org/bitbake", "https://git.yoctoproject.org/meta-raspberrypi"):
-        try:
-            done = subprocess.run(
-                ["git", "ls-remote", "--exit-code", url, "HEAD"], capture_output=True, text=True, timeout=20, check=False,
-                env=os.environ | {"GIT_TERMINAL_PROMPT": "0"},
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return f"{url} does not answer"
-        if done.returncode:
-            return f"{url} cannot be reached: {(done.stderr.strip().splitlines() or ['git ls-remote failed'])[-1]}"
-    return ""
-
-
 def workspace(release: str, machine: str = "raspberrypi4-64", *features: str) -> Workspace:
     """Check out the layers of a release (once, seconds) and write the configuration of one machine.
 
     Raises Missing with what to install or why it cannot be had.
     """
     need(*TOOLS)
-    if problem := reachable():
+    if problem := bitbake.reachable():
         raise Missing(problem)
     locales = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=True).stdout.lower()
     if "en_us.utf8" not in locales:

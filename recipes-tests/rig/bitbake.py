@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import functools
 import os
 import shutil
+import signal
 import subprocess
 import time
 import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,26 +79,58 @@ class Build:
         )
 
 
+@functools.cache
+def reachable() -> str:
+    """Empty, or why the OpenEmbedded layers cannot be checked out here. One quick question to each server."""
+    for url in ("https://git.openembedded.org/bitbake", "https://git.yoctoproject.org/meta-raspberrypi"):
+        try:
+            done = subprocess.run(
+                ["git", "ls-remote", "--exit-code", url, "HEAD"], capture_output=True, text=True, timeout=60, check=False,
+                env=os.environ | {"GIT_TERMINAL_PROMPT": "0"},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return f"{url} does not answer"
+        if done.returncode:
+            return f"{url} cannot be reached: {(done.stderr.strip().splitlines() or ['git ls-remote failed'])[-1]}"
+    return ""
+
+
+@contextlib.contextmanager
+def locked(work: Path) -> Iterator[None]:
+    """One build at a time in a work folder: a second test run waits."""
+    with (work / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def prepare(release: str, work: Path | None = None, variant: str = "") -> Build:
     """Fetch packages and kas, copy the checkout. Raises Missing where the host cannot run BitBake."""
     need(*TOOLS)
+    if problem := reachable():
+        raise Missing(f"no OpenEmbedded layers: {problem}")
     work = work or work_dir()
     build = Build(release, work, variant)
     locales = subprocess.run(["locale", "-a"], capture_output=True, text=True, check=True).stdout.lower()
     if "en_us.utf8" not in locales:
         raise Missing("BitBake wants the locale en_US.UTF-8: localedef -i en_US -f UTF-8 en_US.UTF-8")
-    packages.fetch_debs(work)
-    packages.fetch_wheels(work)
     sources = tomllib.loads((LAYER / "conf" / "sources.toml").read_text())
-    packages.fetch_sources(work, sources["wheel"], wheel=True)
-    packages.fetch_sources(work, sources["sdist"])
-    _kas(work)
-    (build.top / "home").mkdir(parents=True, exist_ok=True)
-    _git_config(build)
-    sync(build)
-    if os.getuid() == 0:
-        for folder in (work, work / "downloads", build.top, build.top / "home"):
-            os.chown(folder, BUILD_UID, BUILD_UID)
+    with locked(work):
+        with ThreadPoolExecutor() as pool:  # most of it is waiting for servers
+            jobs = [
+                pool.submit(packages.fetch_debs, work),
+                pool.submit(packages.fetch_wheels, work),
+                pool.submit(packages.fetch_sources, work, sources["wheel"], wheel=True),
+                pool.submit(packages.fetch_sources, work, sources["sdist"]),
+                pool.submit(_kas, work),
+            ]
+            for job in jobs:
+                job.result()
+        (build.top / "home").mkdir(parents=True, exist_ok=True)
+        _git_config(build)
+        sync(build)
+        if os.getuid() == 0:
+            for folder in (work, work / "downloads", build.top, build.top / "home"):
+                os.chown(folder, BUILD_UID, BUILD_UID)
     return build
 
 
@@ -121,7 +159,7 @@ def _git_config(build: Build) -> None:
         "\tdefaultBranch = main",
     ]
     found = subprocess.run(
-        ["git", "config", "--global", "--get-regexp", r"^url\..*\.insteadof$"],
+        ["git", "config", "--get-regexp", r"^url\..*\.insteadof$"],
         capture_output=True,
         text=True,
         check=False,
@@ -184,18 +222,23 @@ def run(
     command = list(arguments)
     if os.getuid() == 0:
         command = ["setpriv", f"--reuid={BUILD_UID}", f"--regid={BUILD_UID}", "--clear-groups", *command]
-    out = log.open("w") if log else subprocess.PIPE
-    try:
-        done = subprocess.run(
-            ["nice", "-n", "10", *command], env=environment, cwd=build.project, stdin=subprocess.DEVNULL,
-            stdout=out, stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False,
+    command = ["nice", "-n", "10", *command]
+    with log.open("w") if log else contextlib.nullcontext(subprocess.PIPE) as out:
+        process = subprocess.Popen(
+            command, env=environment, cwd=build.project, stdin=subprocess.DEVNULL,
+            stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
-    finally:
-        if log:
-            out.close()
+        try:
+            text, _ = process.communicate(timeout=timeout)
+        except BaseException as error:  # BitBake's server ends its tasks when kas, its client, is gone
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise RuntimeError(f"no end after {timeout:.0f} s: {' '.join(arguments)}; log: {log}") from None
+            raise
     if log:
-        done.stdout = log.read_text(errors="replace")
-    return done
+        text = log.read_text(errors="replace")
+    return subprocess.CompletedProcess(command, process.returncode, text, "")
 
 
 def kas(
@@ -210,14 +253,10 @@ def build_image(build: Build, target: str = "edgeai-image", timeout: float = 360
     """Build an image; returns the seconds it took. Raises RuntimeError with the errors of the log."""
     start = time.monotonic()
     log = build.top / f"{build.folder.name}-{target}.log"
-    done = kas(build, "build", "--target", target, log=log, timeout=timeout)
+    with locked(build.work):
+        done = kas(build, "build", "--target", target, log=log, timeout=timeout)
     if done.returncode:
-        text = done.stdout
-        errors = [line for line in text.splitlines() if "ERROR" in line or "FATAL" in line]
-        reached = "could not be fetched" in text or "Could not resolve host" in text or "unable to access" in text
-        if reached and not errors:
-            raise Missing(f"the OpenEmbedded layers cannot be reached; see {log}")
-        raise RuntimeError(
-            f"{target} for {build.release} failed; log: {log}\n" + "\n".join(errors[:12] or text.splitlines()[-40:])
-        )
+        lines = done.stdout.splitlines()
+        errors = [line for line in lines if "ERROR" in line or "FATAL" in line]
+        raise RuntimeError(f"{target} for {build.release} failed; log: {log}\n" + "\n".join(errors[:12] or lines[-40:]))
     return time.monotonic() - start

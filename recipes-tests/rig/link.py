@@ -9,10 +9,14 @@ import queue
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from .agent import CONNECT, DATA, DONE, END, ERROR_DATA, EXEC, EXIT, FAIL, HEADER, MAGIC, RESET
+
+T = TypeVar("T")
 
 
 class GuestError(Exception):
@@ -32,6 +36,17 @@ class Result:
         if self.code:
             raise GuestError(f"exit {self.code}\nstdout: {self.out}\nstderr: {self.err}")
         return self.out
+
+
+def wait_for(condition: Callable[[], T], seconds: float, what: str) -> T:
+    """Poll until true; returns the value. An emulated machine has no fixed pace. AssertionError when the time is over."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.5)
 
 
 class Link:
@@ -114,7 +129,7 @@ class Link:
         user: str | None = None,
         stdin: bytes = b"",
         env: dict[str, str] | None = None,
-        timeout: float = 120,
+        timeout: float = 300,
     ) -> Result:
         """Run a shell line (or an argument list) as root or as a user of the guest."""
         channel, answers = self._open()
@@ -145,7 +160,7 @@ class Link:
         finally:
             self._channels.pop(channel, None)
 
-    def python(self, source: str, *arguments: str, user: str | None = None, timeout: float = 120) -> Result:
+    def python(self, source: str, *arguments: str, user: str | None = None, timeout: float = 300) -> Result:
         """Run a Python program in the guest."""
         return self.run(["/usr/bin/python3", "-", *arguments], user=user, stdin=source.encode(), timeout=timeout)
 
@@ -155,7 +170,7 @@ class Link:
             f"mkdir -p $(dirname {path}) && cat > {path} && chmod {mode:o} {path}", stdin=content, timeout=300
         ).check()
 
-    def connect(self, path: str, timeout: float = 30) -> socket.socket:
+    def connect(self, path: str, timeout: float = 120) -> socket.socket:
         """A stream socket of the guest, as a socket of the host."""
         channel, answers = self._open()
         self._send(channel, CONNECT, json.dumps({"path": path}).encode())

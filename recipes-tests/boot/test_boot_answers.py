@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import json
 import threading
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TOP, wait_for
 
-from rig.link import Link
+from boot.conftest import CPU, DIGIT, TOP
+from rig.link import Link, wait_for
 
 DEFAULTS = TOP / "daemon/src/edgeaid/models/defaults"
-#: LSB; LiteRT picks other kernels for a cortex-a53.
-TOLERANCE = {"cortex-a53": 12}
+MODELS = ("digits", "digit-scenes", "digit-mask")
 USERS = {"watcher": "edgeai-observe", "asker": "edgeai-infer", "keeper": "edgeai-control", "stranger": ""}
 
+#: A fixed pattern to every input of a model, by way of the fast socket or of HTTP; all outputs as JSON.
 ASK = """
-import sys
-from edgeaid.client import Client
+import json, sys
 import numpy as np
-with Client(fast=sys.argv[1] == "fast") as client:
-    shape = [t for t in client.metadata("digits")["inputs"]][0]["shape"]
-    meta = client.metadata("digits")["inputs"][0]
-    kind = {"UINT8": np.uint8, "INT8": np.int8, "FP32": np.float32}[meta["datatype"]]
-    image = (np.arange(int(np.prod([abs(d) for d in meta["shape"]]))) * 31 % 256).astype(np.uint8).view(np.int8 if kind is np.int8 else np.uint8).astype(kind).reshape([abs(d) for d in meta["shape"]])
-    answer = client.infer("digits", image)
-    first = next(iter(dict(answer.outputs if hasattr(answer, "outputs") else answer).values()))
-    print(first.ravel().tolist())
+from edgeaid.client import Client
+from edgeaid.tensors import NUMPY
+way, model = sys.argv[1:]
+with Client(fast=way == "fast") as client:
+    given = {}
+    for spec in client.metadata(model)["inputs"]:
+        shape = [abs(n) for n in spec["shape"]]
+        pattern = (np.arange(int(np.prod(shape))) * 31 % 256).astype(np.uint8)
+        kind = np.dtype(NUMPY[spec["datatype"]])
+        given[spec["name"]] = (pattern.view(kind) if kind.itemsize == 1 else pattern.astype(kind)).reshape(shape)
+    found = client.infer(model, given)
+    assert (way == "fast") == bool(found.timing), found.timing
+    print(json.dumps({name: value.ravel().tolist() for name, value in found.outputs.items()}))
 """
 
 ROLES = """
@@ -37,7 +42,7 @@ from edgeaid import errors
 from edgeaid.client import Client
 found = {}
 with Client(fast=False) as client:
-    for name, call in (("observe", lambda: client.get("/v2/models/digits")), ("infer", lambda: client.classify("digits", open("/run/three.png", "rb").read())), ("control", lambda: client.load("digits"))):
+    for name, call in (("observe", lambda: client.get("/v2/models/digits")), ("infer", lambda: client.classify("digits", open("/run/digit.png", "rb").read())), ("control", lambda: client.load("digits"))):
         try:
             call()
             found[name] = "yes"
@@ -52,18 +57,16 @@ def users(guest: Link) -> None:
     """Four users: one per role, and one without any."""
     for name, group in USERS.items():
         guest.run(f"id {name} 2>/dev/null || useradd -M {'-G ' + group if group else ''} {name}").check()
-    sample = next((DEFAULTS / "digits/1/samples").glob("*.png"), None)
-    assert sample is not None
-    guest.put("/run/three.png", sample.read_bytes())
+    guest.put("/run/digit.png", next(DIGIT.glob("*.png")).read_bytes())
 
 
 def test_default_models_are_ready(edgeai_socket: Path) -> None:
     from edgeaid.client import Client
 
     with Client(edgeai_socket, fast=False) as client:
-        names = {model["name"] for model in wait_for(client.models, 60, "models")}
-        assert {"digits", "digit-scenes"} <= names
-        for name in ("digits", "digit-scenes"):
+        states = {model["name"]: model["state"] for model in wait_for(client.models, 60, "models")}
+        assert {name: states.get(name) for name in MODELS} == dict.fromkeys(MODELS, "READY")
+        for name in MODELS:
             client.request("GET", f"/v2/models/{name}/ready")
 
 
@@ -71,7 +74,7 @@ def test_host_classifies_a_picture_through_the_forwarded_socket(edgeai_socket: P
     from edgeaid.client import Client
 
     with Client(edgeai_socket, fast=False) as client:
-        for sample in sorted((DEFAULTS / "digits/1/samples").glob("*.png"))[:3]:
+        for sample in sorted(DIGIT.glob("*.png"))[:3]:
             found = client.classify("digits", sample.read_bytes())
             assert found["classes"][0]["label"] == sample.stem.split("-")[-1]
 
@@ -85,26 +88,29 @@ def test_host_detects_objects_through_the_forwarded_socket(edgeai_socket: Path) 
     assert next(value for value in found.values() if isinstance(value, list))
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("way", ["http", "fast"])
-def test_answers_equal_those_of_this_computer(guest: Link, request: pytest.FixtureRequest, way: str) -> None:
-    out = guest.python(ASK, way, user="asker").check()
-    there = np.array(json.loads(out))
-    here = _on_this_computer()
-    assert there.shape == here.shape
-    assert np.abs(there - here).max() <= TOLERANCE.get(request.config.getoption("--cpu"), 2)
+def test_answers_equal_those_of_this_computer(guest: Link, way: str, model: str) -> None:
+    there = json.loads(guest.python(ASK, way, model, user="asker").check())
+    here = _on_this_computer(model)
+    tolerance = tomllib.loads((DEFAULTS / model / "1/model.toml").read_text())["tolerance"]
+    assert len(there) == len(here)
+    for mine, theirs in zip(here, there.values(), strict=True):
+        assert np.abs(np.array(theirs, np.float64) - mine).max() <= tolerance.get(CPU, tolerance["default"])
 
 
-def _on_this_computer() -> np.ndarray:
-    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(
-        str(DEFAULTS / "digits/1/model.tflite"), num_threads=1
-    )
+def _on_this_computer(model: str) -> list[np.ndarray]:
+    """Outputs of the same runtime here, for the same pattern, in the order of the model."""
+    runtime = pytest.importorskip("ai_edge_litert.interpreter")
+    interpreter = runtime.Interpreter(str(DEFAULTS / model / "1/model.tflite"), num_threads=1)
     interpreter.allocate_tensors()
-    spec = interpreter.get_input_details()[0]
-    values = (np.arange(int(np.prod(spec["shape"]))) * 31 % 256).astype(np.uint8)
-    values = values.view(np.int8) if spec["dtype"] is np.int8 else values.astype(spec["dtype"])
-    interpreter.set_tensor(spec["index"], values.reshape(spec["shape"]))
+    for spec in interpreter.get_input_details():
+        pattern = (np.arange(int(np.prod(spec["shape"]))) * 31 % 256).astype(np.uint8)
+        kind = np.dtype(spec["dtype"])
+        values = pattern.view(kind) if kind.itemsize == 1 else pattern.astype(kind)
+        interpreter.set_tensor(spec["index"], values.reshape(spec["shape"]))
     interpreter.invoke()
-    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).ravel().astype(float)
+    return [interpreter.get_tensor(o["index"]).ravel().astype(np.float64) for o in interpreter.get_output_details()]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +138,7 @@ def test_killed_worker_under_load_is_replaced_and_requests_go_on(guest: Link, ed
     from edgeaid import errors
     from edgeaid.client import Client
 
-    picture = next((DEFAULTS / "digits/1/samples").glob("*.png")).read_bytes()
+    picture = next(DIGIT.glob("*.png")).read_bytes()
     good, retryable, other = [], [], []
     stop = threading.Event()
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 import re
 
-from conftest import wait_for
+import pytest
 
-from rig.link import Link
+from boot.conftest import FirstAnswer
+from rig.link import Link, wait_for
 from rig.machine import Machine
+
+ASK = """
+from edgeaid.client import Client
+with Client(fast=False) as client:
+    print(sorted(model["name"] for model in client.models()))
+"""
 
 
 def show(guest: Link, unit: str, *names: str) -> dict[str, str]:
@@ -35,6 +42,18 @@ def test_daemon_is_up_and_owns_its_sockets(guest: Link) -> None:
     sockets = guest.run("ss -xl 2>/dev/null | grep /run/edgeai || ls -l /run/edgeai").check()
     assert "edgeaid.sock" in sockets
     assert "fast.sock" in sockets
+
+
+def test_first_request_starts_the_daemon(guest: Link) -> None:
+    guest.run("systemctl stop edgeaid.service").check()
+    assert show(guest, "edgeaid.service", "ActiveState")["ActiveState"] == "inactive"
+    assert show(guest, "edgeaid.socket", "ActiveState")["ActiveState"] == "active"
+    assert "digits" in guest.python(ASK).check()
+    wait_for(
+        lambda: show(guest, "edgeaid.service", "ActiveState")["ActiveState"] == "active",
+        120,
+        "the daemon to say it is ready",
+    )
 
 
 def test_journal_entry_of_the_start_has_its_fields(guest: Link) -> None:
@@ -134,11 +153,16 @@ def _fresh(guest: Link, old: str) -> bool:
     return state["ActiveState"] == "active" and state["MainPID"] not in ("0", old)
 
 
-def test_time_from_power_to_first_answer_is_told(booted: Machine, guest: Link, capsys) -> None:
-    line = guest.run("journalctl -u edgeaid -o json MESSAGE_ID=9672b2c56cb646c6b00eb20e9f7aaf6a | head -1").check()
-    seconds = int(json.loads(line)["__MONOTONIC_TIMESTAMP"]) / 1e6
+def test_first_answer_comes_by_itself_after_power_on(
+    booted: Machine, guest: Link, first_answer: FirstAnswer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A client that waits for the socket is answered; nobody starts anything. The times are told, not judged."""
+    assert first_answer.label == "2", first_answer.problem
+    line = guest.run("journalctl -b -u edgeaid -o json MESSAGE_ID=9672b2c56cb646c6b00eb20e9f7aaf6a | head -1").check()
+    ready = int(json.loads(line)["__MONOTONIC_TIMESTAMP"]) / 1e6
+    startup = guest.run("systemd-analyze").out.splitlines()[0]
     with capsys.disabled():
         print(
-            f"\n[emulated {booted.board.cpu}: kernel start to first daemon-ready {seconds:.1f} s; {guest.run('systemd-analyze').out.splitlines()[0]}]"
+            f"\n[emulated {booted.board.cpu}: power to first answer {first_answer.seconds:.1f} s; "
+            f"kernel to daemon ready {ready:.1f} s; {startup}]"
         )
-    assert seconds > 0

@@ -1,32 +1,23 @@
-"""USB as the guest's kernel and udev see it: a serial board on QEMU's USB, a Coral stick made of software, stand-in libraries."""
+"""USB as the guest's kernel and udev see it: a serial board on QEMU's USB, a Coral stick made of software."""
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
-import sys
-import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
-from conftest import TOP, wait_for
 
-from rig.link import Link
+from boot import serial_board
+from boot.conftest import TOP
+from rig.link import Link, wait_for
 from rig.machine import Machine
 
-STANDINS = TOP / "daemon" / "tests" / "standins"
+if TYPE_CHECKING:
+    from edgeaid.client import Client
 
-ECHO = """
-import os, sys, termios, tty
-fd = os.open("/dev/edgeai/k210", os.O_RDWR | os.O_NOCTTY)
-tty.setraw(fd)
-want, got = b"edge" * 256, b""
-os.write(fd, want)
-while len(got) < len(want):
-    got += os.read(fd, 1024)
-sys.exit(got != want)
-"""
+pytestmark = pytest.mark.slow
+STANDINS = TOP / "daemon" / "tests" / "standins"
 
 CORAL_DRIVER = """
 import fcntl, os, struct, sys, time, glob
@@ -54,35 +45,32 @@ os.close(fd)
 """
 
 
-def test_serial_board_appears_under_its_own_name_echoes_and_leaves(
-    booted: Machine, guest: Link, tmp_path: Path
-) -> None:
-    path = booted.folder / "k210.sock"
-    booted.qmp(
-        "chardev-add",
-        id="k210",
-        backend={
-            "type": "socket",
-            "data": {"addr": {"type": "unix", "data": {"path": str(path)}}, "server": True, "wait": False},
-        },
-    )
-    board = socket.socket(socket.AF_UNIX)
-    board.connect(str(path))
+def test_serial_board_is_seen_computes_and_leaves(booted: Machine, guest: Link, edgeai_socket: Path) -> None:
+    """udev names it, the daemon opens it, uploads its agent and a model over the line, and notices when it is gone."""
+    from edgeaid.client import Client
 
-    def echo() -> None:
-        while data := board.recv(4096):
-            board.sendall(data)
+    data, manifest = serial_board.model("small")
+    guest.put("/var/lib/edgeai/models/small/1/m.kmodel", data)
+    guest.put("/var/lib/edgeai/models/small/1/model.toml", manifest.encode())
+    guest.run("chown -R edgeai:edgeai /var/lib/edgeai/models/small").check()
+    picture = np.random.default_rng(1).integers(0, 256, (1, 3, 32, 32), dtype=np.uint8)
+    expected = serial_board.standin("facts").answer(picture.tobytes(), (12288,))[0]
+    with Client(edgeai_socket, fast=False, timeout=600) as client:
+        with serial_board.plugged(booted, "k210") as board:
+            wait_for(lambda: guest.run("test -c /dev/edgeai/k210").code == 0, 60, "the serial board's link")
+            assert guest.run("stat -L -c %G:%a /dev/edgeai/k210").check().strip() == "dialout:660"
+            wait_for(lambda: _state(client, "k210") == "READY", 300, "the daemon to open the board")
+            client.load("small")
+            assert client.infer("small", {"input0": picture}).outputs["output0"].tobytes() == expected
+            assert board.do("stats")["forwards"] > 0
+        wait_for(lambda: guest.run("test -e /dev/edgeai/k210").code != 0, 60, "the link to go")
+        wait_for(lambda: _state(client, "k210") != "READY", 120, "the daemon to notice")
+        client.unload("small")
 
-    threading.Thread(target=echo, daemon=True).start()
-    booted.qmp("device_add", driver="usb-serial", chardev="k210", id="board", bus="xhci.0")
-    try:
-        wait_for(lambda: guest.run("test -c /dev/edgeai/k210").code == 0, 60, "the serial board's link")
-        assert guest.run("stat -L -c %G:%a /dev/edgeai/k210").check().strip() == "dialout:660"
-        guest.python(ECHO, user="edgeai", timeout=120).check()
-    finally:
-        booted.qmp("device_del", id="board")
-    wait_for(lambda: guest.run("test -e /dev/edgeai/k210").code != 0, 60, "the link to go")
-    board.close()
+
+def _state(client: Client, target: str) -> str:
+    """State of the first device of a target, or nothing."""
+    return next((device["state"] for device in client.devices() if device["target"] == target), "")
 
 
 @pytest.fixture
@@ -121,50 +109,3 @@ def test_coral_pulled_and_plugged_leaves_and_returns(coral: Link) -> None:
     coral.run("echo plug > /run/coral.in").check()
     wait_for(lambda: coral.run("test -e /dev/edgeai/coral-dfu").code == 0, 60, "the link to return")
     assert coral.run("systemctl is-active edgeaid").out.strip() == "active"
-
-
-@pytest.fixture(scope="module")
-def libraries(guest: Link, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The stand-ins of libedgetpu and libmvnc, compiled for aarch64 and put into the guest."""
-    if shutil.which("aarch64-linux-gnu-gcc") is None:
-        pytest.skip("aarch64-linux-gnu-gcc is not installed: apt-get install gcc-aarch64-linux-gnu")
-    out = tmp_path_factory.mktemp("standins")
-    subprocess.run(
-        [sys.executable, str(STANDINS / "build.py"), "--target", "aarch64", str(out)], check=True, capture_output=True
-    )
-    for library in out.glob("*.so"):
-        guest.put(f"/run/standins/{library.name}", library.read_bytes(), 0o755)
-    return "/run/standins"
-
-
-def test_every_stand_in_library_loads_on_aarch64(guest: Link, libraries: str) -> None:
-    names = guest.run(f"ls {libraries}").check().split()
-    assert len(names) >= 4
-    for name in names:
-        guest.python(f"import ctypes; ctypes.CDLL('{libraries}/{name}')").check()
-
-
-def test_edgetpu_delegate_abi_of_aarch64_runs_a_compiled_model(
-    guest: Link, libraries: str, request: pytest.FixtureRequest
-) -> None:
-    """Structs by value go in registers on one architecture and in memory on the other: only a real call shows it."""
-    data = Path(__import__("os").environ.get("EDGEAI_TEST_DATA", TOP.parent / "shared" / "data"))
-    found = sorted(data.rglob("*edgetpu*.tflite")) if data.is_dir() else []
-    if not found:
-        pytest.skip(f"no compiled Edge TPU model in {data} (set EDGEAI_TEST_DATA)")
-    model = min(found, key=lambda path: path.stat().st_size)
-    guest.put("/run/model_edgetpu.tflite", model.read_bytes())
-    guest.python(
-        f"""
-from ai_edge_litert.interpreter import Interpreter, load_delegate
-import numpy as np
-delegate = load_delegate("{libraries}/libedgetpu_standin.so", {{}})
-interpreter = Interpreter("/run/model_edgetpu.tflite", experimental_delegates=[delegate])
-interpreter.allocate_tensors()
-spec = interpreter.get_input_details()[0]
-interpreter.set_tensor(spec["index"], np.zeros(spec["shape"], spec["dtype"]))
-interpreter.invoke()
-print(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).shape)
-""",
-        timeout=300,
-    ).check()

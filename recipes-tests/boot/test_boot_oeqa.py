@@ -1,0 +1,63 @@
+"""The layer's oeqa runtime cases, which a full Yocto build runs over SSH (TEST_SUITES), run by oe-core's own runner here."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from boot.conftest import RELEASE, TOP
+from rig import bitbake, paths
+from rig.link import Link
+
+pytestmark = pytest.mark.slow
+
+CASES = TOP / "meta-edgeai/lib/oeqa/runtime/cases"
+#: In place of oe-core's case of this name, which asks over the network: every case of ours depends on it.
+SSH = """
+from oeqa.runtime.case import OERuntimeTestCase
+class SSHTest(OERuntimeTestCase):
+    def test_ssh(self):
+        self.assertEqual(self.target.run("true")[0], 0)
+"""
+
+
+class Target:
+    """What oe-core calls a target: runs commands on the device."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+
+    def run(self, command: str, timeout: int = 300, **_: object) -> tuple[int, str]:
+        """Exit status and what the command printed, as over SSH."""
+        found = self.link.run(command, timeout=timeout)
+        return found.code, (found.out + found.err).rstrip("\n")
+
+
+def test_runtime_cases_of_the_layer_pass_under_the_runner_of_oe_core(guest: Link, tmp_path: Path) -> None:
+    build = bitbake.Build(RELEASE, paths.work_dir())
+    library = build.top / "openembedded-core" / "meta" / "lib"
+    manifest = next(iter(sorted(build.images.glob("edgeai-image-*.manifest"))), None)
+    if not library.is_dir() or manifest is None:
+        pytest.skip(f"no built image with its layers in {build.top}; recipes-tests/testdistro build {RELEASE}")
+    (tmp_path / "ssh.py").write_text(SSH)
+    packages = {line.split()[0] for line in manifest.read_text().splitlines()}
+    sys.path[:0] = [str(library), str(build.top / "bitbake" / "lib")]
+    try:
+        from oeqa.core.context import OETestContext
+        from oeqa.runtime.loader import OERuntimeTestLoader
+
+        context = OETestContext({"MLPREFIX": ""}, logging.getLogger("oeqa"))
+        context.loaderClass = OERuntimeTestLoader
+        context.target, context.image_packages = Target(guest), packages
+        context.loadTests([str(tmp_path), str(CASES)])
+        found = context.runTests()
+    finally:
+        del sys.path[:2]
+    assert [f"{case.id()}: {text}" for case, text in [*found.failures, *found.errors]] == []
+    passed = {case.id() for case, _ in found.successes}
+    assert "edgeai_daemon.EdgeaiDaemonTest.test_watchdog_replaces_a_stopped_daemon" in passed
+    print("\npassed:", *sorted(passed), sep="\n  ")
+    print("skipped:", *sorted(f"{case.id()}: {why}" for case, why in found.skipped), sep="\n  ")

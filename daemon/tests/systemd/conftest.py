@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -153,8 +154,9 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
                 pytest.skip(f"no container with systemd can be started here: {text().strip()}")
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             for child in children:
-                if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
-                    leader = int(child)
+                with contextlib.suppress(OSError):  # a child that has just ended
+                    if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                        leader = int(child)
             time.sleep(0.1)
         inside = Container(leader)
         wait_for(

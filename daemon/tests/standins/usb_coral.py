@@ -4,9 +4,10 @@
 The kernel's vhci_hcd module takes USB request blocks from a socket; this program answers them. Nothing of a real
 stick's computing is here, only what udev, libusb and a driver's start-up see. Standard library only, needs root.
 
-    usb_coral.py [--port N] [--running] [--log FILE]
+    usb_coral.py [--port N] [--running | --ncs]
 
-Plugs the stick in (boot identity 1a6e:089a, or with --running 18d1:9302 as after the firmware) and reads lines from
+Plugs the stick in (boot identity 1a6e:089a, or with --running 18d1:9302 as after the firmware; with --ncs it is a
+Neural Compute Stick that waits for its firmware, 03e7:2150) and reads lines from
 stdin: `unplug`, `plug`, `hang` (requests are no longer answered), `wake`, `quit`. Each is answered by a line on
 stdout; events are lines too: `attached boot`, `attached running`, `firmware BYTES`, `detached`.
 
@@ -72,6 +73,7 @@ RUNNING = Identity(
     _endpoint(0x01, 2, 512, 0) + _endpoint(0x81, 2, 512, 0) + _endpoint(0x82, 2, 512, 0) + _endpoint(0x83, 3, 8, 4),
     4,
 )
+NCS = Identity("ncs", 0x03E7, 0x2150, (0xFF, 0x11, 0xFF), _endpoint(0x01, 2, 512, 0) + _endpoint(0x81, 2, 512, 0), 2)
 
 
 @dataclass(slots=True)
@@ -212,21 +214,24 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--running", action="store_true", help="start with the identity that a stick has after its firmware"
     )
+    which.add_argument("--ncs", action="store_true", help="a Neural Compute Stick instead")
     arguments = parser.parse_args()
+    plugged = NCS if arguments.ncs else BOOT
     if not VHCI.is_dir():
         sys.exit("vhci_hcd is not loaded: modprobe vhci_hcd")
     stick = Stick(arguments.port)
-    stick.attach(RUNNING if arguments.running else BOOT)
+    stick.attach(RUNNING if arguments.running else plugged)
     try:
         for line in sys.stdin:
             word = line.strip()
             if word == "unplug":
                 stick.detach()
             elif word == "plug":
-                stick.attach(BOOT)
+                stick.attach(plugged)
             elif word in ("hang", "wake"):
                 stick.hung = word == "hang"
                 say(word)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import stat
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from edgeaid import provision
 from edgeaid.models import repository
+from flash_lib import images
 
 from .conftest import BOOT, END, MIB, ROOT, TOP, Flash, run
 
@@ -21,6 +23,8 @@ pytestmark = pytest.mark.root
 PHRASE = "correct horse battery"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr me"
 Loop = Callable[..., Path]
+#: The second entry of a partition table.
+LAST = 446 + 16
 
 
 def refused(done: subprocess.CompletedProcess[str], words: str) -> None:
@@ -35,9 +39,13 @@ def untouched(device: Path) -> bool:
 
 
 def same_partitions(device: Path, image: Path) -> bool:
-    """Whether the table and both file systems are those of the image."""
+    """Whether the table and both file systems are those of the image, except that the last partition may be longer."""
     with device.open("rb") as a, image.open("rb") as b:
-        return a.read(END * 512) == b.read(END * 512)
+        written, wanted = bytearray(a.read(END * 512)), bytearray(b.read(END * 512))
+    for data in (written, wanted):
+        data[LAST + 5 : LAST + 8] = bytes(3)
+        data[LAST + 12 : LAST + 16] = bytes(4)
+    return written == wanted
 
 
 @pytest.mark.parametrize("packer", ["", "bzip2", "gzip", "xz", "zstd"])
@@ -53,6 +61,39 @@ def test_an_image_is_written_and_verified(image: Path, loop: Loop, flash: Flash,
     assert done.returncode == 0, done.stderr
     assert "verified" in done.stdout
     assert same_partitions(device, image)
+
+
+def test_the_last_partition_reaches_to_the_end_of_the_card_and_its_file_system_follows(
+    image: Path, loop: Loop, flash: Flash
+) -> None:
+    device = loop(size=29 * MIB)
+    done = flash(image, device, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "reaches to the end of the card" in done.stdout
+    assert same_partitions(device, image)
+    boot, root = json.loads(run("sfdisk", "--json", device))["partitiontable"]["partitions"]
+    assert (boot["start"], boot["size"]) == (BOOT, ROOT - BOOT)
+    assert (root["start"], root["size"]) == (ROOT, 28 * MIB // 512 - ROOT)  # a multiple of 4 MiB
+    part = Path(run("losetup", "--find", "--show", "-o", ROOT * 512, "--sizelimit", root["size"] * 512, device).strip())
+    try:
+        run("e2fsck", "-f", "-p", part)
+        run("resize2fs", part)
+        assert f"Block count:              {root['size'] * 512 // 1024}" in run("dumpe2fs", "-h", part)
+    finally:
+        run("losetup", "--detach", part)
+
+
+@pytest.mark.parametrize("label", ["gpt", "dos"])
+def test_a_table_that_is_not_four_primary_partitions_is_left_alone(tmp_path: Path, label: str) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(32 * MIB))
+    extended = (
+        "start=8192,size=16384,type=5\nstart=10240,size=4096,type=83\n" if label == "dos" else "start=8192,size=4096\n"
+    )
+    run("sfdisk", "--quiet", disk, input=f"label: {label}\nstart=2048,size=4096\n{extended}")
+    before = disk.read_bytes()
+    assert images.grow_last_partition(disk, 32 * MIB) == 0
+    assert disk.read_bytes() == before
 
 
 def test_without_a_block_map_all_is_written_and_that_is_said(image: Path, loop: Loop, flash: Flash) -> None:

@@ -29,6 +29,8 @@ from . import Refused
 #: linux/fs.h
 BLKRRPART, BLKFLSBUF = 0x125F, 0x1261
 PIECE = 1 << 20
+#: Partitions end at a multiple of this.
+ALIGN = 4 << 20
 MAX_BMAP = 64 << 20
 SUFFIXES = (".wic", ".wic.bz2", ".wic.gz", ".wic.xz", ".wic.zst", ".img")
 #: MBR types of FAT partitions.
@@ -192,6 +194,38 @@ def reserved(target: Path) -> Iterator[None]:
         except OSError:
             raise Refused(f"{target} is being used by another program; wait for it or end it") from None
         yield
+
+
+def grow_last_partition(target: Path, size: int) -> int:
+    """Let the last partition of a disk of `size` bytes reach to its end; the file system in it follows at the first boot.
+
+    Returns the bytes gained: 0 where nothing is to be gained, or where the table is not four primary entries (GPT, extended).
+    Refused if the disk does not keep it.
+    """
+    with target.open("r+b", buffering=0) as device:
+        table = device.read(512)
+        found = [(start, length) for _, start, length in mbr(table)]
+        kinds = {table[offset + 4] for offset in range(446, 510, 16)}
+        if not found or kinds & {0xEE, 0x05, 0x0F, 0x85}:
+            return 0
+        start, length = max(found)
+        # A whole number of a card's erase blocks, and what 32 bits can say.
+        wanted = min(size // ALIGN * ALIGN - start, 0xFFFFFFFF * 512)
+        if wanted <= length:
+            return 0
+        changed = bytearray(table)
+        for offset in range(446, 510, 16):
+            if table[offset + 4] and struct.unpack_from("<I", table, offset + 8)[0] * 512 == start:
+                # Cylinders and heads end long before a card does; this is what fdisk writes then.
+                changed[offset + 5 : offset + 8] = b"\xfe\xff\xff"
+                struct.pack_into("<I", changed, offset + 12, wanted // 512)
+        device.seek(0)
+        device.write(changed)
+        forget_cache(cast("BinaryIO", device))
+        device.seek(0)
+        if device.read(512) != changed:
+            raise Refused(f"{target} does not keep its partition table; the card or its reader is faulty, try another")
+    return wanted - length
 
 
 def reread_partitions(target: Path) -> None:

@@ -17,6 +17,8 @@ from edgeaid.cli.model import model
 from edgeaid.formats import edgetpu, tflite
 from edgeaid.toolkit.files import edgetpu_parameters, macs
 
+from .check_cases import relu
+
 LOG = """Edge TPU Compiler version 1.0.249710469
 INFO: Initialized TensorFlow Lite runtime.
 
@@ -168,6 +170,15 @@ def test_rates_come_from_a_running_device(device: str) -> None:
     assert ranked[0]["title"] == "[bird + plant]"
     bird, plant = ranked[0]["sticks"][0]["groups"][0]
     assert bird["rate"] == pytest.approx(10 * plant["rate"])
+
+
+def test_a_file_is_given_the_name_that_the_device_knows_it_by(device: str, tmp_path: Path) -> None:
+    (tmp_path / "other name.tflite").write_bytes(relu())
+    text = run(f"bird={tmp_path}/other name.tflite", "--from-device", device, "--interval", "0.05", "--json")
+    (only,) = json.loads(text)[0]["sticks"][0]["groups"][0]
+    assert only["name"] == "bird"
+    assert only["rate"] > 100
+    assert f"'{tmp_path}/other name.tflite'" in json.loads(text)[0]["commands"][0]
 
 
 def test_a_device_that_runs_none_of_the_models_is_named(device: str) -> None:

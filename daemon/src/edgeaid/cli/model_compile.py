@@ -58,7 +58,9 @@ def compile_(models: tuple[Path, ...], *, target: str, output: Path, compiler: s
         click.echo(shlex.join(result.command))
     for path in result.files:
         facts = ", ".join(
-            f"{k} {v}" for k, v in result.facts.get(path.name, {}).items() if v is not None and k != "sha256"
+            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}"
+            for k, v in result.facts.get(path.name, {}).items()
+            if v is not None and k != "sha256"
         )
         click.echo(f"{path}  {path.stat().st_size} bytes" + (f"  ({facts})" if facts else ""))
     for remark in result.remarks:

@@ -36,8 +36,9 @@ def plan(
     """Find the best way to compile Edge TPU models together.
 
     MODELS are quantised .tflite files, compiled _edgetpu.tflite files (their own cached and streamed bytes are used),
-    logs of edgetpu_compiler, or sizes such as bird=3.75MiB. Models compiled by one command share the chip's parameter
-    memory; models that are not evict each other at every change. Every order and grouping is costed.
+    logs of edgetpu_compiler, or sizes such as bird=3.75MiB. NAME=FILE.tflite names a file as the device names the
+    model. Models compiled by one command share the chip's parameter memory; models that are not evict each other at
+    every change. Every order and grouping is costed.
     """
     if rates and from_device:
         raise InvalidRequest("rates come either from --rates or from --from-device")
@@ -49,7 +50,8 @@ def plan(
         if not wanted:
             raise InvalidRequest(
                 f"none of {', '.join(sorted(names))} ran on {from_device} within {interval:g} s"
-                f" (there ran: {', '.join(sorted(measured)) or 'nothing'}); give --rates instead"
+                f" (there ran: {', '.join(sorted(measured)) or 'nothing'}); name models as the device does"
+                " (NAME=FILE.tflite), or give --rates"
             )
     found, remarks = plan_sources.candidates(models, wanted, plan_sources.assignments(compute, "--compute"))
     # Files of a compiler tell the truth about streaming; only predictions need the surcharge.

@@ -16,6 +16,7 @@ from .files import edgetpu_parameters, load, macs
 from .plan import Candidate
 
 _TYPED: Final = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})=([0-9.]+(?:B|KiB|MiB))$")
+_NAMED: Final = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})=(.+\.tflite)$")
 
 
 def candidates(
@@ -24,7 +25,8 @@ def candidates(
     """Models to plan for, and remarks about how sure their figures are.
 
     A source is a .tflite, a compiled _edgetpu.tflite, a compiler .log, or `name=3.75MiB`. `rates` (per second) and
-    `compute` (ms) are by model name: the file's name without `.tflite` and `_edgetpu`. Raises InvalidRequest for
+    `compute` (ms) are by model name: the file's name without `.tflite` and `_edgetpu`, or the one given by
+    `name=file.tflite`, as files are not always called as the models on a device. Raises InvalidRequest for
     a rate or time of a model that is not there, InvalidModel for files that are no Edge TPU material.
     """
     found: list[Candidate] = []
@@ -38,7 +40,9 @@ def candidates(
         elif source.endswith(".log"):
             found.extend(_from_log(Path(source), rates, compute))
         else:
-            model, remark = _from_model(Path(source), rates, compute)
+            named = _NAMED.match(source) if not Path(source).exists() else None
+            name, path = (named[1], Path(named[2])) if named else ("", Path(source))
+            model, remark = _from_model(path, name or model_name(path.name), rates, compute)
             found.append(model)
             remarks += [remark] if remark else []
     names = {c.name for c in found}
@@ -79,10 +83,11 @@ def _from_log(path: Path, rates: Mapping[str, float], compute: Mapping[str, floa
     return result
 
 
-def _from_model(path: Path, rates: Mapping[str, float], compute: Mapping[str, float]) -> tuple[Candidate, str]:
+def _from_model(
+    path: Path, name: str, rates: Mapping[str, float], compute: Mapping[str, float]
+) -> tuple[Candidate, str]:
     data = load(path)
     model = tflite.read(data)
-    name = model_name(path.name)
     if model.edgetpu:
         compiled = edgetpu.read(data, model)
         built = Built(name, compiled.cached_bytes, compiled.streamed_bytes, compiled.token, 0.0)

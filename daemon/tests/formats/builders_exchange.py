@@ -89,6 +89,25 @@ def graphdef() -> bytes:
     return pb((1, placeholder), (1, const), (1, matmul), (4, pb((1, 1395))))
 
 
+def calling(name: str, function: str) -> bytes:
+    """A node that runs a function of the library."""
+    attribute = pb((1, "f"), (2, pb((10, pb((1, function))))))
+    return pb((1, name), (2, "StatefulPartitionedCall"), (3, "x"), (5, attribute))
+
+
+def graph_of_functions() -> bytes:
+    """x -> a call of a function that calls the function that computes; and another call, of the saver."""
+
+    def function(name: str, *nodes: bytes) -> bytes:
+        return pb((1, pb((1, pb((1, name))), *[(3, node) for node in nodes])))
+
+    placeholder = pb((1, "x"), (2, "Placeholder"))
+    library = function("wrap", calling("inner", "real"), pb((1, "out"), (2, "Identity"), (3, "inner:output:0")))
+    library += function("real", pb((1, "m"), (2, "MatMul"), (3, "x")), pb((1, "r"), (2, "Relu"), (3, "m:product:0")))
+    library += function("save", pb((1, "s"), (2, "SaveV2"), (3, "x")))
+    return pb((1, placeholder), (1, calling("y", "wrap")), (1, calling("z", "save")), (2, library))
+
+
 def metagraph() -> bytes:
     """The graph with tags and a signature."""
     tensor_info = pb((1, "x:0"), (2, 1), (3, pb((2, pb((1, -1))), (2, pb((1, 4))))))

@@ -43,6 +43,11 @@ def _zip(data: bytes) -> None:
         zipdir.read(data, entry, 1 << 20)
 
 
+def _graphdef(data: bytes) -> object:
+    graph = tensorflow.read_graphdef(data)
+    return graph.inputs, graph.outputs, graph.body()
+
+
 READERS: dict[str, Callable[[bytes], object]] = {
     "tflite": _tflite,
     "edgetpu": _edgetpu,
@@ -55,8 +60,8 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "myriad-blob": ncs.read_blob,
     "openvino-ir": lambda d: openvino.read(d, 32),
     "onnx": onnx.read,
-    "tf-graphdef": lambda d: (tensorflow.read_graphdef(d).inputs, tensorflow.read_graphdef(d).outputs),
-    "tf-savedmodel": tensorflow.read_saved_model,
+    "tf-graphdef": _graphdef,
+    "tf-savedmodel": lambda d: [meta.graph.body() for meta in tensorflow.read_saved_model(d)],
     "tf-metagraph": tensorflow.read_meta,
     "tf-checkpoint-index": tensorflow.read_checkpoint_index,
     "caffe-prototxt": caffe.read_prototxt,

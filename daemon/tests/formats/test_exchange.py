@@ -11,7 +11,7 @@ from edgeaid.formats import caffe, onnx, openvino, protobuf, tardir, tensorflow,
 from edgeaid.formats.detect import detect
 
 from . import builders
-from .builders_exchange import pb
+from .builders_exchange import graph_of_functions, pb
 
 
 def test_an_ir_shows_layers_edges_and_weights() -> None:
@@ -200,3 +200,11 @@ def test_a_tar_lists_its_files() -> None:
     assert (entry.name, entry.kind, entry.offset) == ("m/model.kmodel", "0", 512)
     with pytest.raises(InvalidModel, match="checksum"):
         tardir.entries(b"x" + builders.tar()[1:])
+
+
+def test_what_a_saved_model_computes_is_found_behind_functions_that_only_call() -> None:
+    graph = tensorflow.read_graphdef(graph_of_functions())
+    assert set(graph.functions) == {"wrap", "real", "save"}
+    assert [(n.name, n.op) for n in graph.body(("y",))] == [("m", "MatMul"), ("r", "Relu")]
+    # Two calls: without a signature nobody knows which of them is meant.
+    assert graph.body() == graph.nodes

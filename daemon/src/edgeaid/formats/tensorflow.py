@@ -7,7 +7,8 @@ Field numbers: tensorflow/tensorflow:tensorflow/core/framework/{graph,node_def,a
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..errors import InvalidModel, Unsupported
@@ -22,6 +23,9 @@ _TYPES: Final[dict[int, str]] = {
 }  # fmt: skip
 _LEVELDB_MAGIC: Final = bytes.fromhex("57fb808b247547db")
 #: Operators that end a graph without being a result.
+_PLUMBING: Final = frozenset({"Placeholder", "Const", "Identity", "IdentityN", "NoOp", "ReadVariableOp", "VarHandleOp"})
+#: Functions that do nothing but call the next one.
+_MAX_CALLS: Final = 8
 _NO_RESULT: Final = frozenset({"NoOp", "Assert", "Const", "Placeholder", "SaveV2", "RestoreV2", "VarIsInitializedOp"})
 
 
@@ -40,6 +44,8 @@ class Node:
     shape: tuple[int, ...]
     #: Bytes of a constant's value.
     constant_bytes: int
+    #: Function of the library that it runs, "" for other operators.
+    calls: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,8 @@ class GraphDef:
     #: Version of the producer, 0 when not given.
     producer: int
     nodes: tuple[Node, ...]
-    functions: int
+    #: The library: function -> its nodes.
+    functions: Mapping[str, tuple[Node, ...]] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -70,6 +77,20 @@ class GraphDef:
             if n.name not in read_by_others and n.op not in _NO_RESULT and not n.name.startswith("save/")
         )
 
+    def body(self, names: tuple[str, ...] = ()) -> tuple[Node, ...]:
+        """The nodes that compute: of TensorFlow 2's SavedModels they lie in functions that do nothing but call each
+        other. `names` = nodes to start from, () = all.
+        """
+        nodes = self.nodes
+        wanted = set(names)
+        for _ in range(_MAX_CALLS):
+            called = [n.calls for n in nodes if n.calls in self.functions and (not wanted or n.name in wanted)]
+            others = [n for n in nodes if n.op not in _PLUMBING and not n.calls]
+            if len(set(called)) != 1 or (others and not wanted):
+                break
+            nodes, wanted = self.functions[called[0]], set()
+        return nodes
+
     @property
     def operators(self) -> Counter[str]:
         """How often each operator occurs."""
@@ -89,6 +110,8 @@ class SignatureDef:
     method: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    #: Nodes of the graph that make the outputs.
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +161,7 @@ def read_meta(data: Data) -> MetaGraph:
 def _meta(wire: Wire, message: memoryview) -> MetaGraph:
     tags: list[str] = []
     version = ""
-    graph = GraphDef(0, (), 0)
+    graph = GraphDef(0, ())
     signatures = []
     for number, _, value in wire.fields(message):
         if isinstance(value, int):
@@ -158,21 +181,35 @@ def _meta(wire: Wire, message: memoryview) -> MetaGraph:
 
 def _graph(wire: Wire, message: memoryview) -> GraphDef:
     nodes = []
-    producer = functions = 0
+    producer = 0
+    functions: dict[str, tuple[Node, ...]] = {}
     for number, _, value in wire.fields(message):
         if isinstance(value, int):
             continue
         if number == 1:
             nodes.append(_node(wire, value))
         elif number == 2:
-            functions = sum(n == 1 for n, _, _ in wire.fields(value))
+            functions |= dict(_function(wire, v) for n, _, v in wire.fields(value) if n == 1 and not isinstance(v, int))
         elif number == 4:
             producer = next((v for n, _, v in wire.fields(value) if n == 1 and isinstance(v, int)), 0)
     return GraphDef(producer, tuple(nodes), functions)
 
 
+def _function(wire: Wire, message: memoryview) -> tuple[str, tuple[Node, ...]]:
+    """(name, nodes) of a FunctionDef."""
+    name, nodes = "", []
+    for number, _, value in wire.fields(message):
+        if isinstance(value, int):
+            continue
+        if number == 1:
+            name = next((string(v) for n, _, v in wire.fields(value) if n == 1), "")
+        elif number == 3:
+            nodes.append(_node(wire, value))
+    return name, tuple(nodes)
+
+
 def _node(wire: Wire, message: memoryview) -> Node:
-    name = op = device = datatype = ""
+    name = op = device = datatype = calls = ""
     inputs = []
     shape: tuple[int, ...] = ()
     constant = 0
@@ -189,7 +226,7 @@ def _node(wire: Wire, message: memoryview) -> Node:
             device = string(value)
         elif number == 5:
             key, attribute = _map_entry(wire, value)
-            if attribute is None or key not in ("dtype", "T", "shape", "value"):
+            if attribute is None or key not in ("dtype", "T", "shape", "value", "f"):
                 continue
             for kind, _, item in wire.fields(attribute):
                 if kind == 6 and isinstance(item, int) and (key == "dtype" or not datatype):
@@ -198,7 +235,9 @@ def _node(wire: Wire, message: memoryview) -> Node:
                     shape = _shape(wire, item)
                 elif kind == 8 and not isinstance(item, int):
                     constant = len(item)
-    return Node(name, op, tuple(inputs), device, datatype, shape, constant)
+                elif kind == 10 and key == "f" and not isinstance(item, int):
+                    calls = next((string(v) for n, _, v in wire.fields(item) if n == 1), "")
+    return Node(name, op, tuple(inputs), device, datatype, shape, constant, calls)
 
 
 def _map_entry(wire: Wire, message: memoryview) -> tuple[str, memoryview | None]:
@@ -224,6 +263,7 @@ def _signature(wire: Wire, message: memoryview) -> SignatureDef:
     key, body = _map_entry(wire, message)
     sides: dict[int, list[TensorSpec]] = {1: [], 2: []}
     method = ""
+    nodes = []
     for number, _, value in wire.fields(body) if body is not None else ():
         if number == 3:
             method = string(value)
@@ -232,12 +272,14 @@ def _signature(wire: Wire, message: memoryview) -> SignatureDef:
             datatype = ""
             shape: tuple[int, ...] = ()
             for kind, _, item in wire.fields(info) if info is not None else ():
-                if kind == 2 and isinstance(item, int):
+                if kind == 1 and number == 2:
+                    nodes.append(string(item).split(":", 1)[0])
+                elif kind == 2 and isinstance(item, int):
                     datatype = _TYPES.get(item, f"TYPE_{item}")
                 elif kind == 3 and not isinstance(item, int):
                     shape = _shape(wire, item)
             sides[number].append(TensorSpec(name, datatype, shape))
-    return SignatureDef(key, method, tuple(sides[1]), tuple(sides[2]))
+    return SignatureDef(key, method, tuple(sides[1]), tuple(sides[2]), tuple(nodes))
 
 
 def read_checkpoint_index(data: Data) -> CheckpointIndex:

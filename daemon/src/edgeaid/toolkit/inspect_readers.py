@@ -140,10 +140,10 @@ def _onnx(data: bytes, path: Path, _depth: int) -> Report:
     )  # fmt: skip
 
 
-def _tf_operators(graph: tensorflow.GraphDef) -> tuple[OperatorRow, ...]:
-    constants = {n.name: n.constant_bytes for n in graph.nodes if n.op == "Const"}
+def _tf_operators(nodes: tuple[tensorflow.Node, ...]) -> tuple[OperatorRow, ...]:
+    constants = {n.name: n.constant_bytes for n in nodes if n.op == "Const"}
     found = []
-    for i, n in enumerate(graph.nodes):
+    for i, n in enumerate(nodes):
         sources = [x.split(":", 1)[0] for x in n.inputs if not x.startswith("^")]
         if n.op == "Const":
             continue
@@ -164,8 +164,8 @@ def _graphdef(data: bytes, path: Path, _depth: int) -> Report:
         findings.append(Finding(WARNING, "not-frozen", text))
     return Report(
         path=str(path), kind="tf-graphdef", size=len(data), inputs=rows(graph.inputs), outputs=rows(graph.outputs),
-        facts={"nodes": len(graph.nodes), "functions": graph.functions, "producer": graph.producer},
-        operators=_tf_operators(graph),
+        facts={"nodes": len(graph.nodes), "functions": len(graph.functions), "producer": graph.producer},
+        operators=_tf_operators(graph.body()),
         memory=(Bar("file", (("constants", sum(n.constant_bytes for n in graph.nodes)),)),), findings=tuple(findings),
     )  # fmt: skip
 
@@ -178,11 +178,11 @@ def _meta(meta: tensorflow.MetaGraph, kind: str, size: int, path: Path) -> Repor
         size=size,
         facts={
             "TensorFlow": meta.tensorflow_version, "tags": ", ".join(meta.tags), "nodes": len(meta.graph.nodes),
-            "signatures": ", ".join(s.key for s in meta.signatures),
+            "functions": len(meta.graph.functions), "signatures": ", ".join(s.key for s in meta.signatures),
         },
         inputs=rows(best.inputs if best else meta.graph.inputs),
         outputs=rows(best.outputs if best else meta.graph.outputs),
-        operators=_tf_operators(meta.graph),
+        operators=_tf_operators(meta.graph.body(best.nodes if best else ())),
     )  # fmt: skip
 
 

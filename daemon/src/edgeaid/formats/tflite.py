@@ -214,11 +214,6 @@ def constant(data: Data, model: TfliteModel, tensor: Tensor) -> memoryview:
     return memoryview(data)[where.offset : where.offset + where.size]
 
 
-def min_runtime_version(data: Data) -> str:
-    """Oldest TFLite runtime that runs the file, "" when it does not say. Raises InvalidModel."""
-    return read(data).min_runtime_version
-
-
 def _min_runtime(flat: Flatbuffer, metadata: list[tuple[str, int]], buffers: tuple[Buffer, ...]) -> str:
     for name, index in metadata:
         if name == "min_runtime_version":

@@ -72,13 +72,13 @@ def source_kind(path: Path) -> str:
     return {"tf-graphdef": "graphdef"}.get(kind, kind)
 
 
-#: (source, target) -> why there is no such conversion here, with what to do instead.
+#: (source or "" for any, target) -> why there is no such conversion here, with what to do instead.
 NO_ROUTE: Final[dict[tuple[str, str], str]] = {
-    ("tflite", "tfjs"): "tensorflowjs converts Keras files and SavedModels, not TFLite: convert the source "
-    "instead (pip install tensorflowjs; tensorflowjs_converter), or run the .tflite in the browser with tfjs-tflite",
-    ("tflite", "coreml"): "coremltools 9 converts PyTorch, Keras and SavedModels, not TFLite: convert the source "
-    "instead (pip install coremltools, on a Mac to run the result)",
-    ("onnx", "coreml"): "coremltools dropped ONNX with version 6: convert the PyTorch source instead",
+    ("", "tfjs"): "tensorflowjs 4.22 (which pins TensorFlow 2.19) takes Keras files and SavedModels only; its result "
+    "runs in JavaScript, where it cannot be compared here: pip install tensorflowjs, then tensorflowjs_converter "
+    "--input_format=tf_saved_model FOLDER OUT; a .tflite runs in the browser as it is, with LiteRT.js",
+    ("", "coreml"): "coremltools 9 takes PyTorch, Keras and SavedModels only, and its result runs on Apple's systems, "
+    "where it has to be compared: pip install coremltools there, then coremltools.convert(...)",
     ("edgetpu", "tflite"): "a file compiled for the Edge TPU cannot be turned back: keep the plain .tflite",
 }  # fmt: skip
 
@@ -105,7 +105,8 @@ def convert(
     }
     route = routes.get((kind, target))
     if route is None:
-        why = NO_ROUTE.get((kind, target), f"there are {', '.join(f'{a} -> {b}' for a, b in routes)}")
+        offered = f"there are {', '.join(f'{a} -> {b}' for a, b in routes)}"
+        why = NO_ROUTE.get((kind, target)) or NO_ROUTE.get(("", target), offered)
         raise Unsupported(f"no conversion {kind} -> {target}: {why}")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edgeai-") as name:

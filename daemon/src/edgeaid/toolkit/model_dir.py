@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ..errors import AlreadyExists, InvalidModel, InvalidRequest
 from ..models import manifest as manifests_of_models
@@ -17,8 +17,6 @@ from .compilers import Compiled
 from .convert import Conversion
 from .quantize import Result
 from .representative import Normalisation
-
-_TARGET: Final = {"k210-v4": "k210"}
 
 
 def from_quantised(directory: Path, result: Result, rules: Normalisation, labels: Path | None) -> Path:
@@ -72,7 +70,7 @@ def from_quantised(directory: Path, result: Result, rules: Normalisation, labels
 
 def add_artifact(directory: Path, compiled: Compiled) -> None:
     """Copy a compiled file into a model directory and name it in the manifest. Raises AlreadyExists, InvalidModel."""
-    target = _TARGET.get(compiled.target, compiled.target)
+    target = compiled.target
     existing = read_manifest(directory).get("artifacts", {})
     if target in existing:
         raise AlreadyExists(f"{directory / MANIFEST} has an artifact for {target} already; make a new version")

@@ -1,6 +1,6 @@
 """Child (environment tensorflow): prune and cluster a Keras 3 classifier. Usage: python lighten.py REQUEST.json
 
-tensorflow-model-optimization 0.8.1 works on Keras 2 models only and cannot load what Keras 3 saves, so both methods are
+tensorflow-model-optimization 0.8.1 works on models of Keras 2 and cannot load what Keras 3 saves, so both methods are
 here: magnitude pruning with a rising share of zeros, and k-means clustering of each kernel, both with fine-tuning.
 
 Request: model, data (.npz: x float32, y classes), sparsity, clusters, epochs, folder (for <variant>.keras,

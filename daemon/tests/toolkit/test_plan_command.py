@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -76,6 +77,13 @@ def test_a_page_is_written_without_scripts_or_links(tmp_path: Path) -> None:
     assert "[bird + plant]" in page
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_model_that_caches_nothing_shows_its_compute_time_too(tmp_path: Path) -> None:
+    run("big=9MiB", "--budget", "0", "--compute", "big=100", "--html", str(tmp_path / "x.html"))
+    green = re.search(r'width="([0-9.]+)%" height="100%" fill="#2a7"', (tmp_path / "x.html").read_text())
+    assert green is not None
+    assert 20 < float(green[1]) < 30  # 100 ms of 100 + 9 * 1.06 / 33.5 s
 
 
 @pytest.mark.parametrize(

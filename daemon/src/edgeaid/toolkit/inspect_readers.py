@@ -141,16 +141,17 @@ def _onnx(data: bytes, path: Path, _depth: int) -> Report:
 
 
 def _tf_operators(nodes: tuple[tensorflow.Node, ...]) -> tuple[OperatorRow, ...]:
-    constants = {n.name: n.constant_bytes for n in nodes if n.op == "Const"}
+    """All but stored values: constants, and variables, whose bytes lie in other files."""
+    stored = {n.name: n.constant_bytes for n in nodes if n.op in ("Const", "ReadVariableOp")}
     found = []
     for i, n in enumerate(nodes):
         sources = [x.split(":", 1)[0] for x in n.inputs if not x.startswith("^")]
-        if n.op == "Const":
+        if n.name in stored:
             continue
         found.append(
             OperatorRow(
-                i, n.name, n.op, "", tuple(x for x in sources if x not in constants), (n.name,), n.shape,
-                sum(constants.get(x, 0) for x in sources), n.datatype,
+                i, n.name, n.op, "", tuple(x for x in sources if x not in stored), (n.name,), n.shape,
+                sum(stored.get(x, 0) for x in sources), n.datatype,
             )
         )  # fmt: skip
     return tuple(found)

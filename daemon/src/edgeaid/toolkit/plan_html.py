@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from .cost import MIB
+from .cost import MIB, latency_ms
 from .plan import Conditions, Placed, Plan
 
 _STYLE = """
@@ -24,7 +24,7 @@ svg { display: block; width: 100%; height: 1.1rem; } small { opacity: .7; }
 def page(ranked: Sequence[Plan], conditions: Conditions) -> str:
     """HTML of the given plans, best first."""
     worst = max(m.cold_ms for p in ranked for s in p.sticks for m in s.models)
-    parts = "\n".join(_plan(number, plan, worst) for number, plan in enumerate(ranked, 1))
+    parts = "\n".join(_plan(number, plan, worst, conditions) for number, plan in enumerate(ranked, 1))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Edge TPU co-compilation plans</title><style>{_STYLE}</style></head>
 <body><h1>Edge TPU co-compilation plans</h1>
@@ -37,12 +37,12 @@ group ran in between, at its probability (dark) and in the worst case (light).</
 """
 
 
-def _plan(number: int, plan: Plan, worst: float) -> str:
+def _plan(number: int, plan: Plan, worst: float, conditions: Conditions) -> str:
     state = (
         '<span class="ok">holds the rates</span>' if plan.holds else '<span class="bad">cannot hold the rates</span>'
     )
     rows = "".join(
-        _row(m, worst, first=i == 0 and s > 0)
+        _row(m, worst, conditions.bandwidth, first=i == 0 and s > 0)
         for s, stick in enumerate(plan.sticks)
         for i, m in enumerate(stick.models)
     )
@@ -54,11 +54,9 @@ def _plan(number: int, plan: Plan, worst: float) -> str:
 {f"<pre>{commands}</pre>" if commands else ""}</section>"""
 
 
-def _row(m: Placed, worst: float, *, first: bool) -> str:
+def _row(m: Placed, worst: float, bandwidth: float, *, first: bool) -> str:
     scale = 100 / worst
-    # What the bar shows of warm_ms is split by the bytes that are streamed.
-    moved = (m.cold_ms - m.warm_ms) * m.streamed / m.cached if m.cached else 0.0
-    stream = min(m.warm_ms, moved) if m.cached else m.warm_ms * bool(m.streamed)
+    stream = latency_ms(0.0, m.streamed, bandwidth)
     compute = m.warm_ms - stream
     pieces = (
         (0.0, compute, "#2a7"), (compute, stream, "#e83"),

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from .. import errors
 from ..tensors import NUMPY
 from .codec import Array, Inference, error_of
+from .http import Closed, connect
 
 INFER: Final = struct.Struct("<BBHIQQQ")
 RESULT: Final = struct.Struct("<BBHIQQQQQ")
@@ -40,11 +40,9 @@ class Fast:
     """A connection to the fast socket; one request at a time."""
 
     def __init__(self, path: str, timeout: float = 60.0) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.sock.settimeout(timeout)
+        self.sock = connect(path, timeout, socket.SOCK_SEQPACKET)
         self._number = 0
         try:
-            self.sock.connect(path)
             self.limits = self._control({"op": "hello", "version": VERSION})["limits"]
         except BaseException:
             self.sock.close()
@@ -56,17 +54,25 @@ class Fast:
 
     def _control(self, message: dict[str, Any], fd: int = -1) -> dict[str, Any]:
         data = json.dumps(message).encode()
-        if fd >= 0:
-            socket.send_fds(self.sock, [data], [fd])
-        else:
-            self.sock.send(data)
-        reply = self.sock.recv(65536)
-        if not reply:
-            raise errors.Unavailable("the daemon closed the fast socket")
+        reply = self._exchange(data, fd)
         answer: dict[str, Any] = json.loads(reply)
         if "error" in answer:
             raise error_of(answer["code"], answer["error"])
         return answer
+
+    def _exchange(self, message: bytes, fd: int = -1) -> bytes:
+        """Send a message, return the next one. Closed, BlockingIOError after the timeout."""
+        try:
+            if fd >= 0:
+                socket.send_fds(self.sock, [message], [fd])
+            else:
+                self.sock.send(message)
+            reply = self.sock.recv(65536)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise Closed(str(error)) from error
+        if not reply:
+            raise Closed("no answer")
+        return reply
 
     def bind(self, model: str, version: str, metadata: Mapping[str, Any]) -> Binding:
         """Make shared memory for a model's tensors and bind it."""
@@ -99,10 +105,7 @@ class Fast:
     def run(self, binding: Binding, *, priority: int = 0, timeout: float = 0.0) -> tuple[int, int, int, int]:
         """Infer on what lies in `binding.inputs`; returns nanoseconds (queue, input, compute, output)."""
         self._number += 1
-        self.sock.send(INFER.pack(1, priority, 0, binding.number, self._number, int(timeout * 1e6), 0))
-        reply = self.sock.recv(8192)
-        if len(reply) < RESULT.size:
-            raise errors.Unavailable("the daemon closed the fast socket")
+        reply = self._exchange(INFER.pack(1, priority, 0, binding.number, self._number, int(timeout * 1e6), 0))
         _, _, status, _, _, queue, first, compute, last = RESULT.unpack_from(reply)
         if status != 200:
             raise error_of(status, reply[RESULT.size :].decode(errors="replace"))

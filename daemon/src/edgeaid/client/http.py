@@ -7,23 +7,33 @@ package; both together cost more than a small model's inference.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from .. import errors
 
+Buffer = bytes | memoryview
+#: Whole, in pieces that are sent together, or as it comes.
+Body = Sequence[Buffer] | Iterator[bytes]
 MAX_HEAD: Final = 65536
 _PIECE: Final = 1 << 16
+_TIMEVAL: Final = struct.Struct("@ll")
 
 
 class Closed(Exception):
     """The daemon closed the connection before it answered: worth one new attempt on a fresh connection."""
 
 
-def connect(path: str, timeout: float) -> socket.socket:
-    """A stream connection to the daemon; Unavailable says where nobody listens."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(timeout)
+def connect(path: str, timeout: float, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    """A connection to the daemon; Unavailable says where nobody listens.
+
+    Operations raise BlockingIOError after `timeout` seconds: the kernel keeps the time, which saves a poll before each.
+    """
+    sock = socket.socket(socket.AF_UNIX, kind)
+    limit = _TIMEVAL.pack(int(timeout), int(timeout % 1 * 1e6))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     try:
         sock.connect(path)
     except OSError as error:
@@ -68,12 +78,12 @@ class Connection:
             self._sock = None
 
     def exchange(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes]
+        self, method: str, target: str, headers: Mapping[str, str], body: Body
     ) -> tuple[int, dict[str, str], bytes]:
         """(status, headers by lower-case name, body) of one request.
 
-        An iterable body needs a Content-Length among the headers. Raises Closed, TimeoutError, other OSErrors, and
-        ValueError when the answer is not HTTP; the connection is closed then.
+        An iterator as body needs a Content-Length among the headers. Raises Closed, BlockingIOError after the timeout,
+        other OSErrors, and ValueError when the answer is not HTTP; the connection is closed then.
         """
         if self._sock is None:
             self._sock = connect(self.path, self.timeout)
@@ -92,19 +102,19 @@ class Connection:
         method: str,
         target: str,
         headers: Mapping[str, str],
-        body: bytes | Iterable[bytes],
+        body: Body,
     ) -> tuple[int, dict[str, str], bytes]:
         lines = [f"{method} {target} HTTP/1.1", "Host: localhost", *(f"{n}: {v}" for n, v in headers.items())]
-        if isinstance(body, bytes) and (body or method in ("POST", "PUT")):
-            lines.append(f"Content-Length: {len(body)}")
+        if not isinstance(body, Iterator) and (body or method in ("POST", "PUT")):
+            lines.append(f"Content-Length: {sum(map(len, body))}")
         head = "\r\n".join((*lines, "", "")).encode("ascii")
         try:
-            if isinstance(body, bytes):
-                _send(sock, head, body)
-            else:
+            if isinstance(body, Iterator):
                 sock.sendall(head)
                 for piece in body:
                     sock.sendall(piece)
+            else:
+                _send(sock, [head, *body])
         except (BrokenPipeError, ConnectionResetError) as error:
             # A refused upload is answered and hung up on before its end: the answer says why.
             try:
@@ -115,13 +125,10 @@ class Connection:
         return _receive(sock)
 
 
-def _send(sock: socket.socket, head: bytes, body: bytes) -> None:
-    sent = sock.sendmsg((head, body))
-    if sent < len(head):
-        sock.sendall(head[sent:])
-        sent = len(head)
-    if sent < len(head) + len(body):
-        sock.sendall(memoryview(body)[sent - len(head) :])
+def _send(sock: socket.socket, pieces: list[Buffer]) -> None:
+    sent = sock.sendmsg(pieces)
+    if sent < sum(map(len, pieces)):  # a signal came in between
+        sock.sendall(b"".join(pieces)[sent:])
 
 
 def _receive(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:

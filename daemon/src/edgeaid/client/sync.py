@@ -43,6 +43,7 @@ class Client:
         self._http = http.Connection(self.path, timeout)
         self._fast_path = str(fast_path or Path(self.path).parent / "fast.sock")
         self._want_fast = fast
+        self._had_fast = False
         self._fast: Fast | None = None
         self._bindings: dict[tuple[str, str], Binding] = {}
         self._metadata: dict[tuple[str, str], dict[str, Any]] = {}
@@ -70,22 +71,23 @@ class Client:
         self,
         method: str,
         path: str,
-        body: bytes | Iterator[bytes] = b"",
+        body: bytes | list[codec.Buffer] | Iterator[bytes] = b"",
         headers: Mapping[str, str] | None = None,
     ) -> tuple[bytes, dict[str, str]]:
         """(body, headers by lower-case name) of one exchange.
 
         A connection that the daemon closed meanwhile is opened again once, unless the body can be sent only once.
         """
+        pieces = [body] if isinstance(body, bytes) and body else body or ()
         for attempt in (0, 1):
             reused = self._http.is_open
             try:
-                status, found, data = self._http.exchange(method, path, headers or {}, body)
+                status, found, data = self._http.exchange(method, path, headers or {}, pieces)
                 break
             except http.Closed as error:
-                if attempt or not reused or not isinstance(body, bytes):
+                if attempt or not reused or isinstance(body, Iterator):
                     raise errors.Unavailable(f"edgeaid at {self.name} closed the connection: {error}") from error
-            except TimeoutError as error:
+            except BlockingIOError as error:
                 raise errors.DeadlineExceeded(
                     f"edgeaid at {self.name} did not answer within {self.timeout:g} s"
                 ) from error
@@ -151,17 +153,28 @@ class Client:
         self, model: str, inputs: Inputs, *, version: str = "", timeout: float = 0.0, priority: int = 0
     ) -> Inference:
         """Run a model on numpy arrays. `timeout` in seconds, 0 = the daemon's default."""
-        arrays = codec.named(inputs, self.metadata(model, version))
-        binding = self._bind(model, version)
-        if binding is not None and self._fast is not None:
+        for attempt in (0, 1):
+            arrays = codec.named(inputs, self.metadata(model, version))
+            reused = self._fast is not None
             try:
+                binding = self._bind(model, version)
+                if binding is None or self._fast is None:
+                    break
                 return self._fast.infer(binding, arrays, priority=priority, timeout=timeout)
             except (errors.NotFound, errors.InvalidRequest):
-                self._metadata.pop((model, version), None)  # reloaded with other tensors, or unloaded
+                self._forget(model)  # reloaded with other tensors, or unloaded
                 self._drop_fast()
                 raise
+            except http.Closed as error:
+                self._forget(model)
+                self._drop_fast()
+                if attempt or not reused:
+                    raise errors.Unavailable(f"edgeaid at {self.name} closed the fast socket: {error}") from error
             except OSError as error:
                 self._drop_fast()
+                if isinstance(error, BlockingIOError):
+                    text = f"edgeaid at {self.name} did not answer within {self.timeout:g} s"
+                    raise errors.DeadlineExceeded(text) from error
                 raise errors.Unavailable(f"the fast socket broke: {error}") from error
         return self._infer_http(model, version, arrays, timeout, priority)
 
@@ -174,9 +187,10 @@ class Client:
         if self._fast is None:
             try:
                 self._fast = Fast(self._fast_path, self.timeout)
-            except (OSError, errors.Unavailable):
-                self._want_fast = False
+            except (OSError, http.Closed, errors.Unavailable):
+                self._want_fast = self._had_fast  # one that was there comes back with its daemon
                 return None
+            self._had_fast = True
         self._bindings[key] = self._fast.bind(model, version, self.metadata(model, version))
         return self._bindings[key]
 
@@ -188,8 +202,9 @@ class Client:
             parameters["timeout"] = int(timeout * 1e6)
         if priority:
             parameters["priority"] = priority
-        body, length = codec.encode(arrays, parameters)
-        data, headers = self.request("POST", _model_path(model, version) + "/infer", body, {HEADER_LENGTH: str(length)})
+        body = codec.encode(arrays, parameters)
+        said = {HEADER_LENGTH: str(len(body[0]))}
+        data, headers = self.request("POST", _model_path(model, version) + "/infer", body, said)
         return codec.decode(data, int(headers.get(HEADER_LENGTH.lower(), "0")))
 
     def _picture(

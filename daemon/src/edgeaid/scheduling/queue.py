@@ -56,6 +56,11 @@ class DeviceQueue:
         """Number of waiting jobs."""
         return self._length
 
+    @property
+    def is_open(self) -> bool:
+        """True when nothing waits and switching is free: a job pushed now would be the next one taken."""
+        return self._chooser is None and not self._length
+
     def push(self, job: Job, now: float) -> None:
         """Add a job. Raises `QueueFull`, with a `retry_after` from learned costs, when there is no room for it."""
         if self._length >= self.capacity:

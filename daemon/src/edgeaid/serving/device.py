@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final
 
 from .. import errors
@@ -67,6 +68,10 @@ class DeviceRunner(ModelHost):
         self._on_failed = on_failed
         #: Called when the device is ready again, so that models that came meanwhile are loaded.
         self.on_ready: Callable[[DeviceRunner], None] = lambda _: None
+        #: Called with every request that was answered and its nanoseconds since it was queued.
+        self.on_answered: Callable[[Request, int], None] = lambda *_: None
+        #: Told when the next answer is expected, infinity when that does not matter.
+        self.expect: Callable[[float], None] = lambda _: None
         self._quarantine_after = quarantine_after
         self._inflight: deque[Request] = deque()
         self._numbers = 0
@@ -102,7 +107,7 @@ class DeviceRunner(ModelHost):
         if self._task is not None:
             self._task.cancel()
         for request in [*self._inflight, *self._drain_queue()]:
-            self._fail(request, errors.Unavailable("the daemon is stopping"))
+            fail(request, errors.Unavailable("the daemon is stopping"))
         self._inflight.clear()
         if self.handle is not None:
             await self.handle.stop()
@@ -164,7 +169,7 @@ class DeviceRunner(ModelHost):
             device=self.id,
         )
         for job in [j for j in self._drain_queue() if not self._requeue(j, live)]:
-            self._fail(job, errors.Unavailable(f"model {live.key!r} is quarantined: {live.quarantined}"))
+            fail(job, errors.Unavailable(f"model {live.key!r} is quarantined: {live.quarantined}"))
 
     def _requeue(self, job: Request, unwanted: LiveModel) -> bool:
         if job.live is unwanted:
@@ -252,9 +257,16 @@ class DeviceRunner(ModelHost):
     def submit(self, request: Request) -> None:
         """Queue a request whose inputs lie in its slot. QueueFull when there is no room."""
         request.device = self
-        request.group = request.live.groups.get(self.id, request.model)
-        self.queue.push(request, request.enqueued)
-        if len(self._inflight) < self.depth:
+        if (
+            self.queue.is_open
+            and len(self._inflight) < self.depth
+            and self.state == "ready"
+            and self.handle is not None
+        ):
+            self._hand_over(self.handle, request, request.enqueued)
+        else:
+            request.group = request.live.groups.get(self.id, request.model)
+            self.queue.push(request, request.enqueued)
             self.pump()
         if self._tick is None:
             self._tick = asyncio.get_running_loop().call_later(TICK, self._on_tick)
@@ -264,24 +276,27 @@ class DeviceRunner(ModelHost):
         handle = self.handle
         if handle is None or self.state != "ready":
             return
-        inflight = self._inflight
-        while len(inflight) < self.depth:
+        while len(self._inflight) < self.depth:
             now = clock()
             request: Request | None = self.queue.take(now)  # type: ignore[assignment]  # only Requests are pushed
-            if request is None:
+            if request is None or not self._hand_over(handle, request, now):
                 return
-            self._numbers += 1
-            request.number = self._numbers
-            request.running = True
-            request.queue_ns = int((now - request.enqueued) * 1e9)
-            if not inflight:
-                request.started = now
-            inflight.append(request)
-            try:
-                handle.infer(request.live.number, request.slot, request.number)
-            except OSError as error:
-                handle.kill(f"does not take messages: {error}")
-                return
+
+    def _hand_over(self, handle: WorkerHandle, request: Request, now: float) -> bool:
+        self._numbers += 1
+        request.number = self._numbers
+        request.running = True
+        request.queue_ns = int((now - request.enqueued) * 1e9)
+        if not self._inflight:
+            request.started = now
+        self._inflight.append(request)
+        self.expect(now + self.queue.costs.run(request.model) if len(self._inflight) == 1 else inf)
+        try:
+            handle.infer(request.live.number, request.slot, request.number)
+        except OSError as error:
+            handle.kill(f"does not take messages: {error}")
+            return False
+        return True
 
     def cancel(self, request: Request) -> None:
         """The client is gone: drop it from the queue, or let it finish unseen."""
@@ -300,9 +315,6 @@ class DeviceRunner(ModelHost):
             inflight[0].started = now
         request.running = False
         request.phases = phases
-        live = request.live
-        self.busy_ns += phases[0] + phases[1] + phases[2]
-        self.queue.finished(request, now, phases[1] / 1e9)
         if self.queue:
             self.pump()
         if status:
@@ -310,24 +322,27 @@ class DeviceRunner(ModelHost):
             if isinstance(error, errors.DeviceError):
                 self._on_device_error(request, text)
                 return
-            self._fail(request, error)
+            fail(request, error)
             return
-        live.kills = 0
-        self.recovery.worked(now)
-        live.stats.succeeded(self.id, request.queue_ns, phases, int((now - request.enqueued) * 1e9))
+        live, done = request.live, request.done
         if request.abandoned:
             request.release()
-        elif request.done is not None:
-            request.done(request)
+        elif done is not None:
+            done(request)
+        # The books come after the answer: nobody waits for them.
+        live.kills = 0
+        self.busy_ns += phases[0] + phases[1] + phases[2]
+        self.queue.finished(request, now, phases[1] / 1e9)
+        self.recovery.worked(now)
+        total_ns = int((now - request.enqueued) * 1e9)
+        live.stats.succeeded(self.id, request.queue_ns, phases, total_ns)
+        self.on_answered(request, total_ns)
 
     def _on_device_error(self, request: Request, text: str) -> None:
         """The runtime said that its device is broken: this request moves or fails, the worker is replaced."""
         self._on_failed(request, f"device {self.id}: {text}")
         if self.handle is not None:
             self.handle.kill(f"reported: {text}")
-
-    def _fail(self, request: Request, error: errors.EdgeaiError) -> None:
-        fail(request, error)
 
     def _on_tick(self) -> None:
         self._tick = None

@@ -129,23 +129,25 @@ class WorkerHandle:
             await asyncio.sleep(0.01)
 
     def _readable(self) -> None:
-        while self.alive:
-            try:
-                data, fds = wire.receive(self._sock)
-            except BlockingIOError:
-                return
-            except (OSError, errors.InvalidRequest) as error:
-                self.kill(f"broke its socket: {error}")
-                return
-            if not data:
-                self._loop.remove_reader(self._sock.fileno())  # the pidfd tells the rest
-                return
-            kind, status, _, _, request = HEADER.unpack_from(data)
-            if kind == Kind.RESULT:
-                text = "" if status == 0 else data[HEADER.size + PHASES.size :].decode(errors="replace")
-                self._on_result(request, status, PHASES.unpack_from(data, HEADER.size), text)
-            else:
-                self._reply(request, status, data, fds)
+        try:
+            data, fds = wire.receive(self._sock)
+        except BlockingIOError:
+            return
+        except (OSError, errors.InvalidRequest) as error:
+            self.kill(f"broke its socket: {error}")
+            return
+        if not data:
+            self._loop.remove_reader(self._sock.fileno())  # the pidfd tells the rest
+            return
+        self._received(data, fds)
+
+    def _received(self, data: bytes, fds: list[int]) -> None:
+        kind, status, _, _, request = HEADER.unpack_from(data)
+        if kind == Kind.RESULT:
+            text = "" if status == 0 else data[HEADER.size + PHASES.size :].decode(errors="replace")
+            self._on_result(request, status, PHASES.unpack_from(data, HEADER.size), text)
+        else:
+            self._reply(request, status, data, fds)
 
     def _reply(self, request: int, status: int, data: bytes, fds: list[int]) -> None:
         future = self._calls.get(request)
@@ -176,7 +178,11 @@ class WorkerHandle:
 
     def _drain(self) -> None:
         with contextlib.suppress(OSError, errors.EdgeaiError):
-            self._readable()
+            while True:
+                data, fds = wire.receive(self._sock)
+                if not data:
+                    return
+                self._received(data, fds)
 
 
 def describe_exit(code: int) -> str:

@@ -1,0 +1,55 @@
+"""A selector that is awake when an answer is about to come.
+
+A process that sleeps until its worker answers is woken tens of microseconds late, on a virtual machine more:
+more than all that the daemon does for the request. How long a model runs is known, so the daemon sleeps until shortly
+before, and then looks again and again for at most `window` seconds. Only while one request is under way: with more the
+daemon is awake anyway, and the time belongs to others. An idle daemon sleeps.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import selectors
+import time
+from math import inf
+
+clock = time.monotonic
+
+
+class Poller(selectors.EpollSelector):
+    """Watches descriptors as its base does. `window` seconds of looking per expected answer at most; 0 = never."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.window = 0.0
+        self._expected = inf
+
+    def expect(self, at: float) -> None:
+        """An answer is expected at `at` on the monotonic clock; infinity takes it back."""
+        self._expected = at
+
+    def configure(self, seconds: float) -> None:
+        """Set `window`; with a single CPU there is nobody to look while the worker computes."""
+        self.window = seconds if len(os.sched_getaffinity(0)) > 1 else 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Ready descriptors, as the base class gives them."""
+        if self._expected != inf and self.window and (timeout is None or timeout > 0):
+            self._wait(timeout)
+        return super().select(timeout)
+
+    def _wait(self, timeout: float | None) -> None:
+        """Return when something is ready, or the answer is late."""
+        now = clock()
+        begin = self._expected - self.window / 3  # answers come late more often than early
+        end = begin + self.window
+        if timeout is not None and now + timeout < end:
+            return
+        epoll = [self.fileno()]
+        if now < begin and select.select(epoll, (), (), begin - now)[0]:
+            return
+        while clock() < end:
+            if select.select(epoll, (), (), 0)[0]:
+                return
+        self._expected = inf

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import resource
 import socket
 import time
 from collections.abc import Sequence
@@ -53,6 +55,15 @@ def watchdog_seconds() -> float:
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     return int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+
+
+def allow_descriptors(wanted: int) -> None:
+    """Raise the soft limit of open files towards `wanted`, as far as the hard one allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fresh = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and fresh > soft:
+        with contextlib.suppress(OSError, ValueError):  # the sandbox forbids it: the unit has set it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (fresh, hard))
 
 
 def listen_fds() -> dict[str, socket.socket]:

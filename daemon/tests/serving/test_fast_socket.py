@@ -6,11 +6,15 @@ import fcntl
 import json
 import mmap
 import os
+import signal
 import socket
 import struct
+import time
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgeaid import errors
 from edgeaid.client.fast import INFER, RESULT
@@ -197,3 +201,53 @@ def test_a_vanished_client_leaves_nothing_behind(daemon):
         client.infer("digits", np.load(GOLDEN / "0.in.npy"))
     assert descriptors() <= before + 2
     assert struct.calcsize(INFER.format) == 32
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 70) | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "region", "offset", "x"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["hello", "attach", "bind", "unbind", "?"]),
+    st.dictionaries(
+        st.sampled_from(["version", "model", "inputs", "outputs", "binding", "id"]), json_values, max_size=5
+    ),
+)
+def test_every_control_message_is_answered(raw, operation, fields):
+    answer = raw.ask({"model": "digits", "op": operation, **fields})
+    assert "error" in answer or operation == "hello"
+
+
+def test_a_client_goes_on_after_the_daemon_was_restarted(start):
+    daemon = start()
+    image = np.load(GOLDEN / "1.in.npy")
+    with daemon.client() as client:
+        before = client.infer("digits", image)
+        assert before.timing
+        assert daemon.stop() == 0
+        with pytest.raises(errors.Unavailable):
+            client.infer("digits", image)
+        daemon.start()
+        after = client.infer("digits", image)
+        assert after.timing, "over the fast socket again"
+        assert np.array_equal(before["scores"], after["scores"])
+        daemon.stop()
+        daemon.start()
+        assert np.array_equal(before["scores"], client.infer("digits", image)["scores"]), "nobody noticed"
+
+
+def test_a_role_that_is_taken_away_ends_the_connection(start):
+    daemon = start()
+    raw = Raw(daemon.folder / "run" / "fast.sock")
+    daemon.process.send_signal(signal.SIGHUP)
+    until = time.monotonic() + 10
+    while "read again" not in daemon.log.read_text() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert "unknown op" in raw.ask({"op": "?"})["error"], "who may still be here stays"

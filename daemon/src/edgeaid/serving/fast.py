@@ -8,20 +8,19 @@ submits; the worker's answer copies the outputs back and sends the RESULT.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import logging
-import mmap
-import os
 import socket
 import struct
-from dataclasses import dataclass, field
+from math import inf
+from time import monotonic
 from typing import Any, Final
 
 from .. import __version__, errors
 from ..worker import wire
 from .access import Peer, Role, Roles
-from .model import LiveModel, Request
+from .fast_memory import MAX_BINDINGS, MAX_REGION_BYTES, MAX_REGIONS, ClientMemory
+from .model import Request
 from .plane import Plane
 
 log = logging.getLogger(__name__)
@@ -36,24 +35,8 @@ INFER: Final = struct.Struct("<BBHIQQQ")
 RESULT: Final = struct.Struct("<BBHIQQQQQ")
 KIND_INFER: Final = 1
 KIND_RESULT: Final = 2
-MAX_REGIONS: Final = 8
-MAX_BINDINGS: Final = 64
-MAX_REGION_BYTES: Final = 256 << 20
 MAX_JSON: Final = 64 << 10
 MAX_WAITING: Final = 64
-
-
-@dataclass(slots=True)
-class _Binding:
-    """A model's tensors and where they lie in the client's regions."""
-
-    live: LiveModel
-    name: str
-    version: str
-    #: Views of the client's memory, in the model's order; None = output not wanted.
-    inputs: list[memoryview]
-    outputs: list[memoryview | None]
-    places: dict[str, Any] = field(default_factory=dict)
 
 
 class FastServer:
@@ -69,14 +52,35 @@ class FastServer:
 
     def _accept(self) -> None:
         try:
-            connection, _ = self.sock.accept()
-        except OSError:
+            sock, _ = self.sock.accept()
+        except BlockingIOError:
             return
-        if len(self.connections) >= self.plane.config.limits.connections:
-            connection.close()
+        except OSError as error:
+            # Most likely no descriptors are left: make room, or the loop would be called for this for ever.
+            log.warning("fast socket: %s", error)
+            self._shed()
             return
-        connection.setblocking(False)
-        self.connections.add(_Connection(self, connection, self.roles.peer(connection)))
+        if len(self.connections) >= self.plane.config.limits.connections and not self._shed():
+            sock.close()
+            return
+        sock.setblocking(False)
+        self.connections.add(_Connection(self, sock, self.roles.peer(sock)))
+
+    def _shed(self) -> bool:
+        """Close the connection that has been idle longest; False when all are busy."""
+        oldest = min(self.connections, key=lambda c: c.since, default=None)
+        if oldest is None or oldest.since == inf:
+            return False
+        oldest.close()
+        return True
+
+    def recheck(self, roles: Roles) -> None:
+        """Roles have changed: drop the connections that may not be here any more."""
+        self.roles = roles
+        for connection in list(self.connections):
+            connection.peer = roles.peer(connection.sock)
+            if connection.peer.role < Role.INFER:
+                connection.close()
 
     def close(self) -> None:
         """Stop accepting and drop all connections."""
@@ -94,10 +98,10 @@ class _Connection:
         self.sock = sock
         self.peer = peer
         self.greeted = False
-        self.regions: dict[int, tuple[mmap.mmap, memoryview]] = {}
-        self.bindings: dict[int, _Binding] = {}
+        self.memory = ClientMemory(server.plane)
         self.waiting: dict[int, Request] = {}
-        self._numbers = 0
+        #: When it last did something; infinity while requests are under way.
+        self.since = monotonic()
         self._out: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._readable)
@@ -110,17 +114,9 @@ class _Connection:
         self._loop.remove_writer(self.sock.fileno())
         self.sock.close()
         for request in list(self.waiting.values()):
-            request.live.stats.cancelled += 1
-            if request.device is not None:
-                request.device.cancel(request)
+            self.plane.withdraw(request)
         self.waiting.clear()
-        for binding in self.bindings.values():
-            _release(binding)
-        self.bindings.clear()
-        for region, view in self.regions.values():
-            view.release()
-            region.close()
-        self.regions.clear()
+        self.memory.close()
         self.server.connections.discard(self)
 
     def _readable(self) -> None:
@@ -142,7 +138,7 @@ class _Connection:
                 return
             if data[0] == KIND_INFER and len(data) == INFER.size and not fds:
                 self._infer(data)
-                continue
+                return  # the loop calls again when there is more; looking now would mostly be in vain
             try:
                 self._control(data, fds)
             finally:
@@ -154,6 +150,8 @@ class _Connection:
 
     def _control(self, data: bytes, fds: list[int]) -> None:
         identity: Any = None
+        if not self.waiting:
+            self.since = monotonic()
         try:
             if len(data) > MAX_JSON or data[:1] != b"{":
                 raise errors.InvalidRequest("a message is an INFER structure or a JSON object")
@@ -169,11 +167,12 @@ class _Connection:
         operation = message.get("op")
         if operation == "hello":
             version = message.get("version")
-            if not isinstance(version, int) or not MIN_VERSION <= version <= MAX_VERSION:
+            if type(version) is not int or not MIN_VERSION <= version <= MAX_VERSION:
                 raise errors.Unsupported(
-                    f"this daemon speaks versions {MIN_VERSION} to {MAX_VERSION} of the fast socket, not {version!r}"
+                    f"this daemon speaks versions {MIN_VERSION} to {MAX_VERSION} here, not {version!r:.50}"
                 )
-            self.peer.require(Role.INFER, "the fast socket")
+            if self.peer.role < Role.INFER:
+                self.plane.denials.deny(self.peer, Role.INFER, "the fast socket")
             self.greeted = True
             limits = {
                 "regions": MAX_REGIONS,
@@ -191,113 +190,25 @@ class _Connection:
         if not self.greeted:
             raise errors.InvalidRequest("say hello first")
         if operation == "attach":
-            return self._attach(fds)
+            return self.memory.attach(fds)
         if operation == "bind":
-            return self._bind(message)
+            return self.memory.bind(message)
         if operation == "unbind":
-            binding = self.bindings.pop(message.get("binding", -1), None)
-            if binding is None:
-                raise errors.NotFound(f"no binding {message.get('binding')!r}")
-            _release(binding)
-            return {}
-        raise errors.InvalidRequest(f"unknown op {operation!r}; known: hello, attach, bind, unbind")
-
-    def _attach(self, fds: list[int]) -> dict[str, Any]:
-        if len(fds) != 1:
-            raise errors.InvalidRequest(f"attach needs exactly one descriptor, {len(fds)} came")
-        if len(self.regions) >= MAX_REGIONS:
-            raise errors.TooLarge(f"{MAX_REGIONS} regions are attached, the limit")
-        try:
-            seals = fcntl.fcntl(fds[0], fcntl.F_GET_SEALS)
-        except OSError as error:
-            raise errors.InvalidRequest("the descriptor is not a memfd") from error
-        if not seals & fcntl.F_SEAL_SHRINK:
-            raise errors.InvalidRequest(
-                "the memfd is not sealed: add F_SEAL_SHRINK (and F_SEAL_GROW, F_SEAL_SEAL) before passing it"
-            )
-        size = os.fstat(fds[0]).st_size
-        if not 0 < size <= MAX_REGION_BYTES:
-            raise errors.TooLarge(f"the memfd has {size} bytes, allowed are 1 to {MAX_REGION_BYTES}")
-        try:
-            region = mmap.mmap(fds[0], size)
-        except (OSError, ValueError) as error:
-            raise errors.InvalidRequest(f"the memfd cannot be mapped for reading and writing: {error}") from error
-        number = self._next()
-        self.regions[number] = (region, memoryview(region))
-        return {"region": number, "size": size}
-
-    def _next(self) -> int:
-        self._numbers += 1
-        return self._numbers
-
-    def _bind(self, message: dict[str, Any]) -> dict[str, Any]:
-        if len(self.bindings) >= MAX_BINDINGS:
-            raise errors.TooLarge(f"{MAX_BINDINGS} bindings exist, the limit; unbind one")
-        name, version = message.get("model"), message.get("version", "")
-        if not isinstance(name, str) or not isinstance(version, str):
-            raise errors.InvalidRequest("'model' and 'version' must be texts")
-        binding = self._bound(name, version, message)
-        number = self._next()
-        self.bindings[number] = binding
-        live = binding.live
-
-        def described(specs: Any) -> list[dict[str, Any]]:
-            return [{"name": s.name, "datatype": s.datatype, "shape": list(s.shape), "size": s.nbytes} for s in specs]
-
-        return {
-            "binding": number,
-            "version": live.version,
-            "inputs": described(live.inputs),
-            "outputs": described(live.outputs),
-        }
-
-    def _bound(self, name: str, version: str, places: dict[str, Any]) -> _Binding:
-        live = self.plane.model(name, version)
-        inputs = self._views(places.get("inputs"), live.inputs, "input")
-        if any(v is None for v in inputs):
-            raise errors.InvalidRequest(f"model {name!r} has {len(inputs)} inputs, give a place for each")
-        outputs = self._views(places.get("outputs"), live.outputs, "output")
-        wanted = {"inputs": places.get("inputs"), "outputs": places.get("outputs")}
-        return _Binding(live, name, version, inputs, outputs, wanted)  # type: ignore[arg-type]  # no None, checked above
-
-    def _views(self, places: object, specs: Any, what: str) -> list[memoryview | None]:
-        if not isinstance(places, list) or len(places) > len(specs):
-            raise errors.InvalidRequest(f"'{what}s' must be an array of at most {len(specs)} places")
-        index = {s.name: i for i, s in enumerate(specs)}
-        found: list[memoryview | None] = [None] * len(specs)
-        for place in places:
-            if not isinstance(place, dict) or place.get("name") not in index:
-                raise errors.InvalidRequest(
-                    f"unexpected inference {what} {place!r:.200}; the model has {', '.join(map(repr, index))}"
-                )
-            region = self.regions.get(place.get("region", -1))
-            offset = place.get("offset", 0)
-            spec = specs[index[place["name"]]]
-            if region is None or not isinstance(offset, int) or not 0 <= offset <= len(region[1]) - spec.nbytes:
-                raise errors.InvalidRequest(
-                    f"{what} {spec.name!r} ({spec.nbytes} bytes) does not lie within an attached region"
-                )
-            found[index[spec.name]] = region[1][offset : offset + spec.nbytes]
-        return found
+            return self.memory.unbind(message)
+        raise errors.InvalidRequest(f"unknown op {operation!r:.200}; known: hello, attach, bind, unbind")
 
     # --- the path of a tensor ---------------------------------------------------------------------------------------
 
     def _infer(self, data: bytes) -> None:
         _, priority, _, number, identity, timeout, _ = INFER.unpack(data)
-        binding = self.bindings.get(number)
         try:
-            if binding is None:
-                raise errors.NotFound(f"no binding {number}")
             if identity in self.waiting:
                 raise errors.InvalidRequest(f"request {identity} is under way already")
             if len(self.waiting) >= MAX_WAITING:
                 raise errors.QueueFull(f"{MAX_WAITING} requests of this connection are under way")
-            live = binding.live
-            if live.retiring or live.quarantined:
-                live = self._rebind(number, binding)
-                binding = self.bindings[number]
+            binding = self.memory.current(number)
             request = self.plane.request(
-                live, self.peer.pid, priority=priority, timeout=timeout / 1e6 if timeout else None
+                binding.live, self.peer.pid, priority=priority, timeout=timeout / 1e6 if timeout else None
             )
         except errors.EdgeaiError as error:
             self._refuse(number, identity, error)
@@ -307,24 +218,23 @@ class _Connection:
         outputs = binding.outputs
         request.payload = identity
         request.done = lambda r: self._done(r, number, outputs)
+        self.since = inf
         self.waiting[identity] = request
         try:
             self.plane.submit(request)
         except errors.EdgeaiError as error:
-            del self.waiting[identity]
+            self._answered(identity)
             request.release()
             self._refuse(number, identity, error)
 
-    def _rebind(self, number: int, binding: _Binding) -> LiveModel:
-        """The model was reloaded: take its new version if its tensors still fit."""
-        fresh = self._bound(binding.name, binding.version, binding.places)
-        _release(binding)
-        self.bindings[number] = fresh
-        return fresh.live
+    def _answered(self, identity: int) -> None:
+        self.waiting.pop(identity, None)
+        if not self.waiting:
+            self.since = monotonic()
 
     def _done(self, request: Request, binding: int, outputs: list[memoryview | None]) -> None:
         identity = request.payload
-        self.waiting.pop(identity, None)
+        self._answered(identity)
         error = request.error
         if error is not None:
             request.release()
@@ -384,9 +294,3 @@ def _loads(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise errors.InvalidRequest("the message must be a JSON object")
     return value
-
-
-def _release(binding: _Binding) -> None:
-    for view in (*binding.inputs, *binding.outputs):
-        if view is not None:
-            view.release()

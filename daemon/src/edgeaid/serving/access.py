@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import array
 import grp
+import logging
 import os
+import pwd
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from math import inf
+from typing import Final, NoReturn
 
 from ..config import Access
 from ..errors import PermissionDenied
+from .events import EventLog
 
 SO_PEERGROUPS: Final = 59  # asm-generic/socket.h
 _UCRED: Final = struct.Struct("3i")
-_MAX_GROUPS: Final = 65_536
+_MAX_OPTION: Final = 1024
+#: A user's denials are written once in so many seconds.
+DENIAL_SECONDS: Final = 1.0
 
 
 class Role(IntEnum):
@@ -39,29 +46,46 @@ class Peer:
     pid: int
     role: Role
 
-    def require(self, role: Role, what: str) -> None:
-        """Raise PermissionDenied unless the peer has the role."""
-        if self.role < role:
-            raise PermissionDenied(
-                f"{what} needs the role '{role.name.lower()}', user id {self.uid} has "
-                f"'{self.role.name.lower()}'; join one of the groups that [access] names for it"
-            )
-
 
 def credentials(sock: socket.socket) -> tuple[int, int, int, tuple[int, ...]]:
     """(pid, uid, gid, supplementary groups) of a Unix peer as of connect()."""
     pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     groups = array.array("I")
-    size = 256
-    while True:
-        try:
-            groups.frombytes(sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, size * 4))
-            break
-        except OSError:
-            size *= 16
-            if size > _MAX_GROUPS:
-                break
+    try:
+        groups.frombytes(sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, _MAX_OPTION))
+    except OSError:  # in more than 256 groups: as many as Python's getsockopt can take
+        return pid, uid, gid, tuple(os.getgrouplist(pwd.getpwuid(uid).pw_name, gid))
     return pid, uid, gid, tuple(groups)
+
+
+class Denials:
+    """Says who was denied what, to the journal and to listeners; whoever asks again and again cannot fill either."""
+
+    def __init__(self, events: EventLog) -> None:
+        self.events = events
+        #: User id -> (when the last one was written, how many since).
+        self._last: dict[int, tuple[float, int]] = {}
+
+    def deny(self, peer: Peer, role: Role, what: str) -> NoReturn:
+        """Record and raise PermissionDenied; `what` needs `role`."""
+        now = time.monotonic()
+        written, since = self._last.get(peer.uid, (-inf, 0))
+        if now - written < DENIAL_SECONDS:
+            self._last[peer.uid] = (written, since + 1)
+        else:
+            self._last[peer.uid] = (now, 0)
+            more = f", and {since} more before it" if since else ""
+            self.events.publish(
+                "access-denied",
+                f"{what} denied to user id {peer.uid}, process {peer.pid}{more}",
+                level=logging.WARNING,
+                uid=peer.uid,
+                pid=peer.pid,
+            )
+        raise PermissionDenied(
+            f"{what} needs the role '{role.name.lower()}', user id {peer.uid} has "
+            f"'{peer.role.name.lower()}'; join one of the groups that [access] names for it"
+        )
 
 
 class Roles:

@@ -37,6 +37,8 @@ class Server:
     state_directory: str = ""
     #: Seconds that requests under way get after SIGTERM.
     drain_seconds: float = 5.0
+    #: Looking for an expected answer instead of sleeping, per request at most (see serving/poller.py); 0 = never.
+    poll_microseconds: int = 200
     log_level: str = "info"
 
 
@@ -75,6 +77,8 @@ class Limits:
     """[limits]; bytes and seconds."""
 
     body_bytes: int = 64 << 20
+    #: What the bodies of all connections may take together while they come.
+    buffer_bytes: int = 256 << 20
     bundle_bytes: int = 512 << 20
     json_depth: int = 100
     chunks: int = 65_536

@@ -24,6 +24,7 @@ from .fast import FastServer
 from .hotplug import Hotplug
 from .http import HttpServer, Routes
 from .plane import Plane
+from .poller import Poller
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +76,10 @@ def bind(path: Path, kind: int, mode: int = 0o660) -> socket.socket:
 class Daemon:
     """Runs until SIGTERM or SIGINT."""
 
-    def __init__(self, config: Config, reload: Callable[[], Config]) -> None:
+    def __init__(self, config: Config, reload: Callable[[], Config], poller: Poller | None = None) -> None:
         self.config = config
         self._reload = reload
-        self.plane = Plane(config)
+        self.plane = Plane(config, poller=poller)
         #: Sockets that this daemon has bound itself, by their name in the service manager's store.
         self._bound: dict[str, Path] = {}
         self._stop = asyncio.Event()
@@ -112,6 +113,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_hup)
+        # Every connection of both sockets, and what models, workers and pictures need beside them.
+        service.allow_descriptors(2 * config.limits.connections + 1024)
         passed = service.listen_fds()
         roles = Roles(config.access)
         table = routes()
@@ -206,7 +209,7 @@ class Daemon:
                 http.roles = roles
                 http.forget_peers()
             if self._fast is not None:
-                self._fast.roles = roles
+                self._fast.recheck(roles)
             logging.getLogger().setLevel(fresh.server.log_level.upper())
             kept = await self.plane.reconfigure(fresh)
             self.config = fresh
@@ -238,7 +241,9 @@ class Daemon:
 
 def main(config: Config, reload: Callable[[], Config] | None = None) -> None:
     """Run a daemon in this process until it is told to stop."""
-    asyncio.run(Daemon(config, reload or (lambda: config)).run())
+    poller = Poller()
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:
+        runner.run(Daemon(config, reload or (lambda: config), poller).run())
 
 
 __all__ = ["Daemon", "bind", "configuration", "main", "routes"]

@@ -17,7 +17,7 @@ import grpc
 
 from .. import __version__, errors
 from ..tensors import TensorSpec
-from . import oip, routes_oip
+from . import inference, oip, routes_oip, tensor_json
 from .access import Peer, Role
 from .daemon import bind
 from .grpc_schema import HEALTH_MESSAGES, MESSAGES, PACKAGE
@@ -129,7 +129,8 @@ class Service:
         wanted = self._decode(message, live)
         request = self.plane.request(live, "grpc", priority=wanted.priority, timeout=wanted.timeout)
         try:
-            await routes_oip.fill(self.plane, request, wanted, self.peer)
+            inference.fill(self.plane, request, wanted, self.peer)
+            await inference.prepare(self.plane, request, wanted)
             await self.plane.infer(request)
             return self._encode(wanted, live, request.outputs)
         finally:
@@ -197,10 +198,10 @@ class Service:
                 _set(tensor.parameters, "shared_memory_offset", want.region.offset)
                 answer.raw_output_contents.append(b"")
             elif want.classes:
-                shape, items = oip.classify(outputs[want.index], spec, want.classes, live.labels)
+                shape, items = tensor_json.classify(outputs[want.index], spec, want.classes, live.labels)
                 tensor.datatype = "BYTES"
                 tensor.shape[:] = shape
-                answer.raw_output_contents.append(oip.serialize_bytes(items))
+                answer.raw_output_contents.append(tensor_json.serialize_bytes(items))
             else:
                 answer.raw_output_contents.append(bytes(outputs[want.index]))
         return answer
@@ -270,14 +271,14 @@ def _typed(tensor: Message) -> bytes:
     """Bytes of a tensor given as typed contents."""
     contents = tensor.contents
     if tensor.datatype == "BYTES":
-        return oip.serialize_bytes(contents.bytes_contents)
+        return tensor_json.serialize_bytes(contents.bytes_contents)
     field = CONTENTS.get(tensor.datatype)
     if field is None:
         raise errors.InvalidRequest(
             f"input {tensor.name!r}: datatype {tensor.datatype!r} travels in raw_input_contents only"
         )
     try:
-        return array(oip.TYPECODES[tensor.datatype], getattr(contents, field)).tobytes()
+        return array(tensor_json.TYPECODES[tensor.datatype], getattr(contents, field)).tobytes()
     except OverflowError as error:
         raise errors.InvalidRequest(f"input {tensor.name!r}: a value does not fit {tensor.datatype}") from error
 

@@ -10,23 +10,19 @@ import json
 import math
 import re
 import struct
-from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..errors import InvalidRequest, Unsupported
-from ..tensors import ITEMSIZE, TensorSpec, elements
+from ..errors import InvalidRequest, TooLarge, Unsupported
+from ..tensors import TensorSpec, elements
+from .tensor_json import TYPECODES, classify, encode, serialize_bytes, to_list
 
-#: array typecodes for the datatypes that JSON numbers can carry. FP16 and BF16 have no JSON form.
-TYPECODES: Final[dict[str, str]] = {
-    "BOOL": "B", "UINT8": "B", "INT8": "b", "UINT16": "H", "INT16": "h", "UINT32": "I", "INT32": "i",
-    "UINT64": "Q", "INT64": "q", "FP32": "f", "FP64": "d",
-}  # fmt: skip
 _BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-#: Triton's limit for the classification extension.
-MAX_CLASSIFIED: Final = 1_000_000
 MAX_TENSORS: Final = 256
+#: JSON that a request may have whatever the model, and further for each element of the model's inputs: a number with
+#: many digits, indented deeply.
+JSON_BYTES: Final = 1 << 16
+JSON_BYTES_PER_ELEMENT: Final = 64
 
 Body = bytes | bytearray | memoryview
 
@@ -112,6 +108,11 @@ def parse(
     head: Body, tail: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], depth: int = 100
 ) -> InferRequest:
     """Decode a request for a model with these tensors."""
+    if len(head) > JSON_BYTES:
+        # Parsed JSON takes many times its text: no request of this model needs more than this.
+        limit = JSON_BYTES + JSON_BYTES_PER_ELEMENT * sum(elements(spec.shape) for spec in inputs)
+        if len(head) > limit:
+            raise TooLarge(f"the request has {len(head)} bytes of JSON, for this model the limit is {limit}")
     return parse_message(loads(head, depth), tail, inputs, outputs)
 
 
@@ -310,101 +311,6 @@ def wanted(index: int, spec: TensorSpec, parameters: dict[str, Any], default_bin
     return Wanted(index, binary, classes, region)
 
 
-def _flatten(data: list[Any], shape: tuple[int, ...], name: str) -> Iterable[Any]:
-    """Nested lists of the given shape, or a flat one, as one flat list."""
-    if not data or not isinstance(data[0], list):
-        return data
-    level: list[Any] = data
-    for depth, size in enumerate(shape):
-        if len(level) != math.prod(shape[: depth + 1]):
-            raise InvalidRequest(f"input {name!r}: data is nested differently from shape {list(shape)}")
-        if depth == len(shape) - 1:
-            break
-        if not all(isinstance(item, list) and len(item) == shape[depth + 1] for item in level):
-            raise InvalidRequest(
-                f"input {name!r}: data is nested differently from shape {list(shape)} "
-                f"(dimension {depth + 1} is not {shape[depth + 1]})"
-            )
-        level = [inner for item in level for inner in item]
-        _ = size
-    return level
-
-
-def encode(data: object, spec: TensorSpec) -> bytes:
-    """JSON data of a tensor, flat or nested, as bytes."""
-    code = TYPECODES.get(spec.datatype)
-    if code is None:
-        raise InvalidRequest(
-            f"input {spec.name!r} of datatype {spec.datatype} has no JSON form; send it as binary data"
-        )
-    if not isinstance(data, list):
-        raise InvalidRequest(f"input {spec.name!r}: 'data' must be an array")
-    flat = _flatten(data, spec.shape, spec.name)
-    if spec.datatype == "BOOL":
-        flat = [_flag(v, spec.name) for v in flat]
-    try:
-        # bytes() takes a seventh of array's time for the datatype of most pictures.
-        values = bytes(flat) if code == "B" else array(code, flat).tobytes()
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidRequest(f"input {spec.name!r}: a value does not fit {spec.datatype}: {error}") from error
-    if len(values) != spec.nbytes:
-        raise InvalidRequest(
-            f"input {spec.name!r} has {len(values) // ITEMSIZE[spec.datatype]} values, "
-            f"shape {list(spec.shape)} takes {elements(spec.shape)}"
-        )
-    return values
-
-
-def _flag(value: object, name: str) -> int:
-    if value not in (0, 1, True, False):
-        raise InvalidRequest(f"input {name!r}: BOOL takes true and false")
-    return int(bool(value))
-
-
-def _values(data: memoryview, datatype: str) -> list[Any]:
-    values = array(TYPECODES[datatype])
-    values.frombytes(data)
-    return values.tolist()
-
-
-def to_list(data: memoryview, datatype: str) -> list[Any]:
-    """Bytes of a tensor as JSON values; NaN and infinities become None (JSON null)."""
-    values: list[Any] = _values(data, datatype)
-    if datatype == "BOOL":
-        return [bool(v) for v in values]
-    if datatype in ("FP32", "FP64") and not all(map(math.isfinite, values)):
-        return [v if math.isfinite(v) else None for v in values]
-    return values
-
-
-def serialize_bytes(items: Iterable[bytes]) -> bytes:
-    """BYTES elements with their lengths."""
-    return b"".join(len(i).to_bytes(4, "little") + i for i in items)
-
-
-def classify(data: memoryview, spec: TensorSpec, k: int, labels: tuple[str, ...]) -> tuple[list[int], list[bytes]]:
-    """(shape, elements) of the classification extension: `value:index[:label]`, highest first, per batch item."""
-    count = elements(spec.shape)
-    if count > MAX_CLASSIFIED:
-        raise InvalidRequest(
-            f"output {spec.name!r} has {count} elements, classification takes at most {MAX_CLASSIFIED}"
-        )
-    values = _values(data, spec.datatype)
-    batches = spec.shape[0] if len(spec.shape) > 1 else 1
-    size = count // batches if batches else 0
-    k = min(k, size)
-    floats = spec.datatype.startswith("FP")
-    found: list[bytes] = []
-    for batch in range(batches):
-        part = values[batch * size : (batch + 1) * size]
-        order = sorted(range(size), key=lambda i: (-part[i] if part[i] == part[i] else math.inf, i))[:k]
-        for index in order:
-            value = f"{part[index]:f}" if floats else str(part[index])
-            label = f":{labels[index]}" if index < len(labels) else ""
-            found.append(f"{value}:{index}{label}".encode())
-    return ([batches, k] if len(spec.shape) > 1 else [k]), found
-
-
 def answer(
     request: InferRequest,
     model: str,
@@ -412,9 +318,11 @@ def answer(
     specs: tuple[TensorSpec, ...],
     outputs: tuple[memoryview, ...],
     labels: tuple[str, ...],
-) -> tuple[bytes, list[bytes]]:
-    """(JSON head, binary parts in its order) of an answer. Shared-memory outputs were written by the caller."""
-    parts: list[bytes] = []
+) -> tuple[bytes, list[Body]]:
+    """(JSON head, binary parts in its order) of an answer. Parts may be views of `outputs`. Shared-memory outputs were
+    written by the caller.
+    """
+    parts: list[Body] = []
     described: list[dict[str, Any]] = []
     for want in request.outputs:
         spec, data = specs[want.index], outputs[want.index]
@@ -434,7 +342,7 @@ def answer(
             else:
                 entry["data"] = [i.decode() for i in items]
         elif want.binary:
-            parts.append(bytes(data))
+            parts.append(data)
             entry["parameters"] = {"binary_data_size": len(data)}
         else:
             entry["data"] = to_list(data, spec.datatype)
@@ -443,6 +351,3 @@ def answer(
     if request.id:
         head["id"] = request.id
     return json.dumps(head, separators=(",", ":"), allow_nan=False).encode(), parts
-
-
-assert set(TYPECODES) <= set(ITEMSIZE)  # noqa: S101  two tables of one fact

@@ -18,7 +18,8 @@ from .. import errors
 from ..formats import detect, tflite
 from ..models import manifest as manifests
 from ..models import repository
-from .plane import Plane, Served
+from .plane import Plane
+from .registry import Served
 
 
 async def receive(chunks: AsyncIterator[bytes], file: Path, limit: int) -> str:

@@ -80,10 +80,13 @@ class Settings:
         logging.getLogger().setLevel(level)
         return self.logging
 
+    @property
+    def tracing(self) -> bool:
+        """False when no request is traced, whatever its model."""
+        return bool(self.models) or self.trace["trace_level"] != ["OFF"]
+
     def traced(self, model: str, fields: dict[str, Any]) -> None:
-        """Write the times of one request to the journal when tracing is on and it is this request's turn."""
-        if self.trace["trace_level"] == ["OFF"] and not self.models:
-            return
+        """Write the device and the nanoseconds of one request to the journal when it is this request's turn."""
         settings = self.trace_of(model)
         if settings["trace_level"] == ["OFF"] or next(self._seen) % max(1, int(settings["trace_rate"])):
             return

@@ -1,0 +1,250 @@
+"""Models by name and version: which ones serve, which do not and why, and how one takes another's place."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+from .. import config as configuration
+from .. import errors
+from ..config import Config
+from ..models import repository
+from ..models.manifest import Manifest
+from ..models.repository import Found, Repository
+from .device import DeviceRunner, clock
+from .events import EventLog
+from .loader import check_formats
+from .media import MediaRunner
+from .model import LiveModel, State
+from .pins import Pins
+
+log = logging.getLogger(__name__)
+
+#: Begins the reason of models that are loaded as soon as a device for them comes.
+NO_DEVICE = "no device"
+
+
+class Served:
+    """One model name: its loaded versions and the one that requests without a version get."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, LiveModel] = {}
+        self.default: LiveModel | None = None
+        self.lock = asyncio.Lock()
+
+
+class Registry:
+    """Base of the data plane: its models, and the devices that they are loaded on."""
+
+    def __init__(self, config: Config, events: EventLog) -> None:
+        self.config = config
+        self.events = events
+        self.repository = Repository(self.directories(), max_file_bytes=config.limits.bundle_bytes)
+        self.devices: dict[str, DeviceRunner] = {}
+        self.media = MediaRunner(config.limits, self.events)
+        self.served: dict[str, Served] = {}
+        #: name/version -> why it does not serve.
+        self.failures: dict[tuple[str, str], tuple[State, str]] = {}
+        self.pins = Pins(config.server.state_directory)
+        self._numbers = 0
+        #: Keeps tasks from being collected while they run.
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def directories(self) -> list[Path]:
+        """Where models lie, the writable directory first."""
+        models = self.config.models
+        return [*models.repositories, *([repository.EMBEDDED] if models.embedded else [])]
+
+    def model(self, name: str, version: str = "") -> LiveModel:
+        """The serving model; NotFound or Unavailable say why there is none."""
+        served = self.served.get(name)
+        if served is not None:
+            live = served.versions.get(version) if version else served.default
+            if live is not None:
+                return live
+        wanted = f"{name!r}" + (f" version {version}" if version else "")
+        reasons = [(s, r) for (n, v), (s, r) in self.failures.items() if n == name and version in ("", v)]
+        if reasons and reasons[0][0] == State.LOADING:
+            raise errors.Unavailable(f"model {wanted} is loading")
+        because = f": {reasons[0][1]}" if reasons else ""
+        raise errors.NotFound(f"Request for unknown model: {wanted} is not found{because}")
+
+    def index(self) -> list[dict[str, str]]:
+        """Rows of the repository index: every version on disk or loaded."""
+        rows = []
+        for name in sorted({*self.repository.names(), *self.served}):
+            served = self.served.get(name)
+            loaded = served.versions if served else {}
+            for version in sorted({*self.repository.versions(name), *loaded}, key=int):
+                live = loaded.get(version)
+                if live is not None:
+                    state, reason = (State.UNAVAILABLE, live.quarantined) if live.quarantined else (State.READY, "")
+                else:
+                    state, reason = self.failures.get((name, version), (State.UNAVAILABLE, "not loaded"))
+                rows.append({"name": name, "version": version, "state": str(state), "reason": reason})
+        return rows
+
+    async def load(self, name: str, config: dict[str, Any] | None = None) -> None:
+        """Load or reload what the version policy says of `name`. NotFound; InvalidModel `failed to load ...`."""
+        versions = await self._run(self.repository.versions, name)
+        if not versions:
+            raise errors.NotFound(
+                f"failed to load {name!r}: no such model in {', '.join(map(str, self.repository.directories))}"
+            )
+        wanted = self._wanted(name, versions, config or {})
+        served = self.served.setdefault(name, Served())
+        async with served.lock:
+            fresh: dict[str, LiveModel] = {}
+            try:
+                for version in wanted:
+                    fresh[version] = await self._load_version(name, version, config or {})
+            except errors.EdgeaiError as error:
+                for live in fresh.values():
+                    await self.retire(live)
+                text = f"failed to load {name!r}: {error}"
+                self.events.publish("model-failed", text, level=logging.ERROR, model=name)
+                raise type(error)(text) from error
+            self.swap(name, served, fresh)
+
+    def swap(self, name: str, served: Served, fresh: dict[str, LiveModel]) -> None:
+        """Replace a name's versions in one step; the old ones finish what they have."""
+        old = served.versions
+        served.versions = fresh
+        served.default = next(iter(fresh.values()))
+        for live in old.values():
+            live.retire(lambda gone: self._later(self._drop(gone)))
+        for version in fresh:
+            self.failures.pop((name, version), None)
+
+    def _wanted(self, name: str, versions: list[str], config: dict[str, Any]) -> list[str]:
+        if self.pins.get(name) in versions:
+            return [self.pins[name]]
+        policy = self.config.models.version_policy.get(name, self.config.models.versions)
+        kind, numbers = configuration.parse_policy(_policy_of(config) or policy)
+        if kind == "all":
+            return versions
+        if kind == "latest":
+            return versions[: numbers[0]]
+        wanted = [v for v in versions if int(v) in numbers]
+        if not wanted:
+            raise errors.NotFound(
+                f"failed to load {name!r}: none of the versions {list(numbers)} is there, only {', '.join(versions)}"
+            )
+        return wanted
+
+    async def _load_version(self, name: str, version: str, config: dict[str, Any]) -> LiveModel:
+        self.failures[name, version] = (State.LOADING, "")
+        try:
+            found = await self._run(self.repository.find, name, version)
+            live = await self.bring_up(found)
+        except errors.EdgeaiError as error:
+            self.failures[name, version] = (State.UNAVAILABLE, str(error))
+            raise
+        live.config = config
+        return live
+
+    async def bring_up(self, found: Found) -> LiveModel:
+        """Load a model version on every device it has an artifact for, self-tested; not yet visible to requests."""
+        started = clock()
+        await self._run(check_formats, found)
+        self._numbers += 1
+        live = LiveModel(self._numbers, found, await self._run(repository.labels, found))
+        failures: list[errors.EdgeaiError] = []
+        for artifact in found.manifest.artifacts:
+            for device in [d for d in self.devices.values() if d.target == artifact.target and d.state == "ready"]:
+                try:
+                    result = await device.load(live, self.config.limits.queue + 8)
+                except errors.EdgeaiError as error:
+                    failures.append(error)
+                    continue
+                live.devices.append(device)
+                log.info("model %s on %s: %s", live.key, device.id, result)
+        if not live.devices:
+            if live.region is not None:
+                live.retire(lambda _: None)
+            raise failures[0] if failures else errors.Unavailable(self._needs(found.manifest))
+        ms = (clock() - started) * 1e3
+        self.events.publish(
+            "model-loaded",
+            f"model {live.key!r} is ready on {', '.join(d.id for d in live.devices)} after {ms:.0f} ms",
+            model=live.key,
+        )
+        return live
+
+    def _needs(self, manifest: Manifest) -> str:
+        wants = " or ".join(a.target for a in manifest.artifacts)
+        have = ", ".join(f"{d.id} ({d.state})" for d in self.devices.values())
+        return (
+            f"{NO_DEVICE} for model {manifest.name!r}: it needs {wants}, present: {have or 'none'}; "
+            "add an artifact for a device that is there or plug one in"
+        )
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a model; requests under way finish."""
+        served = self.served.get(name)
+        if served is None or not served.versions:
+            raise errors.NotFound(f"failed to unload {name!r}: it is not loaded")
+        async with served.lock:
+            old, served.versions, served.default = served.versions, {}, None
+            for live in old.values():
+                self.failures[name, live.version] = (State.UNAVAILABLE, "unloaded")
+                live.retire(lambda gone: self._later(self._drop(gone)))
+            self.events.publish("model-unloaded", f"model {name!r} is unloaded", model=name)
+
+    async def rollback(self, name: str) -> str:
+        """Serve the next older version on disk and pin it; returns its number."""
+        live = self.model(name)
+        older = [v for v in await self._run(self.repository.versions, name) if int(v) < int(live.version)]
+        if not older:
+            raise errors.NotFound(f"model {name!r} has no version older than {live.version}")
+        before = self.pins.get(name)
+        self.pins[name] = older[0]
+        try:
+            await self.load(name)
+        except errors.EdgeaiError:
+            if before is None:
+                self.pins.pop(name)
+            else:
+                self.pins[name] = before
+            raise
+        await self._run(self.pins.write)
+        return str(older[0])
+
+    async def unpin(self, name: str) -> None:
+        """Forget a rollback: the version policy decides again."""
+        if self.pins.pop(name, None) is not None:
+            await self._run(self.pins.write)
+
+    async def retire(self, live: LiveModel) -> None:
+        """Take a model that never served, or serves no more, off its devices."""
+        live.retire(lambda _: None)
+        await self._drop(live)
+
+    async def _drop(self, live: LiveModel) -> None:
+        for device in live.devices:
+            await device.unload(live)
+        await self.media.forget(live)
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, function: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+def _policy_of(config: dict[str, Any]) -> str:
+    """Version policy of a ModelConfig override in our notation; "" when it has none."""
+    policy = config.get("version_policy")
+    if not isinstance(policy, dict):
+        return ""
+    if "all" in policy:
+        return "all"
+    if isinstance(policy.get("latest"), dict):
+        return f"latest:{policy['latest'].get('num_versions', 1)}"
+    if isinstance(policy.get("specific"), dict):
+        return "specific:" + ",".join(str(v) for v in policy["specific"].get("versions", []))
+    return ""

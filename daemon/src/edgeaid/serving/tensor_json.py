@@ -1,0 +1,120 @@
+"""Tensors of the Open Inference Protocol in their other forms: JSON values, length-prefixed BYTES, classes.
+
+Pure, no numpy. Bytes are little-endian, row-major, unpadded.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable
+from typing import Any, Final
+
+from ..errors import InvalidRequest
+from ..tensors import ITEMSIZE, TensorSpec, elements
+
+#: array typecodes for the datatypes that JSON numbers can carry. FP16 and BF16 have no JSON form.
+TYPECODES: Final[dict[str, str]] = {
+    "BOOL": "B", "UINT8": "B", "INT8": "b", "UINT16": "H", "INT16": "h", "UINT32": "I", "INT32": "i",
+    "UINT64": "Q", "INT64": "q", "FP32": "f", "FP64": "d",
+}  # fmt: skip
+#: Triton's limit for the classification extension.
+MAX_CLASSIFIED: Final = 1_000_000
+
+
+def _flatten(data: list[Any], shape: tuple[int, ...], name: str) -> Iterable[Any]:
+    """Nested lists of the given shape, or a flat one, as one flat list."""
+    if not data or not isinstance(data[0], list):
+        return data
+    level: list[Any] = data
+    for depth, size in enumerate(shape):
+        if len(level) != math.prod(shape[: depth + 1]):
+            raise InvalidRequest(f"input {name!r}: data is nested differently from shape {list(shape)}")
+        if depth == len(shape) - 1:
+            break
+        if not all(isinstance(item, list) and len(item) == shape[depth + 1] for item in level):
+            raise InvalidRequest(
+                f"input {name!r}: data is nested differently from shape {list(shape)} "
+                f"(dimension {depth + 1} is not {shape[depth + 1]})"
+            )
+        level = [inner for item in level for inner in item]
+        _ = size
+    return level
+
+
+def encode(data: object, spec: TensorSpec) -> bytes:
+    """JSON data of a tensor, flat or nested, as bytes."""
+    code = TYPECODES.get(spec.datatype)
+    if code is None:
+        raise InvalidRequest(
+            f"input {spec.name!r} of datatype {spec.datatype} has no JSON form; send it as binary data"
+        )
+    if not isinstance(data, list):
+        raise InvalidRequest(f"input {spec.name!r}: 'data' must be an array")
+    flat = _flatten(data, spec.shape, spec.name)
+    if spec.datatype == "BOOL":
+        flat = [_flag(v, spec.name) for v in flat]
+    try:
+        # bytes() takes a seventh of array's time for the datatype of most pictures.
+        values = bytes(flat) if code == "B" else array(code, flat).tobytes()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidRequest(f"input {spec.name!r}: a value does not fit {spec.datatype}: {error}") from error
+    if len(values) != spec.nbytes:
+        raise InvalidRequest(
+            f"input {spec.name!r} has {len(values) // ITEMSIZE[spec.datatype]} values, "
+            f"shape {list(spec.shape)} takes {elements(spec.shape)}"
+        )
+    return values
+
+
+def _flag(value: object, name: str) -> int:
+    if value not in (0, 1, True, False):
+        raise InvalidRequest(f"input {name!r}: BOOL takes true and false")
+    return int(bool(value))
+
+
+def _values(data: memoryview, datatype: str) -> list[Any]:
+    values = array(TYPECODES[datatype])
+    values.frombytes(data)
+    return values.tolist()
+
+
+def to_list(data: memoryview, datatype: str) -> list[Any]:
+    """Bytes of a tensor as JSON values; NaN and infinities become None (JSON null)."""
+    values: list[Any] = _values(data, datatype)
+    if datatype == "BOOL":
+        return [bool(v) for v in values]
+    if datatype in ("FP32", "FP64") and not all(map(math.isfinite, values)):
+        return [v if math.isfinite(v) else None for v in values]
+    return values
+
+
+def serialize_bytes(items: Iterable[bytes]) -> bytes:
+    """BYTES elements with their lengths."""
+    return b"".join(len(i).to_bytes(4, "little") + i for i in items)
+
+
+def classify(data: memoryview, spec: TensorSpec, k: int, labels: tuple[str, ...]) -> tuple[list[int], list[bytes]]:
+    """(shape, elements) of the classification extension: `value:index[:label]`, highest first, per batch item."""
+    count = elements(spec.shape)
+    if count > MAX_CLASSIFIED:
+        raise InvalidRequest(
+            f"output {spec.name!r} has {count} elements, classification takes at most {MAX_CLASSIFIED}"
+        )
+    values = _values(data, spec.datatype)
+    batches = spec.shape[0] if len(spec.shape) > 1 else 1
+    size = count // batches if batches else 0
+    k = min(k, size)
+    floats = spec.datatype.startswith("FP")
+    found: list[bytes] = []
+    for batch in range(batches):
+        part = values[batch * size : (batch + 1) * size]
+        order = sorted(range(size), key=lambda i: (-part[i] if part[i] == part[i] else math.inf, i))[:k]
+        for index in order:
+            value = f"{part[index]:f}" if floats else str(part[index])
+            label = f":{labels[index]}" if index < len(labels) else ""
+            found.append(f"{value}:{index}{label}".encode())
+    return ([batches, k] if len(spec.shape) > 1 else [k]), found
+
+
+assert set(TYPECODES) <= set(ITEMSIZE)  # noqa: S101  two tables of one fact

@@ -142,3 +142,33 @@ def test_doctor_names_a_report_that_cannot_be_written(daemon, tmp_path):
     )
     assert done.returncode not in (0, 1)
     assert "r.txt: No such file or directory" in done.stderr
+
+
+def test_every_verb_about_the_daemon_speaks_json(start, tmp_path):
+    daemon = start()
+
+    def edgeai(*words):
+        environment = {**os.environ, "EDGEAI_SOCKET": str(daemon.socket)}
+        command = [sys.executable, "-c", "from edgeaid.cli import main; main()", "--json", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    bare = EMBEDDED / "digits" / "1" / "model.tflite"
+    assert edgeai("push", "mine", bare)["version"] == "1"
+    assert edgeai("push", "mine", bare)["version"] == "2"
+    assert edgeai("rollback", "mine")["version"] == "1"
+    assert edgeai("remove", "mine", "2")["removed"] == "mine/2"
+    assert edgeai("load", "mine") == edgeai("reload", "mine") == {"loaded": "mine"}
+    assert edgeai("unload", "mine") == {"unloaded": "mine"}
+    assert {m["name"] for m in edgeai("models")} >= {"digits", "mine"}
+    assert edgeai("devices")[0]["id"] == "cpu0"
+    assert {s["name"] for s in edgeai("stats")} >= {"digits"}
+    assert edgeai("top", "--count", "1").keys() == {"devices", "stats"}
+    assert edgeai("infer", "digits", "-i", EMBEDDED / "digits" / "1" / "golden" / "0.in.npy")
+    assert edgeai("classify", "digits", SAMPLES[0])["classes"]
+    for name, task in (("digit-scenes", "detect"), ("digit-mask", "segment")):
+        picture = sorted((EMBEDDED / name / "1" / "samples").glob("*.png"))[0]
+        assert edgeai(task, name, picture)["model"] == name
+    assert edgeai("version")["edgeaid"]["role"] == "control"
+    assert edgeai("bench", "digits", "-n", "8", "-c", "1")["requests"] == 8

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from edgeaid.models.repository import EMBEDDED
+from edgeaid.serving import oip
+from edgeaid.tensors import TensorSpec
 
 GOLDEN = EMBEDDED / "digits" / "1" / "golden"
 INPUT = np.load(GOLDEN / "0.in.npy")
@@ -240,3 +242,43 @@ def test_cuda_calls_of_clients_without_a_gpu_are_harmless(daemon):
     assert daemon.json("GET", "/v2/cudasharedmemory/status") == (200, [])
     assert daemon.json("POST", "/v2/cudasharedmemory/unregister")[0] == 200
     assert daemon.json("POST", "/v2/cudasharedmemory/region/x/register", {"raw_handle": {"b64": ""}})[0] == 501
+
+
+def test_a_traced_request_is_in_the_log_and_others_are_not(start):
+    daemon = start()
+    image = np.load(GOLDEN / "0.in.npy")
+    with daemon.client() as fast, daemon.client(fast=False) as plain:
+        fast.infer("digits", image)
+        assert "trace of" not in daemon.log.read_text()
+        wanted = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1", "trace_count": "3"}
+        assert daemon.json("POST", "/v2/models/digits/trace/setting", wanted)[0] == 200
+        for _ in range(3):
+            fast.infer("digits", image)
+            plain.infer("digits", image)
+        lines = [line for line in daemon.log.read_text().splitlines() if "trace of a request to digits" in line]
+        assert len(lines) == 3
+        assert all(word in lines[0] for word in ("'device': 'cpu0'", "queue", "compute", "total"))
+        assert daemon.json("GET", "/v2/models/digits/trace/setting")[1]["trace_count"] == "0"
+
+
+def test_a_json_and_a_binary_input_and_output_go_together():
+    specs = (TensorSpec("a", "FP32", (1, 2)), TensorSpec("b", "UINT8", (3,)))
+    head = {
+        "id": "x",
+        "inputs": [
+            {"name": "b", "shape": [3], "datatype": "UINT8", "parameters": {"binary_data_size": 3}},
+            {"name": "a", "shape": [1, 2], "datatype": "FP32", "data": [[0.5, -2]]},
+        ],
+        "outputs": [{"name": "a", "parameters": {"binary_data": False}}, {"name": "b"}],
+        "parameters": {"binary_data_output": True, "priority": 1, "timeout": 2_000_000},
+    }
+    wanted = oip.parse(json.dumps(head).encode(), memoryview(b"\x01\x02\x03"), specs, specs)
+    assert {g.index: bytes(g.data) for g in wanted.inputs} == {1: b"\x01\x02\x03", 0: struct.pack("<2f", 0.5, -2)}
+    assert (wanted.priority, wanted.timeout) == (1, 2.0)
+    values = (memoryview(struct.pack("<2f", 1.5, float("nan"))), memoryview(b"\x07\x08\x09"))
+    text, parts = oip.answer(wanted, "m", "1", specs, values, ())
+    answer = json.loads(text)
+    assert list(map(bytes, parts)) == [b"\x07\x08\x09"]
+    assert answer["id"] == "x"
+    assert answer["outputs"][0] == {"name": "a", "datatype": "FP32", "shape": [1, 2], "data": [1.5, None]}
+    assert answer["outputs"][1]["parameters"] == {"binary_data_size": 3}

@@ -7,11 +7,13 @@ that each needs, and errors are always JSON.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from math import inf
+from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import ClientPayloadError, web
@@ -19,24 +21,24 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from .. import errors
 from .access import Peer, Role, Roles
+from .connection import Connection
+from .inference import JSON
 from .plane import Plane
 
 log = logging.getLogger(__name__)
 
 Handler = Callable[["Call"], Awaitable[web.StreamResponse]]
-JSON: Final = "application/json"
-BINARY: Final = "application/octet-stream"
-HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 
 
 class Call:
     """One HTTP request: what a route needs of it."""
 
-    __slots__ = ("args", "peer", "plane", "request")
+    __slots__ = ("args", "buffers", "peer", "plane", "request")
 
-    def __init__(self, request: web.BaseRequest, plane: Plane, peer: Peer, args: dict[str, str]) -> None:
+    def __init__(self, request: web.BaseRequest, server: HttpServer, peer: Peer, args: dict[str, str]) -> None:
         self.request = request
-        self.plane = plane
+        self.plane = server.plane
+        self.buffers = server.buffers
         self.peer = peer
         #: Path parameters, percent-decoded.
         self.args = args
@@ -57,6 +59,7 @@ class Call:
         try:
             async with asyncio.timeout(limits.idle_seconds) as stall:
                 while chunk := await content.readany():
+                    self.buffers.take(len(chunk))
                     total += len(chunk)
                     if total > limit:
                         raise errors.TooLarge(f"the body is larger than {limit} bytes (after decompression)")
@@ -69,6 +72,8 @@ class Call:
             raise errors.InvalidRequest(f"the body stalled for {limits.idle_seconds:g} s") from None
         except (HttpProcessingError, ClientPayloadError, web.RequestPayloadError) as error:
             raise errors.InvalidRequest(f"the body cannot be read: {error}") from error
+        finally:
+            self.buffers.give(total)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def json(self) -> dict[str, Any]:
@@ -147,8 +152,16 @@ class MethodNotAllowed(errors.InvalidRequest):
 
 def error_response(error: errors.EdgeaiError) -> web.Response:
     """An error as the protocol wants it."""
-    headers = {"Retry-After": str(max(1, round(error.retry_after)))} if error.retry_after is not None else None
-    return web.Response(status=error.http, text=json.dumps({"error": str(error)}), content_type=JSON, headers=headers)
+    headers, body = failure(error)
+    return web.Response(status=error.http, body=body, headers=headers)
+
+
+def failure(error: errors.EdgeaiError) -> tuple[dict[str, str], bytes]:
+    """(headers, body) of an error."""
+    headers = {"Content-Type": JSON}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    return headers, json.dumps({"error": str(error)}).encode()
 
 
 def reply(value: Any, status: int = 200) -> web.Response:
@@ -156,72 +169,90 @@ def reply(value: Any, status: int = 200) -> web.Response:
     return web.Response(status=status, body=json.dumps(value, separators=(",", ":")).encode(), content_type=JSON)
 
 
+class Buffers:
+    """Bounds what the bodies of all connections take while they are not whole."""
+
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+        self.taken = 0
+
+    def take(self, size: int) -> None:
+        """Count bytes; Unavailable when there are too many."""
+        limit = self.plane.config.limits.buffer_bytes
+        if self.taken + size > limit:
+            raise errors.Unavailable(f"the bodies of all connections together take over {limit} bytes; ask again")
+        self.taken += size
+
+    def give(self, size: int) -> None:
+        """Forget bytes."""
+        self.taken -= size
+
+
 class HttpServer:
     """Accepts connections and calls routes. One for the Unix socket; another, with a token, for TCP when configured."""
+
+    failure = staticmethod(failure)
 
     def __init__(self, plane: Plane, roles: Roles, routes: Routes, *, token: tuple[str, Role] | None = None) -> None:
         self.plane = plane
         self.roles = roles
         self.routes = routes
         self.token = token
-        self._server = web.Server(
-            self.handle, handler_cancellation=True, access_log=None, keepalive_timeout=plane.config.limits.idle_seconds
-        )
-        #: Connection -> when it last did something, or infinity while a request is under way.
-        self._connections: dict[Any, float] = {}
-        self._peers: dict[Any, Peer] = {}
+        self.buffers = Buffers(plane)
+        self.connections: set[Connection] = set()
+        self._manager = web.Server(self.handle, handler_cancellation=True)
         self._sweeper: asyncio.TimerHandle | None = None
-        self.refused = 0
 
     def protocol(self) -> asyncio.Protocol:
         """Factory for loop.create_unix_server and create_server."""
+        loop = asyncio.get_running_loop()
         if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(1.0, self._sweep)
-        connection = self._server()
-        if len(self._connections) >= self.plane.config.limits.connections:
-            self._sweep_closed()
-            if len(self._connections) >= self.plane.config.limits.connections:
-                self.refused += 1
-                return _Refuse()
-        self._connections[connection] = time.monotonic()
+            self._sweeper = loop.call_later(1.0, self._sweep)
+        if len(self.connections) >= self.plane.config.limits.connections and not self._shed():
+            return _Refuse()
+        connection = Connection(self, self._manager, loop)
+        self.connections.add(connection)
         return connection
 
     async def close(self) -> None:
         """Close all connections."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await self._server.shutdown(1.0)
+        await self._manager.shutdown(1.0)
 
     def forget_peers(self) -> None:
         """Roles have changed: look every peer up again."""
-        self._peers.clear()
+        for connection in self.connections:
+            connection.peer = None
 
-    def _sweep_closed(self) -> None:
-        # A connection has no transport after its end, and for a moment before its beginning.
-        young = time.monotonic() - 0.02
-        for connection in [c for c, since in self._connections.items() if c.transport is None and since < young]:
-            self._connections.pop(connection)
-            self._peers.pop(connection, None)
+    def _shed(self) -> bool:
+        """Close the connection that has been idle longest; False when all are busy."""
+        oldest = min((c for c in self.connections if c.transport is not None), key=lambda c: c.since, default=None)
+        if oldest is None or oldest.since == inf:
+            return False
+        self.connections.discard(oldest)
+        oldest.transport.abort()  # type: ignore[union-attr]  # chosen for having one
+        return True
 
     def _sweep(self) -> None:
-        """Forget closed connections; close those that have sent no complete request for too long (slow-loris)."""
-        self._sweep_closed()
-        limit = time.monotonic() - self.plane.config.limits.idle_seconds
-        for connection, since in list(self._connections.items()):
-            if since < limit and connection.transport is not None:
-                connection.transport.abort()
+        """Close connections that have sent no complete request for too long (slow-loris)."""
+        seconds = self.plane.config.limits.idle_seconds
+        limit = time.monotonic() - seconds
+        for connection in [c for c in self.connections if c.since < limit]:
+            connection.stalled(seconds)
         self._sweeper = asyncio.get_running_loop().call_later(1.0, self._sweep)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request."""
         connection = request.protocol
-        self._connections[connection] = float("inf")
+        assert isinstance(connection, Connection)  # noqa: S101  this server makes no others
+        connection.since = inf
         try:
-            peer = self._peers.get(connection) or self._identify(request)
             role, handler, args = self.routes.find(request.method, request.rel_url.raw_path)
+            peer = connection.peer or self.identify(connection, request.headers.get("Authorization", ""))
             if peer.role < role:
-                self._deny(request, peer, role)
-            return await handler(Call(request, self.plane, peer, args))
+                self.plane.denials.deny(peer, role, f"{request.method} {request.rel_url.raw_path[:200]}")
+            return await handler(Call(request, self, peer, args))
         except errors.EdgeaiError as error:
             return self._failed(request, error)
         except (asyncio.CancelledError, ConnectionError):
@@ -230,11 +261,7 @@ class HttpServer:
             log.exception("%s %s", request.method, request.rel_url.raw_path[:200])
             return self._failed(request, errors.EdgeaiError("internal error; see the journal of edgeaid"))
         finally:
-            if request.transport is not None:
-                self._connections[connection] = time.monotonic()
-            else:
-                self._connections.pop(connection, None)
-                self._peers.pop(connection, None)
+            connection.since = time.monotonic()
 
     def _failed(self, request: web.BaseRequest, error: errors.EdgeaiError) -> web.Response:
         response = error_response(error)
@@ -242,32 +269,18 @@ class HttpServer:
             response.force_close()  # the rest of the body is not worth reading
         return response
 
-    def _identify(self, request: web.BaseRequest) -> Peer:
+    def identify(self, connection: Connection, authorization: str = "") -> Peer:
+        """Who is at the other end, by credentials of the Unix socket or, over TCP, by the request's token."""
         if self.token is not None:
-            import hmac
-
             secret, role = self.token
-            given = request.headers.get("Authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {secret}".encode()):
+            if not hmac.compare_digest(authorization.encode(), f"Bearer {secret}".encode()):
                 raise errors.PermissionDenied("TCP needs the header 'Authorization: Bearer TOKEN'")
             return Peer(-1, 0, role)
-        transport = request.transport
+        transport = connection.transport
         if transport is None:
             raise ConnectionResetError
-        peer = self.roles.peer(transport.get_extra_info("socket"))
-        self._peers[request.protocol] = peer
-        return peer
-
-    def _deny(self, request: web.BaseRequest, peer: Peer, role: Role) -> None:
-        what = f"{request.method} {request.rel_url.raw_path[:200]}"
-        self.plane.events.publish(
-            "access-denied",
-            f"{what} denied to user id {peer.uid}, process {peer.pid}",
-            level=logging.WARNING,
-            uid=peer.uid,
-            pid=peer.pid,
-        )
-        peer.require(role, what)
+        connection.peer = self.roles.peer(transport.get_extra_info("socket"))
+        return connection.peer
 
 
 class _Refuse(asyncio.Protocol):

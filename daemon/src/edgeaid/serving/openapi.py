@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from .. import __version__
 from .access import Role
-from .http import BINARY, JSON, Routes
+from .http import Routes
+from .inference import BINARY, JSON
 
 PICTURES: Final = ("image/jpeg", "image/png", "image/bmp")
 

@@ -16,12 +16,13 @@ from ..models import manifest as manifests
 from ..models.repository import open_inside
 from . import metrics, push
 from .access import Role
-from .http import BINARY, Call, Routes, reply
+from .http import Call, Routes, reply
+from .inference import BINARY
 from .media import PictureFile
 from .model import Request
 
 TASKS: Final = ("classify", "detect", "segment")
-#: Packing a model for download stays in memory below this, in the daemon's temporary directory above.
+#: Bytes read at once of a model that is downloaded.
 CHUNK: Final = 1 << 18
 
 
@@ -104,6 +105,7 @@ async def models(call: Call) -> web.Response:
 
 async def events(call: Call) -> web.StreamResponse:
     """Server-sent events; `Last-Event-ID` continues where a client left off."""
+    call.plane.events.check_room()
     last = call.request.headers.get("Last-Event-ID", "0")
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     await response.prepare(call.request)
@@ -246,7 +248,8 @@ async def _chunks(call: Call) -> AsyncIterator[bytes]:
 
 async def pull_model(call: Call) -> web.StreamResponse:
     """A model directory as an uncompressed tar of the files that its manifest names."""
-    found = call.plane.repository.find(call.args["m"], call.args["v"])
+    run = asyncio.get_running_loop().run_in_executor  # a slow card must not stall requests
+    found = await run(None, call.plane.repository.find, call.args["m"], call.args["v"])
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
     await response.prepare(call.request)
     for file in ("model.toml", *found.manifest.files):
@@ -257,7 +260,7 @@ async def pull_model(call: Call) -> web.StreamResponse:
             stream.seek(0)
             await response.write(info.tobuf())
             left = info.size
-            while left and (chunk := stream.read(min(CHUNK, left))):
+            while left and (chunk := await run(None, stream.read, min(CHUNK, left))):
                 left -= len(chunk)
                 await response.write(chunk)
             await response.write(b"\0" * (-info.size % tarfile.BLOCKSIZE))

@@ -1,22 +1,20 @@
-"""Open Inference Protocol v2 and Triton's extensions over HTTP. Rules C1-C24 are those of docs/protocol.md."""
+"""Open Inference Protocol v2 and Triton's extensions over HTTP, as docs/protocol.md says."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-import zlib
 from typing import Any, Final
 
 from aiohttp import web
 
 from .. import __version__, errors
 from ..tensors import TensorSpec
-from . import oip
-from .access import Peer, Role
-from .http import BINARY, HEADER_LENGTH, JSON, Call, Routes, reply
-from .media import PictureFile
-from .model import LiveModel, Request
+from . import inference
+from .access import Role
+from .http import Call, Routes, reply
+from .model import LiveModel
 from .plane import Plane
 
 #: Only what is served.
@@ -29,8 +27,6 @@ PLATFORM: Final = {
     "cpu": "tensorflow_tflite", "edgetpu": "edgetpu_tflite", "ncs": "movidius_graph", "ncs2": "openvino_ir",
     "k210": "kendryte_kmodel",
 }  # fmt: skip
-#: Answers below this are not worth compressing.
-MIN_COMPRESS: Final = 256
 
 
 def register(routes: Routes) -> None:
@@ -267,50 +263,18 @@ async def unload(call: Call) -> web.Response:
 
 
 async def infer(call: Call) -> web.Response:
+    """What `Connection` leaves to aiohttp: chunked and compressed bodies, pictures, TCP."""
+    plane, headers = call.plane, call.request.headers
     model = _live(call)
-    headers = call.request.headers
-    head, tail = oip.split(await call.body(), headers.get(HEADER_LENGTH))
-    if len(head):
-        wanted = oip.parse(head, tail, model.inputs, model.outputs, call.plane.config.limits.json_depth)
-    else:
-        wanted = oip.parse_raw(tail, model.inputs, model.outputs)
-    request = call.plane.request(model, call.peer.pid, priority=wanted.priority, timeout=wanted.timeout)
+    wanted = inference.decode(
+        model, await call.body(), headers.get(inference.HEADER_LENGTH), plane.config.limits.json_depth
+    )
+    request = plane.request(model, call.peer.pid, priority=wanted.priority, timeout=wanted.timeout)
     try:
-        await fill(call.plane, request, wanted, call.peer)
-        await call.plane.infer(request)
-        for want in wanted.outputs:
-            if want.region is not None:
-                call.plane.regions.write(want.region, request.outputs[want.index], call.peer)
-        head_out, parts = oip.answer(wanted, model.name, model.version, model.outputs, request.outputs, model.labels)
+        inference.fill(plane, request, wanted, call.peer)
+        await inference.prepare(plane, request, wanted)
+        await plane.infer(request)
+        found, pieces = inference.answer(plane, request, wanted, call.peer, headers.get("Accept-Encoding", ""))
+        return web.Response(body=b"".join(pieces), headers=found)
     finally:
         request.release()
-    return _answer(head_out, parts, headers.get("Accept-Encoding", ""))
-
-
-async def fill(plane: Plane, request: Request, wanted: oip.InferRequest, peer: Peer) -> None:
-    """Copy the inputs into the request's slot: the one copy they make in the daemon."""
-    for given in wanted.inputs:
-        if given.picture is not None:
-            with PictureFile(given.picture) as picture:
-                await plane.media.prepare(request.live, request.slot, picture)
-        elif isinstance(given.data, oip.Region):
-            plane.regions.read(given.data, request.inputs[given.index], peer)
-        else:
-            request.inputs[given.index][:] = given.data  # type: ignore[assignment]  # only pictures come without data
-
-
-def _answer(head: bytes, parts: list[bytes], accept: str) -> web.Response:
-    headers: dict[str, str] = {}
-    body = head
-    if parts:
-        headers[HEADER_LENGTH] = str(len(head))
-        body = b"".join((head, *parts))
-    if accept and len(body) >= MIN_COMPRESS:
-        accepted = {
-            a.partition(";")[0].strip() for a in accept.lower().split(",") if not a.replace(" ", "").endswith(";q=0")
-        }
-        if "gzip" in accepted:
-            body, headers["Content-Encoding"] = zlib.compress(body, 1, wbits=31), "gzip"
-        elif "deflate" in accepted:
-            body, headers["Content-Encoding"] = zlib.compress(body, 1), "deflate"
-    return web.Response(body=body, content_type=BINARY if parts else JSON, headers=headers)

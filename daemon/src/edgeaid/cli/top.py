@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
@@ -66,7 +67,16 @@ def view(devices: list[dict[str, Any]], stats: list[dict[str, Any]], before: dic
 @click.option("--count", type=click.IntRange(1), help="End after so many pictures.")
 @pass_session
 def top(session: Session, interval: float, count: int | None) -> None:
-    """Show devices and models live: load, rates, queue, switches. Ends with Ctrl-C."""
+    """Show devices and models live: load, rates, queue, switches. Ends with Ctrl-C.
+
+    With --json: one object with all counters per line.
+    """
+    if session.as_json:
+        for number in itertools.count(1):
+            session.show({"devices": session.client.devices(), "stats": session.client.stats()})
+            if number == count:
+                return
+            time.sleep(interval)
     from rich.live import Live
 
     before: dict[str, Any] = {}

@@ -2,7 +2,7 @@
 
 Their environment is given by the path of its interpreter:
 
-uv venv /tmp/peers && uv pip install --python /tmp/peers/bin/python mlserver litserve ai-edge-litert tritonclient[http]
+python3 -m venv /tmp/peers && /tmp/peers/bin/pip install mlserver litserve ai-edge-litert
 """
 
 from __future__ import annotations

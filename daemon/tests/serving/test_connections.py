@@ -85,22 +85,14 @@ def test_the_connection_idle_longest_makes_room_and_busy_ones_stay(start):
         assert not is_closed(listener)
 
 
-def request(identity: str = "", *, path: str = PATH, extra: str = "") -> bytes:
-    """A whole binary request as bytes."""
-    head = {
-        "id": identity,
-        "inputs": [
-            {
-                "name": "image",
-                "datatype": "INT8",
-                "shape": list(IMAGE.shape),
-                "parameters": {"binary_data_size": IMAGE.nbytes},
-            }
-        ],
-    }
-    text = json.dumps(head).encode()
-    lines = f"POST {path} HTTP/1.1\r\nHost: x\r\n{extra}Inference-Header-Content-Length: {len(text)}\r\n"
-    return f"{lines}Content-Length: {len(text) + IMAGE.nbytes}\r\n\r\n".encode() + text + IMAGE.tobytes()
+def request(identity: str = "", picture: bytes = b"") -> bytes:
+    """A whole binary request as bytes, with a tensor or with a picture."""
+    data = picture or IMAGE.tobytes()
+    form = {"datatype": "BYTES", "shape": [1]} if picture else {"datatype": "INT8", "shape": list(IMAGE.shape)}
+    given = {"name": "image", **form, "parameters": {"binary_data_size": len(data)}}
+    text = json.dumps({"id": identity, "inputs": [given]}).encode()
+    lines = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: {len(text)}\r\n"
+    return f"{lines}Content-Length: {len(text) + len(data)}\r\n\r\n".encode() + text + data
 
 
 def answers(sock: socket.socket, count: int) -> list[tuple[int, dict[str, object]]]:
@@ -136,18 +128,18 @@ def test_a_request_may_come_in_any_pieces(daemon):
             assert np.abs(np.array(answer["outputs"][0]["data"]) - SCORES.ravel()).max() <= 2
 
 
-def test_requests_in_a_row_are_answered_in_their_order(daemon):
+def test_requests_in_a_row_are_answered_in_their_order(daemon, three):
     live = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     bad = b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
-    row = [request("0"), request("1"), bad, request("3"), live, request("5"), bad, request("7")]
+    row = [request("0"), request("1"), bad, request("3"), live, request("5"), request("6", three), bad, request("8")]
     for step in (1 << 30, 3000, 700):
         with daemon.raw() as sock:
             data = b"".join(row)
             for at in range(0, len(data), step):
                 sock.sendall(data[at : at + step])
             found = answers(sock, len(row))
-        assert [status for status, _ in found] == [200, 200, 400, 200, 200, 200, 400, 200]
-        assert [answer.get("id") for _, answer in found] == ["0", "1", None, "3", None, "5", None, "7"]
+        assert [status for status, _ in found] == [200, 200, 400, 200, 200, 200, 200, 400, 200]
+        assert [answer.get("id") for _, answer in found] == ["0", "1", None, "3", None, "5", "6", None, "8"]
 
 
 def test_hundreds_of_bad_requests_in_one_piece_are_all_answered(daemon):

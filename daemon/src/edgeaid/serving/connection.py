@@ -199,7 +199,9 @@ class Connection(web.RequestHandler):
             live = plane.model(head.model, head.version)
             wanted = inference.decode(live, body, head.json_length, plane.config.limits.json_depth, self._memory)
             if any(given.picture is not None for given in wanted.inputs):
-                super().data_received(b"".join((head.raw, body)))  # another process decodes it: nothing to do here
+                # Another process decodes it, which takes a task: aiohttp's, and so is what came behind.
+                behind, self._behind = self._behind, bytearray()
+                super().data_received(b"".join((head.raw, body, behind)))
                 return
             request = plane.request(live, peer.pid, priority=wanted.priority, timeout=wanted.timeout)
             inference.fill(plane, request, wanted, peer)

@@ -21,7 +21,7 @@ import pytest
 from edgeaid.client import Client
 from edgeaid.models.repository import EMBEDDED
 
-START_SECONDS = 60
+START_SECONDS = 240
 
 
 class Running:

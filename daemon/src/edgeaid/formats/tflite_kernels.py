@@ -6,10 +6,9 @@ This is no shape inference. It covers what made a runtime divide by zero or foll
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from .tflite import Operator, Tensor
+from .tflite_model import Operator, Tensor
 
 #: Kernels divide by these options.
 _DIVISORS: Final[dict[str, tuple[str, ...]]] = {

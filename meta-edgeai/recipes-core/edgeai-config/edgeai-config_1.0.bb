@@ -34,10 +34,10 @@ do_install() {
     # keyboard would never come up. scripts/flash sets what is to be set.
     install -d ${D}${sysconfdir}/systemd/system
     ln -sf /dev/null ${D}${sysconfdir}/systemd/system/systemd-firstboot.service
-    # The root file system grows to its partition; systemd's unit does nothing where it fits already.
-    install -D -m 0644 ${S}/10-edgeai-growfs.conf ${D}${systemd_system_unitdir}/systemd-growfs-root.service.d/10-edgeai.conf
+    # The root file system grows to its partition; nothing happens where it fits already.
+    install -D -m 0644 ${S}/edgeai-grow.service ${D}${systemd_system_unitdir}/edgeai-grow.service
     install -d ${D}${systemd_system_unitdir}/local-fs.target.wants
-    ln -s ../systemd-growfs-root.service ${D}${systemd_system_unitdir}/local-fs.target.wants/systemd-growfs-root.service
+    ln -s ../edgeai-grow.service ${D}${systemd_system_unitdir}/local-fs.target.wants/edgeai-grow.service
     # The supplicant starts when udev sees a radio; scripts/flash (or the user) writes its configuration.
     install -D -m 0644 ${S}/85-edgeai-wireless.rules ${D}${nonarch_base_libdir}/udev/rules.d/85-edgeai-wireless.rules
     install -D -m 0644 ${S}/10-edgeai-supplicant.conf ${D}${systemd_system_unitdir}/wpa_supplicant@.service.d/10-edgeai.conf

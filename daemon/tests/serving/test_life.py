@@ -64,7 +64,7 @@ def test_a_killed_worker_is_replaced_and_requests_get_503_or_an_answer(start):
     assert all(f.retry_after for f in failures)
     with daemon.client() as client:
         device = client.devices()[0]
-        assert device["restarts"] == 3
+        assert device["restarts"] >= 3  # more where a busy machine starves a worker
         assert device["last_recovery_ms"] > 0
     kinds = [e["kind"] for e, _ in zip(daemon.client().events(), range(12), strict=False)]
     assert {"worker-died", "recovery", "device-state"} <= set(kinds)

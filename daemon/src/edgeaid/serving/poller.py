@@ -2,8 +2,8 @@
 
 A process that sleeps until its worker answers is woken tens of microseconds late, on a virtual machine more:
 more than all that the daemon does for the request. How long a model runs is known, so the daemon sleeps until shortly
-before, and then looks again and again for at most `window` seconds. Only while one request is under way: with more the
-daemon is awake anyway, and the time belongs to others. An idle daemon sleeps.
+before, and then looks again and again for at most `window` seconds. Only while one request of one client is under way:
+with more the daemon is awake anyway, and the time belongs to others. An idle daemon sleeps.
 """
 
 from __future__ import annotations

@@ -1,0 +1,80 @@
+"""The selector looks for an expected answer, and otherwise sleeps as its base class does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import pytest
+
+from edgeaid.serving import poller
+from edgeaid.serving.poller import Poller
+
+
+@pytest.fixture
+def looking(monkeypatch):
+    """A poller that may look for 50 ms, and the number of looks it has taken."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    looks = []
+    real = poller.select.select
+    monkeypatch.setattr(poller.select, "select", lambda *args: looks.append(args[3]) or real(*args))
+    found = Poller()
+    found.configure(0.05)
+    yield found, looks
+    found.close()
+
+
+def test_an_idle_loop_never_looks(looking):
+    found, looks = looking
+    assert found.select(0.05) == []
+    assert looks == []
+
+
+def test_it_sleeps_until_shortly_before_and_looks_for_its_window_at_most(looking):
+    found, looks = looking
+    started = time.monotonic()
+    found.expect(started + 0.1)
+    found.select(0.3)
+    assert time.monotonic() - started >= 0.3, "the rest of the time it sleeps"
+    assert looks[0] > 0.05
+    assert set(looks[1:]) <= {0}  # none where the machine was busy until the window was over
+    count = len(looks)
+    found.select(0.01)
+    assert len(looks) == count, "what did not come is not waited for again"
+
+
+def test_what_is_ready_is_found_at_once_while_it_sleeps_and_while_it_looks(looking):
+    found, _ = looking
+    read, write = os.pipe()
+    found.register(read, 1)
+    for at in (10.0, 0.0):
+        os.write(write, b"x")
+        found.expect(time.monotonic() + at)
+        started = time.monotonic()
+        assert [key.fd for key, _ in found.select(None)] == [read]
+        assert time.monotonic() - started < 5
+        os.read(read, 1)
+    os.close(read)
+    os.close(write)
+
+
+def test_timers_of_the_loop_come_on_time(looking):
+    found, _ = looking
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(found)) as runner:
+
+        async def work() -> float:
+            started = time.monotonic()
+            found.expect(started + 60)
+            await asyncio.sleep(0.05)
+            return time.monotonic() - started
+
+        assert 0.05 <= runner.run(work()) < 20
+
+
+def test_a_single_cpu_is_left_to_the_worker(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    found = Poller()
+    found.configure(0.05)
+    assert found.window == 0
+    found.close()

@@ -12,7 +12,7 @@ from formats import builders
 
 from .check_cases import FP, TFLITE, bias_only, concat, conv, dense, input_range, one, relu, strided_slice
 from .test_compile_logs import LOG_16
-from .tflite_builder import T
+from .tflite_builder import Graph, Op, T, build
 
 
 def broken(data: bytes, target: str, folder: Path, options: Options | None = None) -> set[str]:
@@ -109,6 +109,17 @@ def test_real_kmodels_fit_where_their_version_is_loaded(shared_data: Path) -> No
         assert report.worst in ("", "note"), (name, report.violations)
     report = check(shared_data / "k210/slim-320_v4.kmodel", "k210", Options(PROFILES["maixpy-v3"]))
     assert report.violations[0].rule.id == "KPU018"
+
+
+def test_memory_of_the_kpu_counts_what_is_left_behind_a_pooling(tmp_path: Path) -> None:
+    """Compiled with nncase 1.9, these layers take the same: 2 x 1536 bytes, and 36,864 + 768 for a matrix product."""
+    convolution = Op("CONV_2D", ["x", "w", "b"], ["c"], [(0, "b", 0), (1, "i", 1), (2, "i", 1)])
+    pooling = Op("MAX_POOL_2D", ["c"], ["y"], [(0, "b", 1), (1, "i", 2), (2, "i", 2), (3, "i", 2), (4, "i", 2)])
+    tensors = [T("x", (1, 24, 24, 1)), T("w", (8, 3, 3, 1), data=0.1), T("b", (8,), data=0), T("c", (1, 24, 24, 8))]
+    pooled = build(Graph([*tensors, T("y", (1, 12, 12, 8))], [convolution, pooling], ["x"], ["y"]))
+    for data, bytes_ in ((pooled, 3072), (dense(576, 10, type=FP), 37632)):
+        (tmp_path / "m.tflite").write_bytes(data)
+        assert check(tmp_path / "m.tflite", "k210", Options(run=False)).facts["kpu_peak_bytes"] == bytes_
 
 
 def test_memory_limits_of_the_profile_decide_about_a_kmodel(shared_data: Path) -> None:

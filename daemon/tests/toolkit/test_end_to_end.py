@@ -122,7 +122,9 @@ def daemon(folder: Path) -> Iterator[Path]:
 def test_from_training_to_answers_of_a_running_daemon(trained: Path, quantised: Path, tmp_path: Path) -> None:
     need("nncase")
     run("check", trained / "digits.tflite", "--target", "edgetpu", "--target", "cpu", "--fail-on", "warning")
-    run("check", trained / "float.tflite", "--target", "k210", "--fail-on", "warning")
+    (foreseen,) = json.loads(
+        run("check", trained / "float.tflite", "--target", "k210", "--fail-on", "warning", "--json")
+    )
     text = run(
         "compile", trained / "float.tflite", "--target", "k210", "--calibration", trained / "train", "-o", tmp_path,
         "--model-dir", quantised,
@@ -130,6 +132,7 @@ def test_from_training_to_answers_of_a_running_daemon(trained: Path, quantised: 
     assert "correlation 0.9" in text
     compiled = kmodel.read((tmp_path / "float.kmodel").read_bytes())
     assert (compiled.version, compiled.inputs[0].shape) == (5, (1, 24, 24, 1))
+    assert compiled.kpu_peak == foreseen["facts"]["kpu_peak_bytes"]
     run("check", tmp_path / "float.kmodel", "--target", "k210", "--device-profile", "kendryte-sdk")
     run("keygen", tmp_path / "key")
     run("bundle", quantised, "-o", tmp_path, "--key", tmp_path / "key")

@@ -26,6 +26,8 @@ UNSUPPORTED: Final = frozenset(
 _MAX_CHANNELS: Final = 1024
 _CONVS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
 _MAX_W, _MAX_H = 320, 240
+#: Width, height and strides of the poolings that the KPU does.
+_POOLS: Final = ((2, 2, 2, 2), (4, 4, 4, 4))
 
 
 def check_kmodel(data: bytes, found: Findings) -> None:
@@ -94,16 +96,19 @@ def _operator(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operat
     elif operator.name in _CONVS:
         _convolution(data, model, graph, operator, found)
     elif operator.name in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
-        size = tuple(operator.options.get(k, 0) for k in ("filter_w", "filter_h", "stride_w", "stride_h"))
+        size = _window(operator)
         # Pooling over the whole map is a reduction, which nncase does as such.
         whole = size[:2] == graph.tensors[operator.inputs[0]].shape[2:0:-1]
-        if size not in ((2, 2, 2, 2), (4, 4, 4, 4)) and not whole:
+        if size not in _POOLS and not whole:
             found.add("KPU010", layer, f"{size[0]}x{size[1]} stride {size[2]}x{size[3]}")
     elif operator.name == "FULLY_CONNECTED":
         shape = weights(graph, operator) or (0, 0)
         constant = graph.tensors[operator.inputs[1]].constant
         if not constant or math.prod(shape) < 1024 or max(shape) > _MAX_CHANNELS:
             found.add("KPU017", layer, f"{shape[-1]} x {shape[0]}")
+        else:
+            # It becomes a 1x1 convolution of maps padded to 4x4.
+            _memory(found, layer, kpu.feature_map_bytes(shape[-1], 4, 4) + kpu.feature_map_bytes(shape[0], 4, 4))
         _range(data, model, graph, operator, found)
 
 
@@ -136,12 +141,30 @@ def _convolution(data: bytes, model: TfliteModel, graph: Subgraph, operator: Ope
         height % 2 == 0 or width % 2 == 0
     ):  # fmt: skip
         found.add("KPU009", layer, f"SAME at stride 2 on {width}x{height}")
-    # The KPU convolves at stride 1 and keeps the full map until it pools.
-    need = kpu.feature_map_bytes(channels, height, width) + kpu.feature_map_bytes(out, *result[1:3])
+    # Stride 2 and a pooling right behind are done on the way out: only what is left is stored.
+    kept = _pooled(graph, operator) or result
+    _memory(found, layer, kpu.feature_map_bytes(channels, height, width) + kpu.feature_map_bytes(out, *kept[1:3]))
+    _range(data, model, graph, operator, found)
+
+
+def _memory(found: Findings, layer: str, need: int) -> None:
+    """Note what a layer's maps take together."""
     if need > found.profile.kpu_ram:
         found.add("KPU013", layer, f"{need} bytes")
     found.facts["kpu_peak_bytes"] = max(need, found.facts.get("kpu_peak_bytes", 0))
-    _range(data, model, graph, operator, found)
+
+
+def _window(operator: Operator) -> tuple[object, ...]:
+    """Width, height and strides of a pooling."""
+    return tuple(operator.options.get(k, 0) for k in ("filter_w", "filter_h", "stride_w", "stride_h"))
+
+
+def _pooled(graph: Subgraph, operator: Operator) -> tuple[int, ...]:
+    """Shape behind a pooling that the KPU does together with this convolution, () where there is none."""
+    readers = [o for o in graph.operators if operator.outputs[0] in o.inputs]
+    if len(readers) == 1 and readers[0].name in ("MAX_POOL_2D", "AVERAGE_POOL_2D") and _window(readers[0]) in _POOLS:
+        return graph.tensors[readers[0].outputs[0]].shape
+    return ()
 
 
 def _range(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, found: Findings) -> None:

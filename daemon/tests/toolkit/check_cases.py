@@ -64,6 +64,18 @@ def conv(
     return build(graph)
 
 
+def padded_conv(side: int, stride: int, pads: tuple[int, int]) -> bytes:
+    """PAD by pads (before, after) in height and width, then a VALID 3x3 convolution of 3 to 16 channels; float."""
+    big = side + sum(pads)
+    edge = (big - 3) // stride + 1
+    tensors = [
+        T("x", (1, side, side, 3)), T("p", (4, 2), "INT32", data=[[0, 0], pads, pads, [0, 0]]),
+        T("m", (1, big, big, 3)), T("w", (16, 3, 3, 3), data=0.1), T("b", (16,), data=0), T("y", (1, edge, edge, 16)),
+    ]  # fmt: skip
+    options = [(0, "b", PADDING_VALID), (1, "i", stride), (2, "i", stride)]
+    return chain(Op("PAD", ["x", "p"], ["m"]), Op("CONV_2D", ["m", "w", "b"], ["y"], options), tensors=tensors)
+
+
 def pool(size: tuple[int, int], stride: tuple[int, int], activation: int = 0, type: str = "INT8") -> bytes:
     options = [
         (0, "b", PADDING_VALID), (1, "i", stride[1]), (2, "i", stride[0]), (3, "i", size[1]), (4, "i", size[0]),
@@ -262,7 +274,7 @@ TFLITE: dict[str, tuple[str, bytes, bytes]] = {
     "KPU006": ("k210", conv(kernel=(5, 5), type=FP), conv(kernel=(1, 1), type=FP)),
     "KPU007": ("k210", conv((1, 16, 16, 4), stride=(4, 4), type=FP), conv((1, 16, 16, 4), stride=(2, 2), type=FP)),
     "KPU008": ("k210", conv(dilation=(2, 2), type=FP), conv(type=FP)),
-    "KPU009": ("k210", conv(stride=(2, 2), type=FP), conv((1, 9, 9, 4), stride=(2, 2), type=FP)),
+    "KPU009": ("k210", conv(stride=(2, 2), type=FP), padded_conv(64, 2, (1, 1))),
     "KPU010": ("k210", pool((3, 3), (2, 2), type=FP), pool((2, 2), (2, 2), type=FP)),
     "KPU011": (
         "k210",

@@ -10,7 +10,7 @@ from edgeaid.toolkit.check import Options, check
 from edgeaid.toolkit.rules import PROFILES, Violation
 from formats import builders
 
-from .check_cases import FP, TFLITE, bias_only, concat, conv, dense, input_range, one, relu, strided_slice
+from .check_cases import FP, TFLITE, bias_only, concat, conv, dense, input_range, one, padded_conv, relu, strided_slice
 from .test_compile_logs import LOG_16
 from .tflite_builder import Graph, Op, T, build
 
@@ -111,15 +111,38 @@ def test_real_kmodels_fit_where_their_version_is_loaded(shared_data: Path) -> No
     assert report.violations[0].rule.id == "KPU018"
 
 
-def test_memory_of_the_kpu_counts_what_is_left_behind_a_pooling(tmp_path: Path) -> None:
-    """Compiled with nncase 1.9, these layers take the same: 2 x 1536 bytes, and 36,864 + 768 for a matrix product."""
+def pooled_conv() -> bytes:
     convolution = Op("CONV_2D", ["x", "w", "b"], ["c"], [(0, "b", 0), (1, "i", 1), (2, "i", 1)])
     pooling = Op("MAX_POOL_2D", ["c"], ["y"], [(0, "b", 1), (1, "i", 2), (2, "i", 2), (3, "i", 2), (4, "i", 2)])
     tensors = [T("x", (1, 24, 24, 1)), T("w", (8, 3, 3, 1), data=0.1), T("b", (8,), data=0), T("c", (1, 24, 24, 8))]
-    pooled = build(Graph([*tensors, T("y", (1, 12, 12, 8))], [convolution, pooling], ["x"], ["y"]))
-    for data, bytes_ in ((pooled, 3072), (dense(576, 10, type=FP), 37632)):
-        (tmp_path / "m.tflite").write_bytes(data)
-        assert check(tmp_path / "m.tflite", "k210", Options(run=False)).facts["kpu_peak_bytes"] == bytes_
+    return build(Graph([*tensors, T("y", (1, 12, 12, 8))], [convolution, pooling], ["x"], ["y"]))
+
+
+#: One layer each -> KPU RAM of the kmodel that nncase 1.9 made of it.
+COMPILED = {
+    "same": (conv((1, 64, 64, 3), 16, type=FP), 77_824),
+    "same narrow": (conv((1, 14, 14, 64), 128, type=FP), 43_008),
+    "1x1": (conv((1, 20, 20, 32), 64, (1, 1), type=FP), 61_440),
+    "1x1 stride 2": (conv((1, 64, 64, 3), 16, (1, 1), (2, 2), type=FP), 28_672),
+    "same stride 2": (conv((1, 64, 64, 3), 16, stride=(2, 2), type=FP), 29_568),
+    "same stride 2 odd": (conv((1, 65, 65, 3), 16, stride=(2, 2), type=FP), 59_136),
+    "valid": (conv((1, 64, 64, 3), 16, padding=1, type=FP), 77_824),
+    "valid stride 2": (conv((1, 64, 64, 3), 16, stride=(2, 2), padding=1, type=FP), 29_568),
+    "valid stride 2 odd": (conv((1, 65, 65, 3), 16, stride=(2, 2), padding=1, type=FP), 59_136),
+    "padded": (padded_conv(64, 1, (1, 1)), 77_824),
+    "padded stride 2": (padded_conv(64, 2, (1, 1)), 28_672),
+    "padded on one side stride 2": (padded_conv(64, 2, (0, 1)), 29_568),
+    "stride 4": (conv((1, 32, 32, 4), 8, (3, 3), (4, 4), type=FP), 12_288),
+    "pooled": (pooled_conv(), 3_072),
+    "matrix": (dense(576, 10, type=FP), 37_632),
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_memory_of_the_kpu_is_foreseen_as_the_compiler_uses_it(name: str, tmp_path: Path) -> None:
+    data, used = COMPILED[name]
+    (tmp_path / "m.tflite").write_bytes(data)
+    assert check(tmp_path / "m.tflite", "k210", Options(run=False)).facts["kpu_peak_bytes"] == used
 
 
 def test_memory_limits_of_the_profile_decide_about_a_kmodel(shared_data: Path) -> None:

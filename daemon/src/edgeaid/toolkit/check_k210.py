@@ -121,30 +121,82 @@ def _convolution(data: bytes, model: TfliteModel, graph: Subgraph, operator: Ope
     depthwise = operator.name == "DEPTHWISE_CONV_2D"
     height, width, channels = source[1:]
     out = output_channels(operator, shape)
+    before = len(found.found)
     if max(channels, out) > _MAX_CHANNELS:
         found.add("KPU004", layer, f"{channels} in, {out} out")
-    kernel_h, kernel_w = shape[1], shape[2]
-    if (kernel_h, kernel_w) not in ((1, 1), (3, 3)):
-        found.add("KPU006", layer, f"{kernel_w}x{kernel_h}")
-    strides = (operator.options.get("stride_w", 1), operator.options.get("stride_h", 1))
-    if strides not in ((1, 1), (2, 2)):
-        found.add("KPU007", layer, f"{strides[0]}x{strides[1]}")
+    kernel = (shape[1], shape[2])
+    if kernel not in ((1, 1), (3, 3)):
+        found.add("KPU006", layer, f"{kernel[1]}x{kernel[0]}")
     dilation = (operator.options.get("dilation_w", 1), operator.options.get("dilation_h", 1))
     groups = channels // shape[3] if not depthwise and shape[3] else 1
     if dilation != (1, 1) or groups > 1 or (depthwise and operator.options.get("depth_multiplier", 1) not in (0, 1)):
         found.add("KPU008", layer, f"{groups} groups, dilation {dilation[0]}x{dilation[1]}")
     for h, w in ((height, width), result[1:3]):
-        if not (4 <= h <= 256 and 4 <= w <= 512) and (kernel_h, kernel_w) in ((1, 1), (3, 3)):
+        if not (4 <= h <= 256 and 4 <= w <= 512) and kernel in ((1, 1), (3, 3)):
             found.add("KPU005" if min(h, w) >= 4 or (h, w) == (height, width) else "KPU015", layer, f"{w}x{h}")
             break
-    if kernel_h == 3 and operator.options.get("padding") == "SAME" and strides == (2, 2) and (
-        height % 2 == 0 or width % 2 == 0
-    ):  # fmt: skip
-        found.add("KPU009", layer, f"SAME at stride 2 on {width}x{height}")
-    # Stride 2 and a pooling right behind are done on the way out: only what is left is stored.
-    kept = _pooled(graph, operator) or result
-    _memory(found, layer, kpu.feature_map_bytes(channels, height, width) + kpu.feature_map_bytes(out, *kept[1:3]))
+    on_kpu = not any(v.rule.severity != "note" for v in found.found[before:])
+    strides = (operator.options.get("stride_w", 1), operator.options.get("stride_h", 1))
+    if strides not in ((1, 1), (2, 2)):
+        found.add("KPU007", layer, f"{strides[0]}x{strides[1]}")
+    if on_kpu:
+        _maps(data, model, graph, operator, found, channels, out)
     _range(data, model, graph, operator, found)
+
+
+def _maps(
+    data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, found: Findings, channels: int, out: int
+) -> None:
+    """Padding and memory of a convolution that runs on the KPU.
+
+    The KPU pads 3x3 by 1 on all sides, and takes every second pixel of even sizes at stride 2. Where a layer wants
+    something else, the compiler pads the map and crops the result (sizes as nncase 1.9 makes them, measured).
+    """
+    layer = layer_name(graph, operator)
+    kernel = 3 if graph.tensors[operator.inputs[1]].shape[1] == 3 else 1
+    stride = 2 if operator.options.get("stride_h", 1) == 2 else 1  # for others it convolves at 1, see KPU007
+    explicit, (height, width) = _padding(data, model, graph, operator)
+    wanted = (kernel // 2, kernel // 2)
+    sides = []
+    for size, (first, last) in zip((height, width), explicit, strict=True):
+        total = 0
+        if operator.options.get("padding") == "SAME":
+            padded = size + first + last
+            total = max(0, (math.ceil(padded / stride) - 1) * stride + kernel - padded)
+        sides.append((first + total // 2, last + total - total // 2))
+    fits = all(side == wanted for side in sides) and (stride != 2 or not (height % 2 or width % 2))
+    kept: tuple[int, ...] = (height, width)
+    if stride == 2:
+        if not fits:
+            height, width = height + (1 if height % 2 else 2), width + width % 2
+        kept = (height // 2, width // 2)
+    if not fits:
+        words = ", ".join(f"{a}+{b}" for a, b in sides)
+        found.add("KPU009", layer, f"pads {words} at stride {stride} on {width}x{height}")
+    elif pooled := _pooled(graph, operator):
+        # A pooling right behind is done on the way out: only what is left is stored.
+        kept = pooled[1:3]
+    _memory(found, layer, kpu.feature_map_bytes(channels, height, width) + kpu.feature_map_bytes(out, *kept))
+
+
+def _padding(
+    data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator
+) -> tuple[tuple[tuple[int, int], tuple[int, int]], tuple[int, int]]:
+    """Pixels that a PAD right before an operator adds (above, below), (left, right); and height and width before it."""
+    none = ((0, 0), (0, 0))
+    source = operator.inputs[0]
+    height, width = graph.tensors[source].shape[1:3]
+    pad = next((o for o in graph.operators if o.name == "PAD" and source in o.outputs), None)
+    if pad is None or len(pad.inputs) < 2 or len(graph.tensors[pad.inputs[0]].shape) != 4:
+        return none, (height, width)
+    tensor = graph.tensors[pad.inputs[1]]
+    raw = bytes(tflite.constant(data, model, tensor))
+    step = 8 if tensor.datatype == "INT64" else 4
+    values = [int.from_bytes(raw[i : i + step], "little", signed=True) for i in range(0, len(raw), step)]
+    if len(values) != 8 or any(values[:2]) or any(values[6:]) or min(values) < 0:
+        return none, (height, width)
+    height, width = graph.tensors[pad.inputs[0]].shape[1:3]
+    return ((values[2], values[3]), (values[4], values[5])), (height, width)
 
 
 def _memory(found: Findings, layer: str, need: int) -> None:

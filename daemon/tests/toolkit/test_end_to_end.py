@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -170,6 +171,29 @@ def test_onnx_becomes_tflite_with_channels_last(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "net.report.json").read_text())
     assert report["difference"]["max_error"] < 1e-4
     assert tflite.read((tmp_path / "net.tflite").read_bytes()).inputs[0].shape == (1, 8, 8, 3)
+
+
+def test_onnx_is_compiled_for_the_k210_and_compared(tmp_path: Path) -> None:
+    need("nncase")
+    need("openvino")
+    from .test_compilers import small_onnx
+
+    small_onnx(tmp_path / "net.onnx")
+    np.save(tmp_path / "data.npy", np.random.default_rng(1).uniform(0, 1, (20, 3, 8, 8)).astype(np.float32))
+    text = run(
+        "compile",
+        tmp_path / "net.onnx",
+        "--target",
+        "k210",
+        "--calibration",
+        tmp_path / "data.npy",
+        "-o",
+        tmp_path,
+        "--json",
+    )
+    (facts,) = json.loads(text)["facts"].values()
+    assert facts["compared"] == 8
+    assert facts["correlation"] > 0.95
 
 
 def test_tflite_becomes_onnx_and_computes_the_same(trained: Path, quantised: Path, tmp_path: Path) -> None:

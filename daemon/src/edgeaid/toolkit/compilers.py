@@ -287,24 +287,27 @@ def _nncase(request: Request, say: Say) -> Compiled:
             np.savez(folder / "data.npz", data=data)
         samples = data[:8] if data is not None else np.random.default_rng(0).uniform(0, 1, (4, *shape[1:]))
         np.savez(folder / "in.npz", data=samples.astype(np.float32))
+        if kind == "tflite":
+            reference, _, _ = compare.run(model, samples.astype(np.float32))
+            source = model
+        else:
+            reference, source = _onnx_outputs(model, samples.astype(np.float32), folder, say)
         say(f"nncase is compiling for k210{' with ' + str(len(data)) + ' samples' if data is not None else ''}")
         answer = run_child(
             "nncase", "nncase_compile",
-            {"model": str(model.resolve()), "kind": kind, "target": "k210",
+            {"model": str(source.resolve()), "kind": kind, "target": "k210",
              "calibration": str(folder / "data.npz") if data is not None else "", "inputs": str(folder / "in.npz"),
              "kmodel": str(folder / "out.kmodel"), "outputs": str(folder / "out.npz")}, folder, say,
         )  # fmt: skip
         simulated = np.load(folder / "out.npz")["data"]
         remarks = []
         facts: dict[str, Any] = {"compiler": f"nncase {answer.get('nncase', '')}"}
-        if kind == "tflite":
-            reference, _, _ = compare.run(model, samples.astype(np.float32))
-            found = compare.difference(reference, simulated)
-            facts |= {"max_error": found.max_error, "correlation": found.correlation, "compared": found.samples}
-            if not simulated.any():
-                raise InvalidModel("the compiled model gives zeros only: calibration data of the wrong type or range")
-            if found.correlation < 0.95:
-                remarks.append(f"correlation with the float model is only {found.correlation:.3f}: use more samples")
+        found = compare.difference(reference, simulated)
+        facts |= {"max_error": found.max_error, "correlation": found.correlation, "compared": found.samples}
+        if not simulated.any():
+            raise InvalidModel("the compiled model gives zeros only: calibration data of the wrong type or range")
+        if found.correlation < 0.95:
+            remarks.append(f"correlation with the float model is only {found.correlation:.3f}: use more samples")
         shutil.copyfile(folder / "out.kmodel", path)
     from ..formats import kmodel
 
@@ -313,6 +316,20 @@ def _nncase(request: Request, say: Say) -> Compiled:
              "ram_bytes": read.ram_need, **facts}  # fmt: skip
     remarks.append("kmodel v5 runs with the vendor's SDK and its simulator; MaixPy loads v3 and v4 (--target k210-v4)")
     return Compiled("k210", (), (path,), {path.name: facts}, tuple(remarks))
+
+
+def _onnx_outputs(
+    model: Path, samples: representative.Array, folder: Path, say: Say
+) -> tuple[representative.Array, Path]:
+    """First output of an ONNX model for each sample, and the model with the shapes in it that nncase insists on."""
+    np.savez(folder / "ref_in.npz", data=samples[:, None])
+    shaped = folder / "shaped.onnx"
+    request = {
+        "model": str(model.resolve()), "inputs": str(folder / "ref_in.npz"), "outputs": str(folder / "ref.npz"),
+        "shaped": str(shaped),
+    }  # fmt: skip
+    run_child("openvino", "onnx_run", request, folder, say)
+    return np.load(folder / "ref.npz")["data"], shaped
 
 
 def _nncase_input(model: Path, kind: str) -> Sequence[int]:

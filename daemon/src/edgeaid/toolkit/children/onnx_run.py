@@ -1,7 +1,8 @@
 """Child (any environment with onnxruntime, or onnx alone): run an ONNX model. Usage: python onnx_run.py REQUEST.json
 
 Request: model, inputs (.npz with `data`: runs x first input; "" = random ones, written to `made`), made, count, seed,
-outputs (.npz to write: `data` of the first output), answer.
+outputs (.npz to write: `data` of the first output), shaped (optional .onnx to write: the model with the shape of every
+value in it; needs onnx), answer.
 """
 
 import json
@@ -49,6 +50,10 @@ def main(path: str) -> None:
         data = (data * 255 if np.dtype(dtype).kind in "iu" else data).astype(dtype)
         np.savez(request["made"], data=data)
     np.savez(request["outputs"], data=np.stack([run(sample) for sample in data]))
+    if request.get("shaped"):
+        onnx: Any = import_module("onnx")
+        inference: Any = import_module("onnx.shape_inference")
+        onnx.save(inference.infer_shapes(onnx.load(request["model"])), request["shaped"])
     with open(request["answer"], "w") as file:
         json.dump({"input": name, "shape": fixed, "dtype": np.dtype(dtype).name}, file)
 

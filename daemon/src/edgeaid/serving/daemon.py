@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import config as configuration
 from .. import errors, service
 from ..config import Config
 from . import routes_edgeai, routes_oip
@@ -244,6 +243,3 @@ def main(config: Config, reload: Callable[[], Config] | None = None) -> None:
     poller = Poller()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:
         runner.run(Daemon(config, reload or (lambda: config), poller).run())
-
-
-__all__ = ["Daemon", "bind", "configuration", "main", "routes"]

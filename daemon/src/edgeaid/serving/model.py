@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -127,8 +126,6 @@ class Request(Job):
     started: float = 0.0
     queue_ns: int = 0
     phases: tuple[int, int, int] = (0, 0, 0)
-    #: Waiter of `Plane.infer`.
-    future: asyncio.Future[None] | None = field(default=None, repr=False)
 
     @property
     def inputs(self) -> tuple[memoryview, ...]:

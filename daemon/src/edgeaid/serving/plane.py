@@ -71,16 +71,6 @@ class Plane(Registry):
             log.warning("device %s: %s", device.id, error)
         return device
 
-    async def remove_device(self, identity: str) -> None:
-        """Take a device out of service; its models go on elsewhere or wait for it."""
-        device = self.devices.pop(identity, None)
-        if device is None:
-            return
-        for live in device.models.values():
-            if device in live.devices:
-                live.devices.remove(device)
-        await device.stop()
-
     async def adopt(self, device: DeviceRunner) -> None:
         """A device is there (again): load what serves elsewhere and has an artifact for it, and what waited for it."""
         for served in list(self.served.values()):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edgeaid import errors
 from edgeaid.client import Client, http
+from edgeaid.client.fast import Fast
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -138,3 +139,17 @@ def test_a_damaged_head_is_a_value_error(head: bytes):
         return
     assert 0 <= status <= 999
     assert all(name == name.lower() for name in headers)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+def test_a_daemon_that_never_answers_is_given_up_after_the_timeout(tmp_path: Path, kind: int):
+    path = tmp_path / ("fast.sock" if kind == socket.SOCK_SEQPACKET else "edgeaid.sock")
+    with socket.socket(socket.AF_UNIX, kind) as silent:
+        silent.bind(str(path))
+        silent.listen(5)
+        if kind == socket.SOCK_STREAM:
+            with Client(path, timeout=0.3) as client, pytest.raises(errors.DeadlineExceeded, match=r"within 0\.3 s"):
+                client.get("/v2")
+        else:
+            with pytest.raises(BlockingIOError):
+                Fast(str(path), 0.3)

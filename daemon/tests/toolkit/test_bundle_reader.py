@@ -180,7 +180,7 @@ def test_bytes_in_front_of_or_behind_the_archive_are_refused(tmp_path: Path) -> 
 
 def test_every_cut_off_bundle_is_refused(tmp_path: Path) -> None:
     for length in range(0, len(GOOD), 7):
-        refused(BytesIO(GOOD[:length]), tmp_path, InvalidModel, "")
+        refused(BytesIO(GOOD[:length]), tmp_path, InvalidModel, ".")
 
 
 def test_a_file_that_does_not_match_its_digest_is_refused_and_nothing_stays(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Poller(selectors.EpollSelector):
     def _wait(self, timeout: float | None) -> None:
         """Return when something is ready, or the answer is late."""
         now = clock()
-        begin = self._expected - self.window / 3  # answers come late more often than early
+        begin = self._expected - self.window / 2  # the answer comes somewhat late, and so does this process
         end = begin + self.window
         if timeout is not None and now + timeout < end:
             return

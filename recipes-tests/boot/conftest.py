@@ -124,7 +124,7 @@ def booted(
             print(running.link.run("systemctl list-jobs; systemctl --failed").out)
             raise
         print(f"\nbooted in {time.monotonic() - started:.0f} s: {state}")
-        asker.join(600)
+        asker.join(300)
         if SNAPSHOT and not load:
             running.save("ready")
         yield running

@@ -24,7 +24,7 @@ import numpy as np
 from edgeaid.client import Client
 from edgeaid.tensors import NUMPY
 way, model = sys.argv[1:]
-with Client(fast=way == "fast") as client:
+with Client(fast=way == "fast", timeout=280) as client:
     given = {}
     for spec in client.metadata(model)["inputs"]:
         shape = [abs(n) for n in spec["shape"]]
@@ -41,7 +41,7 @@ import json
 from edgeaid import errors
 from edgeaid.client import Client
 found = {}
-with Client(fast=False) as client:
+with Client(fast=False, timeout=280) as client:
     for name, call in (("observe", lambda: client.get("/v2/models/digits")), ("infer", lambda: client.classify("digits", open("/run/digit.png", "rb").read())), ("control", lambda: client.load("digits"))):
         try:
             call()
@@ -63,7 +63,7 @@ def users(guest: Link) -> None:
 def test_default_models_are_ready(edgeai_socket: Path) -> None:
     from edgeaid.client import Client
 
-    with Client(edgeai_socket, fast=False) as client:
+    with Client(edgeai_socket, fast=False, timeout=280) as client:
         states = {model["name"]: model["state"] for model in wait_for(client.models, 60, "models")}
         assert {name: states.get(name) for name in MODELS} == dict.fromkeys(MODELS, "READY")
         for name in MODELS:
@@ -73,7 +73,7 @@ def test_default_models_are_ready(edgeai_socket: Path) -> None:
 def test_host_classifies_a_picture_through_the_forwarded_socket(edgeai_socket: Path) -> None:
     from edgeaid.client import Client
 
-    with Client(edgeai_socket, fast=False) as client:
+    with Client(edgeai_socket, fast=False, timeout=280) as client:
         for sample in sorted(DIGIT.glob("*.png"))[:3]:
             found = client.classify("digits", sample.read_bytes())
             assert found["classes"][0]["label"] == sample.stem.split("-")[-1]
@@ -83,7 +83,7 @@ def test_host_detects_objects_through_the_forwarded_socket(edgeai_socket: Path) 
     from edgeaid.client import Client
 
     folder = DEFAULTS / "digit-scenes/1/samples"
-    with Client(edgeai_socket, fast=False) as client:
+    with Client(edgeai_socket, fast=False, timeout=280) as client:
         found = client.detect("digit-scenes", (folder / "scene-1.png").read_bytes())
     assert next(value for value in found.values() if isinstance(value, list))
 
@@ -143,7 +143,7 @@ def test_killed_worker_under_load_is_replaced_and_requests_go_on(guest: Link, ed
     stop = threading.Event()
 
     def ask() -> None:
-        with Client(edgeai_socket, fast=False) as client:
+        with Client(edgeai_socket, fast=False, timeout=280) as client:
             while not stop.is_set():
                 try:
                     good.append(client.classify("digits", picture))

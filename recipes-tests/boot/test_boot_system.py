@@ -13,7 +13,7 @@ from rig.machine import Machine
 
 ASK = """
 from edgeaid.client import Client
-with Client(fast=False) as client:
+with Client(fast=False, timeout=280) as client:
     print(sorted(model["name"] for model in client.models()))
 """
 

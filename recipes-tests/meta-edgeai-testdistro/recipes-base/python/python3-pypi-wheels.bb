@@ -16,6 +16,7 @@ SITE = "/usr/lib/python${PYTHON_BASEVERSION}/site-packages"
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"
 EXCLUDE_FROM_SHLIBS = "1"
+inherit byte-compiled
 
 python () {
     import json, os, tomllib, zipfile
@@ -38,6 +39,7 @@ python () {
         path = os.path.join(wheels, index[name])
         with zipfile.ZipFile(path) as archive:
             tops = sorted({n.split("/")[0] for n in archive.namelist()})
+        tops += [f"__pycache__/{top[:-3]}.*" for top in tops if top.endswith(".py")]
         package = "python3-" + name
         packages.append(package)
         uris.append(f"file://{path};unpack=0")

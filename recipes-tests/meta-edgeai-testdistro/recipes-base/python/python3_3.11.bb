@@ -1,5 +1,5 @@
 SUMMARY = "TEST ONLY: Debian's Python"
-inherit debian-repack
+inherit debian-repack byte-compiled
 DEPENDS = "glibc debian-libs"
 RDEPENDS:${PN} = "debian-libs"
 do_install:append() {

@@ -32,7 +32,7 @@ with WheelFile.open(args.wheel) as source:
         scheme,
         interpreter=args.interpreter,
         script_kind=get_launcher_kind(),
-        bytecode_optimization_levels=[],
+        bytecode_optimization_levels=args.compile_bytecode or [],
         destdir=args.destdir,
     )
     install(source=source, destination=destination, additional_metadata={})

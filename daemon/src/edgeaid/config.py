@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .devices.ladder import TRIES
 from .errors import InvalidConfig
 
 
@@ -116,6 +117,43 @@ class SharedMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Dialects:
+    """[dialects]: what other programs' clients speak, beside the rest on every HTTP socket. Off unless set."""
+
+    #: DeepStack: POST /v1/vision/detection.
+    deepstack: bool = False
+    #: DOODS: GET /detectors, POST /detect.
+    doods: bool = False
+    #: Model for clients that name none; "" = the only one that detects.
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """[recovery]: what is tried when an accelerator fails, in which order, and how long is waited; seconds."""
+
+    #: One name is one try: retry, reopen, usb-reset, authorized, port-power (docs/devices.md). A device leaves out what
+    #: it does not have. Empty = straight to other devices.
+    rungs: tuple[str, ...] = ("retry", "reopen", "reopen", "usb-reset", "authorized", "port-power")
+    #: Wait before a try of a rung; the others have none.
+    wait: Mapping[str, float] = field(
+        default_factory=lambda: {"reopen": 0.1, "usb-reset": 0.5, "authorized": 1.0, "port-power": 2.0}
+    )
+    #: A device that worked for so long starts at the first rung again.
+    settle_seconds: float = 30.0
+    #: Wait after all rungs failed, doubled each time ...
+    first_wait_seconds: float = 15.0
+    #: ... up to this; also the longest quarantine.
+    longest_wait_seconds: float = 600.0
+    #: Leaving the bus more often than this ...
+    flaps: int = 5
+    #: ... within this time is flapping ...
+    flap_seconds: float = 60.0
+    #: ... and quarantines the device for so long at first, then twice as long each time.
+    quarantine_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Device:
     """[[device]]: one worker process. Without any, one CPU worker runs, and accelerators that are found get theirs."""
 
@@ -138,9 +176,13 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     access: Access = field(default_factory=Access)
     shared_memory: SharedMemory = field(default_factory=SharedMemory)
+    dialects: Dialects = field(default_factory=Dialects)
+    recovery: Recovery = field(default_factory=Recovery)
     device: tuple[Device, ...] = ()
     #: Look for accelerators and serve on them as they come.
     discover: bool = True
+    #: Seconds between looks where there is no udev.
+    discover_seconds: float = 2.0
 
 
 def load(path: Path) -> Config:
@@ -165,6 +207,8 @@ def from_table(table: Mapping[str, Any], where: str = "configuration") -> Config
     for name, value in ((f.name, getattr(config.limits, f.name)) for f in dataclasses.fields(Limits)):
         if value <= 0:
             raise InvalidConfig(f"{where}: limits.{name} must be above 0")
+    if config.discover_seconds <= 0:
+        raise InvalidConfig(f"{where}: discover_seconds must be above 0")
     if not config.models.repositories:
         raise InvalidConfig(f"{where}: models.repositories is empty")
     for policy in (config.models.versions, *config.models.version_policy.values()):
@@ -176,7 +220,21 @@ def from_table(table: Mapping[str, Any], where: str = "configuration") -> Config
         raise InvalidConfig(
             f"{where}: server.log_level {config.server.log_level!r} is none of debug, info, warning, error"
         )
+    _check_recovery(config.recovery, where)
     return config
+
+
+def _check_recovery(recovery: Recovery, where: str) -> None:
+    for name in (*recovery.rungs, *recovery.wait):
+        if name not in TRIES:
+            raise InvalidConfig(f"{where}: recovery: {name!r} is no rung; known: {', '.join(TRIES)}")
+    for name, value in recovery.wait.items():
+        if value < 0:
+            raise InvalidConfig(f"{where}: recovery.wait.{name} must not be below 0")
+    for item in dataclasses.fields(recovery):
+        value = getattr(recovery, item.name)
+        if isinstance(value, int | float) and value <= 0:
+            raise InvalidConfig(f"{where}: recovery.{item.name} must be above 0")
 
 
 def parse_policy(text: str, where: str = "version policy") -> tuple[str, tuple[int, ...]]:

@@ -61,6 +61,47 @@ def test_when_the_stick_aborts_the_cpu_answers_and_the_stick_comes_back(edge_dae
         control()
         eventually(lambda: device(daemon, "tpu0")["state"] == "ready")
         assert device(daemon, "cpu0")["restarts"] == 0
+    assert 'edgeai_recovery_rungs_total{device="tpu0",rung="reopen"}' in daemon.http("GET", "/metrics")[2].decode()
+
+
+def test_a_failed_inference_is_tried_once_more_in_the_same_worker_and_the_worker_stays(edge_daemon):
+    daemon, control = edge_daemon([TPU_ONLY])
+    picture = np.zeros((1, 160, 160, 3), np.uint8)
+    with daemon.client() as client:
+        assert client.infer("m50", picture).device == "tpu0"
+        before = device(daemon, "tpu0")["pid"]
+        control("once fail a hiccup")
+        assert client.infer("m50", picture).device == "tpu0"
+        after = device(daemon, "tpu0")
+    assert (after["pid"], after["restarts"]) == (before, 0)
+    assert after["ladder"]["rungs"] == {"retry": {"tried": 1, "helped": 1}}
+
+
+@pytest.mark.parametrize("way", ["fast", "http", "grpc"])
+def test_with_all_accelerators_gone_the_cpu_answers_and_the_answer_says_so(edge_daemon, tmp_path, way):
+    daemon, control = edge_daemon([LARGE], f'[server]\ngrpc_socket = "{tmp_path}/grpc.sock"\n' if way == "grpc" else "")
+    with daemon.client(fast=way == "fast") as client:
+
+        def answered():
+            if way == "grpc":
+                return ask_by_grpc(f"unix:{tmp_path}/grpc.sock")
+            return client.infer("embed", BIG).device
+
+        seen = {answered() for _ in range(6)}
+        control("devices", "vanish")
+        seen |= {answered() for _ in range(10)}
+        eventually(lambda: device(daemon, "tpu0")["state"] in ("failed", "recovering"))
+        assert {answered() for _ in range(5)} == {"cpu0"}
+        assert seen <= {"tpu0", "cpu0"}
+
+
+def ask_by_grpc(target):
+    triton = pytest.importorskip("tritonclient.grpc")
+    with triton.InferenceServerClient(target) as client:
+        found = client.get_model_metadata("embed").inputs[0]
+        tensor = triton.InferInput(found.name, list(BIG.shape), "UINT8")
+        tensor.set_data_from_numpy(BIG)
+        return client.infer("embed", [tensor]).get_response().parameters["device"].string_param
 
 
 def test_a_stick_that_vanishes_fails_over_and_returns_when_it_is_plugged_in(edge_daemon):

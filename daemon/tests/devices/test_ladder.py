@@ -1,16 +1,18 @@
-"""States and the recovery ladder."""
+"""The recovery ladder."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeaid.devices.events import Added, Reenumerated, Removed, RungTried, StateChanged
+from edgeaid import config
 from edgeaid.devices.ladder import Ladder, LadderPolicy, Rung, Step, policy_for
-from edgeaid.devices.states import Life, Signal, State, after
+from edgeaid.errors import InvalidConfig
+from edgeaid.serving.recovery import policy_of
 
 
 def rungs(ladder: Ladder, count: int, *, start: float = 0.0) -> list[str]:
@@ -18,8 +20,7 @@ def rungs(ladder: Ladder, count: int, *, start: float = 0.0) -> list[str]:
 
 
 def test_each_failure_climbs_one_step_and_the_end_is_to_fall_back() -> None:
-    assert rungs(Ladder(), 7) == [
-        "retry",
+    assert rungs(Ladder(), 6) == [
         "reopen",
         "reopen",
         "usb-reset",
@@ -27,6 +28,29 @@ def test_each_failure_climbs_one_step_and_the_end_is_to_fall_back() -> None:
         "port-power",
         "fall-back",
     ]
+
+
+def test_a_request_that_failed_in_a_living_worker_is_sent_once_more_before_the_worker_is_replaced() -> None:
+    ladder = Ladder()
+    action = ladder.retry(0.0, "no answer")
+    assert action is not None
+    assert (action.rung, action.attempt) == (Rung.RETRY, 1)
+    assert ladder.retry(0.1, "no answer") is None
+    assert ladder.failed(0.2, "no answer").rung is Rung.REOPEN
+    assert ladder.retry(0.3, "no answer") is None, "further up the ladder a retry is lost time"
+
+
+def test_a_worker_that_is_gone_cannot_be_asked_again() -> None:
+    ladder = Ladder()
+    assert ladder.failed(0.0, "abort").rung is Rung.REOPEN
+    assert "retry" not in ladder.snapshot()["rungs"]
+
+
+def test_settings_changed_while_climbing_hold_from_the_next_failure_on() -> None:
+    ladder = Ladder()
+    rungs(ladder, 5)
+    ladder.change(LadderPolicy(steps=(Step(Rung.USB_RESET),)))
+    assert rungs(ladder, 2) == ["usb-reset", "fall-back"]
 
 
 def test_after_falling_back_the_whole_ladder_is_tried_again_with_longer_waits() -> None:
@@ -44,19 +68,20 @@ def test_a_device_that_settled_starts_at_the_bottom_again() -> None:
     ladder = Ladder()
     rungs(ladder, 3)
     ladder.succeeded(10.0)
-    assert ladder.failed(100.0, "hung").rung is Rung.RETRY
+    assert ladder.retry(100.0, "hung") is not None
 
 
 def test_a_rung_that_helped_only_for_a_moment_does_not_count_as_recovery() -> None:
     ladder = Ladder()
-    rungs(ladder, 3)
+    rungs(ladder, 2)
     ladder.succeeded(10.0)
     assert ladder.failed(11.0, "hung").rung is Rung.USB_RESET
 
 
 def test_success_is_credited_to_the_rung_that_brought_it_and_only_once() -> None:
     ladder = Ladder()
-    rungs(ladder, 2)
+    ladder.retry(0.0, "hung")
+    ladder.failed(1.0, "hung")
     ladder.succeeded(5.0)
     ladder.succeeded(6.0)
     state = json.loads(json.dumps(ladder.snapshot()))
@@ -87,46 +112,55 @@ def test_pulling_a_stick_now_and_then_is_not_flapping() -> None:
 
 def test_plugging_in_anew_forgets_where_the_ladder_was() -> None:
     ladder = Ladder()
-    rungs(ladder, 3)
+    rungs(ladder, 2)
     ladder.vanished(4.0)
-    ladder.plugged()
-    assert ladder.failed(6.0, "hung").rung is Rung.RETRY
+    ladder.plugged(5.0)
+    assert ladder.failed(6.0, "hung").rung is Rung.REOPEN
 
 
 def test_re_enumeration_by_a_reset_is_neither_plugging_in_nor_flapping() -> None:
     ladder = Ladder(LadderPolicy(flaps=0))
     seen = []
-    for number in range(6):
+    for number in range(5):
         seen.append(ladder.failed(float(number), "hung").rung)
-        if number >= 3:
+        if number >= 2:
             assert ladder.vanished(number + 0.1) is None
-        ladder.plugged()
-    assert seen[3:] == [Rung.USB_RESET, Rung.AUTHORIZED, Rung.PORT_POWER]
+        ladder.plugged(number + 0.2)
+    assert seen[2:] == [Rung.USB_RESET, Rung.AUTHORIZED, Rung.PORT_POWER]
+
+
+def test_a_stick_pulled_long_after_our_reset_was_pulled_by_a_person() -> None:
+    ladder = Ladder()
+    assert rungs(ladder, 3)[-1] == "usb-reset"
+    ladder.vanished(60.0)
+    ladder.plugged(62.0)
+    assert ladder.failed(63.0, "hung").rung is Rung.REOPEN
 
 
 def test_a_stick_plugged_in_again_after_the_ladder_gave_up_gets_the_whole_ladder() -> None:
     ladder = Ladder()
-    assert ladder.failed(0.0, "hung").rung is Rung.RETRY
-    assert rungs(ladder, 6, start=1.0)[-1] == "fall-back"
-    ladder.plugged()
-    assert ladder.failed(9.0, "hung").rung is Rung.RETRY
+    assert rungs(ladder, 6)[-1] == "fall-back"
+    ladder.plugged(8.0)
+    assert ladder.failed(9.0, "hung").rung is Rung.REOPEN
     assert ladder.snapshot()["rounds"] == 0
 
 
 @pytest.mark.parametrize(
     ("target", "usb", "expected"),
     [
-        ("cpu", False, ["retry", "reopen"]),
         ("edgetpu", False, ["retry", "reopen"]),
         ("ncs", True, ["reopen", "usb-reset", "authorized", "port-power"]),
+        ("ncs2", True, ["reopen", "usb-reset", "authorized", "port-power"]),
         ("edgetpu", True, ["retry", "reopen", "usb-reset", "authorized", "port-power"]),
     ],
 )
 def test_a_ladder_has_only_the_rungs_its_device_has(target: str, usb: bool, expected: list[str]) -> None:
-    assert [step.rung.value for step in policy_for(target, usb=usb).steps] == expected
+    assert [step.rung.value for step in policy_for(LadderPolicy(), target, usb=usb).steps] == expected
 
 
-@given(st.lists(st.sampled_from(["failed", "succeeded", "vanished", "plugged"]), max_size=80), st.floats(0, 100))
+@given(
+    st.lists(st.sampled_from(["failed", "retry", "succeeded", "vanished", "plugged"]), max_size=80), st.floats(0, 100)
+)
 def test_whatever_happens_every_failure_gets_an_answer_and_waits_stay_bounded(happened: list[str], gap: float) -> None:
     ladder = Ladder()
     now = 0.0
@@ -134,61 +168,60 @@ def test_whatever_happens_every_failure_gets_an_answer_and_waits_stay_bounded(ha
         now += gap
         if what == "failed":
             assert 0 <= ladder.failed(now, "x").wait_s <= ladder.policy.longest_wait_s
+        elif what == "retry":
+            ladder.retry(now, "x")
         elif what == "succeeded":
             ladder.succeeded(now)
         elif what == "vanished":
             ladder.vanished(now)
         else:
-            ladder.plugged()
+            ladder.plugged(now)
     json.dumps(ladder.snapshot())
 
 
-def test_a_life_from_plug_to_pull() -> None:
-    life = Life("usb:1-1.4")
-    seen = []
-    for now, signal in enumerate(
-        [Signal.SEEN, Signal.OPENED, Signal.STARTED, Signal.ERROR, Signal.SEEN, Signal.OPENED, Signal.GONE]
-    ):
-        life.apply(signal, float(now))
-        seen.append(life.state.value)
-    assert seen == ["booting", "ready", "busy", "recovering", "recovering", "ready", "absent"]
-
-
-def test_a_late_answer_of_a_dead_worker_does_not_make_a_recovering_device_ready() -> None:
-    assert after(State.RECOVERING, Signal.FINISHED) is State.RECOVERING
-
-
-def test_a_quarantined_device_stays_so_while_it_comes_and_goes() -> None:
-    life = Life("usb:1-1.4", State.READY)
-    for signal in (Signal.FLAPPED, Signal.GONE, Signal.SEEN, Signal.OPENED, Signal.GONE):
-        life.apply(signal, 1.0)
-        assert life.state is State.QUARANTINED
-    assert life.apply(Signal.RELEASED, 2.0)
-    assert not life.usable
-
-
-@given(st.sampled_from(State), st.lists(st.sampled_from(Signal), max_size=30))
-def test_from_every_state_a_device_can_get_ready_again(state: State, signals: list[Signal]) -> None:
-    life = Life("x", state)
-    for signal in signals:
-        life.apply(signal, 0.0)
-    for signal in (Signal.RELEASED, Signal.SEEN, Signal.OPENED):
-        life.apply(signal, 1.0)
-    assert life.usable or life.state is State.READY
-
-
-def test_events_carry_a_message_id_a_text_and_journal_fields() -> None:
-    action = Ladder().failed(0.0, "no answer for 6 s")
-    events = [
-        Added("usb:1-1.4", "Coral USB Accelerator", "1-1.4", "1a6e:089a"),
-        Removed("usb:1-1.4", "Coral USB Accelerator"),
-        Reenumerated("usb:1-1.4", "1a6e:089a", "18d1:9302"),
-        StateChanged("usb:1-1.4", "ready", "recovering", "hung"),
-        RungTried.of("usb:1-1.4", action),
+def test_the_configuration_names_rungs_waits_and_limits() -> None:
+    table = {
+        "rungs": ["reopen", "usb-reset", "usb-reset"],
+        "wait": {"usb-reset": 3},
+        "first_wait_seconds": 7,
+        "flaps": 2,
+    }
+    policy = policy_of(config.from_table({"recovery": table}).recovery)
+    assert [(step.rung, step.wait_s) for step in policy.steps] == [
+        (Rung.REOPEN, 0.0),
+        (Rung.USB_RESET, 3.0),
+        (Rung.USB_RESET, 3.0),
     ]
-    for event in events:
-        assert len(bytes.fromhex(event.message_id)) == 16
-        assert "usb:1-1.4" in event.text()
-        assert event.fields()["EDGEAI_DEVICE"] == "usb:1-1.4"
-    assert len({event.message_id for event in events}) == len(events)
-    assert events[-1].fields()["EDGEAI_RUNG"] == "retry"
+    ladder = Ladder(policy)
+    assert rungs(ladder, 4) == ["reopen", "usb-reset", "usb-reset", "fall-back"]
+    assert (policy.first_wait_s, policy.flaps) == (7.0, 2)
+
+
+def test_without_settings_the_ladder_is_the_documented_one() -> None:
+    policy = policy_of(config.Config().recovery)
+    names = [step.rung.value for step in policy.steps]
+    assert names == ["retry", "reopen", "reopen", "usb-reset", "authorized", "port-power"]
+    text = (Path(__file__).parents[2] / "docs" / "devices.md").read_text()
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ") and line.count("|") == 5]
+    documented = {row[1].strip(): (row[2].strip(), row[3].strip()) for row in rows}
+    for step in policy.steps:
+        tries, wait = documented[step.rung.value]
+        assert int(tries) == names.count(step.rung.value)
+        assert (0.0 if wait == "-" else float(wait.removesuffix(" s"))) == step.wait_s
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"rungs": ["reboot"]}, "'reboot' is no rung; known: retry, reopen, usb-reset, authorized, port-power"),
+        ({"rungs": ["fall-back"]}, "is no rung"),
+        ({"wait": {"usb": 1}}, "'usb' is no rung"),
+        ({"wait": {"reopen": -1}}, "recovery.wait.reopen must not be below 0"),
+        ({"quarantine_seconds": 0}, "recovery.quarantine_seconds must be above 0"),
+        ({"backoff": 1}, "unknown key 'backoff'"),
+        ({"rungs": "retry"}, "must be an array"),
+    ],
+)
+def test_a_ladder_that_cannot_be_is_refused(table: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidConfig, match=said):
+        config.from_table({"recovery": table})

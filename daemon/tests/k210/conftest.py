@@ -18,8 +18,8 @@ DAEMON = Path(__file__).resolve().parents[2]
 AGENT = DAEMON / "boards" / "maixpy" / "agent.py"
 
 
-def _module(name: str) -> ModuleType:
-    path = DAEMON / "tests" / "standins" / "k210" / f"{name}.py"
+def _module(name: str, folder: str = "standins/k210") -> ModuleType:
+    path = DAEMON / "tests" / folder / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"k210_standin_{name}", path)
     assert spec
     assert spec.loader
@@ -31,6 +31,7 @@ def _module(name: str) -> ModuleType:
 
 board_module = _module("board")
 facts = _module("facts")
+usb_tree = _module("usbtree", "devices").UsbTree
 
 
 @pytest.fixture

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeaid.backends.k210_port import BRIDGES
+from edgeaid.devices import ids
+
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed: apt-get install systemd"
@@ -16,23 +19,26 @@ needs_systemd = pytest.mark.skipif(
 
 
 @needs_systemd
-def test_service_scores_at_most_1_5_in_systemd_analyze_security() -> None:
+@pytest.mark.parametrize("unit", ["edgeaid.service", "edgeaid-usb@.service"])
+def test_service_scores_at_most_1_5_in_systemd_analyze_security(unit: str) -> None:
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(UNITS / "edgeaid.service")],
+        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(UNITS / unit)],
         capture_output=True,
         text=True,
         check=False,
     )
     if "Unknown command" in done.stderr or "unrecognized option" in done.stderr:
         pytest.skip("this systemd-analyze has no offline check: systemd 250 or newer")
-    found = re.search(r"Overall exposure level for edgeaid\.service: ([\d.]+)", done.stdout)
+    found = re.search(r"Overall exposure level for edgeaid\S*\.service: ([\d.]+)", done.stdout)
     assert found, done.stdout + done.stderr
     assert float(found[1]) <= 1.5
 
 
 def test_every_socket_has_the_name_that_the_daemon_asks_for() -> None:
     names = {
-        path.name: re.search(r"^FileDescriptorName=(\w+)", path.read_text(), re.M)[1] for path in UNITS.glob("*.socket")
+        path.name: re.search(r"^FileDescriptorName=(\w+)", path.read_text(), re.M)[1]
+        for path in UNITS.glob("*.socket")
+        if "Accept=yes" not in path.read_text()
     }
     assert names["edgeaid.socket"] == "http"
     assert names["edgeaid-fast.socket"] == "fast"
@@ -42,6 +48,15 @@ def test_rules_know_both_identities_of_every_stick() -> None:
     text = (UNITS / "70-edgeai.rules").read_text()
     for vendor, product in (("1a6e", "089a"), ("18d1", "9302"), ("03e7", "2150"), ("03e7", "2485"), ("03e7", "f63b")):
         assert f'ATTR{{idVendor}}=="{vendor}", ATTR{{idProduct}}=="{product}"' in text
+
+
+def test_rules_backend_and_discovery_know_the_same_serial_bridges() -> None:
+    known = {pair for pair, entry in ids.USB.items() if entry.serial}
+    rows = re.findall(
+        r'ATTRS{idVendor}=="(\w+)", ATTRS{idProduct}=="([\w|]+)"', (UNITS / "70-edgeai.rules").read_text()
+    )
+    assert {(int(v, 16), int(p, 16)) for v, products in rows for p in products.split("|")} == known
+    assert known == BRIDGES
 
 
 def test_nothing_is_open_to_everybody_but_the_sockets() -> None:

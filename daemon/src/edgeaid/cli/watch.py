@@ -35,6 +35,11 @@ def stats(session: Session, model: str) -> None:
     )
 
 
+def _rungs(ladder: dict[str, Any] | None) -> str:
+    """`reopen 2/3`: it helped twice of three times."""
+    return ", ".join(f"{rung} {c['helped']}/{c['tried']}" for rung, c in ladder["rungs"].items()) if ladder else ""
+
+
 @click.command()
 @pass_session
 def devices(session: Session) -> None:
@@ -51,6 +56,7 @@ def devices(session: Session) -> None:
                 d["description"],
                 d["restarts"],
                 recovered,
+                _rungs(d.get("ladder")),
                 d["queue"]["length"],
                 ", ".join(d["models"]),
                 d["reason"],
@@ -58,7 +64,10 @@ def devices(session: Session) -> None:
         )
     session.show(
         found,
-        table(("ID", "STATE", "RUNTIME", "DEVICE", "RESTARTS>", "RECOVERED IN>", "QUEUE>", "MODELS", "NOTE"), rows),
+        table(
+            ("ID", "STATE", "RUNTIME", "DEVICE", "RESTARTS>", "RECOVERED IN>", "TRIED", "QUEUE>", "MODELS", "NOTE"),
+            rows,
+        ),
     )
 
 

@@ -39,6 +39,7 @@ USB: Final[dict[tuple[int, int], Known]] = {
     (0x1A86, 0x55D4): Known("K210 board (CH9102)", "k210", running=True, serial=True),
     (0x0403, 0x6001): Known("K210 board (FT232)", "k210", running=True, serial=True),
     (0x0403, 0x6010): Known("K210 board (FT2232)", "k210", running=True, serial=True),
+    (0x0403, 0x6015): Known("K210 board (FT231X)", "k210", running=True, serial=True),
     (0x10C4, 0xEA60): Known("K210 board (CP210x)", "k210", running=True, serial=True),
     (0x067B, 0x2303): Known("K210 board (PL2303)", "k210", running=True, serial=True),
     (0xC251, 0xF001): Known("K210 board (DAP-Link)", "k210", running=True, serial=True),

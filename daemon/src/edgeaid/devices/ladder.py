@@ -1,6 +1,7 @@
 """Getting a stuck device back, one step harder at a time: retry, reopen, USB reset, authorized, port power, fall back.
 
-Pure logic: it says what to try and how long to wait before; `rungs.py` carries it out. Every step is counted.
+Pure logic: it says what to try and how long to wait before; `rungs.py` carries it out. Every step is counted. The steps
+are settings ([recovery] in the configuration).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 class Rung(StrEnum):
     """What can be tried."""
 
-    #: Send the request once more.
+    #: Send the request once more to the same worker: only where one is left.
     RETRY = "retry"
     #: Replace the worker: close and open the device.
     REOPEN = "reopen"
@@ -28,6 +29,10 @@ class Rung(StrEnum):
     FALL_BACK = "fall-back"
     #: It comes and goes too often: left alone for a while.
     QUARANTINE = "quarantine"
+
+
+#: Rungs that a ladder can be made of; the others are what happens when they do not help.
+TRIES: Final = (Rung.RETRY, Rung.REOPEN, Rung.USB_RESET, Rung.AUTHORIZED, Rung.PORT_POWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +70,19 @@ class LadderPolicy:
     quarantine_s: float = 60.0
 
 
-#: Devices on which not every rung exists.
-RUNGS_OF: Final[dict[str, tuple[Rung, ...]]] = {
-    "cpu": (Rung.RETRY, Rung.REOPEN),
-    "k210": (Rung.RETRY, Rung.REOPEN, Rung.USB_RESET, Rung.AUTHORIZED, Rung.PORT_POWER),
-    # libmvnc never works again in a process that saw an error from it, so retrying is lost time.
-    "ncs": (Rung.REOPEN, Rung.USB_RESET, Rung.AUTHORIZED, Rung.PORT_POWER),
-}
+#: Libraries that never work again in a process that saw an error from them: sending the request again is lost time.
+_NO_RETRY: Final = ("ncs", "ncs2")
 
+#: A device that leaves the bus within so many seconds of one of these does so because of it.
+AWAY_S: Final = 15.0
 #: Rungs after which the device re-enumerates.
 _LEAVES_BUS: Final = (Rung.USB_RESET, Rung.AUTHORIZED, Rung.PORT_POWER)
 
 
-def policy_for(target: str, *, usb: bool = True, base: LadderPolicy | None = None) -> LadderPolicy:
-    """The ladder of one kind of device; `usb` False = a PCIe card or the CPU, where USB rungs mean nothing."""
-    base = base or LadderPolicy()
-    allowed = RUNGS_OF.get(target, tuple(Rung))
-    if not usb:
-        allowed = tuple(rung for rung in allowed if rung in (Rung.RETRY, Rung.REOPEN))
-    return replace(base, steps=tuple(step for step in base.steps if step.rung in allowed))
+def policy_for(policy: LadderPolicy, target: str, *, usb: bool = True) -> LadderPolicy:
+    """`policy` without the rungs that one kind of device does not have; `usb` False = a PCIe card."""
+    missing = (() if usb else _LEAVES_BUS) + ((Rung.RETRY,) if target in _NO_RETRY else ())
+    return replace(policy, steps=tuple(step for step in policy.steps if step.rung not in missing))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +121,7 @@ class Ladder:
     _rounds: int = 0
     _working_since: float | None = None
     _last: Action | None = None
+    _acted: float = 0.0
     _flaps: deque[float] = field(default_factory=deque)
     _quarantines: int = 0
     _released: float = 0.0
@@ -129,26 +129,45 @@ class Ladder:
     _failures: int = 0
     _gone: bool = False
 
+    def retry(self, now: float, cause: str) -> Action | None:
+        """A request failed and its worker lives: send it once more? None = no, end the worker and ask `failed`."""
+        self._look_back(now)
+        step = self._next_step()
+        return self._climb(step, now, cause) if step is not None and step.rung is Rung.RETRY else None
+
     def failed(self, now: float, cause: str) -> Action:
-        """The device failed, or the last action did not help: what to try next."""
+        """The device's worker is gone, or the last action did not help: what to try next."""
+        self._look_back(now)
+        while (step := self._next_step()) is not None and step.rung is Rung.RETRY:
+            self._attempt = step.attempts  # there is no worker to send anything to
+        if step is not None:
+            return self._climb(step, now, cause)
         self._failures += 1
+        wait = min(self.policy.first_wait_s * 2**self._rounds, self.policy.longest_wait_s)
+        self._rounds = min(self._rounds + 1, 30)
+        self._restart()
+        return self._act(Action(Rung.FALL_BACK, wait, self._rounds, cause, now + wait), now)
+
+    def _look_back(self, now: float) -> None:
+        """A device that worked for long enough begins at the first rung again."""
         if self._working_since is not None:
             if now - self._working_since >= self.policy.settle_s:
                 self._restart()
                 self._rounds = 0
             self._working_since = None
+
+    def _next_step(self) -> Step | None:
+        """The step that is due; None = all have been tried."""
         steps = self.policy.steps
         while self._step < len(steps) and self._attempt >= steps[self._step].attempts:
             self._step += 1
             self._attempt = 0
-        if self._step == len(steps):
-            wait = min(self.policy.first_wait_s * 2**self._rounds, self.policy.longest_wait_s)
-            self._rounds = min(self._rounds + 1, 30)
-            self._restart()
-            return self._act(Action(Rung.FALL_BACK, wait, self._rounds, cause, now + wait))
+        return steps[self._step] if self._step < len(steps) else None
+
+    def _climb(self, step: Step, now: float, cause: str) -> Action:
+        self._failures += 1
         self._attempt += 1
-        step = steps[self._step]
-        return self._act(Action(step.rung, step.wait_s, self._attempt, cause))
+        return self._act(Action(step.rung, step.wait_s, self._attempt, cause), now)
 
     def succeeded(self, now: float) -> None:
         """The device answered."""
@@ -160,7 +179,7 @@ class Ladder:
 
     def vanished(self, now: float) -> Action | None:
         """The device fell off the bus; an action only if it does so too often. What a rung caused does not count."""
-        if self._own_doing():
+        if self._own_doing(now):
             return None
         self._gone = True
         self._flaps.append(now)
@@ -173,16 +192,16 @@ class Ladder:
         wait = min(self.policy.quarantine_s * 2 ** (self._quarantines - 1), self.policy.longest_wait_s)
         self._released = now + wait
         cause = f"came and went more than {self.policy.flaps} times in {self.policy.flap_window_s:g} s"
-        return self._act(Action(Rung.QUARANTINE, wait, self._quarantines, cause, now + wait))
+        return self._act(Action(Rung.QUARANTINE, wait, self._quarantines, cause, now + wait), now)
 
-    def plugged(self) -> None:
+    def plugged(self, now: float) -> None:
         """It is on the bus (again). After a person plugged it in, whatever failed before is no guide.
 
         A reset makes a device re-enumerate, and opening one may load its firmware, which looks the same from outside:
         on those the ladder goes on where it was.
         """
         trying = self._last is not None and not self._last.gives_up
-        if self._own_doing() or (trying and not self._gone):
+        if self._own_doing(now) or (trying and not self._gone):
             return
         self._gone = False
         self._restart()
@@ -190,9 +209,15 @@ class Ladder:
         self._working_since = None
         self._last = None
 
-    def _own_doing(self) -> bool:
-        """A rung that makes the device leave the bus was the last thing that happened to it."""
-        return self._last is not None and self._last.rung in _LEAVES_BUS
+    def change(self, policy: LadderPolicy) -> None:
+        """Other settings from now on; the climb begins anew."""
+        self.policy = policy
+        self._restart()
+
+    def _own_doing(self, now: float) -> bool:
+        """A rung that makes the device leave the bus was the last thing that happened to it, a moment ago."""
+        last = self._last
+        return last is not None and last.rung in _LEAVES_BUS and now - self._acted <= last.wait_s + AWAY_S
 
     def snapshot(self) -> dict[str, Any]:
         """JSON values: failures, and per rung how often it was tried and how often it helped."""
@@ -211,7 +236,8 @@ class Ladder:
     def _restart(self) -> None:
         self._step = self._attempt = 0
 
-    def _act(self, action: Action) -> Action:
+    def _act(self, action: Action, now: float) -> Action:
+        self._acted = now
         self._counts.setdefault(action.rung, _Counts()).tried += 1
         self._last = action
         return action

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections import deque
@@ -14,7 +15,8 @@ from .. import errors
 from ..config import Device as DeviceConfig
 from ..config import Limits
 from ..devices.discovery import Found
-from ..devices.ladder import Action, Rung
+from ..devices.ladder import Action, LadderPolicy, Rung
+from ..devices.states import State
 from ..scheduling.costs import CostModel, link_rate
 from ..scheduling.placement import Seat
 from ..scheduling.queue import DeviceQueue
@@ -38,7 +40,7 @@ clock = time.monotonic
 
 
 class DeviceRunner(ModelHost):
-    """Keeps one device's worker alive and feeds it. States: booting, ready, recovering, failed, absent."""
+    """Keeps one device's worker alive and feeds it."""
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class DeviceRunner(ModelHost):
         events: EventLog,
         on_failed: Callable[[Request, str], None],
         quarantine_after: int,
+        ladder: LadderPolicy,
         found: Found | None = None,
     ) -> None:
         super().__init__(config, limits)
@@ -64,7 +67,7 @@ class DeviceRunner(ModelHost):
         self.restarts = 0
         self.recovered_ms: float | None = None
         self.busy_ns = 0
-        self.recovery = Recovery(config.id, config.target, events, found)
+        self.recovery = Recovery(config.id, config.target, events, ladder, found)
         self._on_failed = on_failed
         #: Called when the device is ready again, so that models that came meanwhile are loaded.
         self.on_ready: Callable[[DeviceRunner], None] = lambda _: None
@@ -77,6 +80,8 @@ class DeviceRunner(ModelHost):
         self._numbers = 0
         self._last_client: object = None
         self._opening = False
+        #: It was plugged in while a worker was already trying to open it.
+        self._plugged = False
         self._tick: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
@@ -87,20 +92,21 @@ class DeviceRunner(ModelHost):
         """Spawn the worker, open the device, load what it had. DeviceError or Unsupported when that fails."""
         handle = WorkerHandle(self.id, self._on_result, self._on_exit)
         self.handle = handle
-        self._opening = True
+        self._opening, self._plugged = True, False
         body = {"target": self.target, "device": self.config.device, "options": dict(self.config.options)}
         try:
             answer, _ = await handle.call(Kind.OPEN, body, timeout=OPEN_SECONDS)
         except errors.EdgeaiError as error:
             handle.kill("did not open the device")
-            self._set_state("failed", str(error))
+            self._set_state(State.FAILED, str(error))
             raise
         self._opening = False
+        self.look()
         self.runtime, self.description, self.facts = answer["runtime"], answer["description"], answer["facts"]
         for live in list(self.models.values()):  # after a restart: not ready before it has its models back
             if not live.quarantined:
                 await self.bring(live)
-        self._set_state("ready")
+        self._set_state(State.READY)
 
     async def stop(self) -> None:
         """End the worker; requests left fail with Unavailable."""
@@ -112,35 +118,38 @@ class DeviceRunner(ModelHost):
         self._inflight.clear()
         if self.handle is not None:
             await self.handle.stop()
-        self._set_state("absent")
+        self._set_state(State.ABSENT)
 
-    def _set_state(self, state: str, reason: str = "") -> None:
+    def _set_state(self, state: State, reason: str = "") -> None:
         if (state, reason) == (self.state, self.reason):
             return
         self.state, self.reason = state, reason
-        level = logging.WARNING if state in ("failed", "recovering") else logging.INFO
+        level = logging.WARNING if state in (State.FAILED, State.RECOVERING) else logging.INFO
         self.events.publish(
             "device-state",
             f"device {self.id} is {state}{': ' + reason if reason else ''}",
             level=level,
             device=self.id,
-            state=state,
+            state=str(state),
         )
 
     def _on_exit(self, cause: str) -> None:
         """The worker is gone: fail or move what it had, start another."""
         self.handle = None
-        quiet = self._opening and self.state == "failed"  # start() has said why; the device may be plugged in later
+        quiet = self._opening and self.state is State.FAILED  # start() has said why; the device may be plugged in later
         if not quiet:
             self._lost_worker(cause)
         if self._stopped:
             return
         if not self.recovery.present:
-            self._set_state("absent", "unplugged")
+            if self.state is not State.QUARANTINED:
+                self._set_state(State.ABSENT, "unplugged")
             return
         action = self.recovery.next(clock(), cause)
+        if quiet and self._plugged:
+            action = Action(Rung.REOPEN, 0.0, 1, "plugged in meanwhile")
         if not quiet:
-            self._set_state("failed" if action.gives_up else "recovering", cause)
+            self._set_state(State.FAILED if action.gives_up else State.RECOVERING, cause)
         self._task = asyncio.get_running_loop().create_task(self._recover(action, clock()))
 
     def _lost_worker(self, cause: str) -> None:
@@ -150,8 +159,9 @@ class DeviceRunner(ModelHost):
         text = f"worker of {self.id} {cause}" + (f" while it ran model {culprit.key!r}" if culprit else "")
         fields = {"device": self.id, "model": culprit.key if culprit else "", "cause": cause}
         self.events.publish("worker-died", text, level=logging.ERROR, **fields)
-        if culprit is not None and (self.target == "cpu" or culprit is self.loading):
-            self._blame(culprit, cause)  # an accelerator that fails is no fault of the model that it ran
+        # An accelerator that fails is no fault of a model that it ran, nor of one that serves elsewhere.
+        if culprit is not None and (self.target == "cpu" or (culprit is self.loading and not culprit.devices)):
+            self._blame(culprit, cause)
         hit, self._inflight = self._inflight, deque()
         for request in hit:
             request.running = False
@@ -197,14 +207,21 @@ class DeviceRunner(ModelHost):
         self.on_ready(self)
         self.pump()
 
-    def plugged(self, found: Found) -> None:
-        """The device is on the bus: whatever was waited for, try now."""
-        self.recovery.plugged(found)
+    def plugged(self, found: Found, name: str | None = None) -> None:
+        """The device is on the bus: whatever was waited for, try now. `name` = how the backend calls it from now on."""
+        before = self.recovery.found
+        self.recovery.plugged(found, clock())
+        self._plugged = True
+        if name is not None:
+            self.config = dataclasses.replace(self.config, device=name)
+        moved = before is not None and (before.number, before.nodes) != (found.number, found.nodes)
+        if moved and self.handle is not None and self.state is State.READY and not self.lock.locked():
+            self.handle.kill("lost its device: it left the bus and came back")
         if self.handle is None and not self._stopped:
             if self._task is not None:
                 self._task.cancel()
             pause = self.recovery.pause(clock())
-            self._set_state("quarantined" if pause else "booting")
+            self._set_state(State.QUARANTINED if pause else State.BOOTING)
             action = Action(Rung.REOPEN, pause, 1, "plugged in")
             self._task = asyncio.get_running_loop().create_task(self._recover(action, clock()))
 
@@ -212,13 +229,13 @@ class DeviceRunner(ModelHost):
         """The device has left the bus for good; its worker ends, requests go elsewhere."""
         pause = self.recovery.unplugged(now)
         if pause:
-            self._set_state("quarantined", f"it comes and goes; left alone for {pause:.0f} s")
+            self._set_state(State.QUARANTINED, f"it comes and goes; left alone for {pause:.0f} s")
         if self.handle is not None:
             self.handle.kill("lost its device: it was unplugged")
         elif not pause:
             if self._task is not None:
                 self._task.cancel()
-            self._set_state("absent", "unplugged")
+            self._set_state(State.ABSENT, "unplugged")
 
     async def check(self) -> bool:
         """True when the worker answers; a silent one is killed. For the watchdog."""
@@ -253,7 +270,7 @@ class DeviceRunner(ModelHost):
         free = not self._inflight and not self.queue
         # Bringing parameters to an idle device is paid once and serves what follows: it is no reason to stay away.
         wait = self.queue.wait_s(None if free else model) + left
-        return Seat(self.id, self.target, self.state == "ready", free, wait, run)
+        return Seat(self.id, self.target, self.state is State.READY, free, wait, run)
 
     def submit(self, request: Request) -> None:
         """Queue a request whose inputs lie in its slot. QueueFull when there is no room."""
@@ -275,19 +292,22 @@ class DeviceRunner(ModelHost):
     def pump(self) -> None:
         """Hand queued requests to the worker while it has room."""
         handle = self.handle
-        if handle is None or self.state != "ready":
+        if handle is None or self.state is not State.READY:
             return
         while len(self._inflight) < self.depth:
             now = clock()
             request: Request | None = self.queue.take(now)  # type: ignore[assignment]  # only Requests are pushed
-            if request is None or not self._hand_over(handle, request, now):
+            if request is None:
+                return
+            request.queue_ns = int((now - request.enqueued) * 1e9)
+            if not self._hand_over(handle, request, now):
                 return
 
     def _hand_over(self, handle: WorkerHandle, request: Request, now: float) -> bool:
+        """Give a request to the worker; False when it does not take it, which ends the worker."""
         self._numbers += 1
         request.number = self._numbers
         request.running = True
-        request.queue_ns = int((now - request.enqueued) * 1e9)
         if not self._inflight:
             request.started = now
         self._inflight.append(request)
@@ -339,11 +359,19 @@ class DeviceRunner(ModelHost):
         self.queue.finished(request, now, phases[1] / 1e9)
         self.recovery.worked(now)
         total_ns = int((now - request.enqueued) * 1e9)
-        live.stats.succeeded(self.id, request.queue_ns, phases, total_ns)
-        self.on_answered(request, total_ns)
+        if request.error is None:  # else it was answered at its deadline
+            live.stats.succeeded(self.id, request.queue_ns, phases, total_ns)
+            self.on_answered(request, total_ns)
 
     def _on_device_error(self, request: Request, text: str) -> None:
-        """The runtime said that its device is broken: this request moves or fails, the worker is replaced."""
+        """The runtime says that its device fails: once more if the ladder begins so; else this request moves or fails
+        and the worker is replaced."""
+        now = clock()
+        useful = not request.abandoned and (request.deadline is None or request.deadline > now)
+        handle = self.handle
+        if useful and handle is not None and handle.alive and self.recovery.retry(now, text):
+            self._hand_over(handle, request, now)
+            return
         self._on_failed(request, f"device {self.id}: {text}")
         if self.handle is not None:
             self.handle.kill(f"reported: {text}")
@@ -352,26 +380,28 @@ class DeviceRunner(ModelHost):
         self._tick = None
         now = clock()
         for job in self.queue.expire(now):
-            request: Request = job  # type: ignore[assignment]  # only Requests are pushed
-            request.live.stats.expired += 1
-            fail(
-                request,
-                errors.DeadlineExceeded(
-                    f"deadline passed after {now - request.enqueued:.3f} s in the queue of {self.id}"
-                ),
-            )
+            self._expired(job, now, "in the queue of")  # type: ignore[arg-type]  # only Requests are pushed
+        for request in self._inflight:
+            if request.deadline is not None and request.deadline <= now and request.error is None:
+                self._expired(request, now, "on")
         if self._inflight and now - self._inflight[0].started > self.limits.invoke_seconds and self.handle is not None:
             self.handle.kill(f"hung for {self.limits.invoke_seconds:g} s")
         self.pump()
         if self._inflight or self.queue:
             self._tick = asyncio.get_running_loop().call_later(TICK, self._on_tick)
 
+    def _expired(self, request: Request, now: float, where: str) -> None:
+        """Its deadline passed: whoever waits hears so now, also when the device still works on it."""
+        request.live.stats.expired += 1
+        text = f"deadline passed after {now - request.enqueued:.3f} s {where} {self.id}"
+        fail(request, errors.DeadlineExceeded(text))
+
     def snapshot(self) -> dict[str, Any]:
         """For `GET /edgeai/v1/devices`: JSON values only."""
         return {
             "id": self.id,
             "target": self.target,
-            "state": "busy" if self.state == "ready" and self._inflight else self.state,
+            "state": str(State.BUSY if self.state is State.READY and self._inflight else self.state),
             "reason": self.reason,
             "runtime": self.runtime,
             "description": self.description,

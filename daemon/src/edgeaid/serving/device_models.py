@@ -11,6 +11,7 @@ from typing import Any
 from .. import errors
 from ..config import Device as DeviceConfig
 from ..config import Limits
+from ..devices.states import State
 from ..models import repository
 from ..scheduling.queue import DeviceQueue
 from ..tensors import TensorSpec
@@ -35,13 +36,16 @@ class ModelHost:
         self.target = config.target
         self.limits = limits
         self.handle: WorkerHandle | None = None
-        self.state = "booting"
+        self.state = State.BOOTING
         self.reason = ""
         self.models: dict[int, LiveModel] = {}
         #: The model being loaded: to blame when the worker dies meanwhile.
         self.loading: LiveModel | None = None
         #: Held while a model is loaded.
         self.lock = asyncio.Lock()
+        #: Looks at the buses; called after whatever may load firmware, so that the device's leaving the bus and coming
+        #: back is known by then. When it does so later it was pulled or reset.
+        self.look: Callable[[], object] = lambda: None
 
     async def load(self, live: LiveModel, slots: int) -> dict[str, Any]:
         """Load, attach and self-test a model here. Returns the self-test's figures."""
@@ -52,9 +56,12 @@ class ModelHost:
                 cases, tolerance = selftest_cases(live.found, str(self.facts.get("family", "")))
                 body = {"model": live.number, "cases": cases, "tolerance": tolerance}
                 result = await self.call(Kind.SELFTEST, body)
+                self.look()
                 self.queue.costs.learn(live.key, result["infer_ns"] / 1e9, switched=False)
             except errors.EdgeaiError as error:
                 await self._forget(live)
+                if isinstance(error, errors.DeviceError) and self.handle is not None:
+                    self.handle.kill(f"could not load {live.key!r}: {error}")  # the device is to blame: reopen it
                 if live.kills:
                     text = f"model {live.key!r} made its worker die on {self.id}: {error}"
                     raise errors.InvalidModel(text) from error
@@ -83,7 +90,8 @@ class ModelHost:
             )
         live.facts[self.id] = facts
         live.groups[self.id] = str(facts.get("token") or live.key)
-        cached, streamed = facts.get("cached_bytes", 0), facts.get("streamed_bytes", 0)
+        # An Edge TPU's parameters, or the whole graph of a stick that holds one at a time.
+        cached, streamed = facts.get("cached_bytes", facts.get("switch_bytes", 0)), facts.get("streamed_bytes", 0)
         self.queue.costs.seed(live.key, cached_bytes=cached, streamed_bytes=streamed)
         await attach(self.call, live, None)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Final
 
 from .. import config as configuration
 from ..devices.discovery import SYS, Found
 from ..devices.monitor import Change, Monitor
+from .device import DeviceRunner
 from .plane import Plane
 
 log = logging.getLogger(__name__)
@@ -22,24 +25,28 @@ GRACE_SECONDS: Final = 2.0
 def backend_name(found: Found) -> str:
     """How a target's backend calls a device."""
     if found.target == "edgetpu":
-        return found.id.split(":", 1)[0] + ":" + found.port if found.usb_ids else str(found.node)
+        return f"usb:{found.port}" if found.usb_ids else str(found.node)
     if found.target == "k210":
         return str(found.node)
     return ""  # libmvnc and OpenVINO name sticks themselves: the first free one
 
 
 class Hotplug:
-    """Watches the buses and tells the plane. Devices that the configuration names are left to it."""
+    """Watches the buses and tells the plane.
+
+    A target that the configuration has devices for gets no others: what is found is told to the one that it is.
+    """
 
     def __init__(self, plane: Plane, *, sysfs: Path = SYS, dev: Path = Path("/dev")) -> None:
         self.plane = plane
         self._configured = {d.target for d in plane.config.device}
-        self._monitor = Monitor(self._changed, sysfs=sysfs, dev=dev)
+        self._monitor = Monitor(self._changed, sysfs=sysfs, dev=dev, interval_s=plane.config.discover_seconds)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Take what is there, then watch."""
         self._monitor.start()
+        self.plane.look = self._monitor.look
 
     def stop(self) -> None:
         """Stop watching."""
@@ -49,30 +56,80 @@ class Hotplug:
 
     def _changed(self, change: Change) -> None:
         found = change.found
-        task = asyncio.get_running_loop().create_task(
-            self._left(found) if change.what == "removed" else self._came(found)
-        )
+        self._publish(change)
+        if change.what == "removed":
+            self._later(self._left(found))
+            return
+        device = self._known(found)
+        if device is not None:
+            # By where it is now: a board that was plugged in again has another tty, a stick may be on another bus.
+            device.plugged(found, None if found.target in self._configured else backend_name(found))
+        elif found.target not in self._configured:
+            self._later(self._new(found))
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _came(self, found: Found) -> None:
-        device = self.plane.devices.get(found.id)
-        if device is not None:
-            device.plugged(found)
-            return
-        if found.target in self._configured:
-            for candidate in self.plane.devices.values():
-                if candidate.target == found.target and candidate.state != "ready":
-                    candidate.plugged(found)
-            return
+    def _publish(self, change: Change) -> None:
+        found, before = change.found, change.before
+        now = _where(found)
+        text = {
+            "added": f"{found.kind} is plugged in ({now})",
+            "removed": f"{found.kind} is gone",
+            "changed": f"{_where(before) if before else 'it'} became {now}",
+        }[change.what]
+        self.plane.events.publish(
+            f"device-{change.what}", f"device {found.id}: {text}", device=found.id, hardware=found.kind, port=found.port
+        )
+
+    async def _new(self, found: Found) -> None:
         entry = configuration.Device(id=found.id, target=found.target, device=backend_name(found))
-        log.info("found %s at %s", found.kind, found.port)
         device = await self.plane.add_device(entry, found)
         if device.state == "ready":
             await self.plane.adopt(device)
 
     async def _left(self, found: Found) -> None:
         await asyncio.sleep(GRACE_SECONDS)
-        device = self.plane.devices.get(found.id)
+        device = self._known(found)
         if device is not None and found.id not in self._monitor.memory.devices:
             device.unplugged(time.monotonic())
+
+    def _known(self, found: Found) -> DeviceRunner | None:
+        """The plane's device that `found` is."""
+        same = [d for d in self.plane.devices.values() if d.target == found.target]
+        for device in same:
+            if device.id == found.id or (device.recovery.found is not None and device.recovery.found.id == found.id):
+                return device
+        if found.target not in self._configured:
+            return None
+        for device in same:
+            if _means(device, found):
+                return device
+        # Not told which: one that waits for hardware, or the only one there is.
+        free = [d for d in same if d.recovery.found is None or not d.recovery.present]
+        waiting = [d for d in free if not _names_place(d.config.device) and (d.state != "ready" or len(same) == 1)]
+        return waiting[0] if waiting else None
+
+
+def _names_place(name: str) -> bool:
+    """A configured name says where: `usb:1-1.3`, `/dev/apex_0`, `/dev/ttyUSB0`; `usb:0`, `:1` and the like do not."""
+    return "/" in name or "-" in name
+
+
+def _means(device: DeviceRunner, found: Found) -> bool:
+    """A configured device has this very hardware open, or is configured for its place."""
+    opened = str(device.facts.get("path", "")) if device.state == "ready" else ""
+    for name in filter(None, (opened, device.config.device)):
+        if _names_place(name) and (
+            os.path.basename(name).removeprefix("usb:") == found.port
+            or os.path.realpath(name) in {str(node) for node in found.nodes}
+        ):
+            return True
+    return False
+
+
+def _where(found: Found) -> str:
+    ids = "{:04x}:{:04x}".format(*found.usb_ids) if found.usb_ids else "PCIe"
+    return f"{ids} at {found.port}"

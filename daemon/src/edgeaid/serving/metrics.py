@@ -79,6 +79,10 @@ def _lines(plane: Plane) -> Iterator[str]:
     for device in devices:
         yield f"edgeai_worker_restarts_total{_label(device=device.id)} {device.restarts}\n"
     yield f"edgeai_worker_restarts_total{_label(device='media')} {plane.media.restarts}\n"
+    yield _head("edgeai_recovery_rungs_total", "counter", "Rungs of the recovery ladder that were tried.")
+    for device in devices:
+        for rung, count in device.recovery.tried().items():
+            yield f"edgeai_recovery_rungs_total{_label(device=device.id, rung=rung)} {count}\n"
     yield _head("edgeai_device_busy_seconds_total", "counter", "Time a device spent on requests.")
     for device in devices:
         yield f"edgeai_device_busy_seconds_total{_label(device=device.id)} {device.busy_ns / 1e9:.6f}\n"

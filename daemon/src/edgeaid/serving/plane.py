@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Callable
 
 from .. import config as configuration
 from .. import errors
@@ -21,6 +22,7 @@ from .device import DeviceRunner, clock, fail
 from .events import EventLog
 from .model import LiveModel, Request, State
 from .poller import Poller
+from .recovery import policy_of
 from .registry import NO_DEVICE, Registry
 from .settings import Settings
 from .shm import Regions
@@ -41,6 +43,8 @@ class Plane(Registry):
         self.regions = Regions(config.shared_memory)
         self.ready = False
         self.stopping = False
+        #: Looks for devices that came, went or changed; set by hot-plug.
+        self.look: Callable[[], object] = lambda: None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -59,11 +63,13 @@ class Plane(Registry):
     async def add_device(self, entry: configuration.Device, found: Hardware | None = None) -> DeviceRunner:
         """Take a device into service; it stays listed, with its reason, when it cannot be opened."""
         after = self.config.models.quarantine_after
-        device = DeviceRunner(entry, self.config.limits, self.events, self._on_failed, after, found)
+        ladder = policy_of(self.config.recovery)
+        device = DeviceRunner(entry, self.config.limits, self.events, self._on_failed, after, ladder, found)
         if self.poller is not None:
             device.expect = self.poller.expect
         device.on_answered = self._answered
         device.on_ready = lambda ready: self._later(self.adopt(ready))
+        device.look = lambda: self.look()  # noqa: PLW0108  hot-plug replaces it after the first devices were made
         self.devices[device.id] = device
         try:
             await device.start()
@@ -110,6 +116,8 @@ class Plane(Registry):
             device.limits = fresh.limits
             device.queue.capacity = fresh.limits.queue
             device.queue.per_client = fresh.limits.queue_per_client
+            if fresh.recovery != old.recovery:
+                device.recovery.change(policy_of(fresh.recovery))
         self.media.limits = fresh.limits
         self._configure_poller()
         self.regions.config = fresh.shared_memory
@@ -124,7 +132,7 @@ class Plane(Registry):
             if getattr(fresh.server, f.name) != getattr(old.server, f.name)
         ]
         kept = [f"server.{n}" for n in server if n.endswith("socket")]
-        return kept + [n for n in ("tcp", "device") if getattr(fresh, n) != getattr(old, n)]
+        return kept + [n for n in ("tcp", "device", "dialects") if getattr(fresh, n) != getattr(old, n)]
 
     def _configure_poller(self) -> None:
         if self.poller is not None:

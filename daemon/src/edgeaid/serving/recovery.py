@@ -1,4 +1,4 @@
-"""What to try when a device's worker died: a pause for the CPU, the ladder of `devices.ladder` for everything else."""
+"""What to try when a device failed: a pause for the CPU, the ladder of `devices.ladder` for everything else."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 import logging
 from typing import Any, Final
 
-from .. import errors
+from .. import config, errors
 from ..devices import rungs
 from ..devices.discovery import Found
-from ..devices.ladder import Action, Ladder, Rung, policy_for
+from ..devices.ladder import Action, Ladder, LadderPolicy, Rung, Step, policy_for
 from .events import EventLog
 
 log = logging.getLogger(__name__)
@@ -18,24 +18,53 @@ log = logging.getLogger(__name__)
 BACKOFF: Final = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0)
 
 
+def policy_of(settings: config.Recovery) -> LadderPolicy:
+    """The ladder that [recovery] describes."""
+    return LadderPolicy(
+        steps=tuple(Step(Rung(name), wait_s=settings.wait.get(name, 0.0)) for name in settings.rungs),
+        settle_s=settings.settle_seconds,
+        first_wait_s=settings.first_wait_seconds,
+        longest_wait_s=settings.longest_wait_seconds,
+        flaps=settings.flaps,
+        flap_window_s=settings.flap_seconds,
+        quarantine_s=settings.quarantine_seconds,
+    )
+
+
 class Recovery:
     """One device's way back. Times are seconds of the monotonic clock."""
 
-    def __init__(self, device: str, target: str, events: EventLog, found: Found | None = None) -> None:
+    def __init__(
+        self, device: str, target: str, events: EventLog, policy: LadderPolicy, found: Found | None = None
+    ) -> None:
         self.device = device
+        self.target = target
         self.events = events
         #: The hardware, where discovery knows it.
         self.found = found
         #: False between unplugging and plugging in.
         self.present = True
-        self.ladder = (
-            None if target == "cpu" else Ladder(policy_for(target, usb=found is None or found.usb_ids is not None))
-        )
+        self.ladder = None if target == "cpu" else Ladder(self._own(policy))
         self._failures = 0
         self._quiet_until = 0.0
 
+    def _own(self, policy: LadderPolicy) -> LadderPolicy:
+        return policy_for(policy, self.target, usb=self.found is None or self.found.usb_ids is not None)
+
+    def change(self, policy: LadderPolicy) -> None:
+        """Other settings from now on."""
+        if self.ladder is not None:
+            self.ladder.change(self._own(policy))
+
+    def retry(self, now: float, cause: str) -> bool:
+        """Send the request that failed once more to the worker that it failed in?"""
+        action = self.ladder.retry(now, cause) if self.ladder is not None else None
+        if action is not None:
+            self._publish(action)
+        return action is not None
+
     def next(self, now: float, cause: str) -> Action:
-        """What to try, and how long to wait before."""
+        """What to try with a worker gone, and how long to wait before."""
         self._failures += 1
         if self.ladder is None:
             return Action(Rung.REOPEN, BACKOFF[min(self._failures - 1, len(BACKOFF) - 1)], self._failures, cause)
@@ -43,9 +72,7 @@ class Recovery:
 
     async def perform(self, action: Action) -> None:
         """Wait, then touch the hardware as far as the rung does. A refused rung is logged: the next one follows."""
-        if action.rung not in (Rung.RETRY, Rung.REOPEN):
-            text = f"device {self.device}: trying {action.rung} in {action.wait_s:g} s, because: {action.cause}"
-            self.events.publish("recovery", text, level=logging.WARNING, device=self.device, rung=str(action.rung))
+        self._publish(action)
         await asyncio.sleep(action.wait_s)
         if self.found is None:
             return
@@ -54,29 +81,44 @@ class Recovery:
         except errors.DeviceError as error:
             log.warning("%s", error)
 
+    def _publish(self, action: Action) -> None:
+        wait = f" in {action.wait_s:g} s" if action.wait_s else ""
+        text = f"device {self.device}: trying {action.rung}{wait} (attempt {action.attempt}), because: {action.cause}"
+        self.events.publish(
+            "recovery", text, level=logging.WARNING,
+            device=self.device, rung=str(action.rung), attempt=action.attempt, cause=action.cause,
+        )  # fmt: skip
+
     def worked(self, now: float) -> None:
         """The device answered a request."""
         self._failures = 0
         if self.ladder is not None:
             self.ladder.succeeded(now)
 
-    def plugged(self, found: Found) -> None:
+    def plugged(self, found: Found, now: float) -> None:
         """It is on the bus (again)."""
         self.found, self.present = found, True
         if self.ladder is not None:
-            self.ladder.plugged()
+            self.ladder.plugged(now)
 
     def unplugged(self, now: float) -> float:
         """It left the bus; returns seconds to leave it alone when it comes and goes too often."""
         self.present = False
         action = self.ladder.vanished(now) if self.ladder is not None else None
-        if action is not None:
-            self._quiet_until = now + action.wait_s
-        return action.wait_s if action is not None else 0.0
+        if action is None:
+            return 0.0
+        self._publish(action)
+        self._quiet_until = now + action.wait_s
+        return action.wait_s
 
     def pause(self, now: float) -> float:
         """Seconds that a device which comes and goes is still left alone."""
         return max(self._quiet_until - now, 0.0)
+
+    def tried(self) -> dict[str, int]:
+        """Rung -> how often it was tried."""
+        rungs_tried = self.ladder.snapshot()["rungs"] if self.ladder is not None else {}
+        return {rung: count["tried"] for rung, count in rungs_tried.items()}
 
     def snapshot(self) -> dict[str, Any]:
         """JSON values: the hardware and what was tried."""

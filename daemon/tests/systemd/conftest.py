@@ -43,11 +43,13 @@ export PYTHONPATH=/usr/lib/edgeaid-test/src:/usr/lib/edgeaid-test/site
 exec /usr/bin/python3 -m edgeaid "$@"
 END
 chmod 755 "$root/usr/bin/edgeaid"
+# units that run a module with -I see it as if it were installed
+printf '%s\n' /usr/lib/edgeaid-test/src /usr/lib/edgeaid-test/site > "$root/usr/lib/python3/dist-packages/edgeai.pth"
 mkdir -p "$root/etc/systemd/system/edgeaid.service.d"
 # this computer may be busy; the tests that are about the watchdog set their own time
 printf '[Service]\nWatchdogSec=120s\nTimeoutStartSec=180s\n' > "$root/etc/systemd/system/edgeaid.service.d/50-test.conf"
-printf '[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=edgeaid.socket edgeaid-fast.socket\n' \
-    > "$root/etc/systemd/system/ci.target"
+sockets='edgeaid.socket edgeaid-fast.socket edgeaid-usb.socket'
+printf '[Unit]\nRequires=basic.target\nAfter=basic.target\nWants=%s\n' "$sockets" > "$root/etc/systemd/system/ci.target"
 systemd-sysusers --root="$root"
 for entry in watcher:edgeai-observe asker:edgeai-infer keeper:edgeai-control stranger:; do
     group=${entry#*:}

@@ -14,7 +14,7 @@ SRC_URI += "file://run-ptest"
 
 inherit python_setuptools_build_meta systemd useradd ptest
 
-SYSTEMD_SERVICE:${PN} = "edgeaid.service edgeaid.socket edgeaid-fast.socket"
+SYSTEMD_SERVICE:${PN} = "edgeaid.service edgeaid.socket edgeaid-fast.socket edgeaid-usb.socket"
 
 # One account runs the daemon. Its groups open devices (plugdev: USB, dialout: serial, video: cameras, apex: PCIe);
 # the edgeai-* groups are roles: who is in one may observe, infer or control.

@@ -1,8 +1,8 @@
 """Carries out the rungs of the ladder that touch hardware. Thin on purpose: each is one ioctl or a few sysfs writes.
 
-All need write access that the daemon may not have: a udev rule gives group plugdev the USB node; `authorized` and port
-power need more (docs/devices.md). A rung that is not permitted says so, counts as failed, and the
-ladder goes on.
+A udev rule gives group plugdev the USB node, which is all that a reset needs. `authorized` and the power of a port are
+root's to write: where the daemon may not, it asks `usb_helper.py`, a unit of its own that can do these two things and
+no other. A rung that is not permitted says so, counts as failed, and the ladder goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,21 @@ USBDEVFS_RESET: Final = 0x5514
 #: How long `authorized` stays 0 and the port stays dark. A stick's own capacitors outlast a shorter cut.
 DARK_S: Final = 1.0
 
+#: Socket of edgeaid-usb.socket.
+HELPER: Final = Path("/run/edgeai/usb.sock")
+#: The helper starts Python, then keeps the port dark.
+HELPER_S: Final = 15.0
+
 Ioctl = Callable[[int, int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """sysfs attributes that are written twice."""
+
+    paths: tuple[Path, ...]
+    first: str
+    then: str
 
 
 def usb_reset(found: Found, *, ioctl: Ioctl = fcntl.ioctl) -> None:
@@ -39,24 +54,24 @@ def usb_reset(found: Found, *, ioctl: Ioctl = fcntl.ioctl) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise _refused(found, f"reset its USB port through {found.node}", error) from error
+        text = f"device {found.id}: cannot reset its USB port through {found.node}: {error.strerror or error}"
+        hint = "; docs/devices.md says what gives the daemon this right" if _forbidden(error) else ""
+        raise DeviceError(text + hint) from error
 
 
-async def authorize(found: Found, *, sysfs: Path = SYS, dark_s: float = DARK_S) -> None:
-    """Make the kernel forget the device and find it again. Raises `DeviceError`."""
-    path = sysfs / "bus/usb/devices" / found.port / "authorized"
-    await _pulse(found, path, "0", "1", dark_s, "withdraw and renew its USB authorization")
-
-
-async def port_power(found: Found, *, sysfs: Path = SYS, dark_s: float = DARK_S) -> None:
-    """Switch its port off and on, if the hub can and the kernel offers it (6.0 and later). Raises `DeviceError`."""
-    path = port_folder(found.port, sysfs) / "disable"
-    if not path.exists():
+def switch(rung: Rung, port: str, sysfs: Path = SYS) -> Switch:
+    """What `authorized` and `port-power` write for a port such as `1-1.4`. Raises `DeviceError`."""
+    if rung is Rung.AUTHORIZED:
+        return Switch((sysfs / "bus/usb/devices" / port / "authorized",), "0", "1")
+    folder = port_folder(port, sysfs)
+    # A blue socket is two ports with one supply: it goes dark only when both are off.
+    paths = tuple(path for path in (folder / "disable", folder / "peer" / "disable") if path.exists())
+    if not paths:
         raise DeviceError(
-            f"device {found.id}: the power of port {found.port} cannot be switched here (no {path.name} attribute: "
-            "needs Linux 6.0 and a hub with per-port power); use a hub that can, or replug it by hand"
+            f"the power of port {port} cannot be switched here (no attribute `disable`: needs Linux 6.0 and a hub with "
+            "per-port power); use a hub that can, or replug it by hand"
         )
-    await _pulse(found, path, "1", "0", dark_s, "switch its port off and on")
+    return Switch(paths, "1", "0")
 
 
 def port_folder(port: str, sysfs: Path = SYS) -> Path:
@@ -68,34 +83,59 @@ def port_folder(port: str, sysfs: Path = SYS) -> Path:
     return sysfs / "bus/usb/devices" / f"{hub}:1.0" / f"{hub}-port{number}"
 
 
-async def perform(rung: Rung, found: Found, *, sysfs: Path = SYS, ioctl: Ioctl = fcntl.ioctl) -> None:
+async def perform(
+    rung: Rung,
+    found: Found,
+    *,
+    sysfs: Path = SYS,
+    ioctl: Ioctl = fcntl.ioctl,
+    helper: Path = HELPER,
+    dark_s: float = DARK_S,
+) -> None:
     """Carry out a hardware rung; `RETRY` and `REOPEN` are the worker's business and do nothing here."""
     if rung is Rung.USB_RESET:
         # The ioctl blocks until the hub has answered, seconds in the worst case.
         await asyncio.to_thread(usb_reset, found, ioctl=ioctl)
-    elif rung is Rung.AUTHORIZED:
-        await authorize(found, sysfs=sysfs)
-    elif rung is Rung.PORT_POWER:
-        await port_power(found, sysfs=sysfs)
+    elif rung in (Rung.AUTHORIZED, Rung.PORT_POWER):
+        try:
+            await pulse(switch(rung, found.port, sysfs), dark_s)
+        except OSError as error:
+            if not _forbidden(error):
+                raise DeviceError(f"device {found.id}: {rung} does not work: {error}") from error
+            await _ask(helper, rung, found)
 
 
-async def _pulse(found: Found, path: Path, first: str, then: str, dark_s: float, what: str) -> None:
-    """Write one value, wait, write the other; the second is written whatever happens in between."""
+async def pulse(what: Switch, dark_s: float) -> None:
+    """Write one value, wait, write the other; the second is written whatever happens in between. Raises OSError."""
+    done: list[Path] = []
     try:
-        path.write_text(first, encoding="ascii")
-    except OSError as error:
-        raise _refused(found, f"{what} ({path})", error) from error
-    try:
+        for path in what.paths:
+            path.write_text(what.first, encoding="ascii")
+            done.append(path)
         await asyncio.sleep(dark_s)
     finally:
-        try:
-            path.write_text(then, encoding="ascii")
-        except OSError as error:
-            raise _refused(found, f"{what} ({path})", error) from error
+        for path in done:
+            path.write_text(what.then, encoding="ascii")
 
 
-def _refused(found: Found, what: str, error: OSError) -> DeviceError:
-    hint = ""
-    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        hint = "; docs/devices.md says what gives the daemon this right"
-    return DeviceError(f"device {found.id}: cannot {what}: {error.strerror or error}{hint}")
+async def _ask(helper: Path, rung: Rung, found: Found) -> None:
+    """Let the helper do it: one line there, one line back."""
+    try:
+        async with asyncio.timeout(HELPER_S):
+            reader, writer = await asyncio.open_unix_connection(helper)
+            try:
+                writer.write(f"{rung} {found.port}\n".encode())
+                answer = (await reader.readline()).decode(errors="replace").strip()
+            finally:
+                writer.close()
+    except (OSError, ValueError) as error:  # ValueError: a line without an end
+        raise DeviceError(
+            f"device {found.id}: {rung} needs root, and the helper for it does not answer at {helper} "
+            f"({error or 'time out'}); systemctl enable --now edgeaid-usb.socket"
+        ) from error
+    if answer != "ok":
+        raise DeviceError(f"device {found.id}: {rung}: {answer or 'the helper ended without an answer'}")
+
+
+def _forbidden(error: OSError) -> bool:
+    return isinstance(error, PermissionError) or error.errno == errno.EROFS

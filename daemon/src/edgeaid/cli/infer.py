@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -124,32 +126,76 @@ def segment(session: Session, model: str, pictures: tuple[Path, ...], output: Pa
     help="Write each output as NAME.npy into this directory.",
 )
 @click.option("--version", "version", default="", help="Version of the model.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Again and again, a line for each answer: what a board's own camera sees."
+)
+@click.option("--count", type=click.IntRange(1), help="With --follow: end after so many answers.")
 @pass_session
-def infer(session: Session, model: str, inputs: tuple[str, ...], output: Path | None, version: str) -> None:
-    """Run a model on tensors in .npy files."""
+def infer(
+    session: Session,
+    model: str,
+    inputs: tuple[str, ...],
+    output: Path | None,
+    version: str,
+    follow: bool,
+    count: int | None,
+) -> None:
+    """Run a model on tensors in .npy files.
+
+    A model that the camera of a K210 board feeds has no inputs: `edgeai infer MODEL --follow` shows its results as they
+    come, with --json one object a line. Ends with Ctrl-C.
+    """
     import numpy as np
 
     arrays: dict[str, Any] = {}
     specs = session.client.metadata(model, version)["inputs"]
     for text in inputs:
         name, found, file = text.rpartition("=")
+        if not found and not specs:
+            raise errors.InvalidRequest(f"model {model!r} has no inputs: its board's camera feeds it")
         try:
             arrays[name if found else specs[0]["name"]] = np.load(file, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise errors.InvalidRequest(f"{file}: {error}") from error
+    if follow:
+        _follow(session, model, version, arrays, count)
+        return
     answer = session.client.infer(model, arrays, version=version)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         for name, array in answer.outputs.items():
             np.save(output / (name.replace("/", "_") + ".npy"), array, allow_pickle=False)
-    facts = {
+    facts = _facts(answer)
+    rows = [(n, f["dtype"], f["shape"], _values(f, answer[n].size)) for n, f in facts["outputs"].items()]
+    session.show(facts, table(("OUTPUT", "DTYPE", "SHAPE", "FIRST VALUES"), rows))
+
+
+def _facts(answer: Any) -> dict[str, Any]:
+    outputs = {
         n: {"dtype": str(a.dtype), "shape": list(a.shape), "values": a.ravel()[:16].tolist()}
         for n, a in answer.outputs.items()
     }
-    rows = [
-        (n, f["dtype"], f["shape"], " ".join(map(str, f["values"])) + (" ..." if answer[n].size > 16 else ""))
-        for n, f in facts.items()
-    ]
-    session.show(
-        {"outputs": facts, "timing_ns": answer.timing}, table(("OUTPUT", "DTYPE", "SHAPE", "FIRST VALUES"), rows)
-    )
+    return {"device": answer.device, "outputs": outputs, "timing_ns": answer.timing}
+
+
+def _values(fact: dict[str, Any], size: int) -> str:
+    return " ".join(map(str, fact["values"])) + (" ..." if size > len(fact["values"]) else "")
+
+
+def _follow(session: Session, model: str, version: str, arrays: dict[str, Any], count: int | None) -> None:
+    """One line per answer. A device that is being brought back is waited for: a stream outlives a pulled plug."""
+    shown = 0
+    while count is None or shown < count:
+        try:
+            answer = session.client.infer(model, arrays, version=version)
+        except errors.Unavailable as error:
+            click.echo(f"{time.strftime('%H:%M:%S')}  {error}", err=True)
+            time.sleep(error.retry_after or 1.0)
+            continue
+        shown += 1
+        facts = _facts(answer)
+        if session.as_json:
+            click.echo(json.dumps({"time": round(time.time(), 3), **facts}))
+            continue
+        values = "; ".join(f"{n}: {_values(f, answer[n].size)}" for n, f in facts["outputs"].items())
+        click.echo(f"{time.strftime('%H:%M:%S')}  {answer.device}  {values}")

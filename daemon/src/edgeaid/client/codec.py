@@ -39,6 +39,8 @@ class Inference:
     version: str = ""
     #: Nanoseconds by phase; only the fast socket says.
     timing: dict[str, int] = field(default_factory=dict)
+    #: Id of the device that answered.
+    device: str = ""
 
     def __getitem__(self, name: str) -> Array:
         return self.outputs[name]
@@ -73,6 +75,8 @@ def named(inputs: Inputs, metadata: Mapping[str, Any]) -> dict[str, Array]:
                 f"the model expects {NUMPY[spec['datatype']]}{list(shape)}"
             )
         found[name] = array
+    if missing := specs.keys() - found.keys():
+        raise errors.InvalidRequest(f"the model's input {sorted(missing)[0]!r} is missing")
     return found
 
 
@@ -103,19 +107,20 @@ def _head(
 
 def decode(body: bytes, head_length: int) -> Inference:
     """An answer with binary tensors."""
-    model, version, tensors = _tensors(body[:head_length])
+    model, version, device, tensors = _tensors(body[:head_length])
     outputs = {}
     offset = head_length
     for name, dtype, shape in tensors:
         count = math.prod(shape)
         outputs[name] = np.frombuffer(body, dtype, count, offset).reshape(shape) if count else np.empty(shape, dtype)
         offset += count * dtype.itemsize
-    return Inference(outputs, model, version)
+    return Inference(outputs, model, version, device=device)
 
 
 @lru_cache(64)
-def _tensors(head: bytes) -> tuple[str, str, tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]]:
-    """Model, version, and name, dtype and shape of each output: the same in every answer to the same question."""
+def _tensors(head: bytes) -> tuple[str, str, str, tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]]:
+    """Model, version, device; name, dtype and shape of each output: the same in every answer to the same question."""
     found = json.loads(head)
     tensors = tuple((t["name"], np.dtype(NUMPY[t["datatype"]]), tuple(t["shape"])) for t in found["outputs"])
-    return found["model_name"], found.get("model_version", ""), tensors
+    device = found.get("parameters", {}).get("device", "")
+    return found["model_name"], found.get("model_version", ""), device, tensors

@@ -102,14 +102,15 @@ class Fast:
                 found[tensor["name"]] = np.frombuffer(memory, dtype, count, place["offset"]).reshape(tensor["shape"])
         return Binding(answer["binding"], answer["version"], views["inputs"], views["outputs"])
 
-    def run(self, binding: Binding, *, priority: int = 0, timeout: float = 0.0) -> tuple[int, int, int, int]:
-        """Infer on what lies in `binding.inputs`; returns nanoseconds (queue, input, compute, output)."""
+    def run(self, binding: Binding, *, priority: int = 0, timeout: float = 0.0) -> tuple[str, tuple[int, ...]]:
+        """Infer on what lies in `binding.inputs`; returns device, ns of (queue, input, compute, output)."""
         self._number += 1
         reply = self._exchange(INFER.pack(1, priority, 0, binding.number, self._number, int(timeout * 1e6), 0))
-        _, _, status, _, _, queue, first, compute, last = RESULT.unpack_from(reply)
+        _, _, status, _, _, *times = RESULT.unpack_from(reply)
+        text = reply[RESULT.size :].decode(errors="replace")
         if status != 200:
-            raise error_of(status, reply[RESULT.size :].decode(errors="replace"))
-        return queue, first, compute, last
+            raise error_of(status, text)
+        return text, tuple(times)
 
     def infer(
         self, binding: Binding, inputs: Mapping[str, Array], *, priority: int = 0, timeout: float = 0.0
@@ -117,6 +118,7 @@ class Fast:
         """Copy inputs in, run, copy outputs out."""
         for name, array in inputs.items():
             np.copyto(binding.inputs[name], array, casting="no")
-        times = self.run(binding, priority=priority, timeout=timeout)
+        device, times = self.run(binding, priority=priority, timeout=timeout)
         timing = dict(zip(("queue", "input", "compute", "output"), times, strict=True))
-        return Inference({n: a.copy() for n, a in binding.outputs.items()}, version=binding.version, timing=timing)
+        outputs = {n: a.copy() for n, a in binding.outputs.items()}
+        return Inference(outputs, version=binding.version, timing=timing, device=device)

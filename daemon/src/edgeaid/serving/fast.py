@@ -31,7 +31,7 @@ MAX_VERSION: Final = 1
 #: kind u8 = 1, priority u8, 0 u16, binding u32, request u64, timeout in microseconds u64 (0 = default), 0 u64
 INFER: Final = struct.Struct("<BBHIQQQ")
 #: kind u8 = 2, 0 u8, HTTP status u16 (200 = ok), binding u32, request u64, nanoseconds of queue, input,
-#: compute, output u64; error text (UTF-8) follows when the status is not 200
+#: compute, output u64; the id of the device that answered follows, or the error text when the status is not 200 (UTF-8)
 RESULT: Final = struct.Struct("<BBHIQQQQQ")
 KIND_INFER: Final = 1
 KIND_RESULT: Final = 2
@@ -249,7 +249,8 @@ class _Connection:
             return
         finally:
             request.release()
-        self._send(RESULT.pack(KIND_RESULT, 0, 200, binding, identity, request.queue_ns, *request.phases))
+        head = RESULT.pack(KIND_RESULT, 0, 200, binding, identity, request.queue_ns, *request.phases)
+        self._send(head + request.answered_by.encode())
 
     def _refuse(self, binding: int, identity: int, error: errors.EdgeaiError) -> None:
         self._send(RESULT.pack(KIND_RESULT, 0, error.http, binding, identity, 0, 0, 0, 0) + str(error).encode()[:4000])

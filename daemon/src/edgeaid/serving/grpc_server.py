@@ -132,7 +132,9 @@ class Service:
             inference.fill(self.plane, request, wanted, self.peer)
             await inference.prepare(self.plane, request, wanted)
             await self.plane.infer(request)
-            return self._encode(wanted, live, request.outputs)
+            answer = self._encode(wanted, live, request.outputs)
+            _set(answer.parameters, "device", request.answered_by)
+            return answer
         finally:
             request.release()
 

@@ -24,7 +24,7 @@ MEMORABLE: Final = 4096
 class Memory:
     """What a connection asked last. Clients ask the same again about other tensors: that needs no second parsing."""
 
-    __slots__ = ("answer", "head", "live", "sizes", "tail", "wanted")
+    __slots__ = ("answer", "device", "head", "live", "sizes", "tail", "wanted")
 
     def __init__(self) -> None:
         self.live: LiveModel | None = None
@@ -33,8 +33,9 @@ class Memory:
         #: Bytes of each input in the body's binary tail.
         self.sizes: tuple[int, ...] = ()
         self.wanted: oip.InferRequest | None = None
-        #: JSON of the answer when all outputs are binary tensors, which never differs.
+        #: JSON of the answer when all outputs are binary tensors, which only differs when another device answers.
         self.answer = b""
+        self.device = ""
 
     def again(self, live: LiveModel, head: bytes, tail: memoryview) -> oip.InferRequest | None:
         """The request if it is the last one with other bytes in its tensors."""
@@ -102,16 +103,17 @@ def answer(
     """(headers, pieces of the body) of an answered request. The pieces may lie in its slot: send, then release."""
     live, outputs = request.live, request.outputs
     known = memory is not None and memory.wanted is not None and memory.wanted.outputs is wanted.outputs
-    if known and memory.answer:  # type: ignore[union-attr]  # known
+    device = request.answered_by
+    if known and memory.answer and memory.device == device:  # type: ignore[union-attr]  # known
         head: bytes = memory.answer  # type: ignore[union-attr]  # known
         parts: list[oip.Body] = [outputs[want.index] for want in wanted.outputs]
     else:
         for want in wanted.outputs:
             if want.region is not None:
                 plane.regions.write(want.region, outputs[want.index], peer)
-        head, parts = oip.answer(wanted, live.name, live.version, live.outputs, outputs, live.labels)
+        head, parts = oip.answer(wanted, live.name, live.version, live.outputs, outputs, live.labels, device)
         if known and all(w.binary and not w.classes and w.region is None for w in wanted.outputs):
-            memory.answer = head  # type: ignore[union-attr]  # known
+            memory.answer, memory.device = head, device  # type: ignore[union-attr]  # known
     headers = {"Content-Type": BINARY, HEADER_LENGTH: str(len(head))} if parts else {"Content-Type": JSON}
     pieces = [head, *parts]
     if accept and sum(map(len, pieces)) >= MIN_COMPRESS:

@@ -137,6 +137,11 @@ class Request(Job):
         """Bytes of each output tensor; valid after `done` and until `release`."""
         return self.live.region.outputs[self.slot]  # type: ignore[union-attr]  # a slot keeps its region open
 
+    @property
+    def answered_by(self) -> str:
+        """Id of the device that it went to last, which after `done` is the one that answered."""
+        return self.device.id if self.device is not None else ""
+
     def release(self) -> None:
         """Give the slot back; safe to call twice, and while a worker still uses it (then it is given back later)."""
         if self.running:

@@ -124,7 +124,9 @@ def parse_message(
         raise InvalidRequest("the request must be a JSON object")
     parameters = _parameters(message, "request")
     given = message.get("inputs")
-    if not isinstance(given, list) or not given or len(given) > MAX_TENSORS:
+    if not inputs and given is None:
+        given = []  # a board's camera feeds the model
+    if not isinstance(given, list) or (inputs and not given) or len(given) > MAX_TENSORS:
         raise InvalidRequest("the request has no array 'inputs'")
     found: list[Given] = []
     offset = 0
@@ -318,9 +320,11 @@ def answer(
     specs: tuple[TensorSpec, ...],
     outputs: tuple[memoryview, ...],
     labels: tuple[str, ...],
+    device: str = "",
 ) -> tuple[bytes, list[Body]]:
     """(JSON head, binary parts in its order) of an answer. Parts may be views of `outputs`. Shared-memory outputs were
-    written by the caller.
+    written by the caller. `device` = the one that answered: of a model with several artifacts, another may have taken
+    over.
     """
     parts: list[Body] = []
     described: list[dict[str, Any]] = []
@@ -347,7 +351,13 @@ def answer(
         else:
             entry["data"] = to_list(data, spec.datatype)
         described.append(entry)
-    head: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": described}
+    parameters = {"device": device}
+    head: dict[str, Any] = {
+        "model_name": model,
+        "model_version": version,
+        "parameters": parameters,
+        "outputs": described,
+    }
     if request.id:
         head["id"] = request.id
     return json.dumps(head, separators=(",", ":"), allow_nan=False).encode(), parts

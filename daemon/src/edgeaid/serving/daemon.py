@@ -31,11 +31,15 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 10.0
 
 
-def routes() -> Routes:
-    """All HTTP routes."""
+def routes(dialects: configuration.Dialects | None = None) -> Routes:
+    """All HTTP routes; those of the dialects that are on are among them."""
     table = Routes()
     routes_oip.register(table)
     routes_edgeai.register(table)
+    if dialects is not None and (dialects.deepstack or dialects.doods):
+        from . import routes_dialects
+
+        routes_dialects.register(table, deepstack=dialects.deepstack, doods=dialects.doods)
     return table
 
 
@@ -116,7 +120,7 @@ class Daemon:
         service.allow_descriptors(2 * config.limits.connections + 1024)
         passed = service.listen_fds()
         roles = Roles(config.access)
-        table = routes()
+        table = routes(config.dialects)
         try:
             http = HttpServer(self.plane, roles, table)
             self._http.append(http)

@@ -11,7 +11,7 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 from typing import Any
 from urllib.parse import unquote
@@ -33,15 +33,24 @@ Handler = Callable[["Call"], Awaitable[web.StreamResponse]]
 class Call:
     """One HTTP request: what a route needs of it."""
 
-    __slots__ = ("args", "buffers", "peer", "plane", "request")
+    __slots__ = ("args", "buffers", "peer", "plane", "request", "token")
 
     def __init__(self, request: web.BaseRequest, server: HttpServer, peer: Peer, args: dict[str, str]) -> None:
         self.request = request
         self.plane = server.plane
         self.buffers = server.buffers
+        #: On TCP: the secret and the role of who knows it.
+        self.token = server.token
         self.peer = peer
         #: Path parameters, percent-decoded.
         self.args = args
+
+    def require(self, role: Role, secret: str = "") -> None:
+        """For a route that anybody reaches because its secret is in the body: PermissionDenied without the role."""
+        if self.token is not None and hmac.compare_digest(secret.encode(), self.token[0].encode()):
+            self.peer = Peer(-1, 0, self.token[1])
+        if self.peer.role < role:
+            self.plane.denials.deny(self.peer, role, f"{self.request.method} {self.request.rel_url.raw_path[:200]}")
 
     async def body(self, limit: int | None = None) -> bytes | bytearray:
         """The whole body, inflated. TooLarge over the limit, InvalidRequest for damage, too many chunks or a stall."""
@@ -249,7 +258,11 @@ class HttpServer:
         connection.since = inf
         try:
             role, handler, args = self.routes.find(request.method, request.rel_url.raw_path)
-            peer = connection.peer or self.identify(connection, request.headers.get("Authorization", ""))
+            peer = connection.peer or (
+                self.identify(connection, _secret(request.headers))
+                if role > Role.NOBODY or self.token is None
+                else Peer(-1, 0, Role.NOBODY)  # its secret is in the body, where the route looks for it
+            )
             if peer.role < role:
                 self.plane.denials.deny(peer, role, f"{request.method} {request.rel_url.raw_path[:200]}")
             return await handler(Call(request, self, peer, args))
@@ -281,6 +294,12 @@ class HttpServer:
             raise ConnectionResetError
         connection.peer = self.roles.peer(transport.get_extra_info("socket"))
         return connection.peer
+
+
+def _secret(headers: Mapping[str, str]) -> str:
+    """What a request shows on TCP; DOODS' clients have a header of their own for it."""
+    doods = headers.get("doods-auth-key", "")
+    return headers.get("Authorization", f"Bearer {doods}" if doods else "")
 
 
 class _Refuse(asyncio.Protocol):

@@ -133,6 +133,16 @@ _WHAT: Final[tuple[tuple[str, str, str, tuple[str, ...], str, tuple[str, ...]], 
     (r"/edgeai/v1/models/.*/bundle", "GET", "A model directory as tar", (), "", ("application/x-tar",)),
     (r"/edgeai/v1/models/.*", "PUT", "Store, self-test and serve a model", (BINARY,), "Pushed", ()),
     (r"/edgeai/v1/models/.*", "DELETE", "Delete a version that does not serve", (), "Free", ()),
+    (
+        r"/v1/vision/detection",
+        "POST",
+        "Objects in a picture, as DeepStack answers",
+        ("multipart/form-data",),
+        "Free",
+        (),
+    ),
+    (r"/detectors", "GET", "Models that detect, as DOODS answers", (), "Free", ()),
+    (r"/detect", "POST", "Objects in a picture, as DOODS answers", (JSON,), "Free", ()),
     (r"/metrics", "GET", "Metrics in Prometheus' text format", (), "", ("text/plain",)),
 )
 _NAMES: Final = {"m": "name of a model", "v": "version of a model", "r": "name of a region", "repo": "ignored"}

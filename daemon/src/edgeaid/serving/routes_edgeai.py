@@ -18,8 +18,7 @@ from . import metrics, push
 from .access import Role
 from .http import Call, Routes, reply
 from .inference import BINARY
-from .media import PictureFile
-from .model import Request
+from .pictures import ask
 
 TASKS: Final = ("classify", "detect", "segment")
 #: Bytes read at once of a model that is downloaded.
@@ -128,71 +127,23 @@ async def picture(call: Call) -> web.Response:
         raise errors.InvalidRequest(
             f"model {live.name!r} is made for the task '{live.found.manifest.task}', not '{task}'"
         )
-    body = await call.body(call.plane.config.limits.picture_bytes)
-    request = call.plane.request(
+    limit = _number(query.get("max_results"), "max_results")
+    result = await ask(
+        call.plane,
         live,
+        await call.body(call.plane.config.limits.picture_bytes),
         call.peer.pid,
         priority=int(_number(query.get("priority"), "priority") or 0),
         timeout=_number(query.get("timeout"), "timeout"),
+        threshold=_number(query.get("threshold"), "threshold"),
+        max_results=int(limit) if limit is not None else None,
+        draw="image/png" in call.request.headers.get("Accept", ""),
+        # Said to be bytes: prepared by the client, unless the size says that it is a picture all the same.
+        tensor=call.request.headers.get("Content-Type", "").startswith(BINARY),
     )
-    draw = "image/png" in call.request.headers.get("Accept", "")
-    limit = _number(query.get("max_results"), "max_results")
-    clock = asyncio.get_running_loop().time
-    try:
-        with PictureFile(body) as file:
-            started = clock()
-            if _is_tensor(call, request, body):
-                request.inputs[0][:] = body
-                placement = _whole_picture(request.live.inputs[0].shape)
-            else:
-                placement = await call.plane.media.prepare(live, request.slot, file)
-            prepared = clock()
-            await call.plane.infer(request)
-            answered = clock()
-            result = await call.plane.media.decode(
-                live,
-                request.slot,
-                placement,
-                threshold=_number(query.get("threshold"), "threshold"),
-                max_results=int(limit) if limit is not None else None,
-                drawn_on=file if draw else None,
-            )
-    finally:
-        request.release()
     if isinstance(result, bytes):
         return web.Response(body=result, content_type="image/png")
-    phases = request.phases
-    timing = {
-        "prepare_ms": (prepared - started) * 1e3,
-        "queue_ms": request.queue_ns / 1e6,
-        "input_ms": phases[0] / 1e6,
-        "compute_ms": phases[1] / 1e6,
-        "output_ms": phases[2] / 1e6,
-        "decode_ms": (clock() - answered) * 1e3,
-    }
-    device = request.device.id if request.device else ""
-    return reply(
-        {
-            "model": live.name,
-            "version": live.version,
-            "device": device,
-            "timing": {k: round(v, 3) for k, v in timing.items()},
-            **result,
-        }
-    )
-
-
-def _is_tensor(call: Call, request: Request, body: bytes | bytearray) -> bool:
-    """The body is said to be bytes and is exactly the size of the only input: prepared by the client, not a picture."""
-    inputs = request.live.inputs
-    said = call.request.headers.get("Content-Type", "").startswith(BINARY)
-    return said and len(inputs) == 1 and len(body) == inputs[0].nbytes
-
-
-def _whole_picture(shape: tuple[int, ...]) -> dict[str, Any]:
-    """Placement of an input tensor that is a whole picture."""
-    sides = [d for d in shape if d not in (1, 3)] or [1]
-    return {"width": sides[-1], "height": sides[0]}
+    return reply(result)
 
 
 def _number(text: str | None, name: str) -> float | None:

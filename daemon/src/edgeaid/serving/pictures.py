@@ -1,0 +1,76 @@
+"""A picture through a model: prepared, inferred, decoded. What every protocol that takes pictures shares."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from .media import PictureFile
+from .model import LiveModel
+from .plane import Plane
+
+
+async def ask(
+    plane: Plane,
+    live: LiveModel,
+    body: bytes | bytearray,
+    client: object,
+    *,
+    priority: int = 0,
+    timeout: float | None = None,
+    threshold: float | None = None,
+    max_results: int | None = None,
+    draw: bool = False,
+    tensor: bool = False,
+) -> Any:
+    """Labelled answer as JSON values with the device and times in ms, or PNG bytes when it is to be drawn.
+
+    `body` = a JPEG, PNG or BMP file; with `tensor`, when it has exactly that many bytes, the only input's bytes.
+    """
+    request = plane.request(live, client, priority=priority, timeout=timeout)
+    clock = asyncio.get_running_loop().time
+    try:
+        with PictureFile(body) as file:
+            started = clock()
+            if tensor and len(live.inputs) == 1 and len(body) == live.inputs[0].nbytes:
+                request.inputs[0][:] = body
+                placement = _whole_picture(live.inputs[0].shape)
+            else:
+                placement = await plane.media.prepare(live, request.slot, file)
+            prepared = clock()
+            await plane.infer(request)
+            answered = clock()
+            result = await plane.media.decode(
+                live,
+                request.slot,
+                placement,
+                threshold=threshold,
+                max_results=max_results,
+                drawn_on=file if draw else None,
+            )
+    finally:
+        request.release()
+    if isinstance(result, bytes):
+        return result
+    phases = request.phases
+    timing = {
+        "prepare_ms": (prepared - started) * 1e3,
+        "queue_ms": request.queue_ns / 1e6,
+        "input_ms": phases[0] / 1e6,
+        "compute_ms": phases[1] / 1e6,
+        "output_ms": phases[2] / 1e6,
+        "decode_ms": (clock() - answered) * 1e3,
+    }
+    return {
+        "model": live.name,
+        "version": live.version,
+        "device": request.answered_by,
+        "timing": {k: round(v, 3) for k, v in timing.items()},
+        **result,
+    }
+
+
+def _whole_picture(shape: tuple[int, ...]) -> dict[str, Any]:
+    """Placement of an input tensor that is a whole picture."""
+    sides = [d for d in shape if d not in (1, 3)] or [1]
+    return {"width": sides[-1], "height": sides[0]}

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import errors, service
-from ..config import Config
+from ..config import Config, Dialects
 from . import routes_edgeai, routes_oip
 from .access import Role, Roles
 from .fast import FastServer
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 10.0
 
 
-def routes(dialects: configuration.Dialects | None = None) -> Routes:
+def routes(dialects: Dialects | None = None) -> Routes:
     """All HTTP routes; those of the dialects that are on are among them."""
     table = Routes()
     routes_oip.register(table)

@@ -64,7 +64,7 @@ def test_default_models_are_ready(edgeai_socket: Path) -> None:
     from edgeaid.client import Client
 
     with Client(edgeai_socket, fast=False, timeout=280) as client:
-        states = {model["name"]: model["state"] for model in wait_for(client.models, 60, "models")}
+        states = {model["name"]: model["state"] for model in wait_for(client.models, 300, "models")}
         assert {name: states.get(name) for name in MODELS} == dict.fromkeys(MODELS, "READY")
         for name in MODELS:
             client.request("GET", f"/v2/models/{name}/ready")
@@ -156,11 +156,11 @@ def test_killed_worker_under_load_is_replaced_and_requests_go_on(guest: Link, ed
     for thread in threads:
         thread.start()
     try:
-        wait_for(lambda: len(good) > 3, 120, "answers before the kill")
+        wait_for(lambda: len(good) > 3, 600, "answers before the kill")
         killed = guest.run("pgrep -f edgeaid.worker | head -1 | xargs kill -KILL")
         assert killed.code == 0, killed.err
         before = len(good)
-        wait_for(lambda: len(good) > before + 5, 180, "answers after the kill")
+        wait_for(lambda: len(good) > before + 5, 600, "answers after the kill")
     finally:
         stop.set()
         for thread in threads:

@@ -1,4 +1,8 @@
-"""The whole of OpenEmbedded with this layer: parse, dry run of images, yocto-check-layer. Minutes each, so most are slow."""
+"""The whole of OpenEmbedded with this layer: parse, dry run of images, dependency graph, yocto-check-layer.
+
+Minutes each, so most are slow. The fast suite has one cell of the matrix: every recipe of every layer parsed with all features, and a
+dry run of both images with them (test_all_features_together...).
+"""
 
 from __future__ import annotations
 
@@ -26,43 +30,65 @@ def place(release: str, machine: str, *features: str) -> Workspace:
         pytest.skip(f"no real BitBake here: {reason}")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("release", RELEASES)
-def test_all_features_together_parse_without_a_warning(release: str) -> None:
-    features = [f for f in feature_names() if f not in LEFT_OUT]
-    done = place(release, "raspberrypi4-64", *features).run("bitbake", "-p", timeout=3600)
-    assert done.returncode == 0, done.stdout[-3000:]
+def quick(own: Workspace) -> str:
+    """Settings for a dry run without a process per task (dryrun/classes/dry-run-quick.bbclass)."""
+    return f'BBPATH .= ":{own.build.project}/recipes-tests/layer/dryrun"\nINHERIT += "dry-run-quick"\n'
+
+
+def dry_run(own: Workspace, *images: str) -> int:
+    """Number of tasks that BitBake found and put in order. Fails on an error, and on a warning that is ours."""
+    done = own.run("bitbake", "--dry-run", "--no-setscene", *images, timeout=7200, settings=quick(own))
+    assert done.returncode == 0, "\n".join(complaints(done.stdout)) or done.stdout[-3000:]
     assert complaints(done.stdout) == []
+    return int(re.findall(r"Attempted (\d+) tasks", done.stdout)[-1])
+
+
+def needed(own: Workspace, image: str) -> set[str]:
+    """Recipes that the graph of an image holds. After a dry run of the same configuration nothing is parsed again."""
+    done = own.run("bitbake", "-g", image, timeout=3600, settings=quick(own))
+    assert done.returncode == 0, done.stdout[-3000:]
+    return set((own.folder / "pn-buildlist").read_text().split())
+
+
+@pytest.mark.parametrize("release", ["wrynose", pytest.param("scarthgap", marks=pytest.mark.slow)])
+def test_all_features_together_parse_and_resolve_without_a_warning(release: str) -> None:
+    features = [f for f in feature_names() if f not in LEFT_OUT]
+    assert dry_run(place(release, "raspberrypi4-64", *features), "edgeai-image", "edgeai-image-dev") > 5000
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("image", ["edgeai-image", "edgeai-image-dev"])
-def test_every_task_of_an_image_can_be_resolved(release: str, machine: str, image: str) -> None:
-    done = place(release, machine).run("bitbake", "-n", image, timeout=7200)
-    assert done.returncode == 0, "\n".join(complaints(done.stdout)) or done.stdout[-3000:]
-    assert complaints(done.stdout) == []
+def test_every_task_of_both_images_can_be_resolved(release: str, machine: str) -> None:
+    assert dry_run(place(release, machine), "edgeai-image", "edgeai-image-dev") > 3000
+
+
+RUNTIME_RECIPES = {
+    "edgetpu": {"libedgetpu", "python3-pycoral"},
+    "ncs": {"libmvnc"},
+    "ncs2": {"openvino-inference-engine"},
+    "k210": {"edgeaid-k210", "python3-pyserial"},
+    "grpc": {"edgeaid-grpc", "python3-grpcio"},
+    "frigate": {"edgeaid-frigate", "python3-pyzmq"},
+    "tensorflow": {"tensorflow"},
+    "edgetpu-pcie": {"gasket-module"},
+}
+ALWAYS = {"edgeaid", "edgeai-models", "edgeai-power", "edgeai-config", "edgeai-provision", "python3-ai-edge-litert-bin"}
+#: In no image by itself: Intel's files, test-only parts, the other CPU runtime.
+NEVER = {"mvnc-firmware", "openvino-vpu-firmware", "edgeai-standins", "python3-tflite-runtime"}
 
 
 @pytest.mark.slow
-def test_the_image_of_a_plain_build_needs_no_accelerator_runtime_and_no_rust() -> None:
-    own = place("wrynose", "raspberrypi4-64")
-    done = own.run("bitbake", "-g", "edgeai-image", timeout=3600)
-    assert done.returncode == 0, done.stdout[-3000:]
-    needed = set((own.folder / "pn-buildlist").read_text().split())
-    assert {"edgeaid", "edgeai-models", "edgeai-power", "edgeai-config", "python3-ai-edge-litert-bin"} <= needed
-    for absent in (
-        "libedgetpu",
-        "libmvnc",
-        "openvino-inference-engine",
-        "tensorflow",
-        "python3-tflite-runtime",
-        "python3-grpcio",
-        "python3-pyzmq",
-        "gasket-module",
-    ):
-        assert absent not in needed
+@pytest.mark.parametrize("runtimes", [(), ("edgetpu",), ("ncs", "k210"), ("ncs2", "grpc", "frigate")], ids=" ".join)
+def test_the_graph_of_an_image_holds_exactly_the_runtimes_asked_for(runtimes: tuple[str, ...]) -> None:
+    graph = needed(place("wrynose", "raspberrypi4-64", *runtimes), "edgeai-image")
+    assert graph >= ALWAYS
+    assert not graph & NEVER
+    for runtime, recipes in RUNTIME_RECIPES.items():
+        if runtime in runtimes:
+            assert recipes <= graph, runtime
+        else:
+            assert not recipes & graph, f"{runtime} was not asked for"
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ done
 # an emulated processor is ten to a hundred times slower: what counts seconds gets more of them
 $bb mkdir -p /root/run/systemd/system/edgeaid.service.d /root/run/systemd/system.conf.d
 printf '[Manager]\\nDefaultTimeoutStartSec=900s\\nDefaultDeviceTimeoutSec=900s\\n' > /root/run/systemd/system.conf.d/50-emulator.conf
-printf '[Service]\\nWatchdogSec=90s\\nTimeoutStartSec=300s\\n' > /root/run/systemd/system/edgeaid.service.d/50-emulator.conf
+printf '[Service]\\nWatchdogSec=180s\\nTimeoutStartSec=900s\\n' > /root/run/systemd/system/edgeaid.service.d/50-emulator.conf
 for p in "" 1 2 3 4; do
     echo "KERNEL==\\"vda$p\\", SYMLINK+=\\"mmcblk0${p:+p$p}\\""
 done > /root/run/udev/rules.d/61-edgeai-emulator.rules

@@ -97,6 +97,22 @@ def _ask_until_answered(link: Link, path: Path, found: FirstAnswer, started: flo
         time.sleep(0.5)
 
 
+@pytest.fixture(scope="session")
+def full_image() -> Path:
+    """A card image with read-only root, gRPC and the stand-in for a Neural Compute Stick: recipes-tests/kas/full.yml."""
+    named = os.environ.get("EDGEAI_TEST_FULL_IMAGE")
+    if named:
+        return Path(named)
+    try:
+        paths.need("qemu-system-aarch64", "qemu-img")
+        build = bitbake.prepare("scarthgap", variant="full")
+        seconds = bitbake.build_image(build)
+    except paths.Missing as error:
+        pytest.skip(str(error))
+    print(f"\nedgeai-image with features: {seconds:.0f} s")
+    return build.image("wic")
+
+
 @pytest.fixture(scope="package")
 def booted(
     image: Path, first_answer: FirstAnswer, tmp_path_factory: pytest.TempPathFactory

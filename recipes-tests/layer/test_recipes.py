@@ -261,7 +261,8 @@ def test_the_pinned_commit_of_a_release_has_what_the_recipes_take() -> None:
     for recipe in sorted((TOP / "meta-edgeai/recipes-edgeai").glob("*/*.bb")):
         for part in " ".join(re.findall(r'^EDGEAID_TREE_PARTS = "(.*)"', recipe.read_text(), re.M)).split():
             assert any(f"{name}/".startswith(f"daemon/{part}/") for name in there), f"{recipe.name}: {part} at {commit}"
-    for unit in ("edgeaid.service", "edgeaid.socket", "edgeaid-fast.socket", "edgeai-provision.service"):
+    units = "edgeaid.service edgeaid.socket edgeaid-fast.socket edgeaid-usb.socket edgeaid-usb@.service"
+    for unit in (*units.split(), "edgeai-provision.service"):
         assert f"daemon/systemd/{unit}" in there
 
 

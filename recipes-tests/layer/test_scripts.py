@@ -184,20 +184,36 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_pins_are_read_from_git_and_archive_declarations(tree: Path) -> None:
-    got = pins.collect(tree, None, gpu=False, xnnpack=None)
+    got = pins.collect(tree, None, False)
     assert got["cpuinfo"] == ("example.org/cpuinfo.git", "0" * 40)
     assert got["farmhash"][0] == "github.com/example/farmhash.git"
 
 
-def test_xnnpacks_own_dependencies_come_from_its_tree(tree: Path, tmp_path: Path) -> None:
-    (tmp_path / "x/cmake").mkdir(parents=True)
-    (tmp_path / "x/cmake/DownloadFXdiv.cmake").write_text(
-        f"  URL https://github.com/Maratyszcza/FXdiv/archive/{'b' * 40}.zip\n"
+def test_dependencies_of_dependencies_come_from_their_trees(tree: Path, tmp_path: Path) -> None:
+    for folder in ("xnnpack", "pthreadpool"):
+        (tmp_path / folder / "cmake").mkdir(parents=True)
+    (tmp_path / "xnnpack/cmake/DownloadKleidiAI.cmake").write_text(
+        f"  URL https://github.com/ARM-software/kleidiai/archive/{'a' * 40}.zip\n"
     )
-    assert pins.collect(tree, None, gpu=False, xnnpack=tmp_path / "x")["fxdiv"] == (
-        "github.com/Maratyszcza/FXdiv.git",
-        "b" * 40,
+    (tmp_path / "pthreadpool/cmake/DownloadFXdiv.cmake").write_text(
+        f"  GIT_REPOSITORY https://github.com/Maratyszcza/FXdiv.git\n  GIT_TAG {'b' * 40}\n"
     )
+    got = pins.collect(tree, None, False, tmp_path / "xnnpack", tmp_path / "pthreadpool")
+    assert got["kleidiai"] == ("github.com/ARM-software/kleidiai.git", "a" * 40)
+    assert got["fxdiv"] == ("github.com/Maratyszcza/FXdiv.git", "b" * 40)
+
+
+def test_an_archive_on_tensorflows_mirror_is_the_repository_behind_it_and_a_tag_is_not_compared(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror = "https://storage.googleapis.com/mirror.tensorflow.org/github.com/petewarden/OouraFFT/archive/v1.0.tar.gz"
+    (tree / pins.MODULES / "fft2d.cmake").write_text(f"OverridableFetchContent_Declare(\n  fft2d\n  URL {mirror}\n)\n")
+    assert pins.collect(tree, None, False)["fft2d"] == ("github.com/petewarden/OouraFFT.git", "v1.0")
+    assert pins.main(["--tree", str(tree)]) == 0
+    printed = capsys.readouterr().out
+    assert "v1.0 is no commit: git ls-remote https://github.com/petewarden/OouraFFT.git v1.0" in printed
+    (tmp_path / "pins.inc").write_text(printed.replace('"v1.0"', f'"{"c" * 40}"'))
+    assert pins.main(["--tree", str(tree), "--check", str(tmp_path / "pins.inc")]) == 0
 
 
 def test_what_is_printed_is_what_check_reads(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,7 +238,7 @@ def test_a_folder_that_is_not_tensorflow_is_named(tmp_path: Path, capsys: pytest
 
 def test_the_layers_pin_file_has_the_tools_form() -> None:
     text = (TOP / "meta-edgeai/recipes-runtime/tflite/tensorflow-lite-pins-2.21.0.inc").read_text()
-    assert set(pins.parse_inc(text)) >= set(pins.NAMES) | set(pins.XNNPACK_NAMES.values())
+    assert set(pins.parse_inc(text)) >= set(pins.NAMES) | set(pins.NESTED_NAMES.values())
 
 
 def shell_files() -> list[Path]:

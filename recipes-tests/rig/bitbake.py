@@ -242,11 +242,12 @@ def run(
 
 
 def kas(
-    build: Build, *arguments: str, log: Path | None = None, timeout: float = 3600
+    build: Build, *arguments: str, log: Path | None = None, timeout: float = 3600, more: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """`kas VERB CONFIG ARGUMENTS...`: the verb first, then what follows the configuration."""
+    """`kas VERB CONFIG ARGUMENTS...`: the verb first, then what follows the configuration; `more`: further kas files."""
     verb, *rest = arguments
-    return run(build, "kas", verb, build.config, *rest, log=log, timeout=timeout)
+    config = ":".join((build.config, *more))
+    return run(build, "kas", verb, config, *rest, log=log, timeout=timeout)
 
 
 def build_image(build: Build, target: str = "edgeai-image", timeout: float = 3600) -> float:

@@ -92,7 +92,13 @@ def fetch_debs(work: Path, some: Sequence[str] = ()) -> Path:
     update = subprocess.run(["apt-get", "-q", "update"], env=env, capture_output=True, text=True, check=False)
     if update.returncode:
         raise Missing(f"Debian's package index cannot be reached:\n{update.stderr.strip()}")
-    real = {name: _current_kernel(env) if name == "linux-image-arm64" else name for name in names}
+    kernel = _current_kernel(env)
+    stands_for = {
+        "linux-image-arm64": kernel,
+        "linux-headers-arm64": kernel.replace("image", "headers"),
+        "linux-headers-common": kernel.replace("image", "headers").removesuffix("-arm64") + "-common",
+    }
+    real = {name: stands_for.get(name, name) for name in names}
     # Of a file that is in the current folder apt prints nothing; its own root holds none.
     uris = subprocess.run(
         ["apt-get", "download", "--print-uris", *real.values()],

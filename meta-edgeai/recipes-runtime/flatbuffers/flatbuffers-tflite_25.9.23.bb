@@ -7,10 +7,11 @@ SECTION = "libs"
 # How far it got here; README.md has the table.
 EDGEAI_STATUS = "resolved"
 LICENSE = "Apache-2.0"
-LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/Apache-2.0;md5=89aea4e17d99a7cacdbeed46a0096b10"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 
 SRC_URI = "git://github.com/google/flatbuffers.git;branch=master;protocol=https;nobranch=1;destsuffix=flatbuffers"
-SRCREV = "edbe17738352418245d7228e7fd9f12c3ddc34c4"
+# The commit that the tag v25.9.23 (an object of its own, edbe177) points to.
+SRCREV = "187240970746d00bbd26b0f5873ed54d2477f9f3"
 S = "${UNPACKDIR}/flatbuffers"
 
 UPSTREAM_CHECK_GITTAGREGEX = "v(?P<pver>\d+(\.\d+)+)"

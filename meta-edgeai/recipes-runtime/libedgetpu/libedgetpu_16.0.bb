@@ -77,10 +77,12 @@ do_compile() {
             -o ${WORKDIR}/tflite-parts/$(echo $source | tr / _).o
     done
 
-    # The generated headers first, by themselves: the Makefile lists them order-only, and parallel make loses that race.
-    oe_runmake CC="${CC}" CXX="${CXX}" firmware
+    # The generated headers first, by themselves: the Makefile lists them beside the sources that include them, and a parallel
+    # make loses that race.
+    root=$(realpath ${B})/..
+    oe_runmake firmware $root/out/$root/executable/executable_generated.h $root/out/$root/api/driver_options_generated.h
     for target in libedgetpu-throttled libedgetpu; do
-        oe_runmake -j1 CC="${CC}" CXX="${CXX}" LIBEDGETPU_CXXFLAGS="${EDGETPU_CXXFLAGS}" \
+        oe_runmake CC="${CC}" CXX="${CXX}" LIBEDGETPU_CXXFLAGS="${EDGETPU_CXXFLAGS}" \
             LIBEDGETPU_LDFLAGS="${EDGETPU_LDFLAGS}" $target
     done
 }

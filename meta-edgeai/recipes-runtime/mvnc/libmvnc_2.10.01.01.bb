@@ -15,7 +15,7 @@ MVNC_SOURCES = " \
     common/components/XLink/shared/XLinkDispatcher.c \
     common/components/XLinkConsole/pc/XLinkConsole.c \
 "
-MVNC_EXTRA_CFLAGS = " \
+MVNC_EXTRA_CFLAGS = ' \
     -Icommon/components/XLink/shared \
     -Icommon/components/XLink/pc \
     -Icommon/components/XLinkConsole/pc \
@@ -23,5 +23,5 @@ MVNC_EXTRA_CFLAGS = " \
     -Icommon/shared/include \
     -DDEVICE_SHELL_ENABLED \
     -DEXCLUDE_HIGHCLASS \
-    -DVERSION_NAME='\"${PV}\"' \
-"
+    -DVERSION_NAME="\"${PV}\"" \
+'

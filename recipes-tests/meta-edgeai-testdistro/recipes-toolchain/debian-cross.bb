@@ -4,7 +4,7 @@ LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda
 inherit cross
 BPN = "debian-cross"
 PN = "debian-cross-${TARGET_ARCH}"
-PROVIDES = "virtual/${TARGET_PREFIX}gcc virtual/${TARGET_PREFIX}g++ virtual/${TARGET_PREFIX}binutils virtual/cross-cc virtual/cross-c++ virtual/cross-binutils"
+PROVIDES = "gcc-cross-${TARGET_ARCH} virtual/${TARGET_PREFIX}gcc virtual/${TARGET_PREFIX}g++ virtual/${TARGET_PREFIX}binutils virtual/cross-cc virtual/cross-c++ virtual/cross-binutils"
 TOOLCHAIN = "debian"
 INHIBIT_DEFAULT_DEPS = "1"
 INHIBIT_SYSROOT_STRIP = "1"

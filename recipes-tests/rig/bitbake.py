@@ -242,12 +242,11 @@ def run(
 
 
 def kas(
-    build: Build, *arguments: str, log: Path | None = None, timeout: float = 3600, more: tuple[str, ...] = ()
+    build: Build, *arguments: str, log: Path | None = None, timeout: float = 3600
 ) -> subprocess.CompletedProcess[str]:
-    """`kas VERB CONFIG ARGUMENTS...`: the verb first, then what follows the configuration; `more`: further kas files."""
+    """`kas VERB CONFIG ARGUMENTS...`: the verb first, then what follows the configuration."""
     verb, *rest = arguments
-    config = ":".join((build.config, *more))
-    return run(build, "kas", verb, config, *rest, log=log, timeout=timeout)
+    return run(build, "kas", verb, build.config, *rest, log=log, timeout=timeout)
 
 
 def build_image(build: Build, target: str = "edgeai-image", timeout: float = 3600) -> float:

@@ -13,6 +13,8 @@ require recipes-runtime/tflite/tensorflow-lite-source.inc
 SRC_URI = " \
     git://github.com/google-coral/libedgetpu.git;branch=master;protocol=https;name=libedgetpu;destsuffix=libedgetpu \
     ${TENSORFLOW_SRC_URI} \
+    file://0001-makefile_build-libraries-after-the-objects-that-need-.patch \
+    file://0002-makefile_build-generated-headers-before-the-sources.patch \
     file://71-edgetpu.rules \
     file://abi-check.cc \
 "
@@ -42,16 +44,20 @@ EDGETPU_CXXFLAGS = " \
     ${CXXFLAGS} -fPIC -Wall -std=c++17 -include cstdint -DDARWINN_PORT_DEFAULT \
     -I${FLATBUFFERS_TARGET}/include -I${STAGING_INCDIR}/libusb-1.0 \
 "
-# abseil split and renamed its flag libraries over the years: whatever is in the sysroot, the linker keeps what is used.
+# abseil split and renamed its flag libraries over the years: whatever is in the sysroot, the linker keeps what is used. In one
+# line: make takes each further line of a variable for a command. A symbol nobody has ends the build, not the program later.
+EDGETPU_ABSEIL = "$(cd ${STAGING_LIBDIR} && ls libabsl_*.so | sed 's/^lib\(.*\)\.so$/-l\1/' | tr '\n' ' ')"
 EDGETPU_LDFLAGS = " \
-    ${LDFLAGS} -shared -Wl,--soname,libedgetpu.so.1 -Wl,--version-script=${S}/tflite/public/libedgetpu.lds \
+    ${LDFLAGS} -shared -Wl,--soname,libedgetpu.so.1 -Wl,--version-script=${S}/tflite/public/libedgetpu.lds -Wl,-z,defs \
+"
+EDGETPU_LDLIBS = " \
     ${WORKDIR}/tflite-parts/*.o \
     ${FLATBUFFERS_TARGET}/lib/libflatbuffers.a \
-    -Wl,--as-needed -Wl,--start-group $(cd ${STAGING_LIBDIR} && ls libabsl_*.so | sed 's/^lib\(.*\)\.so$/-l\1/') -Wl,--end-group \
+    -Wl,--as-needed -Wl,--start-group ${EDGETPU_ABSEIL} -Wl,--end-group \
     -lusb-1.0 \
 "
-# What the Makefile has fixed is given on the command line, which wins: no patch to carry. C sources: TensorFlow's common.c
-# became C++ (compiled below).
+# What the Makefile has fixed is given on the command line, which wins. C sources: TensorFlow's common.c became C++ (compiled
+# below).
 EXTRA_OEMAKE = " \
     TFROOT=${TENSORFLOW_DIR} \
     FLATC=${STAGING_LIBDIR_NATIVE}/flatbuffers-tflite/bin/flatc \
@@ -77,13 +83,9 @@ do_compile() {
             -o ${WORKDIR}/tflite-parts/$(echo $source | tr / _).o
     done
 
-    # The generated headers first, by themselves: the Makefile lists them beside the sources that include them, and a parallel
-    # make loses that race.
-    root=$(realpath ${B})/..
-    oe_runmake firmware $root/out/$root/executable/executable_generated.h $root/out/$root/api/driver_options_generated.h
     for target in libedgetpu-throttled libedgetpu; do
         oe_runmake CC="${CC}" CXX="${CXX}" LIBEDGETPU_CXXFLAGS="${EDGETPU_CXXFLAGS}" \
-            LIBEDGETPU_LDFLAGS="${EDGETPU_LDFLAGS}" $target
+            LIBEDGETPU_LDFLAGS="${EDGETPU_LDFLAGS}" LIBEDGETPU_LDLIBS="${EDGETPU_LDLIBS}" $target
     done
 }
 

@@ -190,9 +190,12 @@ def run_aarch64(built: Built, source: str, tmp_path: Path, *libraries: Path) -> 
         pytest.skip("not installed: qemu-aarch64; Debian package: qemu-user")
     (tmp_path / "program.c").write_text(source)
     subprocess.run(["aarch64-linux-gnu-gcc", "-o", tmp_path / "program", tmp_path / "program.c", "-ldl"], check=True)
+    # The loader and the C library must be of one build: both are the recipe sysroot's.
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/lib").symlink_to(built.sysroot / "usr/lib")
     search = ":".join(str(p) for p in (*libraries, built.sysroot / "usr/lib"))
     done = subprocess.run(
-        [emulator, "-L", "/usr/aarch64-linux-gnu", "-E", f"LD_LIBRARY_PATH={search}", tmp_path / "program"],
+        [emulator, "-L", tmp_path / "root", "-E", f"LD_LIBRARY_PATH={search}", tmp_path / "program"],
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

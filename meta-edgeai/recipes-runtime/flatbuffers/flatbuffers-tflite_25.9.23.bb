@@ -5,7 +5,7 @@ HOMEPAGE = "https://flatbuffers.dev/"
 BUGTRACKER = "https://github.com/google/flatbuffers/issues"
 SECTION = "libs"
 # How far it got here; README.md has the table.
-EDGEAI_STATUS = "resolved"
+EDGEAI_STATUS = "built"
 LICENSE = "Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 

@@ -5,7 +5,7 @@ HOMEPAGE = "https://coral.ai/docs/m2/get-started/"
 BUGTRACKER = "https://github.com/google/gasket-driver/issues"
 SECTION = "kernel/modules"
 # How far it got here; README.md has the table.
-EDGEAI_STATUS = "resolved"
+EDGEAI_STATUS = "built"
 LICENSE = "GPL-2.0-only"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=b234ee4d69f5fce4486a80fdaf4a4263"
 

@@ -1,6 +1,6 @@
 require libmvnc.inc
 
-EDGEAI_STATUS = "parsed"
+EDGEAI_STATUS = "built"
 
 MVNC_BRANCH = "master"
 SRCREV = "c3714ed607d3a4c6612668428765fea82efee166"

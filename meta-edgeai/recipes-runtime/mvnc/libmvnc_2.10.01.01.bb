@@ -1,6 +1,6 @@
 require libmvnc.inc
 
-EDGEAI_STATUS = "resolved"
+EDGEAI_STATUS = "built"
 
 MVNC_BRANCH = "ncsdk2"
 SRCREV = "3ca1171b4237cc64e0388cb8633c2626baced59a"

@@ -5,7 +5,7 @@ HOMEPAGE = "https://movidius.github.io/ncsdk/"
 BUGTRACKER = "https://github.com/movidius/ncsdk/issues"
 SECTION = "kernel/firmware"
 # How far it got here; README.md has the table.
-EDGEAI_STATUS = "resolved"
+EDGEAI_STATUS = "built"
 LICENSE = "Intel-Software-Tools"
 LICENSE_FLAGS = "commercial_intel-movidius"
 # The terms as they lay beside each of the two files: what the user accepts is checked like a source.

@@ -122,8 +122,8 @@ class Rig:
         return process
 
     def stop(self) -> None:
-        """End everything."""
-        for process in self.processes:
+        """End everything; first who asks, then who answers."""
+        for process in reversed(self.processes):
             process.kill()
             process.wait()
 

@@ -31,13 +31,6 @@ SNAPSHOT = os.environ.get("EDGEAI_TEST_SNAPSHOT", "")
 DIGIT = TOP / "daemon/src/edgeaid/models/defaults/digits/1/samples"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Building and booting an image takes minutes on two cores: part of ./scripts/test --slow."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.slow)
-
-
 @pytest.fixture(scope="session")
 def image() -> Iterator[Path]:
     """An image of ours: EDGEAI_TEST_IMAGE, else built by the test distribution from this checkout.

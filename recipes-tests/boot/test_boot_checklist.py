@@ -22,6 +22,8 @@ from rig import machine, paths
 from .card import MIB, ssh_key, wait_serving
 from .conftest import TOP
 
+pytestmark = pytest.mark.slow
+
 PAGE = TOP / "daemon/docs/testing.md"
 
 

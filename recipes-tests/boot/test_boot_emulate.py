@@ -22,6 +22,8 @@ from rig.link import wait_for
 from .card import serves
 from .conftest import TOP
 
+pytestmark = pytest.mark.slow
+
 DEFAULTS = TOP / "daemon/src/edgeaid/models/defaults"
 EDGEAI = [sys.executable, "-c", "from edgeaid.cli import main; main()"]
 

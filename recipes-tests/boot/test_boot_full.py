@@ -20,6 +20,8 @@ from rig.link import Link, wait_for
 from .card import renamed_model, wait_serving, write_card
 from .conftest import TOP
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = TOP / "daemon/src/edgeaid/models/defaults/digits/1/golden"
 STANDINS = TOP / "daemon/tests/standins"
 GRPC = "/run/edgeai/grpc/edgeaid.sock"

@@ -14,6 +14,8 @@ from rig.link import Link, wait_for
 
 from .card import renamed_model, ssh_key, wait_serving, write_card
 
+pytestmark = pytest.mark.slow
+
 PHRASE = "correct horse battery staple"
 SSID = "Café am Eck"
 

@@ -1,8 +1,8 @@
 SUMMARY = "TEST ONLY: Debian's systemd and base tools"
 inherit debian-repack
 DEPENDS = "glibc debian-libs"
-# volatile-binds: as OE's systemd does
-RDEPENDS:${PN} = "debian-libs base-passwd volatile-binds"
+# volatile-binds and systemd-conf (DHCP on wired networks): as OE's systemd does
+RDEPENDS:${PN} = "debian-libs base-passwd systemd-conf volatile-binds"
 do_install:append() {
     # what maintainer scripts would have written
     for kind in auth account password session; do echo "$kind required pam_permit.so" > ${D}/etc/pam.d/common-$kind; done

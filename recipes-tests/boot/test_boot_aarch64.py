@@ -9,17 +9,21 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from boot.conftest import TOP
+from rig import packages
 from rig.link import Link
 
 STANDINS = TOP / "daemon" / "tests" / "standins"
 DATA = Path(os.environ.get("EDGEAI_TEST_DATA", TOP.parent / "shared" / "data"))
-#: Pure-Python packages that the daemon's own tests need in the guest; numpy and the runtimes are the image's.
-TEST_TOOLS = ("pytest", "pluggy", "iniconfig", "packaging", "hypothesis", "sortedcontainers", "pytest-asyncio", "attrs")
+#: What the daemon's own tests need in the guest, in the versions of this environment; numpy and the runtimes are the image's.
+TEST_TOOLS = (
+    "pytest", "pluggy", "iniconfig", "packaging", "hypothesis", "sortedcontainers", "pytest-asyncio", "attrs", "flatbuffers",
+)  # fmt: skip
 #: The daemon's tests of what depends on the processor: struct layouts, byte order, calls into C, shared memory.
 NATIVE = (
     "backends/test_cpu.py",
@@ -123,14 +127,11 @@ def test_neural_compute_stick_library_is_driven_on_aarch64(
     ).check()
 
 
-def _archive(data: Path) -> bytes:
+def _archive(tools: Path, data: Path) -> bytes:
     """The daemon's tests, what runs them, and the models they read, as a tar."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for package in TEST_TOOLS:
-            for file in importlib.metadata.files(package) or ():
-                if file.suffix == ".py" or "dist-info" in file.parts[0] and ".." not in file.parts:
-                    tar.add(file.locate(), f"tools/{file}")
+        tar.add(tools, "tools")
         for folder in ("tests", "boards"):
             tar.add(TOP / "daemon" / folder, f"daemon/{folder}", filter=_no_caches)
         tar.add(TOP / "daemon/pyproject.toml", "daemon/pyproject.toml")
@@ -143,9 +144,13 @@ def _no_caches(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 @pytest.fixture(scope="module")
-def workplace(guest: Link, libraries: str, data: Path) -> str:
+def workplace(guest: Link, libraries: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of the guest with the daemon's tests, pytest and real models."""
-    guest.run("mkdir -p /var/lib/native && tar -x -C /var/lib/native", stdin=_archive(data), timeout=900).check()
+    wheels, tools = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("tools")
+    packages.pip_download(wheels, [f"{name}=={importlib.metadata.version(name)}" for name in TEST_TOOLS], wheel=True)
+    for wheel in wheels.glob("*.whl"):
+        zipfile.ZipFile(wheel).extractall(tools)
+    guest.run("mkdir -p /var/lib/native && tar -x -C /var/lib/native", stdin=_archive(tools, data), timeout=900).check()
     return "/var/lib/native"
 
 

@@ -153,7 +153,7 @@ def fetch_wheels(work: Path) -> Path:
         if path is None:
             asked.append(f"{name}=={entry['version']}")
     if asked:
-        _pip_download(folder, asked, wheel=True)
+        pip_download(folder, asked, wheel=True)
     for name, entry in wheels().items():
         path = _wheel(folder, name, entry["version"])
         if path is None:
@@ -181,13 +181,14 @@ def fetch_sources(work: Path, needed: dict[str, str], *, wheel: bool = False) ->
     folder.mkdir(parents=True, exist_ok=True)
     for name, requirement in needed.items():  # one by one: two versions of a thing may be wanted, for two releases
         if not (folder / name).is_file():
-            _pip_download(folder, [requirement], wheel=wheel)
+            pip_download(folder, [requirement], wheel=wheel)
             if name.endswith(".whl.zip"):
                 (folder / name.removesuffix(".zip")).rename(folder / name)
     return folder
 
 
-def _pip_download(folder: Path, requirements: list[str], *, wheel: bool) -> None:
+def pip_download(folder: Path, requirements: list[str], *, wheel: bool) -> None:
+    """Files of requirements (`name==version`) from the Python index: aarch64 wheels for the image's Python, or sources."""
     command = [
         "/usr/bin/python3",
         "-m",

@@ -45,8 +45,8 @@ def test_real_pictures_get_the_reference_answers(
     assert io.outputs[0].quantization is not None
     assert int(outputs[0].argmax()) == label
     assert float(outputs[0].max()) * io.outputs[0].quantization.scale[0] == pytest.approx(
-        score, abs=0.03
-    )  # runtimes round differently
+        score, abs=12 / 256
+    )  # runtimes and processors round differently: 9 LSB between x86-64 and Cortex-A72
 
 
 def test_what_a_model_takes_and_gives_is_told_in_protocol_words(cpu: CpuBackend, shared_data: Path) -> None:

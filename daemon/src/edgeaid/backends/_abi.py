@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -26,6 +27,11 @@ from . import _edgetpu, _tflite
 
 #: Signals by which a process dies that followed a pointer of the wrong layout.
 _CRASHES: Final = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL}
+#: Last words of glibc where such a pointer was written through first, as on aarch64. Other aborts are libedgetpu's own.
+_CORRUPTED: Final = re.compile(
+    r"^(Fatal glibc error: |malloc|free\(\): |realloc\(\): |corrupted |double free|munmap_chunk|\*\*\* stack smashing)",
+    re.MULTILINE,
+)
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 #: Seconds for a whole trial: imports on a Pi (3), two opens of the stick (6), firmware upload, a large model.
 _TIMEOUT: Final = 30.0
@@ -68,7 +74,8 @@ def check(
         raise DeviceError(
             f"the Edge TPU at {device.path} did not answer a first trial in time; pull it and plug it in again"
         ) from None
-    if -done.returncode in _CRASHES:
+    aborted = done.returncode == -signal.SIGABRT and _CORRUPTED.search(done.stderr)
+    if -done.returncode in _CRASHES or aborted:
         raise Unsupported(
             f"{library.path} ({library.version}) crashes {runtime.name} with {signal.Signals(-done.returncode).name}: "
             "the two were built for different TensorFlow Lite delegate ABIs; install a libedgetpu built with "

@@ -132,7 +132,7 @@ def _archive(tools: Path, data: Path) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.add(tools, "tools")
-        for folder in ("tests", "boards"):
+        for folder in ("tests", "boards", "docs"):
             tar.add(TOP / "daemon" / folder, f"daemon/{folder}", filter=_no_caches)
         tar.add(TOP / "daemon/pyproject.toml", "daemon/pyproject.toml")
         tar.add(data, "data")

@@ -50,7 +50,9 @@ def test_serial_board_is_seen_computes_and_leaves(booted: Machine, guest: Link, 
     from edgeaid.client import Client
 
     if guest.run("python3 -c 'import serial'").code:
-        pytest.skip("the image has not the feature k210: build recipes-tests/kas/full.yml, name it in EDGEAI_TEST_IMAGE")
+        pytest.skip(
+            "the image has not the feature k210: build recipes-tests/kas/full.yml, name it in EDGEAI_TEST_IMAGE"
+        )
     data, manifest = serial_board.model("small")
     guest.put("/var/lib/edgeai/models/small/1/m.kmodel", data)
     guest.put("/var/lib/edgeai/models/small/1/model.toml", manifest.encode())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import grp
 import importlib.metadata
 import os
-import platform
 import pwd
 import re
 import subprocess
@@ -20,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from . import __version__
 from .devices.discovery import Found, scan
 from .devices.ids import BEST_SPEED, USB
 from .errors import EdgeaiError
@@ -70,12 +68,12 @@ class Finding:
 
 def _vcgencmd() -> str:
     """Output of `vcgencmd get_throttled`, empty where there is none."""
-    return _output(["vcgencmd", "get_throttled"])
+    return output(["vcgencmd", "get_throttled"])
 
 
 def edgetpu_version(library: Path) -> str:
     """`BuildLabel(...), RuntimeVersion(14)` from a child process; empty when the library does not load."""
-    return _output([sys.executable, "-c", _ASK, str(library)])
+    return output([sys.executable, "-c", _ASK, str(library)])
 
 
 def installed(package: str) -> str:
@@ -127,51 +125,6 @@ def run(places: Places | None = None, *, user: str | None = None) -> list[Findin
     return sorted(findings, key=lambda finding: -LEVELS.index(finding.level))
 
 
-def report(places: Places | None = None, *, served: str = "") -> str:
-    """Everything that a bug report, or the checklist of docs/testing.md, needs, as one text.
-
-    No environment, no addresses, no user names except the one that runs this: people post such files.
-    `served` is what the daemon says of its models and devices: a section of its own.
-    """
-    places = places or Places()
-    units = ["edgeaid.service", "edgeaid.socket", "edgeaid-fast.socket", "edgeai-provision.service"]
-    shown = "Id,ActiveState,SubState,Result,NRestarts,StatusText,MemoryCurrent,MemoryPeak"
-    sections: dict[str, str] = {
-        "findings": "\n".join(
-            f"{f.level:8} {f.check}: {f.text}{' -> ' + f.todo if f.todo else ''}" for f in run(places)
-        ),
-        "versions": "\n".join(
-            f"{name} {version}"
-            for name, version in (
-                ("edgeaid", __version__),
-                ("python", platform.python_version()),
-                ("kernel", f"{platform.release()} {platform.machine()}"),
-                *((package, places.package(package)) for package in _PACKAGES),
-            )
-            if version
-        ),
-        "board": _text(Path("/proc/device-tree/model")).rstrip("\0") or "unknown",
-        "system": _text(Path("/etc/os-release")),
-        # A degraded system makes systemctl exit 1; what it says counts.
-        "state": _output(["systemctl", "is-system-running"], failed=True) or "no systemd",
-        "failed units": _output(["systemctl", "--failed", "--no-legend", "--plain", "--no-pager"]) or "none",
-        "units": _output(["systemctl", "show", "--no-pager", "-p", shown, *units]) or "none",
-        "exposure": _last(_output(["systemd-analyze", "security", "--no-pager", "edgeaid.service"])),
-        "links": _links(places.dev / "edgeai") or "none",
-        "devices": "\n".join(str(device.to_json()) for device in scan(places.sysfs, places.dev)) or "none",
-        "usb": "\n".join(_usb_lines(places.sysfs)) or "none",
-        "daemon": served or "not asked",
-        "memory": "\n".join(_text(Path("/proc/meminfo")).splitlines()[:3]),
-        "errors since boot": _output(["journalctl", "-p", "err", "-b", "-n", "50", "--no-pager", "-o", "short-iso"])
-        or "none",
-        "journal": _output(["journalctl", "-u", "edgeaid", "-n", "200", "--no-pager", "-o", "short-iso"]) or "none",
-    }
-    return "".join(f"== {title} ==\n{text.rstrip()}\n\n" for title, text in sections.items())
-
-
-_PACKAGES: Final = ("ai-edge-litert", "tflite-runtime", "numpy", "aiohttp", "pyudev", "pyserial", "openvino", "grpcio")
-
-
 def _devices(found: Iterable[Found]) -> Iterator[Finding]:
     devices = list(found)
     if not devices:
@@ -205,7 +158,7 @@ def _access(places: Places, found: Iterable[Found], user: str) -> Iterator[Findi
                 status = node.stat()
             except OSError:
                 continue
-            group = _group_name(status.st_gid)
+            group = group_name(status.st_gid)
             if user == "root" or (status.st_mode & 0o006) == 0o006 or (group in mine and status.st_mode & 0o060):
                 continue
             if status.st_gid == 0:
@@ -235,7 +188,7 @@ def _speed(found: Iterable[Found]) -> Iterator[Finding]:
 
 def _autosuspend(places: Places, found: Iterable[Found]) -> Iterator[Finding]:
     for device in found:
-        control = _text(places.sysfs / "bus/usb/devices" / device.port / "power/control").strip()
+        control = text_of(places.sysfs / "bus/usb/devices" / device.port / "power/control").strip()
         if device.usb_ids is not None and control == "auto":
             yield Finding(
                 "autosuspend",
@@ -263,8 +216,8 @@ def _power(places: Places) -> Iterator[Finding]:
             yield Finding("power", "ok", "supply voltage and temperature are and were good")
         return
     for sensor in sorted((places.sysfs / "class/hwmon").glob("hwmon*")):
-        if _text(sensor / "name").strip() == "rpi_volt":
-            if _text(sensor / "in0_lcrit_alarm").strip() == "1":
+        if text_of(sensor / "name").strip() == "rpi_volt":
+            if text_of(sensor / "in0_lcrit_alarm").strip() == "1":
                 yield Finding("power", "problem", "the supply voltage is or was too low", todo)
             else:
                 yield Finding("power", "ok", "the supply voltage is good")
@@ -410,7 +363,7 @@ def _rules(folders: Iterable[Path]) -> set[tuple[int, int]]:
     opened = set()
     for folder in folders:
         for file in sorted(folder.glob("*.rules")):
-            text = re.sub(r"\\\n", " ", _text(file))
+            text = re.sub(r"\\\n", " ", text_of(file))
             if not re.search(r'GROUP\s*:?=|MODE\s*:?=|TAG\s*\+=\s*"uaccess"', text):
                 continue
             for line in text.splitlines():
@@ -430,10 +383,11 @@ def _groups_of(user: str) -> set[str]:
     except KeyError:
         return set()
     numbers = os.getgroups() if entry.pw_uid == os.geteuid() else os.getgrouplist(user, entry.pw_gid)
-    return {_group_name(number) for number in (*numbers, entry.pw_gid)}
+    return {group_name(number) for number in (*numbers, entry.pw_gid)}
 
 
-def _group_name(number: int) -> str:
+def group_name(number: int) -> str:
+    """Name of a group, its number where it has none."""
     try:
         return grp.getgrgid(number).gr_name
     except KeyError:
@@ -444,41 +398,15 @@ def _library(places: Places, name: str) -> Path | None:
     return next((folder / name for folder in places.libraries if (folder / name).exists()), None)
 
 
-def _usb_lines(sysfs: Path) -> Iterator[str]:
-    for folder in sorted((sysfs / "bus/usb/devices").glob("*-*")):
-        if ":" not in folder.name:
-            parts = [_text(folder / name).strip() for name in ("idVendor", "idProduct", "speed", "product")]
-            yield f"{folder.name} {parts[0]}:{parts[1]} {parts[2]} Mbit/s {parts[3]}"
-
-
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """What a file says; nothing where it cannot be read."""
     try:
         return path.read_text("utf-8", errors="replace")
     except OSError:
         return ""
 
 
-def _links(folder: Path) -> str:
-    """`coral -> ../bus/usb/001/002 (root:plugdev 660)` for every name that a udev rule of ours gave."""
-    lines = []
-    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
-        try:
-            info = path.stat()
-        except OSError:
-            lines.append(f"{path.name}: points to nothing")
-            continue
-        target = f" -> {path.readlink()}" if path.is_symlink() else ""
-        lines.append(f"{path.name}{target} (group {_group_name(info.st_gid)}, mode {info.st_mode & 0o777:o})")
-    return "\n".join(lines)
-
-
-def _last(text: str) -> str:
-    """The last line, which is the verdict, without the arrow in front of it."""
-    lines = text.strip().splitlines()
-    return lines[-1].strip().lstrip("→ ") if lines else "unknown"
-
-
-def _output(command: list[str], *, failed: bool = False) -> str:
+def output(command: list[str], *, failed: bool = False) -> str:
     """What a program says; nothing where it is missing, too slow or (unless `failed`) exits with an error."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from usbtree import CORAL, CORAL_BOOT, NCS2_BOOT, UsbTree
 
-from edgeaid import doctor
+from edgeaid import doctor, doctor_report
 from edgeaid.doctor import Finding, Places
 
 RULES = Path(__file__).parents[2] / "systemd" / "70-edgeai.rules"
@@ -212,7 +212,7 @@ def test_the_worst_comes_first(tree: UsbTree, places: Places) -> None:
 
 def test_the_report_is_one_text_with_findings_devices_and_versions(tree: UsbTree, places: Places) -> None:
     tree.plug("2-1", CORAL, speed=5000)
-    text = doctor.report(places)
+    text = doctor_report.report(places)
     for part in ("== findings ==", "== devices ==", "usb:2-1", "ai-edge-litert 2.1.0", "2-1 18d1:9302 5000 Mbit/s"):
         assert part in text
 
@@ -223,7 +223,7 @@ def test_the_report_names_our_links_and_who_may_open_them(tree: UsbTree, places:
     (tree.dev / "stick").touch(mode=0o660)
     (folder / "coral").symlink_to("../stick")
     (folder / "gone").symlink_to("../nothing")
-    text = doctor.report(places, served="model digits 1 READY on cpu0")
+    text = doctor_report.report(places, served="model digits 1 READY on cpu0")
     assert "coral -> ../stick (group " in text
     assert "gone: points to nothing" in text
     assert "== daemon ==\nmodel digits 1 READY on cpu0\n" in text

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 
-import httpx
 import numpy as np
 import pytest
 
 from edgeaid.models.repository import EMBEDDED
+
+httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
 GOLDEN = EMBEDDED / "digits" / "1" / "golden"
 IMAGE = np.load(GOLDEN / "0.in.npy")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 
-import jsonschema
 import pytest
 
 from edgeaid.serving.daemon import routes
+
+jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ EDGEAI_STATUS = "ran"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
 
-EDGEAID_TREE_PARTS = "pyproject.toml README.md src systemd tests boards"
+EDGEAID_TREE_PARTS = "pyproject.toml README.md src systemd boards tests benchmarks training docs"
 require edgeai-source.inc
 
 SRC_URI += "file://run-ptest"
@@ -41,11 +41,16 @@ do_install:append() {
 }
 
 do_install_ptest() {
-    cp -r ${S}/tests ${D}${PTEST_PATH}/
-    install -m 0644 ${S}/pyproject.toml ${D}${PTEST_PATH}/
+    # The tests read the rest of daemon/ as it lies in a checkout: units, board files, benchmarks, pages whose examples they run.
+    for part in pyproject.toml systemd boards tests benchmarks training docs; do
+        cp -r ${S}/$part ${D}${PTEST_PATH}/
+    done
+    # They find the default models where a Python installation has them.
+    ln -s ${datadir}/edgeai/models ${D}${PYTHON_SITEPACKAGES_DIR}/edgeaid/models/defaults
     find ${D}${PTEST_PATH} -name __pycache__ -prune -exec rm -rf {} +
 }
 
+FILES:${PN}-ptest += "${PYTHON_SITEPACKAGES_DIR}/edgeaid/models/defaults"
 FILES:${PN} += "\
     ${systemd_system_unitdir} \
     ${nonarch_libdir}/sysusers.d \
@@ -86,4 +91,4 @@ RDEPENDS:${PN} = " \
     python3-tomllib \
     python3-unixadmin \
 "
-RDEPENDS:${PN}-ptest += "python3-hypothesis python3-pytest python3-unittest-automake-output"
+RDEPENDS:${PN}-ptest += "edgeai-models python3-hypothesis python3-pytest python3-pytest-asyncio python3-unittest-automake-output"

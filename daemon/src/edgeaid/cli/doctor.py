@@ -28,18 +28,19 @@ def doctor(session: Session, report: str | None, user: str | None) -> None:
     Exit status 1 when something is wrong.
     """
     from .. import doctor as checks
+    from .. import doctor_report
 
     places = dataclasses.replace(checks.Places(), socket=Path(session.socket))
     findings = checks.run(places, user=user)
     if report == "-":
-        click.echo(checks.report(places, served=_served(session)), nl=False)
+        click.echo(doctor_report.report(places, served=_served(session)), nl=False)
     else:
         rows = [(f.level, f.check, f.text + (f"\n-> {f.todo}" if f.todo else "")) for f in findings]
         session.show([dataclasses.asdict(f) for f in findings], table(("", "CHECK", "FINDING"), rows))
         if report is not None:
             path = Path(report)
             try:
-                path.write_text(checks.report(places, served=_served(session)), "utf-8")
+                path.write_text(doctor_report.report(places, served=_served(session)), "utf-8")
             except OSError as error:
                 raise errors.InvalidRequest(f"the report cannot be written: {path}: {error.strerror}") from error
             if not session.as_json:

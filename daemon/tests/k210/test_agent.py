@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import AGENT
+from .conftest import AGENT
 
 
 def test_the_agent_uses_no_syntax_newer_than_maixpy() -> None:

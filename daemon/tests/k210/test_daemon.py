@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import facts, usb_tree
 from edgeaid import config
 from edgeaid.client import Client as DaemonClient
 from edgeaid.serving.hotplug import Hotplug
 from edgeaid.serving.plane import Plane
+
+from .conftest import facts, usb_tree
 
 
 @pytest.mark.parametrize("runtime", ["cpython", "node"])

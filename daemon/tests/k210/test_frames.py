@@ -13,9 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from conftest import AGENT
 from edgeaid.backends import k210_frames as frames
 from edgeaid.backends.k210_frames import Decoder, Frame, encode, parse, stuff, unstuff
+
+from .conftest import AGENT
 
 bodies = st.one_of(
     st.binary(max_size=1024),

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import facts
 from edgeaid.backends.k210_plan import FLOATS, JPEG, RAW, ZLIB, decode_outputs, encode_input, flat, input_head, plan
 from edgeaid.errors import InvalidModel
+
+from .conftest import facts
 
 
 def small(w: int = 32, h: int = 32, c: int = 3, outputs: int = 1) -> bytes:

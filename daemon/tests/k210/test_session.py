@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import Client, facts
 from edgeaid.backends import create
 from edgeaid.backends.k210 import K210Backend
 from edgeaid.backends.k210_boot import connect
 from edgeaid.backends.k210_frames import Type
 from edgeaid.backends.k210_port import Port, find
 from edgeaid.errors import DeviceError, InvalidConfig, InvalidModel, NotFound
+
+from .conftest import Client, facts
 
 
 @pytest.mark.parametrize("runtime", ["cpython", "node"])

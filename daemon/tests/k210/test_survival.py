@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import AGENT, Client
 from edgeaid.backends.k210 import K210Backend
 from edgeaid.backends.k210_boot import connect
 from edgeaid.backends.k210_port import Port
 from edgeaid.errors import DeviceError
+
+from .conftest import AGENT, Client
 
 
 def timed(what: str, client: Client) -> None:

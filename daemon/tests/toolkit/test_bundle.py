@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from edgeaid.errors import InvalidModel, NotFound, PermissionDenied
 from edgeaid.models.bundle import extract
 from edgeaid.toolkit.bundle import make_key, read_key, verify, write
+
+signed = pytest.mark.skipif(not find_spec("cryptography"), reason="cryptography is not installed (edgeaid[bundle])")
 
 MODEL = os.urandom(2000)
 
@@ -58,6 +61,7 @@ def test_a_bundle_unpacks_to_what_was_packed(directory: Path, tmp_path: Path) ->
     assert (tmp_path / "out/model.tflite").read_bytes() == MODEL
 
 
+@signed
 def test_a_signed_bundle_is_accepted_for_its_key_only(directory: Path, tmp_path: Path) -> None:
     mine, other = make_key(tmp_path / "key"), make_key(tmp_path / "other")
     path = write(directory, tmp_path, read_key(tmp_path / "key"))
@@ -68,11 +72,13 @@ def test_a_signed_bundle_is_accepted_for_its_key_only(directory: Path, tmp_path:
     assert not (tmp_path / "out2").exists()
 
 
+@signed
 def test_an_unsigned_bundle_is_refused_where_keys_are_trusted(directory: Path, tmp_path: Path) -> None:
     with pytest.raises(PermissionDenied, match="not signed"):
         verify(write(directory, tmp_path), [make_key(tmp_path / "key")])
 
 
+@signed
 def test_a_signature_over_other_content_is_refused(directory: Path, tmp_path: Path) -> None:
     from io import BytesIO
     from zipfile import ZipFile
@@ -98,6 +104,7 @@ def test_a_signature_over_other_content_is_refused(directory: Path, tmp_path: Pa
         verify(path)
 
 
+@signed
 def test_a_private_key_is_readable_by_its_owner_only_and_never_replaced(tmp_path: Path) -> None:
     make_key(tmp_path / "key")
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from edgeaid.models.manifest import parse
 from edgeaid.toolkit import manifests
 
 from .check_cases import FP, bias_only, conv
+
+signed = pytest.mark.skipif(not find_spec("cryptography"), reason="cryptography is not installed (edgeaid[bundle])")
 
 
 def run(*arguments: object, code: int = 0) -> str:
@@ -76,6 +79,7 @@ def test_a_second_run_changes_nothing(directory: Path, tmp_path: Path) -> None:
     assert (tmp_path / "tiny-2.edgeai").read_bytes() == first
 
 
+@signed
 def test_a_key_signs_and_its_public_half_verifies(directory: Path, tmp_path: Path) -> None:
     run("keygen", tmp_path / "key")
     run("keygen", tmp_path / "other")

@@ -21,7 +21,6 @@ SRC_URI = " \
 SRCREV_libedgetpu = "e35aed18fea2e2d25d98352e5a5bd357c170bd4d"
 SRCREV_FORMAT = "libedgetpu_tensorflow"
 S = "${UNPACKDIR}/libedgetpu"
-B = "${S}/makefile_build"
 
 # Upstream tags releases by fish names ("release-grouper"); the driver calls itself 16.0.
 UPSTREAM_CHECK_GITTAGREGEX = "release-(?P<pver>\w+)"
@@ -58,7 +57,10 @@ EDGETPU_LDLIBS = " \
 "
 # What the Makefile has fixed is given on the command line, which wins. C sources: TensorFlow's common.c became C++ (compiled
 # below).
+# From the top and with relative names, or the names of generated headers hold the build computer's folders.
 EXTRA_OEMAKE = " \
+    -f makefile_build/Makefile \
+    BUILDROOT=. \
     TFROOT=${TENSORFLOW_DIR} \
     FLATC=${STAGING_LIBDIR_NATIVE}/flatbuffers-tflite/bin/flatc \
     LIBEDGETPU_CSRCS= \

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,7 @@ pytestmark = pytest.mark.slow
 
 GOLDEN = TOP / "daemon/src/edgeaid/models/defaults/digits/1/golden"
 STANDINS = TOP / "daemon/tests/standins"
+PTEST = ("tests/devices", "tests/formats", "tests/models")
 GRPC = "/run/edgeai/grpc/edgeaid.sock"
 
 ASK_GRPC = """
@@ -181,6 +184,15 @@ def test_grpc_is_back_after_the_daemon_was_killed(guest: Link) -> None:
     ).check()
     wait_for(lambda: guest.run(f"systemctl is-active -q edgeaid && test -S {GRPC}").code == 0, 180, "gRPC to return")
     assert close(json.loads(guest.python(ASK_GRPC, GRPC, timeout=300).check())["scores"])
+
+
+def test_the_daemons_own_tests_pass_from_their_package(guest: Link) -> None:
+    """As ptest-runner starts them. All of them take an emulated processor too long: those that need no daemon."""
+    out = guest.run(["/usr/lib/edgeaid/ptest/run-ptest", *PTEST], timeout=3600).out
+    found = Counter(re.findall(r"^(PASS|FAIL|ERROR|SKIP|XFAIL): ", out, re.M))
+    assert not found["FAIL"] + found["ERROR"], out[-6000:]
+    assert found["PASS"] > 300, out[-6000:]
+    print(dict(found))
 
 
 @pytest.fixture(scope="module")

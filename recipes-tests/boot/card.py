@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,13 @@ from rig.link import Link, wait_for
 
 from .conftest import TOP
 
-MIB = 1 << 20
+#: Bytes that a card is larger than the image: one that is too small is refused, one of the same size is rare.
+SPARE = 16 << 20
 
 
-def write_card(image: Path, card: Path, *words: object) -> Path:
-    """A card image at `card` with `image` and the settings of `words` on it, written by scripts/flash through a loop device."""
+@contextlib.contextmanager
+def blank_card(card: Path, size: int) -> Iterator[str]:
+    """A loop device over the new file `card` of `size` bytes; detached at the end, while the file stays."""
     missing = [
         tool
         for tool in ("bmaptool", "mcopy", "losetup")
@@ -29,19 +33,25 @@ def write_card(image: Path, card: Path, *words: object) -> Path:
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)} (recipes-tests/host-packages-flash.txt)")
     with card.open("wb") as file:
-        file.truncate(image.stat().st_size + 16 * MIB)
+        file.truncate(size)
     done = subprocess.run(["losetup", "--find", "--show", card], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"no loop device is to be had: {done.stderr.strip()}")
     device = done.stdout.strip()
     try:
+        yield device
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=False)
+
+
+def write_card(image: Path, card: Path, *words: object) -> Path:
+    """A card image at `card` with `image` and the settings of `words` on it, written by scripts/flash through a loop device."""
+    with blank_card(card, image.stat().st_size + SPARE) as device:
         done = subprocess.run(
             [sys.executable, TOP / "scripts/flash", image, device, "--yes", *map(str, words)],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=False)
     return card
 
 

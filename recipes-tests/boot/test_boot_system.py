@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 
 import pytest
 
@@ -89,15 +90,22 @@ def test_one_gigabyte_is_enough_for_system_and_daemon(guest: Link) -> None:
     assert int(show(guest, "edgeaid.service", "MemoryCurrent")["MemoryCurrent"]) < 400 << 20
 
 
+def journal_cursor(guest: Link) -> str:
+    """The argument by which journalctl shows only what is written from now on."""
+    last = guest.run("journalctl -n 1 --show-cursor -o cat").check().splitlines()[-1]
+    return "--after-cursor=" + shlex.quote(last.removeprefix("-- cursor: "))
+
+
 def test_good_settings_are_taken_over_without_a_restart(guest: Link) -> None:
     before = show(guest, "edgeaid.service", "MainPID")["MainPID"]
+    seen = journal_cursor(guest)
     guest.run(
         "cp /etc/edgeai/edgeaid.toml /run/saved.toml; printf '\\n[limits]\\nqueue = 63\\n' >> /etc/edgeai/edgeaid.toml"
     ).check()
     try:
         guest.run("systemctl reload edgeaid").check()
         wait_for(
-            lambda: guest.run("journalctl -u edgeaid MESSAGE_ID=fe56015018bc470e8decef8c32813cdb -o cat").out,
+            lambda: guest.run(f"journalctl -u edgeaid {seen} MESSAGE_ID=fe56015018bc470e8decef8c32813cdb -o cat").out,
             300,
             "the reload",
         )
@@ -108,12 +116,13 @@ def test_good_settings_are_taken_over_without_a_restart(guest: Link) -> None:
 
 def test_bad_settings_change_nothing_and_are_in_the_journal(guest: Link) -> None:
     before = show(guest, "edgeaid.service", "MainPID")["MainPID"]
+    seen = journal_cursor(guest)
     guest.run(
         "cp /etc/edgeai/edgeaid.toml /run/saved.toml; echo 'not a setting = 1' >> /etc/edgeai/edgeaid.toml"
     ).check()
     try:
         guest.run("systemctl reload edgeaid")
-        wait_for(lambda: guest.run("journalctl -u edgeaid -p err -o cat").out, 300, "an error in the journal")
+        wait_for(lambda: guest.run(f"journalctl -u edgeaid {seen} -p err -o cat").out, 300, "an error in the journal")
     finally:
         guest.run("cp /run/saved.toml /etc/edgeai/edgeaid.toml; systemctl reload edgeaid")
     state = show(guest, "edgeaid.service", "MainPID", "ActiveState")

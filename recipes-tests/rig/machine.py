@@ -90,9 +90,10 @@ class Machine:
                 "-netdev", f"user,id=net,restrict=on{forward}", "-device", "virtio-net-pci,netdev=net,romfile=",
             ]  # fmt: skip
         else:
+            # QEMU's model of this board resets it the moment its watchdog is started.
             append = [
                 f"root=/dev/mmcblk0{'p' if partition else ''}{partition}", mode, "console=ttyS1,115200", "dwc_otg.lpm_enable=0", "quiet", "systemd.firstboot=off",
-                "emulator.agent=10.0.2.100:9000", *board.kernel_words,
+                "systemd.watchdog_sec=0", "emulator.agent=10.0.2.100:9000", *board.kernel_words,
             ]  # fmt: skip
             words += [
                 "-dtb", str(kernel.raspi_dtb), "-drive", f"if=sd,format=qcow2,file={self.disk}", "-serial", "null", "-serial", "chardev:con",

@@ -39,6 +39,7 @@ from .provision_settings import (
     redact,
     render,
 )
+from .service import stderr_is_the_journal
 
 #: What was applied last, as a SHA-256 of the file after its secrets were erased; below the root.
 STATE: Final = "etc/edgeai/provision.applied"
@@ -284,7 +285,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--boot", type=Path, help="where the boot partition is mounted (default: ROOT/boot)")
     options = parser.parse_args(arguments)
     # The manager turns these prefixes into priorities of the journal.
-    error_mark, info_mark = ("<3>", "<6>") if os.environ.get("JOURNAL_STREAM") else ("", "")
+    error_mark, info_mark = ("<3>", "<6>") if stderr_is_the_journal() else ("", "")
     try:
         report = run(options.root, options.boot or options.root / "boot")
     except (OSError, subprocess.SubprocessError) as error:

@@ -128,10 +128,22 @@ class JournalHandler(logging.Handler):
             self.handleError(record)
 
 
+def stderr_is_the_journal() -> bool:
+    """Whether JOURNAL_STREAM (device:inode, systemd.exec(5)) names this process's stderr.
+
+    Children of a service inherit the variable also where their stderr leads to a file or a terminal.
+    """
+    try:
+        found = os.fstat(2)
+    except OSError:  # closed
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
 def set_up_logging(level: str) -> None:
     """Journal when this process's stderr is the journal, plain lines on stderr otherwise."""
     handler: logging.Handler
-    if os.environ.get("JOURNAL_STREAM") and os.path.exists(JOURNAL_SOCKET):
+    if stderr_is_the_journal() and os.path.exists(JOURNAL_SOCKET):
         handler = JournalHandler()
     else:
         handler = logging.StreamHandler()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -342,3 +344,17 @@ def test_the_daemon_imports_no_runtime_and_no_numpy(start):
 def test_a_client_without_a_daemon_says_so(tmp_path):
     with pytest.raises(errors.Unavailable, match="is it running"), Client(tmp_path / "none.sock") as client:
         client.models()
+
+
+@pytest.mark.parametrize("stderr", ["a file", "the journal"])
+def test_records_go_where_stderr_goes(tmp_path, stderr):
+    """systemd names its stream in JOURNAL_STREAM, and whatever a service starts inherits the name."""
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        found = os.fstat(file.fileno())
+        stream = f"{found.st_dev}:{found.st_ino}" if stderr == "the journal" else "8:1234"
+        done = subprocess.run(
+            [sys.executable, "-c", "from edgeaid import service; print(service.stderr_is_the_journal())"],
+            stderr=file, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "JOURNAL_STREAM": stream},
+        )  # fmt: skip
+    assert done.stdout.strip() == str(stderr == "the journal")

@@ -1,7 +1,7 @@
 SUMMARY = "TEST ONLY: pytest --automake"
 DESCRIPTION = "One line for each test as Automake prints them: what ptest-runner and testimage count."
 LICENSE = "CLOSED"
-inherit allarch
+inherit allarch replaced-names
 SRC_URI = "file://automake_lines.py"
 S = "${UNPACKDIR}"
 RDEPENDS:${PN} = "python3-pytest"

@@ -23,7 +23,6 @@ ONLY = {"gasket-module": ("raspberrypi5",), "libedgetpu": MACHINES}
 MEANING = {
     "ran": "built, packaged and run on a booted image (test distribution in recipes-tests)",
     "built": "built and packaged by real BitBake (test distribution), not run on a device",
-    "partly": "fetched and compiled or installed by real BitBake, not yet through package QA; the text above says how far",
     "resolved": "parsed on both releases, and every task of it and of what it needs resolved in a dry run "
     "(openvino-vpu-firmware on scarthgap only); **not built**: its sources are not to be had where the tests run",
 }

@@ -5,7 +5,7 @@ HOMEPAGE = "https://coral.ai/software/"
 BUGTRACKER = "https://github.com/google-coral/libedgetpu/issues"
 SECTION = "libs"
 # How far it got here; README.md has the table.
-EDGEAI_STATUS = "partly"
+EDGEAI_STATUS = "built"
 LICENSE = "Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=86d3f3a95c324c9479bd8986968f4327"
 

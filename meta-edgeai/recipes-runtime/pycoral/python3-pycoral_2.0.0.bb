@@ -5,7 +5,7 @@ HOMEPAGE = "https://coral.ai/docs/reference/py/"
 BUGTRACKER = "https://github.com/google-coral/pycoral/issues"
 SECTION = "devel/python"
 # How far it got here; README.md has the table.
-EDGEAI_STATUS = "partly"
+EDGEAI_STATUS = "built"
 LICENSE = "Apache-2.0 & MIT"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=d8927f3331d2b3e321b7dd1925166d25"
 

@@ -58,6 +58,13 @@ def test_all_features_together_parse_and_resolve_without_a_warning(release: str)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("release", RELEASES)
+def test_what_is_left_out_of_all_features_parses_and_resolves_too(release: str) -> None:
+    features = sorted(LEFT_OUT - {"power-cool"})  # the other half of power-fast
+    assert dry_run(place(release, "raspberrypi4-64", *features), "edgeai-image", "edgeai-image-dev") > 3000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_every_task_of_both_images_can_be_resolved(release: str, machine: str) -> None:
     assert dry_run(place(release, machine), "edgeai-image", "edgeai-image-dev") > 3000

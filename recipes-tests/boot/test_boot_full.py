@@ -188,7 +188,8 @@ def test_grpc_is_back_after_the_daemon_was_killed(guest: Link) -> None:
 
 def test_the_daemons_own_tests_pass_from_their_package(guest: Link) -> None:
     """As ptest-runner starts them. All of them take an emulated processor too long: those that need no daemon."""
-    out = guest.run(["/usr/lib/edgeaid/ptest/run-ptest", *PTEST], timeout=3600).out
+    done = guest.run(["/usr/lib/edgeaid/ptest/run-ptest", *PTEST], timeout=3600)
+    out = done.out + done.err
     found = Counter(re.findall(r"^(PASS|FAIL|ERROR|SKIP|XFAIL): ", out, re.M))
     assert not found["FAIL"] + found["ERROR"], out[-6000:]
     assert found["PASS"] > 300, out[-6000:]

@@ -11,7 +11,7 @@ import re
 import pytest
 
 from layer.workspace import MACHINES, RELEASES, Workspace, empty_build, feature_names, workspace
-from rig.paths import Missing
+from rig.paths import Missing, need
 
 #: Not part of "all features": places that this machine lacks, halves of a choice, and what only another release or target has.
 LEFT_OUT = {"mirror", "offline-sources", "power-cool", "power-fast", "tflite", "testimage", "small-disk", "cve"}
@@ -25,6 +25,8 @@ def complaints(text: str) -> list[str]:
 
 def place(release: str, machine: str, *features: str) -> Workspace:
     try:
+        if "testimage" in features:
+            need("ip", "ping", "ps", "scp", "ssh", "stty")  # what oe-core's class wants of the host
         return workspace(release, machine, *features)
     except Missing as reason:
         pytest.skip(f"no real BitBake here: {reason}")

@@ -91,4 +91,4 @@ RDEPENDS:${PN} = " \
     python3-tomllib \
     python3-unixadmin \
 "
-RDEPENDS:${PN}-ptest += "edgeai-models python3-hypothesis python3-pytest python3-pytest-asyncio python3-unittest-automake-output"
+RDEPENDS:${PN}-ptest += "edgeai-models python3-flatbuffers python3-hypothesis python3-pytest python3-pytest-asyncio python3-unittest-automake-output"

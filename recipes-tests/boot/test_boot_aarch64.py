@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -144,14 +145,17 @@ def _no_caches(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 @pytest.fixture(scope="module")
-def workplace(guest: Link, libraries: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder of the guest with the daemon's tests, pytest and real models."""
+def workplace(guest: Link, libraries: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A folder of the guest with the daemon's tests, pytest and real models; default models where the tests look for them."""
     wheels, tools = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("tools")
     packages.pip_download(wheels, [f"{name}=={importlib.metadata.version(name)}" for name in TEST_TOOLS], wheel=True)
     for wheel in wheels.glob("*.whl"):
         zipfile.ZipFile(wheel).extractall(tools)
     guest.run("mkdir -p /var/lib/native && tar -x -C /var/lib/native", stdin=_archive(tools, data), timeout=900).check()
-    return "/var/lib/native"
+    defaults = guest.run("echo /usr/lib/python3*/site-packages/edgeaid/models/defaults").check().strip()
+    guest.run(f"ln -sfn /usr/share/edgeai/models {defaults}").check()
+    yield "/var/lib/native"
+    guest.run(f"rm {defaults}").check()
 
 
 @pytest.mark.slow

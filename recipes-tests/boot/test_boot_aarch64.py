@@ -152,7 +152,7 @@ def workplace(guest: Link, libraries: str, data: Path, tmp_path_factory: pytest.
     for wheel in wheels.glob("*.whl"):
         zipfile.ZipFile(wheel).extractall(tools)
     guest.run("mkdir -p /var/lib/native && tar -x -C /var/lib/native", stdin=_archive(tools, data), timeout=900).check()
-    defaults = guest.run("echo /usr/lib/python3*/site-packages/edgeaid/models/defaults").check().strip()
+    defaults = guest.run("echo /usr/lib/python3*/site-packages/edgeaid/models").check().strip() + "/defaults"
     guest.run(f"ln -sfn /usr/share/edgeai/models {defaults}").check()
     yield "/var/lib/native"
     guest.run(f"rm {defaults}").check()

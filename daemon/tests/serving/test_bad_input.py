@@ -194,17 +194,13 @@ def test_thousands_of_tiny_chunks_are_refused(small):
     assert answers(small)
 
 
-def test_a_client_that_vanishes_mid_body_costs_nothing(small):
-    sent = 0
+def test_a_client_that_vanishes_mid_body_costs_nothing(daemon):
     for _ in range(30):
-        # A busy daemon has not yet seen all of the others leave, and at its limit of connections it closes one.
-        with small.raw() as sock, contextlib.suppress(ConnectionError):
+        with daemon.raw() as sock:
             sock.sendall(b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
-            sent += 1
-    assert sent > 5
     time.sleep(0.2)
-    assert answers(small)
-    with small.client() as client:
+    assert answers(daemon)
+    with daemon.client() as client:
         assert all(d["in_flight"] == 0 for d in client.devices())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from edgeaid.errors import InvalidModel, NotFound, PermissionDenied
 from edgeaid.models.bundle import extract
 from edgeaid.toolkit.bundle import make_key, read_key, verify, write
 
-signed = pytest.mark.skipif(not find_spec("cryptography"), reason="cryptography is not installed (edgeaid[bundle])")
+from .markers import signed
 
 MODEL = os.urandom(2000)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,7 @@ from edgeaid.models.manifest import parse
 from edgeaid.toolkit import manifests
 
 from .check_cases import FP, bias_only, conv
-
-signed = pytest.mark.skipif(not find_spec("cryptography"), reason="cryptography is not installed (edgeaid[bundle])")
+from .markers import signed
 
 
 def run(*arguments: object, code: int = 0) -> str:

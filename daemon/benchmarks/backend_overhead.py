@@ -14,7 +14,7 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from edgeaid.backends.cpu import CpuBackend
+from edgeaid.backends.tflite.backend import CpuBackend
 from edgeaid.tensors import NUMPY
 
 

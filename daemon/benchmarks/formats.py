@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeaid.formats.detect import detect
-from edgeaid.toolkit.inspect import inspect_bytes
-from edgeaid.toolkit.inspect_html import page
+from edgeaid.toolkit.inspect.files import inspect_bytes
+from edgeaid.toolkit.inspect.html import page
 
 
 def measure(work: Callable[[], object], repeat: int) -> dict[str, float]:

@@ -26,9 +26,9 @@ sys.path[:0] = [str(DAEMON / "src"), str(DAEMON / "tests" / "standins" / "k210")
 import facts
 from board import Board
 
-from edgeaid.backends.k210_boot import connect
-from edgeaid.backends.k210_frames import Decoder, Frame, Type, encode
-from edgeaid.backends.k210_port import Port
+from edgeaid.backends.k210.boot import connect
+from edgeaid.backends.k210.frames import Decoder, Frame, Type, encode
+from edgeaid.backends.k210.port import Port
 
 
 def rate(what: str, work: Callable[[], int], seconds: float) -> None:

@@ -13,8 +13,8 @@ from PIL import Image
 from synth import Scene, intersection_over_union
 
 from edgeaid.models.rules import OutputRules, PictureRules
-from edgeaid.streams import postprocess, preprocess
 from edgeaid.tensors import FROM_NUMPY, NUMPY, Quantization, TensorSpec
+from edgeaid.vision import postprocess, preprocess
 
 Array = npt.NDArray[Any]
 

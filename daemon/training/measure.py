@@ -17,7 +17,7 @@ import synth
 from PIL import Image
 
 from edgeaid.models import manifest as manifests
-from edgeaid.streams import postprocess
+from edgeaid.vision import postprocess
 
 Array = npt.NDArray[Any]
 

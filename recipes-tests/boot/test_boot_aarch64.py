@@ -58,7 +58,7 @@ assert found.any() and np.array_equal(found, expected), (found, expected)
 NCS = """
 import sys
 import numpy as np
-from edgeaid.backends.ncs import NcsBackend
+from edgeaid.backends.ncs.backend import NcsBackend
 backend = NcsBackend()
 backend.open("", {"library": sys.argv[1]})
 io = backend.load("m", __import__("pathlib").Path(sys.argv[2]), {})

@@ -32,7 +32,7 @@ GRPC = "/run/edgeai/grpc/edgeaid.sock"
 ASK_GRPC = """
 import json, sys
 import grpc, numpy as np
-from edgeaid.serving.grpc_schema import HEALTH_MESSAGES, MESSAGES
+from edgeaid.api.grpc.schema import HEALTH_MESSAGES, MESSAGES
 image = np.load("/run/in.npy")
 with grpc.insecure_channel("unix:" + sys.argv[1]) as channel:
     health = channel.unary_unary("/grpc.health.v1.Health/Check", request_serializer=lambda m: m.SerializeToString(),
@@ -132,7 +132,7 @@ def test_settings_were_applied_to_a_root_that_is_read_only_again(guest: Link) ->
 
 def test_an_accepted_model_is_there_after_the_power_was_cut(device: Device, tmp_path: Path) -> None:
     from edgeaid.client import Client
-    from edgeaid.toolkit import bundle
+    from edgeaid.toolkit.bundle import bundle
 
     file = bundle.write(renamed_model(tmp_path, "later", 2), tmp_path)
     with Client(device.forward("/run/edgeai/edgeaid.sock"), fast=False, timeout=300) as client:
@@ -199,7 +199,7 @@ def test_the_daemons_own_tests_pass_from_their_package(guest: Link) -> None:
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real compiled graph, as a bundle of the model `faces` for the stick."""
-    from edgeaid.toolkit import bundle
+    from edgeaid.toolkit.bundle import bundle
 
     data = Path(os.environ.get("EDGEAI_TEST_DATA", TOP.parent / "shared" / "data")) / "ncs/graph.facedetect80"
     if not data.is_file():

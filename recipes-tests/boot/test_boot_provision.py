@@ -118,7 +118,7 @@ def test_the_owner_of_the_key_logs_in(guest: Link, device: Device) -> None:
 
 
 def test_the_supplicant_has_the_network_and_nobody_else_may_read_it(guest: Link) -> None:
-    from edgeaid.provision_settings import preshared_key
+    from edgeaid.provision.settings import preshared_key
 
     path = "/etc/wpa_supplicant/wpa_supplicant-wlan0.conf"
     text = guest.run(f"cat {path}").check()
@@ -130,7 +130,7 @@ def test_the_supplicant_has_the_network_and_nobody_else_may_read_it(guest: Link)
 
 
 def test_no_secret_is_left_on_the_boot_partition(guest: Link) -> None:
-    from edgeaid.provision_settings import preshared_key
+    from edgeaid.provision.settings import preshared_key
 
     psk = preshared_key(SSID, PHRASE)
     guest.run("sync; echo 3 > /proc/sys/vm/drop_caches").check()

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edgeaid import provision
 from edgeaid.models import repository
+from edgeaid.provision import apply as provision
 from flash_lib import images
 
 from .conftest import BOOT, END, MIB, ROOT, TOP, Flash, run

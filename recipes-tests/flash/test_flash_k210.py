@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from edgeaid.toolkit import kfpkg
+from edgeaid.toolkit.compile import kfpkg
 from flash_lib import Refused, k210
 
 from .conftest import TOP, Flash

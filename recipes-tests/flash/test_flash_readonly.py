@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from edgeaid import provision
+from edgeaid.provision import apply as provision
 
 from .conftest import MIB, run
 

@@ -13,8 +13,18 @@ from pathlib import Path
 from edgeaid.errors import EdgeaiError
 from edgeaid.models import bundle as archives
 from edgeaid.models import manifest
-from edgeaid.provision_settings import BUNDLE, FILE, MODELS, Settings, Wifi, key_problem, parse, preshared_key, render
-from edgeaid.toolkit import bundle
+from edgeaid.provision.settings import (
+    BUNDLE,
+    FILE,
+    MODELS,
+    Settings,
+    Wifi,
+    key_problem,
+    parse,
+    preshared_key,
+    render,
+)
+from edgeaid.toolkit.bundle import bundle
 
 from . import Refused, images
 

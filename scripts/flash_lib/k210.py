@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgeaid.errors import EdgeaiError
 from edgeaid.formats.detect import detect
-from edgeaid.toolkit import kfpkg
+from edgeaid.toolkit.compile import kfpkg
 
 from . import Refused
 

@@ -8,7 +8,8 @@ import gc
 import sys
 from pathlib import Path
 
-from . import __version__, config, errors, service
+from . import __version__, config, errors
+from . import systemd as service
 
 DESCRIPTION = """\
 Serve models on a Unix socket: Open Inference Protocol over HTTP, pictures in and labelled answers out.
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
             print("configuration is usable")
             return
         service.set_up_logging(found.server.log_level)
-        from .serving import daemon
+        from . import daemon
 
         gc.freeze()  # imports live for ever; the collector need not walk them
         daemon.main(found, lambda: build(args))

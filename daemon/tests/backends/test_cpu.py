@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from edgeaid.backends import create
-from edgeaid.backends._tflite import find_runtime
-from edgeaid.backends.cpu import CpuBackend
+from edgeaid.backends.tflite.backend import CpuBackend
+from edgeaid.backends.tflite.interpreter import find_runtime
 from edgeaid.errors import InvalidModel, InvalidRequest, NotFound, Unsupported
 
 from .conftest import arrays, infer

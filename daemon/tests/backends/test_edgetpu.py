@@ -10,10 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeaid.backends._edgetpu import Accelerator, choose, performance_for
-from edgeaid.backends.cpu import CpuBackend
-from edgeaid.backends.edgetpu import EdgeTpuBackend
-from edgeaid.errors import DeviceError, InvalidConfig, InvalidModel, InvalidRequest, NotFound, Unsupported
+from edgeaid.backends.edgetpu.backend import EdgeTpuBackend
+from edgeaid.backends.edgetpu.library import Accelerator, choose, performance_for
+from edgeaid.backends.tflite.backend import CpuBackend
+from edgeaid.errors import (
+    DeviceError,
+    InvalidConfig,
+    InvalidModel,
+    InvalidRequest,
+    NotFound,
+    Unsupported,
+)
 
 from .conftest import Standin, infer
 

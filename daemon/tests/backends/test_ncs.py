@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeaid.backends.ncs import NcsBackend
+from edgeaid.backends.ncs.backend import NcsBackend
 from edgeaid.errors import DeviceError, InvalidModel, InvalidRequest, NotFound, Unsupported
 
 from .conftest import Child, Standin, infer, make_ncs

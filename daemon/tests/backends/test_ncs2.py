@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeaid.backends._openvino import OpenVino
-from edgeaid.backends.ncs2 import Ncs2Backend
+from edgeaid.backends.openvino.backend import Ncs2Backend
+from edgeaid.backends.openvino.runtime import OpenVino
 from edgeaid.errors import InvalidModel, InvalidRequest, NotFound, Unsupported
 
 from .conftest import arrays, infer

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from usbtree import CORAL, CORAL_BOOT, NCS2_BOOT, UsbTree
 
-from edgeaid import doctor, doctor_report
-from edgeaid.doctor import Finding, Places
+from edgeaid.doctor import checks as doctor
+from edgeaid.doctor import report as doctor_report
+from edgeaid.doctor.checks import Finding, Places
 
 RULES = Path(__file__).parents[2] / "systemd" / "70-edgeai.rules"
 GOOD = "BuildLabel(N/A), RuntimeVersion(14)"

@@ -16,8 +16,9 @@ with atheris.instrument_imports(include=["edgeaid.formats"]):
 
 from edgeaid.errors import EdgeaiError
 from edgeaid.formats.detect import detect
-from edgeaid.toolkit.inspect import as_json, compare, inspect_bytes
-from edgeaid.toolkit.inspect_html import page
+from edgeaid.toolkit.inspect.files import inspect_bytes
+from edgeaid.toolkit.inspect.html import page
+from edgeaid.toolkit.inspect.report import as_json, compare
 
 #: What the reader lets through is looked at as `edgeai model inspect` does, every so often: drawing is slow.
 _INSPECTED_EVERY = 20

@@ -6,21 +6,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from edgeaid.errors import EdgeaiError
-from edgeaid.formats import (
-    caffe,
-    edgetpu,
-    edgetpu_rules,
-    kfpkg,
-    kmodel,
-    ncs,
-    onnx,
-    openvino,
-    tardir,
-    tensorflow,
-    tflite,
-    tflite_metadata,
-    zipdir,
-)
+from edgeaid.formats.edgetpu import reader as edgetpu
+from edgeaid.formats.edgetpu import rules as edgetpu_rules
+from edgeaid.formats.exchange import caffe, onnx, openvino, tensorflow
+from edgeaid.formats.k210 import kfpkg, kmodel
+from edgeaid.formats.ncs import reader as ncs
+from edgeaid.formats.tflite import metadata as tflite_metadata
+from edgeaid.formats.tflite import reader as tflite
+from edgeaid.formats.wire import tardir, zipdir
 
 from .builders import SEEDS
 

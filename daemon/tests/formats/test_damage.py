@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from edgeaid.errors import EdgeaiError
 from edgeaid.formats.detect import KINDS, detect
-from edgeaid.toolkit.inspect import as_json, compare, inspect_bytes
-from edgeaid.toolkit.inspect_html import page
+from edgeaid.toolkit.inspect.files import inspect_bytes
+from edgeaid.toolkit.inspect.html import page
+from edgeaid.toolkit.inspect.report import as_json, compare
 
 from .damage import damaged
 from .targets import READERS, WORDS, try_reading

@@ -7,7 +7,8 @@ import struct
 import pytest
 
 from edgeaid.errors import InvalidModel, Unsupported
-from edgeaid.formats import kfpkg, kmodel, ncs
+from edgeaid.formats.k210 import kfpkg, kmodel
+from edgeaid.formats.ncs import reader as ncs
 
 from . import builders
 

@@ -8,7 +8,9 @@ import pytest
 from flatbuffers import flexbuffers
 
 from edgeaid.errors import InvalidModel
-from edgeaid.formats import edgetpu, edgetpu_rules, flexbuffer
+from edgeaid.formats.edgetpu import reader as edgetpu
+from edgeaid.formats.edgetpu import rules as edgetpu_rules
+from edgeaid.formats.wire import flexbuffer
 
 from .builders import edgetpu as compiled
 from .builders import executable_tree, flat, package, tflite_tree

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgeaid.errors import InvalidModel, TooLarge, Unsupported
-from edgeaid.formats import caffe, onnx, openvino, protobuf, tardir, tensorflow, zipdir
 from edgeaid.formats.detect import detect
+from edgeaid.formats.exchange import caffe, onnx, openvino, tensorflow
+from edgeaid.formats.wire import protobuf, tardir, zipdir
 
 from . import builders
 from .builders_exchange import graph_of_functions, pb

@@ -11,7 +11,7 @@ import pytest
 
 from edgeaid import models
 from edgeaid.errors import EdgeaiError
-from edgeaid.formats import tflite
+from edgeaid.formats.tflite import reader as tflite
 
 from .damage import damaged
 

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from edgeaid.formats import edgetpu, edgetpu_rules, kmodel, kpu, ncs, tflite, tflite_metadata
 from edgeaid.formats.detect import detect
+from edgeaid.formats.edgetpu import reader as edgetpu
+from edgeaid.formats.edgetpu import rules as edgetpu_rules
+from edgeaid.formats.k210 import kmodel, kpu
+from edgeaid.formats.ncs import reader as ncs
+from edgeaid.formats.tflite import metadata as tflite_metadata
+from edgeaid.formats.tflite import reader as tflite
 
 KINDS = {
     "coral/mobilenet_v1_0.25_128_quant.tflite": "tflite",

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from edgeaid.errors import InvalidModel, TooLarge
-from edgeaid.formats import tflite, tflite_metadata
-from edgeaid.formats.flatbuffer import Flatbuffer
+from edgeaid.formats.tflite import metadata as tflite_metadata
+from edgeaid.formats.tflite import reader as tflite
+from edgeaid.formats.wire.flatbuffer import Flatbuffer
 
 from .builders import Tree, flat, metadata_bytes, tensor, tflite_tree, with_labels
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeaid.backends.k210 import K210Backend
+from edgeaid.backends.k210.backend import K210Backend
 
 DAEMON = Path(__file__).resolve().parents[2]
 AGENT = DAEMON / "boards" / "maixpy" / "agent.py"

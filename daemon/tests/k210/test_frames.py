@@ -13,8 +13,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgeaid.backends import k210_frames as frames
-from edgeaid.backends.k210_frames import Decoder, Frame, encode, parse, stuff, unstuff
+from edgeaid.backends.k210 import frames
+from edgeaid.backends.k210.frames import (
+    Decoder,
+    Frame,
+    encode,
+    parse,
+    stuff,
+    unstuff,
+)
 
 from .conftest import AGENT
 

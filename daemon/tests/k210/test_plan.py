@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeaid.backends.k210_plan import FLOATS, JPEG, RAW, ZLIB, decode_outputs, encode_input, flat, input_head, plan
+from edgeaid.backends.k210.plan import (
+    FLOATS,
+    JPEG,
+    RAW,
+    ZLIB,
+    decode_outputs,
+    encode_input,
+    flat,
+    input_head,
+    plan,
+)
 from edgeaid.errors import InvalidModel
 
 from .conftest import facts

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from edgeaid.backends import create
-from edgeaid.backends.k210 import K210Backend
-from edgeaid.backends.k210_boot import connect
-from edgeaid.backends.k210_frames import Type
-from edgeaid.backends.k210_port import Port, find
+from edgeaid.backends.k210.backend import K210Backend
+from edgeaid.backends.k210.boot import connect
+from edgeaid.backends.k210.frames import Type
+from edgeaid.backends.k210.port import Port, find
 from edgeaid.errors import DeviceError, InvalidConfig, InvalidModel, NotFound
 
 from .conftest import Client, facts

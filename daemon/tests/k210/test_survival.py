@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeaid.backends.k210 import K210Backend
-from edgeaid.backends.k210_boot import connect
-from edgeaid.backends.k210_port import Port
+from edgeaid.backends.k210.backend import K210Backend
+from edgeaid.backends.k210.boot import connect
+from edgeaid.backends.k210.port import Port
 from edgeaid.errors import DeviceError
 
 from .conftest import AGENT, Client

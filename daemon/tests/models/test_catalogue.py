@@ -13,13 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeaid.errors import AlreadyExists, EdgeaiError, InvalidModel, NotFound, TooLarge, Unavailable
+from edgeaid.errors import (
+    AlreadyExists,
+    EdgeaiError,
+    InvalidModel,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
 from edgeaid.models import manifest as manifests
 from edgeaid.models.catalogue import Entry, File, load, pull
 from edgeaid.models.repository import Repository
 from edgeaid.models.rules import OutputRules, PictureRules, parse_labels
-from edgeaid.streams.postprocess import Classification, Segmentation
-from edgeaid.streams.preprocess import decode, to_tensor
+from edgeaid.vision.postprocess import Classification, Segmentation
+from edgeaid.vision.preprocess import decode, to_tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
 

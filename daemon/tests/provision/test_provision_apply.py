@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeaid import provision
 from edgeaid.models import repository
-from edgeaid.provision_settings import FILE, LOG, MODELS, preshared_key
-from edgeaid.toolkit import bundle as bundles
+from edgeaid.provision import apply as provision
+from edgeaid.provision.settings import FILE, LOG, MODELS, preshared_key
+from edgeaid.toolkit.bundle import bundle as bundles
 
 PHRASE = "correct horse battery"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr me"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeaid.errors import InvalidConfig
-from edgeaid.provision_settings import (
+from edgeaid.provision.settings import (
     MAX_BYTES,
     Settings,
     Wifi,

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeaid import errors
-from edgeaid.serving import oip, tensor_json
+from edgeaid.api import oip, tensor_json
 from edgeaid.tensors import TensorSpec
 
 PATH = "/v2/models/digits/infer"

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from edgeaid.api.http.connection import plain_head
 from edgeaid.client.http import connect
 from edgeaid.models.repository import EMBEDDED
-from edgeaid.serving.connection import plain_head
 from edgeaid.serving.metrics import rss_bytes
 
 PATH = "/v2/models/digits/infer"

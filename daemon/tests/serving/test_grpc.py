@@ -71,7 +71,7 @@ def test_classification_comes_back_as_bytes(client):
 def test_typed_contents_are_taken_as_well_as_raw_ones(server):
     import grpc
 
-    from edgeaid.serving.grpc_schema import MESSAGES
+    from edgeaid.api.grpc.schema import MESSAGES
 
     with grpc.insecure_channel(f"unix:{server.folder}/run/grpc.sock") as channel:
         call = channel.unary_unary(
@@ -126,7 +126,7 @@ def test_errors_have_their_status_codes(client):
 def test_the_health_service_answers(server):
     import grpc
 
-    from edgeaid.serving.grpc_schema import HEALTH_MESSAGES
+    from edgeaid.api.grpc.schema import HEALTH_MESSAGES
 
     with grpc.insecure_channel(f"unix:{server.folder}/run/grpc.sock") as channel:
         call = channel.unary_unary(

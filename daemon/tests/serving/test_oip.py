@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeaid.api import oip
 from edgeaid.models.repository import EMBEDDED
-from edgeaid.serving import oip
 from edgeaid.tensors import TensorSpec
 
 GOLDEN = EMBEDDED / "digits" / "1" / "golden"

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from edgeaid.serving.daemon import routes
+from edgeaid.daemon import routes
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
 

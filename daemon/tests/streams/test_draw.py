@@ -9,8 +9,15 @@ import pytest
 from PIL import Image
 
 from edgeaid.errors import InvalidRequest
-from edgeaid.streams.draw import color, render
-from edgeaid.streams.postprocess import Area, Classification, ClassScore, Detected, Detections, Segmentation
+from edgeaid.vision.draw import color, render
+from edgeaid.vision.postprocess import (
+    Area,
+    Classification,
+    ClassScore,
+    Detected,
+    Detections,
+    Segmentation,
+)
 
 
 def picture(width: int = 400, height: int = 320) -> bytes:

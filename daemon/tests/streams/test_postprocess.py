@@ -15,8 +15,9 @@ from PIL import Image
 
 from edgeaid.errors import InvalidModel
 from edgeaid.models.rules import OutputRules
-from edgeaid.streams.placement import Placement
-from edgeaid.streams.postprocess import (
+from edgeaid.tensors import FROM_NUMPY, Quantization, TensorSpec
+from edgeaid.vision.placement import Placement
+from edgeaid.vision.postprocess import (
     Classification,
     Detections,
     Segmentation,
@@ -25,7 +26,6 @@ from edgeaid.streams.postprocess import (
     results,
     softmax,
 )
-from edgeaid.tensors import FROM_NUMPY, Quantization, TensorSpec
 
 WHOLE = Placement(100, 50)
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from edgeaid.errors import EdgeaiError, InvalidModel, InvalidRequest, TooLarge
 from edgeaid.models.rules import PictureRules
-from edgeaid.streams.preprocess import decode, to_tensor
 from edgeaid.tensors import NUMPY, Quantization, TensorSpec
+from edgeaid.vision.preprocess import decode, to_tensor
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from edgeaid.models.rules import OutputRules, PictureRules, parse_labels
-from edgeaid.streams.postprocess import Classification, Result, Segmentation, results
-from edgeaid.streams.preprocess import to_tensor
 from edgeaid.tensors import FROM_NUMPY, NUMPY, Quantization, TensorSpec
+from edgeaid.vision.postprocess import Classification, Result, Segmentation, results
+from edgeaid.vision.preprocess import to_tensor
 
 interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="the CPU runtime is not installed")
 

@@ -15,7 +15,7 @@ FOLDER = "/run/systemd/system/edgeaid.service.d"
 SOCKET = "/run/edgeai/grpc/edgeaid.sock"
 ASK = """
 import grpc
-from edgeaid.serving.grpc_schema import HEALTH_MESSAGES
+from edgeaid.api.grpc.schema import HEALTH_MESSAGES
 with grpc.insecure_channel("unix:/run/edgeai/grpc/edgeaid.sock") as channel:
     call = channel.unary_unary("/grpc.health.v1.Health/Check", request_serializer=lambda m: m.SerializeToString(),
         response_deserializer=HEALTH_MESSAGES["HealthCheckResponse"].FromString)

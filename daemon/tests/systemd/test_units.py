@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeaid.backends.k210_port import BRIDGES
+from edgeaid.backends.k210.port import BRIDGES
 from edgeaid.devices import ids
 
 UNITS = Path(__file__).resolve().parents[2] / "systemd"

@@ -11,7 +11,7 @@ import pytest
 
 from edgeaid.errors import InvalidModel, NotFound, PermissionDenied
 from edgeaid.models.bundle import extract
-from edgeaid.toolkit.bundle import make_key, read_key, verify, write
+from edgeaid.toolkit.bundle.bundle import make_key, read_key, verify, write
 
 from .markers import signed
 

@@ -13,7 +13,7 @@ from edgeaid.cli.model import model
 from edgeaid.errors import InvalidModel
 from edgeaid.models.bundle import extract
 from edgeaid.models.manifest import parse
-from edgeaid.toolkit import manifests
+from edgeaid.toolkit.bundle import manifests
 
 from .check_cases import FP, bias_only, conv
 from .markers import signed

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeaid.toolkit import check_edgetpu
-from edgeaid.toolkit.check import Options, check
-from edgeaid.toolkit.rules import TARGETS
+from edgeaid.toolkit.check import edgetpu as check_edgetpu
+from edgeaid.toolkit.check.check import Options, check
+from edgeaid.toolkit.check.rules import TARGETS
 
 from .check_cases import FP, TFLITE, concat, conv, dense, quantised_relu_between, tensor
 from .test_check_ncs import GOOD, GRAPH, ir

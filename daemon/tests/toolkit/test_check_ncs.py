@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgeaid.errors import InvalidConfig, InvalidRequest, NotFound
-from edgeaid.toolkit.check import Options, check
-from edgeaid.toolkit.rules import PROFILES, profile, rules
+from edgeaid.toolkit.check.check import Options, check
+from edgeaid.toolkit.check.rules import PROFILES, profile, rules
 
 from .check_cases import TFLITE
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeaid.toolkit.check import Options, check
-from edgeaid.toolkit.rules import PROFILES, Violation
+from edgeaid.toolkit.check.check import Options, check
+from edgeaid.toolkit.check.rules import PROFILES, Violation
 from formats import builders
 
 from .check_cases import FP, TFLITE, bias_only, concat, conv, dense, input_range, one, padded_conv, relu, strided_slice
@@ -168,9 +168,10 @@ def test_compiled_edge_tpu_files_are_judged_as_the_runtime_does(shared_data: Pat
 def test_several_subgraphs_are_remarked() -> None:
     from dataclasses import replace
 
-    from edgeaid.formats import tflite
-    from edgeaid.toolkit import check_edgetpu, check_tflite
-    from edgeaid.toolkit.rules import Findings
+    from edgeaid.formats.tflite import reader as tflite
+    from edgeaid.toolkit.check import edgetpu as check_edgetpu
+    from edgeaid.toolkit.check import tflite as check_tflite
+    from edgeaid.toolkit.check.rules import Findings
 
     data = relu()
     model = tflite.read(data)
@@ -232,6 +233,6 @@ def test_a_compiled_part_that_does_not_belong_to_the_graph_is_refused(shared_dat
 
 
 def test_without_a_runtime_the_report_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeaid.toolkit.check_run.have_litert", lambda: False)
+    monkeypatch.setattr("edgeaid.toolkit.check.run.have_litert", lambda: False)
     (tmp_path / "m.tflite").write_bytes(relu())
     assert [v.rule.id for v in check(tmp_path / "m.tflite", "cpu").violations] == ["SAN009"]

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeaid.errors import InvalidModel
-from edgeaid.toolkit import compile_logs
-from edgeaid.toolkit.rules import rules
+from edgeaid.toolkit.check.rules import rules
+from edgeaid.toolkit.compile import logs as compile_logs
 
 from .test_plan_command import LOG
 

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 
 from edgeaid.cli.model import model
 from edgeaid.errors import InvalidModel, InvalidRequest, NotFound, Unsupported
-from edgeaid.toolkit import convert
-from edgeaid.toolkit.compilers import Request, command, compile_models
-from edgeaid.toolkit.representative import Normalisation
+from edgeaid.toolkit.compile.compilers import Request, command, compile_models
+from edgeaid.toolkit.convert import convert
+from edgeaid.toolkit.convert.representative import Normalisation
 
 from .check_cases import FP, PROTOTXT, conv, relu
 from .test_compile_logs import LOG_16
@@ -96,7 +96,8 @@ def test_a_container_sees_only_the_folders_it_needs_and_no_network(
     out = tmp_path / "out"
     engine = program(tmp_path / "bin" / "docker", prints=LOG, writes=[out / f"{p.stem}_edgetpu.tflite" for p in pair])
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr("edgeaid.toolkit.compilers.shutil.which", lambda name: engine if name == "docker" else None)
+    which = "edgeaid.toolkit.compile.compilers.shutil.which"
+    monkeypatch.setattr(which, lambda name: engine if name == "docker" else None)
     compile_models(Request(pair, "edgetpu", out, container="coral/compiler"))
     arguments = Path(engine + ".args").read_text().splitlines()
     assert arguments[:3] == ["run", "--rm", "--network=none"]
@@ -231,7 +232,7 @@ def test_tflite_becomes_openvino_for_the_ncs2_and_is_then_checked(tmp_path: Path
     (tmp_path / "m.tflite").write_bytes(conv(type=FP, weights=np.random.default_rng(1).normal(0, 0.3, (4, 3, 3, 4))))
     result = compile_models(Request((tmp_path / "m.tflite",), "ncs2", tmp_path / "out"))
     assert result.facts["m.xml"]["max_error"] < 0.01
-    from edgeaid.toolkit.check import check
+    from edgeaid.toolkit.check.check import check
 
     assert {v.rule.id for v in check(tmp_path / "out/m.xml", "ncs2").violations} <= {"OVN005"}
 

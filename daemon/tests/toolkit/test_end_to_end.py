@@ -21,10 +21,11 @@ from click.testing import CliRunner
 from edgeaid.cli import main as edgeai
 from edgeaid.cli.model import model
 from edgeaid.errors import Unsupported
-from edgeaid.formats import kmodel, tflite
+from edgeaid.formats.k210 import kmodel
+from edgeaid.formats.tflite import reader as tflite
 from edgeaid.models.bundle import extract
 from edgeaid.models.manifest import parse
-from edgeaid.toolkit import environments
+from edgeaid.toolkit.convert import environments
 from edgeaid.toolkit.run import child
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgeaid.errors import NotFound, Unsupported
-from edgeaid.toolkit import environments
-from edgeaid.toolkit.environments import ENVIRONMENTS, Environment, override
+from edgeaid.toolkit.convert import environments
+from edgeaid.toolkit.convert.environments import ENVIRONMENTS, Environment, override
 
 
 @pytest.fixture(autouse=True)

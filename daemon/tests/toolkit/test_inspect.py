@@ -15,10 +15,11 @@ from click.testing import CliRunner, Result
 
 from edgeaid.cli.model_inspect import inspect as command
 from edgeaid.errors import InvalidModel, NotFound
-from edgeaid.formats.kmodel import Kmodel
-from edgeaid.formats.kmodel import read as read_kmodel
-from edgeaid.toolkit import inspect_layout
-from edgeaid.toolkit.inspect import Report, compare, flatten, inspect_bytes, inspect_path
+from edgeaid.formats.k210.kmodel import Kmodel
+from edgeaid.formats.k210.kmodel import read as read_kmodel
+from edgeaid.toolkit.inspect import layout as inspect_layout
+from edgeaid.toolkit.inspect.files import inspect_bytes, inspect_path
+from edgeaid.toolkit.inspect.report import Report, compare, flatten
 from formats import builders
 
 from .check_cases import quantised_relu_between
@@ -202,7 +203,7 @@ def test_the_verb_is_attached_and_its_errors_become_exit_codes(tmp_path: Path) -
 def test_inspecting_loads_no_runtime_and_no_numpy(tmp_path: Path) -> None:
     path = write(tmp_path, "good.tflite", builders.tflite())
     code = (
-        "import sys; from pathlib import Path; from edgeaid.toolkit.inspect import inspect_path;"
+        "import sys; from pathlib import Path; from edgeaid.toolkit.inspect.files import inspect_path;"
         f"inspect_path(Path({str(path)!r}));"
         "print([m for m in sys.modules if m.split('.')[0] in ('numpy','PIL','ai_edge_litert','tflite_runtime',"
         "'tensorflow','onnx','openvino')])"
@@ -293,7 +294,7 @@ def test_every_operator_is_placed_below_what_it_reads(shared_data: Path) -> None
 
 
 def test_a_huge_graph_is_drawn_in_part() -> None:
-    from edgeaid.toolkit.inspect import OperatorRow
+    from edgeaid.toolkit.inspect.report import OperatorRow
 
     rows = tuple(OperatorRow(i, "", "X", "CPU", (f"{i}",), (f"{i + 1}",)) for i in range(5000))
     drawn = inspect_layout.svg(Report(path="x", kind="onnx", size=1, operators=rows))

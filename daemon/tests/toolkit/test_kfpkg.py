@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeaid.errors import AlreadyExists, InvalidModel, InvalidRequest, NotFound
-from edgeaid.formats import kfpkg as reader
-from edgeaid.toolkit import kfpkg
+from edgeaid.formats.k210 import kfpkg as reader
+from edgeaid.toolkit.compile import kfpkg
 
 #: The smallest thing that is recognised as a kmodel v4.
 MODEL = b"LDMK\x04\0\0\0" + bytes(64)

@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeaid.errors import InvalidRequest
-from edgeaid.toolkit.cost import MIB, Built, CacheState, latency_ms, share_memory, step
-from edgeaid.toolkit.plan import Candidate, Conditions, Plan, plans
+from edgeaid.toolkit.plan.cost import (
+    MIB,
+    Built,
+    CacheState,
+    latency_ms,
+    share_memory,
+    step,
+)
+from edgeaid.toolkit.plan.plan import Candidate, Conditions, Plan, plans
 
 #: Parameter sizes in MiB and compute times in ms of the three models of the benchmark.
 BIRD, PLANT, INCEPTION = 3.75, 5.08, 6.71

@@ -15,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from edgeaid.cli.model import model
-from edgeaid.formats import edgetpu, tflite
+from edgeaid.formats.edgetpu import reader as edgetpu
+from edgeaid.formats.tflite import reader as tflite
 from edgeaid.toolkit.files import edgetpu_parameters, macs
 
 from .check_cases import relu

@@ -13,8 +13,8 @@ from PIL import Image
 
 from edgeaid.errors import InvalidModel, InvalidRequest, NotFound
 from edgeaid.tensors import Quantization
-from edgeaid.toolkit import compare, representative
-from edgeaid.toolkit.representative import PIXELS, Normalisation
+from edgeaid.toolkit.convert import compare, representative
+from edgeaid.toolkit.convert.representative import PIXELS, Normalisation
 
 from .check_cases import FP, bias_only, relu
 from .tflite_builder import Graph, Op, T, build

@@ -13,7 +13,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
-from edgeaid.formats.tflite_ops import OPERATORS, TENSOR_TYPES
+from edgeaid.formats.tflite.operators import OPERATORS, TENSOR_TYPES
 
 TYPES = {name: number for number, (name, _) in enumerate(TENSOR_TYPES)}
 #: Member of the BuiltinOptions union per operator (order of the union in the schema).

@@ -1,4 +1,4 @@
-"""One module per runtime; `create` imports only the one asked for."""
+"""One package per runtime; `create` imports only the one asked for."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Final
 from ..errors import Unsupported
 from .base import Backend, DeviceFacts, ModelIO, Phases
 
-#: Target name (as in a manifest's `[artifacts.<target>]`) -> module.
+#: Target name (as in a manifest's `[artifacts.<target>]`) -> module below this package.
 BACKENDS: Final[dict[str, str]] = {
-    "cpu": "cpu",
-    "edgetpu": "edgetpu",
-    "ncs": "ncs",
-    "ncs2": "ncs2",
-    "k210": "k210",
+    "cpu": "tflite.backend",
+    "edgetpu": "edgetpu.backend",
+    "ncs": "ncs.backend",
+    "ncs2": "openvino.backend",
+    "k210": "k210.backend",
 }
 
 __all__ = ["BACKENDS", "Backend", "DeviceFacts", "ModelIO", "Phases", "create"]

@@ -1,1 +1,1 @@
-"""Other programs' own protocols, each a process of its own that is a client of the daemon."""
+"""Programs that connect other software to the daemon: Frigate's detector protocol."""

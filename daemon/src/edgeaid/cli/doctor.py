@@ -27,8 +27,8 @@ def doctor(session: Session, report: str | None, user: str | None) -> None:
     With --host nothing is checked over there: run it on the device itself, for example by ssh.
     Exit status 1 when something is wrong.
     """
-    from .. import doctor as checks
-    from .. import doctor_report
+    from ..doctor import checks
+    from ..doctor import report as doctor_report
 
     places = dataclasses.replace(checks.Places(), socket=Path(session.socket))
     findings = checks.run(places, user=user)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..toolkit import bundle as bundles
+from ..toolkit.bundle import bundle as bundles
 
 
 @click.command("bundle")
@@ -21,7 +21,7 @@ def bundle(directory: Path, output: Path | None, key: Path | None, golden: int) 
     DIRECTORY is <name>/<version> with a model.toml. Digests of the artifacts are filled in where they are missing, and
     golden vectors are recorded by running the cpu artifact when there are none; both change the directory.
     """
-    from ..toolkit import golden as vectors
+    from ..toolkit.bundle import golden as vectors
 
     done = vectors.complete(directory, golden)
     secret = bundles.read_key(key) if key else None

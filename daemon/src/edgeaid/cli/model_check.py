@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from ..errors import InvalidRequest
-from ..toolkit import rules as rulebook
-from ..toolkit.check import Options, check
-from ..toolkit.rules import PROFILES, SEVERITIES, TARGETS, Report
+from ..toolkit.check import rules as rulebook
+from ..toolkit.check.check import Options, check
+from ..toolkit.check.rules import PROFILES, SEVERITIES, TARGETS, Report
 
 #: How often one rule is shown for one model.
 _REPEATS = 3
@@ -52,7 +52,7 @@ def check_command(
         raise InvalidRequest("--mean and --std belong together")
     reports = [check(path, target, options) for path in models for target in targets]
     if sarif:
-        from ..toolkit.sarif import sarif as as_sarif
+        from ..toolkit.check.sarif import sarif as as_sarif
 
         sarif.write_text(json.dumps(as_sarif(reports, _version()), indent=2) + "\n", "utf-8")
     if as_json:

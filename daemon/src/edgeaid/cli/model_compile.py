@@ -39,7 +39,7 @@ def compile_(models: tuple[Path, ...], *, target: str, output: Path, compiler: s
     compile_tool. k210: nncase 1.x (kmodel v5, compared in its simulator). k210-v4: ncc 0.2 (kmodel v4, for MaixPy).
     Without the compiler the exact command for another machine is printed.
     """
-    from ..toolkit.compilers import Request, compile_models
+    from ..toolkit.compile.compilers import Request, compile_models
 
     request = Request(
         models, target, output, compiler, container, min_runtime, shaves, input_node, output_node, weights, calibration,
@@ -47,7 +47,7 @@ def compile_(models: tuple[Path, ...], *, target: str, output: Path, compiler: s
     )  # fmt: skip
     result = compile_models(request, say)
     if model_dir:
-        from ..toolkit.model_dir import add_artifact
+        from ..toolkit.bundle.model_dir import add_artifact
 
         add_artifact(model_dir, result)
     if as_json:

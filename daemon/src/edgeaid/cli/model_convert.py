@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..errors import InvalidRequest
-from ..toolkit.representative import Normalisation
+from ..toolkit.convert.representative import Normalisation
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
@@ -97,10 +97,10 @@ def quantize(model: Path, *, representative: str, output: Path | None, io: str, 
     MODEL is a .keras or .h5 file, a SavedModel folder, a frozen graph (.pb) or a float .tflite. The result is compared
     with the float model: outputs, every layer, and accuracy if a labelled folder is given. A report lies beside it.
     """
-    from ..formats.tflite_metadata import split_labels
+    from ..formats.tflite.metadata import split_labels
+    from ..toolkit.convert.quantize import Job
+    from ..toolkit.convert.quantize import quantize as run
     from ..toolkit.files import load
-    from ..toolkit.quantize import Job
-    from ..toolkit.quantize import quantize as run
 
     rules = normalisation(mean, std, color, invert)
     names = split_labels(load(labels, 1 << 20)) if labels else ()
@@ -113,7 +113,7 @@ def quantize(model: Path, *, representative: str, output: Path | None, io: str, 
     with bar() as progress:
         result = run(job, say, progress)
     if model_dir:
-        from ..toolkit.model_dir import from_quantised
+        from ..toolkit.bundle.model_dir import from_quantised
 
         say(f"model directory: {from_quantised(model_dir, result, rules, labels)}")
     if as_json:
@@ -156,13 +156,13 @@ def convert(model: Path, *, target: str, output: Path | None, shape: str, fp32: 
     Routes: ONNX to TFLite (onnx2tf) and OpenVINO; TFLite to OpenVINO and ONNX (tf2onnx); SavedModel and frozen graphs
     to OpenVINO; PyTorch to TFLite (litert-torch). Each converter runs in an environment of its own.
     """
-    from ..toolkit.convert import Options
-    from ..toolkit.convert import convert as run
+    from ..toolkit.convert.convert import Options
+    from ..toolkit.convert.convert import convert as run
 
     suffix = {"openvino": ".xml", "onnx": ".onnx", "tflite": ".tflite"}.get(target, f".{target}")
     result = run(model, target, output or model.with_suffix(suffix), Options(shape_of(shape), not fp32), say)
     if model_dir:
-        from ..toolkit.model_dir import note_conversion
+        from ..toolkit.bundle.model_dir import note_conversion
 
         note_conversion(model_dir, result)
     if as_json:
@@ -196,8 +196,8 @@ def lighten(model: Path, *, train: str, test: str, output: Path | None, sparsity
     Prints size (plain and compressed), latency on this machine and accuracy of the model as it is, pruned, clustered,
     and of each as int8. Pruned and clustered files have the same plain size: the zeros compress, no runtime skips them.
     """
-    from ..toolkit.lighten import Job
-    from ..toolkit.lighten import lighten as run
+    from ..toolkit.convert.lighten import Job
+    from ..toolkit.convert.lighten import lighten as run
 
     rules = normalisation(mean, std, color, invert)
     folder = output or model.with_name(model.stem + "_light")
@@ -216,7 +216,7 @@ def lighten(model: Path, *, train: str, test: str, output: Path | None, sparsity
 @click.option("--remove", is_flag=True, help="Delete it.")
 def environments(name: str, *, create: bool, remove: bool) -> None:
     """List, create or remove the converters' environments."""
-    from ..toolkit import environments as envs
+    from ..toolkit.convert import environments as envs
 
     if (create or remove) and name not in envs.ENVIRONMENTS:
         raise InvalidRequest(f"name one of {', '.join(envs.ENVIRONMENTS)}")

@@ -24,8 +24,9 @@ def inspect(files: tuple[Path, ...], *, operators: bool, html: Path | None, as_j
 
     A file that cannot be read does not keep the others from being shown; the exit code then is that of the first error.
     """
-    from ..toolkit.inspect import Report, inspect_path
-    from ..toolkit.inspect import as_json as to_json
+    from ..toolkit.inspect.files import inspect_path
+    from ..toolkit.inspect.report import Report
+    from ..toolkit.inspect.report import as_json as to_json
 
     reports: list[Report] = []
     failures: list[EdgeaiError] = []
@@ -39,7 +40,7 @@ def inspect(files: tuple[Path, ...], *, operators: bool, html: Path | None, as_j
     if len(files) == 1 and failures:
         raise failures[0]
     if html and reports:
-        from ..toolkit.inspect_html import page
+        from ..toolkit.inspect.html import page
 
         html.write_text(page(reports), "utf-8")
     if as_json:
@@ -47,7 +48,7 @@ def inspect(files: tuple[Path, ...], *, operators: bool, html: Path | None, as_j
     elif reports and not html:
         from rich.console import Console
 
-        from ..toolkit.inspect_text import show
+        from ..toolkit.inspect.text import show
 
         console = Console()
         # In a pipe nobody knows the width; wrapped tables are hard to search.

@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from ..errors import InvalidRequest
-from ..toolkit import plan_sources
-from ..toolkit.cost import MIB, ON_CHIP_MIB, STREAM_OVERHEAD, USB2_BANDWIDTH
-from ..toolkit.plan import Conditions, Plan, plans
+from ..toolkit.plan import sources as plan_sources
+from ..toolkit.plan.cost import MIB, ON_CHIP_MIB, STREAM_OVERHEAD, USB2_BANDWIDTH
+from ..toolkit.plan.plan import Conditions, Plan, plans
 
 
 @click.command("plan")
@@ -59,7 +59,7 @@ def plan(
     conditions = Conditions(bandwidth, budget * MIB, 1.0 if known else STREAM_OVERHEAD, sticks)
     ranked = plans(found, conditions)
     if html:
-        from ..toolkit.plan_html import page
+        from ..toolkit.plan.html import page
 
         html.write_text(page(ranked[: max(top, 1)], conditions), "utf-8")
     if as_json:

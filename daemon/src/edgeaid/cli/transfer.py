@@ -54,7 +54,7 @@ def push(session: Session, model: str, file: Path, version: str) -> None:
 
 
 def _bundled(directory: Path, folder: Path) -> Path:
-    from ..toolkit import bundle
+    from ..toolkit.bundle import bundle
 
     return bundle.write(directory, folder / "model.edgeai")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgeaid.devices import ids
+from . import ids
 
 SYS: Final = Path("/sys")
 DEV: Final = Path("/dev")

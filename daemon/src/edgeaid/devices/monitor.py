@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from edgeaid.devices.discovery import DEV, SYS, Found, scan
+from .discovery import DEV, SYS, Found, scan
 
 log = logging.getLogger("edgeaid.devices")
 

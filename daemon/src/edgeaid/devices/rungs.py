@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgeaid.devices.discovery import SYS, Found
-from edgeaid.devices.ladder import Rung
-from edgeaid.errors import DeviceError
+from ..errors import DeviceError
+from .discovery import SYS, Found
+from .ladder import Rung
 
 #: _IO('U', 20) of linux/usbdevice_fs.h.
 USBDEVFS_RESET: Final = 0x5514

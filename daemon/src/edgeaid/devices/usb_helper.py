@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from edgeaid.devices import ids, rungs
-from edgeaid.devices.ladder import Rung
-from edgeaid.errors import DeviceError
+from ..errors import DeviceError
+from . import ids, rungs
+from .ladder import Rung
 
 _REQUEST: Final = re.compile(rb"(authorized|port-power) (\d{1,3}-\d{1,3}(?:\.\d{1,3}){0,5})\n")
 

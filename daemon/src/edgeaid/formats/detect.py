@@ -10,11 +10,11 @@ import struct
 from typing import Final
 
 from ..errors import InvalidModel
-from .binary import Data, as_view
-from .flatbuffer import Flatbuffer
-from .ncs import BLOB_MAGIC, V2_MAGIC
-from .protobuf import guess
-from .zipdir import entries, find_end
+from .ncs.reader import BLOB_MAGIC, V2_MAGIC
+from .wire.binary import Data, as_view
+from .wire.flatbuffer import Flatbuffer
+from .wire.protobuf import guess
+from .wire.zipdir import entries, find_end
 
 #: Every answer of `detect`, with the words people use.
 KINDS: Final[dict[str, str]] = {

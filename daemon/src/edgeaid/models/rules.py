@@ -1,7 +1,7 @@
 """How a picture becomes a model's input and how its output becomes an answer: the `[input]` and `[output]` tables of
 a manifest, checked. Pure data, no numpy: the daemon reads manifests and never touches a pixel.
 
-The arithmetic that these rules stand for is in `edgeaid.streams.preprocess` and `edgeaid.streams.postprocess`.
+The arithmetic that these rules stand for is in `edgeaid.vision.preprocess` and `edgeaid.vision.postprocess`.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Queues, deadlines, priorities, switch costs, placement and flow limiting: pure code, time is an argument."""
+"""Which request a device serves next: queues, deadlines, costs, placement. Pure, no I/O."""

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final
 
-from edgeaid.scheduling.costs import CostModel
-from edgeaid.scheduling.lanes import Job, Lane
-from edgeaid.scheduling.policy import ModelPolicy, Policy
+from .costs import CostModel
+from .lanes import Job, Lane
+from .policy import ModelPolicy, Policy
 
 #: Share of a new arrival in the running mean of a model's arrival rate.
 RATE_WEIGHT: Final = 1 / 16

@@ -12,11 +12,11 @@ from collections.abc import Hashable
 from math import inf
 from typing import Any, Final
 
-from edgeaid.errors import QueueFull
-from edgeaid.scheduling.chooser import Chooser
-from edgeaid.scheduling.costs import CostModel
-from edgeaid.scheduling.lanes import Job, Lane
-from edgeaid.scheduling.policy import Policy
+from ..errors import QueueFull
+from .chooser import Chooser
+from .costs import CostModel
+from .lanes import Job, Lane
+from .policy import Policy
 
 __all__ = ["DeviceQueue", "Job", "Policy"]
 

@@ -1,1 +1,1 @@
-"""The daemon: models and devices in the middle (`plane`), one module per protocol around them."""
+"""What serves: the data plane, models and devices at work, recovery, statistics and events."""

@@ -13,12 +13,12 @@ from ..config import Device as DeviceConfig
 from ..config import Limits
 from ..devices.states import State
 from ..models import repository
+from ..models.gate import selftest_cases
 from ..scheduling.queue import DeviceQueue
 from ..tensors import TensorSpec
 from ..worker.handle import WorkerHandle
-from ..worker.process import spec_from
+from ..worker.loaded import spec_from
 from ..worker.wire import Kind
-from .loader import selftest_cases
 from .model import LiveModel
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,14 @@ from typing import Any, Final
 from .. import config, errors
 from ..devices import rungs
 from ..devices.discovery import Found
-from ..devices.ladder import Action, Ladder, LadderPolicy, Rung, Step, policy_for
+from ..devices.ladder import (
+    Action,
+    Ladder,
+    LadderPolicy,
+    Rung,
+    Step,
+    policy_for,
+)
 from .events import EventLog
 
 log = logging.getLogger(__name__)

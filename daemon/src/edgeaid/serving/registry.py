@@ -11,11 +11,11 @@ from .. import config as configuration
 from .. import errors
 from ..config import Config
 from ..models import repository
+from ..models.gate import check_formats
 from ..models.manifest import Manifest
 from ..models.repository import Found, Repository
 from .device import DeviceRunner, clock
 from .events import EventLog
-from .loader import check_formats
 from .media import MediaRunner
 from .model import LiveModel, State
 from .pins import Pins

@@ -12,10 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..api.oip import Region
 from ..config import SharedMemory
-from ..errors import AlreadyExists, InvalidRequest, NotFound, PermissionDenied, TooLarge, Unsupported
+from ..errors import (
+    AlreadyExists,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    TooLarge,
+    Unsupported,
+)
 from .access import Peer
-from .oip import Region
 
 DIRECTORY = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lives on Linux
 

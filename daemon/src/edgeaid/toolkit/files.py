@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import InvalidModel, NotFound, TooLarge
-from ..formats.tflite import Operator, Subgraph, TfliteModel
+from ..formats.tflite.reader import Operator, Subgraph, TfliteModel
 
 MAX_FILE: Final = 1 << 30
 #: Operators with weights.

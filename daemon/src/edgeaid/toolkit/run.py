@@ -80,7 +80,7 @@ def have_litert() -> bool:
 
 
 def litert(model: Path, request: Mapping[str, Any], timeout: float = 120.0) -> dict[str, np.ndarray[Any, Any]]:
-    """Run a TFLite model in a child, see children/litert_run.py for request and answer.
+    """Run a TFLite model in a child, see litert_run.py for request and answer.
 
     Raises InvalidModel if the model cannot be run, Unsupported without a runtime.
     """
@@ -90,7 +90,7 @@ def litert(model: Path, request: Mapping[str, Any], timeout: float = 120.0) -> d
         ask, answer = Path(folder) / "ask.npz", Path(folder) / "answer.npz"
         np.savez(ask, **request)
         done = child(
-            [sys.executable, "-m", f"{__package__}.children.litert_run", model, ask, answer],
+            [sys.executable, "-m", f"{__package__}.litert_run", model, ask, answer],
             timeout=timeout,
             env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )

@@ -14,13 +14,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import errors
-from ..tensors import Quantization, TensorSpec
 from . import wire
+from .loaded import Loaded, spec_from
 from .regions import Layout, Region
 from .wire import HEADER, PHASES, Kind
 
@@ -28,27 +28,6 @@ if TYPE_CHECKING:
     from ..backends.base import Array, Backend
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-
-
-@dataclass(slots=True)
-class Loaded:
-    """A model in this worker."""
-
-    key: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    region: Region | None = None
-    #: Per slot: numpy views of the region, made at the first use of the slot.
-    views: list[tuple[Sequence[Array], Sequence[Array]] | None] = None  # type: ignore[assignment]  # set by attach
-    #: Media worker only: rules and labels of the model.
-    media: Any = None
-
-
-def spec_from(table: dict[str, Any]) -> TensorSpec:
-    """TensorSpec from its JSON form (dataclasses.asdict)."""
-    q = table.get("quantization")
-    quantization = Quantization(tuple(q["scale"]), tuple(q["zero_point"]), q["axis"]) if q else None
-    return TensorSpec(table["name"], table["datatype"], tuple(table["shape"]), quantization)
 
 
 class Worker:
@@ -109,7 +88,7 @@ class Worker:
     def open(self, body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
         self.target = body["target"]
         if self.target == "media":
-            from ..streams import media
+            from ..vision import media
 
             return {"runtime": media.runtime(), "description": "pictures", "facts": {}}
         from ..backends import create
@@ -138,7 +117,7 @@ class Worker:
         inputs = tuple(spec_from(t) for t in body["inputs"])
         outputs = tuple(spec_from(t) for t in body["outputs"])
         if self.target == "media":
-            from ..streams import media
+            from ..vision import media
 
             self.models[number] = Loaded(body["key"], inputs, outputs, media=media.rules_from(body["media"]))
         loaded = self.models[number]
@@ -165,7 +144,7 @@ class Worker:
         return run(self.backend, self.models[body["model"]], body)
 
     def picture(self, body: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        from ..streams import media
+        from ..vision import media
 
         loaded = self.models[body["model"]]
         return media.prepare(
@@ -173,7 +152,7 @@ class Worker:
         )
 
     def decode(self, body: dict[str, Any], fds: list[int]) -> dict[str, Any] | tuple[dict[str, Any], int]:
-        from ..streams import media
+        from ..vision import media
 
         loaded = self.models[body["model"]]
         outputs = self._views(loaded, body["slot"])[1]

@@ -15,7 +15,7 @@ from ..tensors import NUMPY, TensorSpec
 
 if TYPE_CHECKING:
     from ..backends.base import Array, Backend
-    from .process import Loaded
+    from .loaded import Loaded
 
 
 #: The first run brings parameters to an accelerator, the second shows what a run costs once they are there.

@@ -1,0 +1,1 @@
+"""The fast socket: SOCK_SEQPACKET and sealed shared memory, for clients on the same device."""

@@ -1,0 +1,343 @@
+"""Open Inference Protocol over gRPC on a Unix socket: the same data plane, another skin.
+
+Python's gRPC cannot tell who is at the other end of a Unix socket, so the socket's file mode is the guard: whoever may
+connect has the role that the configuration says, `infer` unless changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from array import array
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+from ... import __version__, errors
+from ...serving.access import Peer, Role
+from ...serving.model import LiveModel
+from ...serving.plane import Plane
+from ...tensors import TensorSpec
+from .. import inference, oip, tensor_json
+from ..http import routes_oip
+from ..sockets import bind
+from .schema import HEALTH_MESSAGES, MESSAGES, PACKAGE
+
+log = logging.getLogger(__name__)
+
+SERVICE: Final = f"{PACKAGE}.GRPCInferenceService"
+#: Field of InferTensorContents for each datatype.
+CONTENTS: Final = {
+    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents",
+}  # fmt: skip
+#: DataType of ModelConfig.
+DATA_TYPES: Final = {
+    "TYPE_BOOL": 1, "TYPE_UINT8": 2, "TYPE_UINT16": 3, "TYPE_UINT32": 4, "TYPE_UINT64": 5, "TYPE_INT8": 6,
+    "TYPE_INT16": 7, "TYPE_INT32": 8, "TYPE_INT64": 9, "TYPE_FP16": 10, "TYPE_FP32": 11, "TYPE_FP64": 12,
+    "TYPE_STRING": 13, "TYPE_BF16": 14,
+}  # fmt: skip
+SERVING: Final = 1
+NOT_SERVING: Final = 2
+
+Message = Any
+Unary = Callable[[Message], Awaitable[Message]]
+
+
+def parameter(value: Message) -> Any:
+    """The value of an InferParameter or ModelRepositoryParameter."""
+    which = value.WhichOneof("parameter_choice")
+    return getattr(value, which) if which else None
+
+
+def _set(parameters: Message, key: str, value: Any) -> None:
+    kind = "bool_param" if isinstance(value, bool) else "int64_param" if isinstance(value, int) else "string_param"
+    setattr(parameters[key], kind, value)
+
+
+class Service:
+    """The RPCs."""
+
+    def __init__(self, plane: Plane) -> None:
+        self.plane = plane
+        #: Nobody knows better; see the module's text.
+        self.peer = Peer(os.geteuid(), 0, Role[plane.config.server.grpc_role.upper()])
+
+    # --- core -------------------------------------------------------------------------------------------------------
+
+    async def ServerLive(self, _: Message) -> Message:
+        return MESSAGES["ServerLiveResponse"](live=True)
+
+    async def ServerReady(self, _: Message) -> Message:
+        return MESSAGES["ServerReadyResponse"](ready=routes_oip.is_ready(self.plane))
+
+    async def ModelReady(self, request: Message) -> Message:
+        live = self.plane.model(request.name, request.version)
+        return MESSAGES["ModelReadyResponse"](ready=routes_oip.model_is_ready(live))
+
+    async def ServerMetadata(self, _: Message) -> Message:
+        return MESSAGES["ServerMetadataResponse"](
+            name=self.plane.config.server.name, version=__version__, extensions=routes_oip.extensions(self.plane)
+        )
+
+    async def ModelMetadata(self, request: Message) -> Message:
+        return MESSAGES["ModelMetadataResponse"](
+            **routes_oip.metadata(self.plane, self.plane.model(request.name, request.version))
+        )
+
+    async def ModelConfig(self, request: Message) -> Message:
+        config = routes_oip.config_of(self.plane.model(request.name, request.version))
+        tensors = {
+            side: [{**t, "data_type": DATA_TYPES[t["data_type"]]} for t in config.get(side, [])]
+            for side in ("input", "output")
+        }
+        known = {k: config[k] for k in ("name", "platform", "backend", "max_batch_size") if k in config}
+        return MESSAGES["ModelConfigResponse"](config=MESSAGES["ModelConfig"](**known, **tensors))
+
+    async def ModelStatistics(self, request: Message) -> Message:
+        if request.name:
+            found = [self.plane.model(request.name, request.version)]
+        else:
+            found = [m for s in self.plane.served.values() for m in s.versions.values()]
+        return MESSAGES["ModelStatisticsResponse"](model_stats=[routes_oip.stats_of(m) for m in found])
+
+    async def RepositoryIndex(self, request: Message) -> Message:
+        rows = [r for r in self.plane.index() if not request.ready or r["state"] == "READY"]
+        return MESSAGES["RepositoryIndexResponse"](models=rows)
+
+    def _control(self) -> None:
+        if self.peer.role < Role.CONTROL:
+            raise errors.PermissionDenied("the gRPC socket has not the role control; use HTTP, or set server.grpc_role")
+
+    async def RepositoryModelLoad(self, request: Message) -> Message:
+        self._control()
+        config, files = routes_oip.load_parameters({k: parameter(v) for k, v in request.parameters.items()})
+        await routes_oip.load_model(self.plane, request.model_name, config, files)
+        return MESSAGES["RepositoryModelLoadResponse"]()
+
+    async def RepositoryModelUnload(self, request: Message) -> Message:
+        self._control()
+        await self.plane.unload(request.model_name)
+        return MESSAGES["RepositoryModelUnloadResponse"]()
+
+    # --- inference --------------------------------------------------------------------------------------------------
+
+    async def ModelInfer(self, message: Message) -> Message:
+        live = self.plane.model(message.model_name, message.model_version)
+        wanted = self._decode(message, live)
+        request = self.plane.request(live, "grpc", priority=wanted.priority, timeout=wanted.timeout)
+        try:
+            inference.fill(self.plane, request, wanted, self.peer)
+            await inference.prepare(self.plane, request, wanted)
+            await self.plane.infer(request)
+            answer = self._encode(wanted, live, request.outputs)
+            _set(answer.parameters, "device", request.answered_by)
+            return answer
+        finally:
+            request.release()
+
+    async def ModelStreamInfer(self, messages: AsyncIterator[Message], _context: Any) -> AsyncIterator[Message]:
+        async for message in messages:
+            answer = MESSAGES["ModelStreamInferResponse"]()
+            try:
+                answer.infer_response.CopyFrom(await self.ModelInfer(message))
+                answer.infer_response.parameters["triton_final_response"].bool_param = True
+            except errors.EdgeaiError as error:
+                answer.error_message = str(error)
+                answer.infer_response.id = message.id
+            yield answer
+
+    def _decode(self, message: Message, live: LiveModel) -> oip.InferRequest:
+        """Through the JSON form's own checks: only where the bytes come from differs."""
+        raw = list(message.raw_input_contents)
+        inputs: list[dict[str, Any]] = []
+        tail = bytearray()
+        for tensor in message.inputs:
+            parameters = {k: parameter(v) for k, v in tensor.parameters.items()}
+            entry = {
+                "name": tensor.name,
+                "datatype": tensor.datatype,
+                "shape": list(tensor.shape),
+                "parameters": parameters,
+            }
+            if "shared_memory_region" not in parameters:
+                if message.raw_input_contents:
+                    if tensor.HasField("contents"):
+                        raise errors.InvalidRequest("contents and raw_input_contents do not go together")
+                    if not raw:
+                        raise errors.InvalidRequest(f"input {tensor.name!r} has no entry in raw_input_contents")
+                    data = raw.pop(0)
+                else:
+                    data = _typed(tensor)
+                parameters["binary_data_size"] = len(data)
+                tail += data
+            inputs.append(entry)
+        if raw:
+            raise errors.InvalidRequest("raw_input_contents has more entries than inputs need")
+        outputs = [
+            {"name": o.name, "parameters": {**{k: parameter(v) for k, v in o.parameters.items()}, "binary_data": True}}
+            for o in message.outputs
+        ]
+        head: dict[str, Any] = {
+            "id": message.id,
+            "inputs": inputs,
+            "outputs": outputs,
+            "parameters": {**{k: parameter(v) for k, v in message.parameters.items()}, "binary_data_output": True},
+        }
+        return oip.parse_message(head, memoryview(tail), live.inputs, live.outputs)
+
+    def _encode(self, wanted: oip.InferRequest, live: LiveModel, outputs: tuple[memoryview, ...]) -> Message:
+        answer = MESSAGES["ModelInferResponse"](model_name=live.name, model_version=live.version, id=wanted.id)
+        for want in wanted.outputs:
+            spec: TensorSpec = live.outputs[want.index]
+            tensor = answer.outputs.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+            if want.region is not None:
+                self.plane.regions.write(want.region, outputs[want.index], self.peer)
+                _set(tensor.parameters, "shared_memory_region", want.region.name)
+                _set(tensor.parameters, "shared_memory_byte_size", spec.nbytes)
+                _set(tensor.parameters, "shared_memory_offset", want.region.offset)
+                answer.raw_output_contents.append(b"")
+            elif want.classes:
+                shape, items = tensor_json.classify(outputs[want.index], spec, want.classes, live.labels)
+                tensor.datatype = "BYTES"
+                tensor.shape[:] = shape
+                answer.raw_output_contents.append(tensor_json.serialize_bytes(items))
+            else:
+                answer.raw_output_contents.append(bytes(outputs[want.index]))
+        return answer
+
+    # --- settings and shared memory ---------------------------------------------------------------------------------
+
+    async def SystemSharedMemoryStatus(self, request: Message) -> Message:
+        rows = self.plane.regions.status(request.name)
+        return MESSAGES["SystemSharedMemoryStatusResponse"](regions={r["name"]: r for r in rows})
+
+    async def SystemSharedMemoryRegister(self, request: Message) -> Message:
+        body = {"key": request.key, "offset": request.offset, "byte_size": request.byte_size}
+        self.plane.regions.register(request.name, body, self.peer)
+        return MESSAGES["SystemSharedMemoryRegisterResponse"]()
+
+    async def SystemSharedMemoryUnregister(self, request: Message) -> Message:
+        self.plane.regions.unregister(request.name)
+        return MESSAGES["SystemSharedMemoryUnregisterResponse"]()
+
+    async def CudaSharedMemoryStatus(self, _: Message) -> Message:
+        return MESSAGES["CudaSharedMemoryStatusResponse"]()
+
+    async def CudaSharedMemoryRegister(self, _: Message) -> Message:
+        raise errors.Unsupported("there is no CUDA device here")
+
+    async def CudaSharedMemoryUnregister(self, _: Message) -> Message:
+        return MESSAGES["CudaSharedMemoryUnregisterResponse"]()
+
+    async def TraceSetting(self, request: Message) -> Message:
+        found = self.plane.settings.trace_of(request.model_name)
+        if request.settings:
+            self._control()
+            changes = {
+                k: list(v.value) if k == "trace_level" else (v.value[0] if v.value else None)
+                for k, v in request.settings.items()
+            }
+            found = self.plane.settings.set_trace(changes, request.model_name)
+        answer = MESSAGES["TraceSettingResponse"]()
+        for key, value in found.items():
+            answer.settings[key].value.extend(value if isinstance(value, list) else [value])
+        return answer
+
+    async def LogSettings(self, request: Message) -> Message:
+        if request.settings:
+            self._control()
+            self.plane.settings.set_logging({k: parameter(v) for k, v in request.settings.items()})
+        answer = MESSAGES["LogSettingsResponse"]()
+        for key, value in self.plane.settings.logging.items():
+            kind = (
+                "bool_param"
+                if isinstance(value, bool)
+                else "uint32_param"
+                if isinstance(value, int)
+                else "string_param"
+            )
+            setattr(answer.settings[key], kind, value)
+        return answer
+
+    async def Check(self, request: Message) -> Message:
+        ok = routes_oip.is_ready(self.plane)
+        if request.service not in ("", SERVICE):
+            raise errors.NotFound(f"no service {request.service!r}")
+        return HEALTH_MESSAGES["HealthCheckResponse"](status=SERVING if ok else NOT_SERVING)
+
+
+def _typed(tensor: Message) -> bytes:
+    """Bytes of a tensor given as typed contents."""
+    contents = tensor.contents
+    if tensor.datatype == "BYTES":
+        return tensor_json.serialize_bytes(contents.bytes_contents)
+    field = CONTENTS.get(tensor.datatype)
+    if field is None:
+        raise errors.InvalidRequest(
+            f"input {tensor.name!r}: datatype {tensor.datatype!r} travels in raw_input_contents only"
+        )
+    try:
+        return array(tensor_json.TYPECODES[tensor.datatype], getattr(contents, field)).tobytes()
+    except OverflowError as error:
+        raise errors.InvalidRequest(f"input {tensor.name!r}: a value does not fit {tensor.datatype}") from error
+
+
+UNARY: Final = (
+    "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer", "RepositoryIndex",
+    "ModelConfig", "ModelStatistics", "SystemSharedMemoryStatus", "SystemSharedMemoryRegister",
+    "SystemSharedMemoryUnregister", "CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister",
+    "TraceSetting", "LogSettings", "RepositoryModelLoad", "RepositoryModelUnload",
+)  # fmt: skip
+
+
+def _unary(function: Unary, request: Any) -> Any:
+    async def call(message: Message, context: Any) -> Message:
+        try:
+            return await function(message)
+        except errors.EdgeaiError as error:
+            await context.abort(getattr(grpc.StatusCode, error.grpc), str(error))
+        except (grpc.aio.AbortError, grpc.aio.UsageError):
+            raise
+        except Exception:
+            log.exception("gRPC")
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the journal of edgeaid")
+
+    return grpc.unary_unary_rpc_method_handler(call, request.FromString, lambda answer: answer.SerializeToString())
+
+
+def handlers(service: Service) -> list[Any]:
+    """Generic handlers of both services."""
+    methods = {name: _unary(getattr(service, name), MESSAGES[f"{name}Request"]) for name in UNARY}
+    methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+        service.ModelStreamInfer, MESSAGES["ModelInferRequest"].FromString, lambda answer: answer.SerializeToString()
+    )
+    health = {"Check": _unary(service.Check, HEALTH_MESSAGES["HealthCheckRequest"])}
+    return [
+        grpc.method_handlers_generic_handler(SERVICE, methods),
+        grpc.method_handlers_generic_handler("grpc.health.v1.Health", health),
+    ]
+
+
+async def start(plane: Plane, path: str) -> Any:
+    """A running grpc.aio server on a Unix socket of mode 0660."""
+    import socket
+
+    bind(Path(path), socket.SOCK_STREAM).close()  # complains about a socket in use and takes a stale one away
+    Path(path).unlink()
+    limit = plane.config.limits.body_bytes
+    server = grpc.aio.server(
+        options=[("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)]
+    )
+    server.add_generic_rpc_handlers(handlers(Service(plane)))
+    before = os.umask(0o117)
+    try:
+        if not server.add_insecure_port(f"unix:{path}"):
+            raise errors.InvalidConfig(f"gRPC cannot listen on {path}")
+        await server.start()
+    finally:
+        os.umask(before)
+    return server

@@ -1,0 +1,267 @@
+"""One HTTP connection: aiohttp's, with a short way for plain inference.
+
+A request that is plain (one model's infer path, a Content-Length, nothing chunked, compressed or negotiated) is read,
+queued and answered from the socket's own callbacks, without a task, a stream and a request object, which cost more than
+a small model's inference. Whatever is not plain, or is doubtful in any way, is aiohttp's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from ... import errors
+from ...serving.access import Peer, Role
+from ...serving.model import Request
+from .. import inference, oip
+
+if TYPE_CHECKING:
+    from .server import HttpServer
+
+log = logging.getLogger(__name__)
+
+#: aiohttp's own timer for idle connections; `HttpServer` closes those.
+_NEVER: Final = 1e8
+_START: Final = b"POST /v2/models/"
+_MAX_HEAD: Final = 8190
+#: A whole plain head. A name is what models may be called; headers are tokens and visible text, nothing folded.
+_PLAIN: Final = re.compile(
+    rb"POST /v2/models/([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:/versions/([0-9]{1,9}))?/infer(?:\?[!-~]*)? HTTP/1\.1\r\n"
+    rb"((?:[A-Za-z0-9-]+:[\t !-~]*\r\n){0,64})\r\n"
+)
+#: Headers that ask for more than a plain exchange.
+_NOT_PLAIN: Final = frozenset(
+    {"transfer-encoding", "content-encoding", "expect", "upgrade", "te", "trailer", "authorization"}
+)
+#: Bytes behind a request under way (pipelining) before reading stops.
+_MAX_BEHIND: Final = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a plain inference request."""
+
+    raw: bytes
+    model: str
+    version: str
+    length: int
+    json_length: str | None
+    accept: str
+
+
+def plain_head(data: bytes) -> Head | None:
+    """The head at the start of `data` when it is whole and plain."""
+    match = _PLAIN.match(data, 0, _MAX_HEAD)
+    if match is None:
+        return None
+    lines = match[3].decode("ascii").split("\r\n")[:-1]
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    length = headers.get("content-length", "")
+    if (
+        len(headers) != len(lines)  # something is said twice
+        or not _NOT_PLAIN.isdisjoint(headers)
+        or headers.get("connection", "keep-alive").lower() != "keep-alive"
+        or not length.isdecimal()
+        or len(length) > 10
+    ):
+        return None
+    return Head(
+        match[0],
+        match[1].decode(),
+        match[2].decode() if match[2] else "",
+        int(length),
+        headers.get("inference-header-content-length"),
+        headers.get("accept-encoding", ""),
+    )
+
+
+class Connection(web.RequestHandler):
+    """One client. `since` is when it last did something; infinity while a request of it is under way."""
+
+    __slots__ = ("_behind", "_body", "_head", "_last", "_memory", "_running", "peer", "server", "since")
+
+    def __init__(self, server: HttpServer, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+        no_log: Any = None  # what web.Server takes and passes on, too
+        super().__init__(manager, loop=loop, access_log=no_log, keepalive_timeout=_NEVER)
+        self.server = server
+        self.since = time.monotonic()
+        self.peer: Peer | None = None
+        #: Head and what has come of the body of a plain request that is not whole yet.
+        self._head: Head | None = None
+        self._body = bytearray()
+        #: The plain request under way, what it asked for and the encodings that its client takes.
+        self._running: tuple[Request, oip.InferRequest, str] | None = None
+        #: What came behind the request under way.
+        self._behind = bytearray()
+        #: The last plain head: clients that keep a connection send the same one again.
+        self._last: Head | None = None
+        self._memory = inference.Memory()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client is gone: so is what it waited for."""
+        self.server.connections.discard(self)
+        self._drop_body()
+        if self._running is not None:
+            request = self._running[0]
+            self._running = None
+            self.server.plane.withdraw(request)
+        super().connection_lost(exc)
+
+    def stalled(self, seconds: float) -> None:
+        """Close: nothing has come for too long."""
+        if self._head is not None:
+            self._fail(errors.InvalidRequest(f"the body stalled for {seconds:g} s"), close=True)
+        elif self.transport is not None:
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self._running is not None or self._behind:
+            self._behind += data
+            if len(self._behind) > _MAX_BEHIND and self.transport is not None:
+                self.transport.pause_reading()
+        elif self._head is not None:
+            self._more(self._head, data)
+        else:
+            head = self._plain(data)
+            if head is None:
+                super().data_received(data)
+            else:
+                self._begin(head, data)
+
+    def _plain(self, data: bytes) -> Head | None:
+        """The head of a plain request, when aiohttp is between requests and the client reads its answers."""
+        if not data.startswith(_START) or self.server.token is not None:
+            return None
+        waiter: asyncio.Future[None] | None = getattr(self, "_waiter", None)  # aiohttp's: waits for a request
+        transport = self.transport
+        if waiter is None or waiter.done() or transport is None or transport.get_write_buffer_size():
+            return None
+        head = self._last
+        if head is None or not data.startswith(head.raw):
+            head = plain_head(data)
+            if head is not None and head.length > self.server.plane.config.limits.body_bytes:
+                return None
+            self._last = head
+        return head
+
+    def _begin(self, head: Head, data: bytes) -> None:
+        body = memoryview(data)[len(head.raw) :]
+        if len(body) < head.length:
+            self._head = head
+            self.since = time.monotonic()
+            self._more(head, body)
+            return
+        if len(body) > head.length:
+            self._behind += body[head.length :]
+            body = body[: head.length]
+        self._infer(head, body)
+
+    def _more(self, head: Head, data: bytes | memoryview) -> None:
+        missing = head.length - len(self._body)
+        try:
+            self.server.buffers.take(min(len(data), missing))
+        except errors.Unavailable as error:
+            self._fail(error, close=True)
+            return
+        self._body += data[:missing]
+        if len(data) < missing:
+            self.since = time.monotonic()
+            return
+        self._behind += data[missing:]
+        body = self._body
+        self._body = bytearray()
+        self._head = None
+        self._infer(head, body)
+        self.server.buffers.give(head.length)
+
+    def _drop_body(self) -> None:
+        self.server.buffers.give(len(self._body))
+        self._body = bytearray()
+        self._head = None
+
+    def _infer(self, head: Head, body: oip.Body) -> None:
+        server = self.server
+        plane = server.plane
+        self.since = inf
+        request: Request | None = None
+        try:
+            peer = self.peer or server.identify(self)
+            if peer.role < Role.INFER:
+                plane.denials.deny(peer, Role.INFER, f"POST /v2/models/{head.model}/infer")
+            live = plane.model(head.model, head.version)
+            wanted = inference.decode(live, body, head.json_length, plane.config.limits.json_depth, self._memory)
+            if any(given.picture is not None for given in wanted.inputs):
+                # Another process decodes it, which takes a task: aiohttp's, and so is what came behind.
+                behind, self._behind = self._behind, bytearray()
+                super().data_received(b"".join((head.raw, body, behind)))
+                return
+            request = plane.request(live, peer.pid, priority=wanted.priority, timeout=wanted.timeout)
+            inference.fill(plane, request, wanted, peer)
+            request.done = self._done
+            self._running = (request, wanted, head.accept)
+            plane.submit(request)
+        except Exception as error:
+            self._running = None
+            if request is not None:
+                request.release()
+            self._fail(error)
+
+    def _done(self, request: Request) -> None:
+        running, self._running = self._running, None
+        if running is None or self.peer is None:
+            request.release()
+            return
+        try:
+            if request.error is not None:
+                raise request.error
+            headers, pieces = inference.answer(
+                self.server.plane, request, running[1], self.peer, running[2], self._memory
+            )
+            self._write(200, headers, pieces)
+        except Exception as error:
+            self._fail(error)
+        finally:
+            request.release()
+
+    def _fail(self, error: Exception, *, close: bool = False) -> None:
+        if not isinstance(error, errors.EdgeaiError):
+            log.error("inference over HTTP", exc_info=error)
+            error = errors.EdgeaiError("internal error; see the journal of edgeaid")
+        headers, body = self.server.failure(error)
+        if close:
+            headers["Connection"] = "close"
+        self._write(error.http, headers, [body])
+        if close and self.transport is not None:
+            self.transport.close()
+
+    def _write(self, status: int, headers: dict[str, str], pieces: list[oip.Body]) -> None:
+        self.since = time.monotonic()
+        transport = self.transport
+        if transport is None:
+            return
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        head = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nContent-Length: {sum(map(len, pieces))}\r\n{lines}\r\n"
+        transport.write(b"".join((head.encode("ascii"), *pieces)))
+        if self._behind:
+            self._loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        """Go on with what came behind the request just answered."""
+        data, self._behind = bytes(self._behind), bytearray()
+        if self.transport is not None and data:
+            self.transport.resume_reading()
+            self.data_received(data)
+
+
+_REASONS: Final[dict[int, Any]] = {
+    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 413: "Request Entity Too Large",
+    500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Timeout",
+}  # fmt: skip

@@ -1,0 +1,280 @@
+"""`/edgeai/v1/`: pictures in and labelled answers out, devices, events, push; and `/metrics`."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import tarfile
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from aiohttp import web
+
+from ... import __version__, errors
+from ...models import manifest as manifests
+from ...models.repository import open_inside
+from ...serving import metrics, push
+from ...serving.access import Role
+from ...serving.pictures import ask
+from ..inference import BINARY
+from .server import Call, Routes, reply
+
+TASKS: Final = ("classify", "detect", "segment")
+#: Bytes read at once of a model that is downloaded.
+CHUNK: Final = 1 << 18
+
+
+def register(routes: Routes) -> None:
+    """Add the routes."""
+    add = routes.add
+    add("GET", "/metrics", Role.OBSERVE)(show_metrics)
+    add("GET", "/edgeai/v1", Role.OBSERVE)(about)
+
+    async def openapi(_call: Call) -> web.Response:
+        from .openapi import describe
+
+        return reply(describe(routes))
+
+    add("GET", "/edgeai/v1/openapi.json", Role.OBSERVE)(openapi)
+    add("GET", "/edgeai/v1/devices", Role.OBSERVE)(devices)
+    add("GET", "/edgeai/v1/models", Role.OBSERVE)(models)
+    add("GET", "/edgeai/v1/events", Role.OBSERVE)(events)
+    add("PUT", "/edgeai/v1/models/{m}", Role.CONTROL)(push_model)
+    add("PUT", "/edgeai/v1/models/{m}/versions/{v}", Role.CONTROL)(push_model)
+    add("DELETE", "/edgeai/v1/models/{m}/versions/{v}", Role.CONTROL)(remove)
+    add("GET", "/edgeai/v1/models/{m}/versions/{v}/bundle", Role.OBSERVE)(pull_model)
+    add("POST", "/edgeai/v1/models/{m}/rollback", Role.CONTROL)(rollback)
+    add("POST", "/edgeai/v1/models/{m}/classify", Role.INFER)(picture)
+    add("POST", "/edgeai/v1/models/{m}/detect", Role.INFER)(picture)
+    add("POST", "/edgeai/v1/models/{m}/segment", Role.INFER)(picture)
+    add("GET", "/v2/logging", Role.OBSERVE)(get_logging)
+    add("POST", "/v2/logging", Role.CONTROL)(set_logging)
+    for path in ("/v2/trace/setting", "/v2/models/{m}/trace/setting"):
+        add("GET", path, Role.OBSERVE)(get_trace)
+        add("POST", path, Role.CONTROL)(set_trace)
+    for kind in ("system", "cuda"):
+        base = f"/v2/{kind}sharedmemory"
+        add("GET", f"{base}/status", Role.OBSERVE)(shm_status)
+        add("GET", f"{base}/region/{{r}}/status", Role.OBSERVE)(shm_status)
+        add("POST", f"{base}/region/{{r}}/register", Role.INFER)(shm_register)
+        add("POST", f"{base}/unregister", Role.INFER)(shm_unregister)
+        add("POST", f"{base}/region/{{r}}/unregister", Role.INFER)(shm_unregister)
+
+
+async def show_metrics(call: Call) -> web.Response:
+    return web.Response(
+        text=metrics.render(call.plane), content_type="text/plain", headers={"X-Content-Type-Options": "nosniff"}
+    )
+
+
+async def about(call: Call) -> web.Response:
+    return reply({"name": "edgeaid", "version": __version__, "api": 1, "role": call.peer.role.name.lower()})
+
+
+async def devices(call: Call) -> web.Response:
+    return reply({"devices": [d.snapshot() for d in call.plane.devices.values()]})
+
+
+async def models(call: Call) -> web.Response:
+    """The repository index with what the manifests say."""
+    rows: list[dict[str, Any]] = []
+    for row in call.plane.index():
+        served = call.plane.served.get(row["name"])
+        live = served.versions.get(row["version"]) if served else None
+        extra: dict[str, Any] = {}
+        if live is not None and served is not None:
+            m = live.found.manifest
+            extra = {
+                "default": served.default is live,
+                "task": m.task,
+                "description": m.description,
+                "license": m.license,
+                "accuracy": dict(m.accuracy),
+                "labels": len(live.labels),
+                "pinned": call.plane.pins.get(live.name) == live.version,
+                "devices": {
+                    d.id: {**live.facts.get(d.id, {}), "p50_ms": live.stats.of(d.id)["compute"].quantile(0.5) * 1e3}
+                    for d in live.devices
+                },
+            }
+        rows.append({**row, **extra})
+    return reply({"models": rows})
+
+
+async def events(call: Call) -> web.StreamResponse:
+    """Server-sent events; `Last-Event-ID` continues where a client left off."""
+    call.plane.events.check_room()
+    last = call.request.headers.get("Last-Event-ID", "0")
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    await response.prepare(call.request)
+    async for event in call.plane.events.listen(int(last) if last.isdecimal() else 0):
+        if event is None:
+            await response.write(b": still here\n\n")
+        else:
+            await response.write(
+                f"id: {event.number}\nevent: {event.kind}\ndata: {json.dumps(event.to_json())}\n\n".encode()
+            )
+    return response
+
+
+async def picture(call: Call) -> web.Response:
+    """A JPEG, PNG or BMP body; answers labelled JSON, or a drawn PNG with `Accept: image/png`."""
+    task = call.request.rel_url.raw_path.rstrip("/").rpartition("/")[2]
+    query = call.request.rel_url.query
+    live = call.plane.model(call.args["m"], query.get("version", ""))
+    if live.found.manifest.task != task:
+        raise errors.InvalidRequest(
+            f"model {live.name!r} is made for the task '{live.found.manifest.task}', not '{task}'"
+        )
+    limit = _number(query.get("max_results"), "max_results")
+    result = await ask(
+        call.plane,
+        live,
+        await call.body(call.plane.config.limits.picture_bytes),
+        call.peer.pid,
+        priority=int(_number(query.get("priority"), "priority") or 0),
+        timeout=_number(query.get("timeout"), "timeout"),
+        threshold=_number(query.get("threshold"), "threshold"),
+        max_results=int(limit) if limit is not None else None,
+        draw="image/png" in call.request.headers.get("Accept", ""),
+        # Said to be bytes: prepared by the client, unless the size says that it is a picture all the same.
+        tensor=call.request.headers.get("Content-Type", "").startswith(BINARY),
+    )
+    if isinstance(result, bytes):
+        return web.Response(body=result, content_type="image/png")
+    return reply(result)
+
+
+def _number(text: str | None, name: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1e9:
+        raise errors.InvalidRequest(f"query parameter {name!r} must be a number >= 0")
+    return value
+
+
+# --- push and pull --------------------------------------------------------------------------------------------------
+
+
+async def push_model(call: Call) -> web.Response:
+    """Body: a bundle or a bare .tflite. Streams to disk; nothing is visible before it is whole and self-tested."""
+    name = manifests.check_name(call.args["m"])
+    version = call.args.get("v", "")
+    if version:
+        manifests.check_version(version)
+    limits = call.plane.config.limits
+    length = call.request.content_length
+    if length is not None and length > limits.bundle_bytes:
+        raise errors.TooLarge(f"the upload has {length} bytes, the limit is {limits.bundle_bytes}")
+    with call.plane.repository.staging() as base:
+        upload = base / "upload"
+        digest = await push.receive(_chunks(call), upload, limits.bundle_bytes)
+        expected = call.request.headers.get("X-Content-SHA256", digest).lower()
+        if expected != digest:
+            raise errors.InvalidRequest(
+                f"the upload's sha256 is {digest}, expected {expected}; it was damaged on the way"
+            )
+        staged = base / "model"
+        staged.mkdir()
+        return reply(await push.accept(call.plane, name, version, upload, staged), 201)
+
+
+async def _chunks(call: Call) -> AsyncIterator[bytes]:
+    content = call.request.content
+    while True:
+        try:
+            async with asyncio.timeout(call.plane.config.limits.idle_seconds):
+                chunk = await content.readany()
+        except TimeoutError:
+            raise errors.InvalidRequest("the upload stalled") from None
+        if not chunk:
+            return
+        yield chunk
+
+
+async def pull_model(call: Call) -> web.StreamResponse:
+    """A model directory as an uncompressed tar of the files that its manifest names."""
+    run = asyncio.get_running_loop().run_in_executor  # a slow card must not stall requests
+    found = await run(None, call.plane.repository.find, call.args["m"], call.args["v"])
+    response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+    await response.prepare(call.request)
+    for file in ("model.toml", *found.manifest.files):
+        with open(open_inside(found.path, file), "rb") as stream:  # noqa: ASYNC230  a local file, read piece by piece
+            info = tarfile.TarInfo(file)
+            stream.seek(0, io.SEEK_END)
+            info.size = stream.tell()
+            stream.seek(0)
+            await response.write(info.tobuf())
+            left = info.size
+            while left and (chunk := await run(None, stream.read, min(CHUNK, left))):
+                left -= len(chunk)
+                await response.write(chunk)
+            await response.write(b"\0" * (-info.size % tarfile.BLOCKSIZE))
+    await response.write(b"\0" * (2 * tarfile.BLOCKSIZE))
+    await response.write_eof()
+    return response
+
+
+async def remove(call: Call) -> web.Response:
+    """Delete a version that is not being served from the writable repository."""
+    name, version = call.args["m"], call.args["v"]
+    served = call.plane.served.get(name)
+    if served is not None and version in served.versions:
+        raise errors.InvalidRequest(
+            f"model {name!r} version {version} is being served; unload it or load another version first"
+        )
+    await asyncio.get_running_loop().run_in_executor(None, call.plane.repository.remove, name, version)
+    return reply({})
+
+
+async def rollback(call: Call) -> web.Response:
+    return reply({"name": call.args["m"], "version": await call.plane.rollback(call.args["m"])})
+
+
+# --- settings and shared memory -------------------------------------------------------------------------------------
+
+
+async def get_logging(call: Call) -> web.Response:
+    return reply(call.plane.settings.logging)
+
+
+async def set_logging(call: Call) -> web.Response:
+    return reply(call.plane.settings.set_logging(await call.json()))
+
+
+async def get_trace(call: Call) -> web.Response:
+    if "m" in call.args:
+        call.plane.model(call.args["m"])
+    return reply(call.plane.settings.trace_of(call.args.get("m", "")))
+
+
+async def set_trace(call: Call) -> web.Response:
+    if "m" in call.args:
+        call.plane.model(call.args["m"])
+    return reply(call.plane.settings.set_trace(await call.json(), call.args.get("m", "")))
+
+
+def _is_cuda(call: Call) -> bool:
+    return call.request.rel_url.raw_path.startswith("/v2/cuda")
+
+
+async def shm_status(call: Call) -> web.Response:
+    return reply([] if _is_cuda(call) else call.plane.regions.status(call.args.get("r", "")))
+
+
+async def shm_register(call: Call) -> web.Response:
+    if _is_cuda(call):
+        raise errors.Unsupported("there is no CUDA device here")
+    call.plane.regions.register(call.args["r"], await call.json(), call.peer)
+    return reply({})
+
+
+async def shm_unregister(call: Call) -> web.Response:
+    if not _is_cuda(call):
+        call.plane.regions.unregister(call.args.get("r", ""))
+    return reply({})

@@ -1,0 +1,280 @@
+"""Open Inference Protocol v2 and Triton's extensions over HTTP, as docs/protocol.md says."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any, Final
+
+from aiohttp import web
+
+from ... import __version__, errors
+from ...serving.access import Role
+from ...serving.model import LiveModel
+from ...serving.plane import Plane
+from ...tensors import TensorSpec
+from .. import inference
+from .server import Call, Routes, reply
+
+#: Only what is served.
+EXTENSIONS: Final = (
+    "binary_tensor_data", "classification", "model_configuration", "model_repository",
+    "model_repository(unload_dependents)",
+    "parameters", "schedule_policy", "statistics", "system_shared_memory", "trace", "logging",
+)  # fmt: skip
+PLATFORM: Final = {
+    "cpu": "tensorflow_tflite", "edgetpu": "edgetpu_tflite", "ncs": "movidius_graph", "ncs2": "openvino_ir",
+    "k210": "kendryte_kmodel",
+}  # fmt: skip
+
+
+def register(routes: Routes) -> None:
+    """Add the routes."""
+    add = routes.add
+
+    def both(method: str, path: str, role: Role, handler: Any) -> None:
+        add(method, f"/v2/models/{{m}}{path}", role)(handler)
+        add(method, f"/v2/models/{{m}}/versions/{{v}}{path}", role)(handler)
+
+    add("GET", "/v2/health/live", Role.OBSERVE)(live)
+    add("GET", "/v2/health/ready", Role.OBSERVE)(ready)
+    add("GET", "/v2", Role.OBSERVE)(server_metadata)
+    add("GET", "/v2/models", Role.OBSERVE)(models)
+    add("GET", "/v2/models/stats", Role.OBSERVE)(statistics)
+    both("GET", "", Role.OBSERVE, model_metadata)
+    both("GET", "/ready", Role.OBSERVE, model_ready)
+    both("POST", "/infer", Role.INFER, infer)
+    both("GET", "/stats", Role.OBSERVE, statistics)
+    both("GET", "/config", Role.OBSERVE, model_config)
+    for prefix in ("/v2/repository", "/v2/repository/{repo}"):
+        add("POST", f"{prefix}/index", Role.OBSERVE)(index)
+        add("POST", f"{prefix}/models/{{m}}/load", Role.CONTROL)(load)
+        add("POST", f"{prefix}/models/{{m}}/unload", Role.CONTROL)(unload)
+
+
+async def live(_call: Call) -> web.Response:
+    return reply({"live": True})
+
+
+def is_ready(plane: Plane) -> bool:
+    """True when every model that should serve does."""
+    rows = plane.index()
+    wanted = [r for r in rows if r["reason"] not in ("not loaded", "unloaded")]
+    return plane.ready and not plane.stopping and all(r["state"] == "READY" for r in wanted)
+
+
+async def ready(call: Call) -> web.Response:
+    ok = is_ready(call.plane)
+    return reply({"ready": ok, "live": True}, 200 if ok else 503)
+
+
+def extensions(plane: Plane) -> list[str]:
+    """What the server metadata advertises."""
+    return [e for e in EXTENSIONS if e != "system_shared_memory" or plane.config.shared_memory.enabled]
+
+
+async def server_metadata(call: Call) -> web.Response:
+    return reply({"name": call.plane.config.server.name, "version": __version__, "extensions": extensions(call.plane)})
+
+
+async def models(call: Call) -> web.Response:
+    return reply({"models": [name for name, served in sorted(call.plane.served.items()) if served.versions]})
+
+
+def _live(call: Call) -> LiveModel:
+    return call.plane.model(call.args["m"], call.args.get("v", ""))
+
+
+def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
+    """A tensor as metadata shows it."""
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+def metadata(call_plane: Any, live: LiveModel) -> dict[str, Any]:
+    """Metadata of a model, shared by HTTP and gRPC."""
+    served = call_plane.served[live.name]
+    manifest = live.found.manifest
+    properties = {"task": manifest.task, "devices": ",".join(d.id for d in live.devices)}
+    for spec in (*live.inputs, *live.outputs):
+        if spec.quantization is not None and len(spec.quantization.scale) == 1:
+            properties[f"quantization.{spec.name}"] = (
+                f"scale={spec.quantization.scale[0]:.9g} zero_point={spec.quantization.zero_point[0]}"
+            )
+    return {
+        "name": live.name,
+        "versions": sorted(served.versions, key=int),
+        "platform": PLATFORM[live.devices[0].target] if live.devices else "",
+        "inputs": [tensor_metadata(s) for s in live.inputs],
+        "outputs": [tensor_metadata(s) for s in live.outputs],
+        "properties": properties,
+    }
+
+
+async def model_metadata(call: Call) -> web.Response:
+    return reply(metadata(call.plane, _live(call)))
+
+
+def model_is_ready(live: LiveModel) -> bool:
+    """True when the model serves on a device that is there."""
+    return not live.quarantined and any(d.state == "ready" for d in live.devices)
+
+
+async def model_ready(call: Call) -> web.Response:
+    model = _live(call)
+    ok = model_is_ready(model)
+    return reply({"name": model.name, "ready": ok}, 200 if ok else 503)
+
+
+def config_of(live: LiveModel) -> dict[str, Any]:
+    """ModelConfig of a model with the overrides given to load on top."""
+
+    def typed(spec: TensorSpec) -> dict[str, Any]:
+        kind = "STRING" if spec.datatype == "BYTES" else spec.datatype
+        return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": list(spec.shape)}
+
+    base = {
+        "name": live.name,
+        "platform": PLATFORM[live.devices[0].target] if live.devices else "",
+        "backend": live.devices[0].target if live.devices else "",
+        "max_batch_size": 0,
+        "input": [typed(s) for s in live.inputs],
+        "output": [
+            typed(s) | ({"label_filename": live.found.manifest.labels_file} if live.labels else {})
+            for s in live.outputs
+        ],
+    }
+    return base | live.config
+
+
+async def model_config(call: Call) -> web.Response:
+    return reply(config_of(_live(call)))
+
+
+def stats_of(live: LiveModel) -> dict[str, Any]:
+    """Statistics of a model, shared by HTTP and gRPC."""
+    s = live.stats
+
+    def duration(pair: tuple[int, int]) -> dict[str, int]:
+        return {"count": pair[0], "ns": pair[1]}
+
+    phases = {
+        "compute_input": s.sum_ns("input"),
+        "compute_infer": s.sum_ns("compute"),
+        "compute_output": s.sum_ns("output"),
+    }
+    return {
+        "name": live.name,
+        "version": live.version,
+        "last_inference": s.last_ms,
+        "inference_count": s.inferences,
+        "execution_count": s.executions,
+        "inference_stats": {
+            "success": duration((s.success, s.success_ns)),
+            "fail": duration((s.fail, s.fail_ns)),
+            "queue": duration(s.sum_ns("queue")),
+            **{k: duration(v) for k, v in phases.items()},
+            "cache_hit": duration((0, 0)),
+            "cache_miss": duration((0, 0)),
+        },
+        "response_stats": {},
+        "batch_stats": [{"batch_size": 1, **{k: duration(v) for k, v in phases.items()}}] if s.executions else [],
+        "memory_usage": [{"type": "CPU", "id": 0, "byte_size": live.region.layout.size}] if live.region else [],
+    }
+
+
+async def statistics(call: Call) -> web.Response:
+    if "m" in call.args:
+        found = [_live(call)] if "v" in call.args else list(call.plane.served[_live(call).name].versions.values())
+    else:
+        found = [m for served in call.plane.served.values() for m in served.versions.values()]
+    return reply({"model_stats": [stats_of(m) for m in found]})
+
+
+async def index(call: Call) -> web.Response:
+    only = (await call.json()).get("ready") is True
+    return reply([r for r in call.plane.index() if not only or r["state"] == "READY"])
+
+
+def load_parameters(parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """(config override, files) of a load request's parameters."""
+    config: dict[str, Any] = {}
+    files: dict[str, bytes] = {}
+    for key, value in parameters.items():
+        if key == "config":
+            if not isinstance(value, str):
+                raise errors.InvalidRequest("failed to load: parameter 'config' must be JSON as a text")
+            try:
+                config = _numbers(json.loads(value))
+            except (ValueError, RecursionError) as error:
+                raise errors.InvalidRequest(f"failed to load: parameter 'config' is not valid JSON: {error}") from error
+            if not isinstance(config, dict):
+                raise errors.InvalidRequest("failed to load: parameter 'config' must hold a JSON object")
+        elif key.startswith("file:"):
+            try:
+                files[key[5:]] = value if isinstance(value, bytes) else base64.b64decode(value, validate=True)
+            except (binascii.Error, TypeError, ValueError) as error:
+                raise errors.InvalidRequest(f"failed to load: {key!r} is not base64: {error}") from error
+    if files and "config" not in parameters:
+        raise errors.InvalidRequest("failed to load: 'file:' parameters need a 'config' beside them")
+    return config, files
+
+
+#: Fields of ModelConfig that proto3's JSON mapping may write as strings.
+_NUMERIC: Final = frozenset({"max_batch_size", "num_versions", "versions", "dims"})
+
+
+def _numbers(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {k: _numbers(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v, key) for v in value]
+    if key in _NUMERIC and isinstance(value, str) and value.lstrip("-").isdecimal():
+        return int(value)
+    return value
+
+
+async def load(call: Call) -> web.Response:
+    body = await call.json()
+    parameters = body.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise errors.InvalidRequest("failed to load: 'parameters' must be an object")
+    await load_model(call.plane, call.args["m"], *load_parameters(parameters))
+    return reply({})
+
+
+async def load_model(plane: Plane, name: str, config: dict[str, Any], files: dict[str, bytes]) -> None:
+    """Load or reload a model, given files stored first; shared by HTTP and gRPC."""
+    if files:
+        from ...serving.push import from_files
+
+        await from_files(plane, name, files)
+    await plane.unpin(name)
+    await plane.load(name, config)
+
+
+async def unload(call: Call) -> web.Response:
+    await call.json()
+    await call.plane.unload(call.args["m"])
+    return reply({})
+
+
+# --- inference ------------------------------------------------------------------------------------------------------
+
+
+async def infer(call: Call) -> web.Response:
+    """What `Connection` leaves to aiohttp: chunked and compressed bodies, pictures, TCP."""
+    plane, headers = call.plane, call.request.headers
+    model = _live(call)
+    wanted = inference.decode(
+        model, await call.body(), headers.get(inference.HEADER_LENGTH), plane.config.limits.json_depth
+    )
+    request = plane.request(model, call.peer.pid, priority=wanted.priority, timeout=wanted.timeout)
+    try:
+        inference.fill(plane, request, wanted, call.peer)
+        await inference.prepare(plane, request, wanted)
+        await plane.infer(request)
+        found, pieces = inference.answer(plane, request, wanted, call.peer, headers.get("Accept-Encoding", ""))
+        return web.Response(body=b"".join(pieces), headers=found)
+    finally:
+        request.release()

@@ -1,0 +1,129 @@
+"""An Open Inference Protocol request from its bytes to the slot and back, for every transport that carries it."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from typing import Final
+
+from ..serving.access import Peer
+from ..serving.media import PictureFile
+from ..serving.model import LiveModel, Request
+from ..serving.plane import Plane
+from . import oip
+
+JSON: Final = "application/json"
+BINARY: Final = "application/octet-stream"
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+#: Answers below this are not worth compressing.
+MIN_COMPRESS: Final = 256
+#: JSON above this is not compared with the last one: it carries the tensors themselves.
+MEMORABLE: Final = 4096
+
+
+class Memory:
+    """What a connection asked last. Clients ask the same again about other tensors: that needs no second parsing."""
+
+    __slots__ = ("answer", "device", "head", "live", "sizes", "tail", "wanted")
+
+    def __init__(self) -> None:
+        self.live: LiveModel | None = None
+        self.head = b""
+        self.tail = 0
+        #: Bytes of each input in the body's binary tail.
+        self.sizes: tuple[int, ...] = ()
+        self.wanted: oip.InferRequest | None = None
+        #: JSON of the answer when all outputs are binary tensors, which only differs when another device answers.
+        self.answer = b""
+        self.device = ""
+
+    def again(self, live: LiveModel, head: bytes, tail: memoryview) -> oip.InferRequest | None:
+        """The request if it is the last one with other bytes in its tensors."""
+        wanted = self.wanted
+        if wanted is None or live is not self.live or head != self.head or len(tail) != self.tail:
+            return None
+        inputs = []
+        offset = 0
+        for given, size in zip(wanted.inputs, self.sizes, strict=True):
+            inputs.append(oip.Given(given.index, tail[offset : offset + size]))
+            offset += size
+        return oip.InferRequest(wanted.id, tuple(inputs), wanted.outputs, wanted.priority, wanted.timeout)
+
+    def learn(self, live: LiveModel, head: bytes, tail: memoryview, wanted: oip.InferRequest) -> None:
+        """Keep a request whose inputs all lie in its tail."""
+        self.wanted, self.answer = None, b""
+        views = [given.data for given in wanted.inputs]
+        if all(isinstance(view, memoryview) for view in views):
+            self.live, self.head, self.tail = live, head, len(tail)
+            self.sizes = tuple(len(view) for view in views)  # type: ignore[arg-type]  # views of the tail
+            self.wanted = replace(wanted, inputs=tuple(oip.Given(g.index, None) for g in wanted.inputs))
+
+
+def decode(
+    live: LiveModel, body: oip.Body, header_length: str | None, depth: int, memory: Memory | None = None
+) -> oip.InferRequest:
+    """What a body asks of a model. InvalidRequest says what is wrong with it."""
+    start, tail = oip.split(body, header_length)
+    if memory is not None and len(start) <= MEMORABLE:
+        head = bytes(start)
+        wanted = memory.again(live, head, tail)
+        if wanted is None:
+            wanted = _decode(live, head, tail, depth)
+            memory.learn(live, head, tail, wanted)
+        return wanted
+    return _decode(live, start, tail, depth)
+
+
+def _decode(live: LiveModel, head: oip.Body, tail: memoryview, depth: int) -> oip.InferRequest:
+    if len(head):
+        return oip.parse(head, tail, live.inputs, live.outputs, depth)
+    return oip.parse_raw(tail, live.inputs, live.outputs)
+
+
+def fill(plane: Plane, request: Request, wanted: oip.InferRequest, peer: Peer) -> None:
+    """Copy the inputs that are tensors into the request's slot: the one copy they make in the daemon."""
+    for given in wanted.inputs:
+        if isinstance(given.data, oip.Region):
+            plane.regions.read(given.data, request.inputs[given.index], peer)
+        elif given.data is not None:
+            request.inputs[given.index][:] = given.data
+
+
+async def prepare(plane: Plane, request: Request, wanted: oip.InferRequest) -> None:
+    """Have the inputs that are pictures decoded into the request's slot."""
+    for given in wanted.inputs:
+        if given.picture is not None:
+            with PictureFile(given.picture) as picture:
+                await plane.media.prepare(request.live, request.slot, picture)
+
+
+def answer(
+    plane: Plane, request: Request, wanted: oip.InferRequest, peer: Peer, accept: str, memory: Memory | None = None
+) -> tuple[dict[str, str], list[oip.Body]]:
+    """(headers, pieces of the body) of an answered request. The pieces may lie in its slot: send, then release."""
+    live, outputs = request.live, request.outputs
+    known = memory is not None and memory.wanted is not None and memory.wanted.outputs is wanted.outputs
+    device = request.answered_by
+    if known and memory.answer and memory.device == device:  # type: ignore[union-attr]  # known
+        head: bytes = memory.answer  # type: ignore[union-attr]  # known
+        parts: list[oip.Body] = [outputs[want.index] for want in wanted.outputs]
+    else:
+        for want in wanted.outputs:
+            if want.region is not None:
+                plane.regions.write(want.region, outputs[want.index], peer)
+        head, parts = oip.answer(wanted, live.name, live.version, live.outputs, outputs, live.labels, device)
+        if known and all(w.binary and not w.classes and w.region is None for w in wanted.outputs):
+            memory.answer, memory.device = head, device  # type: ignore[union-attr]  # known
+    headers = {"Content-Type": BINARY, HEADER_LENGTH: str(len(head))} if parts else {"Content-Type": JSON}
+    pieces = [head, *parts]
+    if accept and sum(map(len, pieces)) >= MIN_COMPRESS:
+        accepted = {
+            a.partition(";")[0].strip() for a in accept.lower().split(",") if not a.replace(" ", "").endswith(";q=0")
+        }
+        if "gzip" in accepted:
+            pieces = [zlib.compress(b"".join(pieces), 1, wbits=31)]
+            headers["Content-Encoding"] = "gzip"
+        elif "deflate" in accepted:
+            pieces = [zlib.compress(b"".join(pieces), 1)]
+            headers["Content-Encoding"] = "deflate"
+    return headers, pieces

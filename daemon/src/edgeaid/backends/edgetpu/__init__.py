@@ -1,0 +1,1 @@
+"""Coral Edge TPU through libedgetpu's delegate."""

@@ -1,0 +1,1 @@
+"""K210 boards with MaixPy on a serial port, driven by the agent in boards/maixpy."""

@@ -1,0 +1,1 @@
+"""The first Neural Compute Stick through libmvnc (NCSDK 1 and 2)."""

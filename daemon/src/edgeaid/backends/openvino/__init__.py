@@ -1,0 +1,1 @@
+"""The Neural Compute Stick 2 through OpenVINO's MYRIAD plugin."""

@@ -1,0 +1,1 @@
+"""The CPU: TensorFlow Lite through LiteRT or tflite_runtime, and SavedModels through TensorFlow."""

@@ -1,0 +1,114 @@
+"""The CPU through LiteRT or tflite_runtime, and through full TensorFlow for a SavedModel.
+
+`open` takes no device name. Options of `open` and of an artifact:
+    threads   CPU threads per inference, 1..64; default: CPUs this process may use, at most 4
+    xnnpack   false = the reference kernels without XNNPACK (slower; other rounding)
+    runtime   only at open: "litert", "tflite-runtime" or "tensorflow" instead of the first one present
+    shapes    only for an artifact: { "input" = [1, 224, 224, 3] } for inputs of variable size
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...errors import InvalidModel, InvalidRequest, NotFound
+from ..base import Array, DeviceFacts, ModelIO, Phases
+from . import interpreter as _tflite
+
+
+class _Model(Protocol):
+    def run(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Phases: ...
+
+
+class CpuBackend:
+    """Backend for target `cpu`."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, _Model] = {}
+        self._options: Mapping[str, Any] = {}
+        self._runtime: _tflite.Runtime | None = None
+
+    def open(self, device: str, options: Mapping[str, Any]) -> DeviceFacts:
+        """Find a runtime. `device` must be "" or "cpu"; raises Unsupported when no runtime is installed."""
+        if device not in {"", "cpu"}:
+            raise InvalidRequest(f"the cpu backend has no device {device!r}; leave the name empty")
+        self._options = options
+        self._runtime = runtime = _tflite.find_runtime(str(options.get("runtime", "")))
+        facts = {
+            "family": runtime.family,
+            "cpus": len(os.sched_getaffinity(0)),
+            "threads": _tflite.threads(options),
+            "machine": platform.machine(),
+        }
+        return DeviceFacts(runtime.name, f"CPU {_cpu_name()}", facts)
+
+    def load(self, key: str, artifact: Path, options: Mapping[str, Any]) -> ModelIO:
+        """Load a .tflite file, or a SavedModel (its folder, or the saved_model.pb in it)."""
+        if artifact.is_dir() or artifact.suffix == ".pb":
+            from .savedmodel import SavedModel
+
+            saved = SavedModel(artifact, _tflite.shapes_option(options))
+            self._models[key] = saved
+            return saved.io()
+        if self._runtime is None:
+            raise InvalidRequest("open the cpu backend before loading a model")
+        count = _tflite.threads(options, self._options.get("threads"))
+        arguments: dict[str, Any] = {"num_threads": count}
+        if not _flag(options, self._options, "xnnpack"):
+            arguments["experimental_op_resolver_type"] = (
+                self._runtime.module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            )
+        interpreter = _tflite.open_interpreter(self._runtime, artifact, **arguments)
+        model = _tflite.TfliteModel(interpreter, _tflite.shapes_option(options), InvalidModel)
+        self._models[key] = model
+        operators = model.operators()
+        facts = {
+            "family": self._runtime.family,
+            "threads": count,
+            "operators": len(operators) - model.delegated(),
+            "delegated_parts": model.delegated(),
+        }
+        return model.io(facts)
+
+    def infer(self, key: str, inputs: Sequence[Array], outputs: Sequence[Array]) -> Phases:
+        """Run once. InvalidModel when the graph itself fails (the CPU cannot be broken)."""
+        model = self._models.get(key)
+        if model is None:
+            raise NotFound(f"model {key!r} is not loaded on the cpu")
+        return model.run(inputs, outputs)
+
+    def unload(self, key: str) -> None:
+        """Free the interpreter and its mapping of the file."""
+        self._models.pop(key, None)
+
+    def close(self) -> None:
+        """Free everything."""
+        self._models.clear()
+
+
+def create() -> CpuBackend:
+    """A closed backend."""
+    return CpuBackend()
+
+
+def _flag(options: Mapping[str, Any], fallback: Mapping[str, Any], name: str) -> bool:
+    value = options.get(name, fallback.get(name, True))
+    if not isinstance(value, bool):
+        raise InvalidModel(f"option {name} = {value!r} must be true or false")
+    return value
+
+
+def _cpu_name() -> str:
+    """What /proc says: the model name on x86, the part number (0xd03 = Cortex-A53) on arm64."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.machine()
+    fields = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+    part = fields.get("CPU part", "")
+    names = {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76"}
+    return fields.get("model name") or names.get(part) or part or platform.machine()

@@ -1,0 +1,215 @@
+"""The daemon's life: sockets, signals, watchdog, reload, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import errors
+from . import systemd as service
+from .api.fast.server import FastServer
+from .api.http import routes_edgeai, routes_oip
+from .api.http.server import HttpServer, Routes
+from .api.sockets import bind
+from .config import Config, Dialects
+from .serving.access import Role, Roles
+from .serving.hotplug import Hotplug
+from .serving.plane import Plane
+from .serving.poller import Poller
+
+log = logging.getLogger(__name__)
+
+#: Health checks without a watchdog.
+CHECK_SECONDS = 10.0
+
+
+def routes(dialects: Dialects | None = None) -> Routes:
+    """All HTTP routes; those of the dialects that are on are among them."""
+    table = Routes()
+    routes_oip.register(table)
+    routes_edgeai.register(table)
+    if dialects is not None and (dialects.deepstack or dialects.doods):
+        from .api.dialects import routes as routes_dialects
+
+        routes_dialects.register(table, deepstack=dialects.deepstack, doods=dialects.doods)
+    return table
+
+
+class Daemon:
+    """Runs until SIGTERM or SIGINT."""
+
+    def __init__(self, config: Config, reload: Callable[[], Config], poller: Poller | None = None) -> None:
+        self.config = config
+        self._reload = reload
+        self.plane = Plane(config, poller=poller)
+        #: Sockets that this daemon has bound itself, by their name in the service manager's store.
+        self._bound: dict[str, Path] = {}
+        self._stop = asyncio.Event()
+        self._fast: FastServer | None = None
+        self._http: list[HttpServer] = []
+        self._servers: list[asyncio.Server] = []
+        self._grpc: object = None
+        self._hotplug: Hotplug | None = None
+        self._reloading: asyncio.Task[None] | None = None
+
+    def _socket(self, passed: dict[str, socket.socket], name: str, path: str | Path, kind: int) -> socket.socket:
+        if name in passed:
+            return passed.pop(name)
+        stored = f"kept-{name}"
+        kept = passed.pop(stored, None)
+        if kept is not None and (kept.getsockname() != str(path) or not os.path.exists(path)):
+            service.forget(stored)
+            kept.close()
+            kept = None
+        # A kept one is from a daemon that crashed: whoever connected meanwhile waits in it.
+        sock = kept or bind(Path(path), kind)
+        self._bound[stored] = Path(path)
+        service.keep(sock, stored)
+        return sock
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        config = self.config
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hup)
+        # Every connection of both sockets, and what models, workers and pictures need beside them.
+        service.allow_descriptors(2 * config.limits.connections + 1024)
+        passed = service.listen_fds()
+        roles = Roles(config.access)
+        table = routes(config.dialects)
+        try:
+            http = HttpServer(self.plane, roles, table)
+            self._http.append(http)
+            sock = self._socket(passed, "http", config.server.socket, socket.SOCK_STREAM)
+            self._servers.append(await loop.create_unix_server(http.protocol, sock=sock))
+            if "fast" in passed or config.server.fast_socket:
+                sock = self._socket(passed, "fast", config.server.fast_socket, socket.SOCK_SEQPACKET)
+                self._fast = FastServer(self.plane, roles, sock)
+            if config.tcp.listen:
+                await self._listen_tcp(roles, table)
+            service.notify("STATUS=loading models")
+            await self.plane.start()
+            if config.discover:
+                self._hotplug = Hotplug(self.plane, sysfs=Path(os.environ.get("EDGEAI_SYSFS", "/sys")))
+                self._hotplug.start()
+            if "grpc" in passed or config.server.grpc_socket:
+                await self._start_grpc(passed)
+            for sock in passed.values():
+                log.warning("a passed socket has a name that edgeaid does not know; it is closed")
+                sock.close()
+            ms = (time.monotonic() - started) * 1e3
+            names = ", ".join(n for n, s in sorted(self.plane.served.items()) if s.versions) or "no models"
+            service.notify("READY=1", f"STATUS=serving {names}")
+            self.plane.events.publish("daemon-ready", f"ready after {ms:.0f} ms: {names}", ms=round(ms))
+            watch = loop.create_task(self._watch())
+            await self._stop.wait()
+            watch.cancel()
+        finally:
+            await self._shut_down()
+
+    async def _start_grpc(self, passed: dict[str, socket.socket]) -> None:
+        try:
+            from .api.grpc.server import start
+        except ImportError as error:
+            raise errors.InvalidConfig(
+                f"server.grpc_socket is set but {error.name} is not installed; install edgeaid[grpc]"
+            ) from error
+        inherited = passed.pop("grpc", None)
+        if inherited is not None:
+            inherited.close()  # Python's gRPC cannot take over a listening socket; it binds the path itself
+        self._grpc = await start(self.plane, self.config.server.grpc_socket)
+
+    async def _listen_tcp(self, roles: Roles, table: Routes) -> None:
+        host, _, port = self.config.tcp.listen.rpartition(":")
+        try:
+            loopback = ipaddress.ip_address(host.strip("[]")).is_loopback and port.isdecimal()
+        except ValueError:
+            loopback = False
+        if not loopback:
+            raise errors.InvalidConfig(
+                f"tcp.listen {self.config.tcp.listen!r} must be a loopback address and a port; "
+                "use ssh to reach a device from afar"
+            )
+        if not self.config.tcp.token_file:
+            raise errors.InvalidConfig("tcp.listen needs tcp.token_file")
+        file = Path(self.config.tcp.token_file)
+        try:
+            if file.stat().st_mode & 0o077:
+                raise errors.InvalidConfig(f"{file} can be read by others; chmod 600 it")
+            token = file.read_text().strip()
+        except OSError as error:
+            raise errors.InvalidConfig(f"tcp.token_file {file}: {error.strerror}") from error
+        if len(token) < 16:
+            raise errors.InvalidConfig(f"{file}: the token must have at least 16 characters")
+        role = Role[self.config.tcp.role.upper()]
+        server = HttpServer(self.plane, roles, table, token=(token, role))
+        self._http.append(server)
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_server(server.protocol, host.strip("[]"), int(port)))
+
+    async def _watch(self) -> None:
+        """Feed the service manager's watchdog, only while every worker answers."""
+        interval = service.watchdog_seconds() / 3
+        while True:
+            await asyncio.sleep(interval or CHECK_SECONDS)
+            if await self.plane.check() and interval:
+                service.notify("WATCHDOG=1")
+
+    def _on_hup(self) -> None:
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.get_running_loop().create_task(self._apply_reload())
+
+    async def _apply_reload(self) -> None:
+        service.notify_reloading()
+        try:
+            fresh = self._reload()
+            roles = Roles(fresh.access)
+            for http in self._http:
+                http.roles = roles
+                http.forget_peers()
+            if self._fast is not None:
+                self._fast.recheck(roles)
+            logging.getLogger().setLevel(fresh.server.log_level.upper())
+            kept = await self.plane.reconfigure(fresh)
+            self.config = fresh
+            text = "configuration read again" + (f"; changes to {', '.join(kept)} need a restart" if kept else "")
+            self.plane.events.publish("daemon-reloaded", text)
+        except errors.EdgeaiError as error:
+            log.error("configuration not changed, the old one stays: %s", error)
+        finally:
+            service.notify("READY=1")
+
+    async def _shut_down(self) -> None:
+        service.notify("STOPPING=1", "STATUS=finishing requests under way")
+        if self._hotplug is not None:
+            self._hotplug.stop()
+        for server in self._servers:
+            server.close()
+        await self.plane.stop()
+        if self._fast is not None:
+            self._fast.close()
+        if self._grpc is not None:
+            await self._grpc.stop(1.0)  # type: ignore[attr-defined]  # grpc.aio.Server
+        for http in self._http:
+            await http.close()
+        self.plane.regions.unregister()
+        for stored, path in self._bound.items():
+            service.forget(stored)
+            path.unlink(missing_ok=True)
+
+
+def main(config: Config, reload: Callable[[], Config] | None = None) -> None:
+    """Run a daemon in this process until it is told to stop."""
+    poller = Poller()
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:
+        runner.run(Daemon(config, reload or (lambda: config), poller).run())

@@ -1,0 +1,415 @@
+"""`edgeai doctor`: what is wrong with this machine, in plain words, and what to do about it.
+
+Looks at files only (every place injectable), except for two questions that need a program: `vcgencmd` for the power
+supply, and a child process that asks libedgetpu for its version, so that a broken library cannot take doctor with it.
+"""
+
+from __future__ import annotations
+
+import grp
+import importlib.metadata
+import os
+import pwd
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ..devices.discovery import Found, scan
+from ..devices.ids import BEST_SPEED, USB
+from ..errors import EdgeaiError
+
+LEVELS: Final = ("ok", "note", "warning", "problem")
+
+#: Bits of `vcgencmd get_throttled`: now, and since boot 16 bits higher.
+_THROTTLED: Final = {
+    0: "the supply voltage is too low",
+    1: "the CPU clock is capped because the voltage is too low",
+    2: "the CPU is throttled",
+    3: "the CPU is near its temperature limit and slowed down",
+}
+
+#: Firmware that the libraries look for beside themselves, and where it comes from.
+_INTEL: Final = (
+    "It is Intel's (Software Tools License Agreement, not redistributable): take it from Intel's archive {archive}, or "
+    "build the image with its firmware recipe and accept the licence flag commercial_intel-movidius"
+)
+_OPENVINO: Final = (
+    "It is Intel's (Intel Simplified Software License): take it from firmware_usb-ma2x8x_20230418_40.zip of OpenVINO "
+    "2022.3.2 (storage.openvinotoolkit.org/dependencies/myriad/), or build the image with its firmware package"
+)
+
+_ASK: Final = (
+    "import ctypes,sys; f=ctypes.CDLL(sys.argv[1]).edgetpu_version; f.restype=ctypes.c_char_p; print(f().decode())"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    #: Short name of the check.
+    check: str
+    #: `ok`, `note` (worth knowing), `warning` (works, badly) or `problem` (does not work).
+    level: str
+    #: What is so.
+    text: str
+    #: What to do; empty when there is nothing to do.
+    todo: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """For `--json`."""
+        return {"check": self.check, "level": self.level, "text": self.text, "todo": self.todo}
+
+
+def _vcgencmd() -> str:
+    """Output of `vcgencmd get_throttled`, empty where there is none."""
+    return output(["vcgencmd", "get_throttled"])
+
+
+def edgetpu_version(library: Path) -> str:
+    """`BuildLabel(...), RuntimeVersion(14)` from a child process; empty when the library does not load."""
+    return output([sys.executable, "-c", _ASK, str(library)])
+
+
+def installed(package: str) -> str:
+    """Version of a Python package here, empty when it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where to look; the defaults are this machine."""
+
+    sysfs: Path = Path("/sys")
+    dev: Path = Path("/dev")
+    rules: tuple[Path, ...] = (Path("/etc/udev/rules.d"), Path("/run/udev/rules.d"), Path("/usr/lib/udev/rules.d"))
+    libraries: tuple[Path, ...] = field(
+        default_factory=lambda: (
+            *sorted(Path("/usr/lib").glob("*-linux-gnu*")),
+            Path("/usr/lib"),
+            Path("/usr/lib64"),
+            Path("/usr/local/lib"),
+        )
+    )
+    models: Path = Path("/var/lib/edgeai/models")
+    socket: Path = Path("/run/edgeai/edgeaid.sock")
+    throttled: Callable[[], str] = _vcgencmd
+    edgetpu: Callable[[Path], str] = edgetpu_version
+    package: Callable[[str], str] = installed
+
+
+def run(places: Places | None = None, *, user: str | None = None) -> list[Finding]:
+    """All checks, worst first. `user` is whose groups count: by default, whoever runs this."""
+    places = places or Places()
+    found = scan(places.sysfs, places.dev)
+    name = user or pwd.getpwuid(os.geteuid()).pw_name
+    findings = [
+        *_devices(found),
+        *_access(places, found, name),
+        *_speed(found),
+        *_autosuspend(places, found),
+        *_power(places),
+        *_versions(places, found),
+        *_firmware(places, found),
+        *_models(places),
+        *_daemon(places),
+    ]
+    return sorted(findings, key=lambda finding: -LEVELS.index(finding.level))
+
+
+def _devices(found: Iterable[Found]) -> Iterator[Finding]:
+    devices = list(found)
+    if not devices:
+        yield Finding(
+            "devices",
+            "note",
+            "no accelerator is plugged in; models with a cpu artifact are served by the CPU",
+            "if one is plugged in, try another socket and cable: it does not even show up on the bus",
+        )
+    for device in devices:
+        state = "" if device.state == "ready" else ", firmware not loaded yet (normal until first use)"
+        yield Finding("devices", "ok", f"{device.kind} at {device.id}{state}")
+
+
+def _access(places: Places, found: Iterable[Found], user: str) -> Iterator[Finding]:
+    """Groups and udev rules: may the user open the nodes?"""
+    ruled = _rules(places.rules)
+    mine = _groups_of(user)
+    for device in found:
+        if device.usb_ids is not None and device.target != "k210" and device.usb_ids not in ruled:
+            vendor, product = device.usb_ids
+            yield Finding(
+                "udev rule",
+                "problem" if user != "root" else "warning",
+                f"no udev rule opens {device.kind} ({vendor:04x}:{product:04x}) to a group; only root can use it",
+                "install 70-edgeai.rules (package edgeaid) into /etc/udev/rules.d, then: udevadm control --reload; "
+                "udevadm trigger; and replug the stick",
+            )
+        for node in device.nodes:
+            try:
+                status = node.stat()
+            except OSError:
+                continue
+            group = group_name(status.st_gid)
+            if user == "root" or (status.st_mode & 0o006) == 0o006 or (group in mine and status.st_mode & 0o060):
+                continue
+            if status.st_gid == 0:
+                continue  # the missing rule above says it all
+            yield Finding(
+                "group",
+                "problem",
+                f"user {user!r} may not open {node} of {device.kind}: it belongs to group {group!r}",
+                f"sudo usermod -aG {group} {user}, then log in again (or restart edgeaid)",
+            )
+
+
+def _speed(found: Iterable[Found]) -> Iterator[Finding]:
+    for device in found:
+        best = BEST_SPEED.get(device.target)
+        if best is None or device.speed is None or device.state != "ready" or device.speed >= best:
+            continue
+        yield Finding(
+            "usb speed",
+            "warning",
+            f"{device.kind} at {device.id} runs at {device.speed:g} Mbit/s and could run at {best:g}: sending a model "
+            "to it takes up to ten times as long",
+            "use a USB 3 socket (blue, on a Pi 4 or 5) and a USB 3 cable; plug it in quickly: a slow push can leave it "
+            "on USB 2. A Pi 3 has no USB 3",
+        )
+
+
+def _autosuspend(places: Places, found: Iterable[Found]) -> Iterator[Finding]:
+    for device in found:
+        control = text_of(places.sysfs / "bus/usb/devices" / device.port / "power/control").strip()
+        if device.usb_ids is not None and control == "auto":
+            yield Finding(
+                "autosuspend",
+                "warning",
+                f"the kernel may put {device.kind} at {device.id} to sleep, from which some never wake up",
+                "install 70-edgeai.rules, which keeps it awake, and replug it",
+            )
+
+
+def _power(places: Places) -> Iterator[Finding]:
+    """Under-voltage: the firmware's own word, else the kernel's sensor."""
+    match = re.search(r"throttled=0x([0-9a-fA-F]+)", places.throttled())
+    todo = "use the Pi's own power supply and a short thick cable, or a powered hub for the stick"
+    if match is not None:
+        bits = int(match[1], 16)
+        now = [text for bit, text in _THROTTLED.items() if bits >> bit & 1]
+        before = [text for bit, text in _THROTTLED.items() if bits >> (bit + 16) & 1 and not bits >> bit & 1]
+        if now:
+            yield Finding("power", "problem", f"right now {' and '.join(now)}", _cool(now, todo))
+        if before:
+            yield Finding(
+                "power", "warning", f"since the last boot, at some time {' and '.join(before)}", _cool(before, todo)
+            )
+        if not bits:
+            yield Finding("power", "ok", "supply voltage and temperature are and were good")
+        return
+    for sensor in sorted((places.sysfs / "class/hwmon").glob("hwmon*")):
+        if text_of(sensor / "name").strip() == "rpi_volt":
+            if text_of(sensor / "in0_lcrit_alarm").strip() == "1":
+                yield Finding("power", "problem", "the supply voltage is or was too low", todo)
+            else:
+                yield Finding("power", "ok", "the supply voltage is good")
+            return
+
+
+def _cool(texts: list[str], todo: str) -> str:
+    return todo if any("voltage" in text for text in texts) else "give the board a heat sink or a fan"
+
+
+def _versions(places: Places, found: Iterable[Found]) -> Iterator[Finding]:
+    """The runtime, the delegate, and whether the two can go together."""
+    litert, classic = places.package("ai-edge-litert"), places.package("tflite-runtime")
+    runtime = f"ai-edge-litert {litert}" if litert else f"tflite-runtime {classic}" if classic else ""
+    if runtime:
+        yield Finding("runtime", "ok", f"TFLite models run on {runtime}")
+    else:
+        yield Finding("runtime", "problem", "no TFLite runtime is installed", "pip install ai-edge-litert")
+    library = _library(places, "libedgetpu.so.1")
+    has_tpu = any(device.target == "edgetpu" for device in found)
+    if library is None:
+        if has_tpu:
+            yield Finding(
+                "libedgetpu",
+                "problem",
+                "an Edge TPU is plugged in, but its library libedgetpu.so.1 is not installed",
+                "on the image: feature edgetpu; on Debian: a libedgetpu1-std built for your runtime's version",
+            )
+        return
+    version = places.edgetpu(library)
+    if not version:
+        yield Finding("libedgetpu", "problem", f"{library} does not load", f"try: ldd {library}")
+        return
+    # Google's last binary names a change list of its own tree; it was built with TensorFlow 2.5 headers, whose
+    # TfLiteRegistration is shorter than the one that runtimes since 2.12 read.
+    if "CL_NUMBER=" in version and _newer(litert, classic):
+        yield Finding(
+            "libedgetpu",
+            "problem",
+            f"{library} ({version}) was built for TensorFlow 2.5 and crashes {runtime}",
+            "install a libedgetpu built with TensorFlow 2.16 or newer (the image's recipe is), or pair this one with "
+            "tflite-runtime 2.5",
+        )
+    else:
+        yield Finding("libedgetpu", "ok", f"{library}: {version}")
+
+
+def _newer(litert: str, classic: str) -> bool:
+    """The runtime reads the long TfLiteRegistration."""
+    if litert or not classic:
+        return bool(litert)
+    numbers = [int(part) for part in re.findall(r"\d+", classic)[:2]]
+    return numbers >= [2, 12]
+
+
+def _firmware(places: Places, found: Iterable[Found]) -> Iterator[Finding]:
+    targets = {device.target for device in found}
+    if "ncs" in targets:
+        library = _library(places, "libmvnc.so.0") or _library(places, "libmvnc.so")
+        if library is None:
+            yield Finding(
+                "libmvnc",
+                "problem",
+                "a Neural Compute Stick is plugged in, but libmvnc is not installed",
+                "on the image: feature ncs; elsewhere build it from movidius/ncsdk",
+            )
+        else:
+            folder = library.resolve().parent / "mvnc"
+            names = {"MvNCAPI.mvcmd": "NCSDK-1.12.01.01", "MvNCAPI-ma2450.mvcmd": "NCSDK-2.10.01.01"}
+            if not any((folder / name).is_file() for name in names):
+                yield Finding(
+                    "firmware",
+                    "problem",
+                    f"the stick's firmware is missing: {' (API 1) or '.join(names)} (API 2) in {folder}",
+                    _INTEL.format(archive=" or ".join(names.values())),
+                )
+    if "ncs2" in targets:
+        plugin = _library(places, "libopenvino_intel_myriad_plugin.so")
+        if plugin is None:
+            yield Finding(
+                "openvino",
+                "problem",
+                "a Neural Compute Stick 2 is plugged in, but OpenVINO's MYRIAD plug-in is not installed",
+                "it needs OpenVINO 2022.3 built with that plug-in: later releases have none, and PyPI's never had it",
+            )
+        elif not (plugin.resolve().parent / "usb-ma2x8x.mvcmd").is_file():
+            yield Finding(
+                "firmware",
+                "problem",
+                f"the stick's firmware usb-ma2x8x.mvcmd is missing in {plugin.resolve().parent}",
+                _OPENVINO,
+            )
+
+
+def _models(places: Places) -> Iterator[Finding]:
+    """Models that this machine's runtimes are too old for, and files that cannot be read."""
+    from ..formats.edgetpu import reader as edgetpu
+
+    library = _library(places, "libedgetpu.so.1")
+    match = re.search(r"RuntimeVersion\((\d+)\)", places.edgetpu(library)) if library is not None else None
+    known = int(match[1]) if match else 0
+    for manifest in sorted(places.models.glob("*/*/model.toml")):
+        key = f"{manifest.parent.parent.name}/{manifest.parent.name}"
+        try:
+            table: dict[str, Any] = tomllib.loads(manifest.read_text("utf-8"))
+            name = table.get("artifacts", {}).get("edgetpu", {}).get("file")
+            if not isinstance(name, str) or "/" in name:
+                continue
+            needed = edgetpu.read((manifest.parent / name).read_bytes()).min_runtime
+        except (OSError, ValueError, AttributeError, EdgeaiError) as error:
+            yield Finding("model", "problem", f"model {key} cannot be read: {error}", "push it again")
+            continue
+        if known and needed > known:
+            yield Finding(
+                "model",
+                "problem",
+                f"model {key} was compiled for Edge TPU runtime {needed}; this machine has {known}",
+                f"update libedgetpu, or compile it again with: edgetpu_compiler --min_runtime_version {known}",
+            )
+
+
+def _daemon(places: Places) -> Iterator[Finding]:
+    if not places.socket.exists():
+        yield Finding(
+            "daemon",
+            "warning",
+            f"edgeaid does not listen at {places.socket}",
+            "systemctl status edgeaid, or start it with: edgeaid --socket PATH",
+        )
+    elif not os.access(places.socket, os.R_OK | os.W_OK):
+        yield Finding(
+            "daemon",
+            "problem",
+            f"you may not talk to edgeaid at {places.socket}",
+            "sudo usermod -aG edgeai $USER, then log in again",
+        )
+    else:
+        yield Finding("daemon", "ok", f"edgeaid listens at {places.socket}")
+
+
+def _rules(folders: Iterable[Path]) -> set[tuple[int, int]]:
+    """USB ids that any udev rule opens: names both ids and sets a GROUP, a MODE or the uaccess tag."""
+    opened = set()
+    for folder in folders:
+        for file in sorted(folder.glob("*.rules")):
+            text = re.sub(r"\\\n", " ", text_of(file))
+            if not re.search(r'GROUP\s*:?=|MODE\s*:?=|TAG\s*\+=\s*"uaccess"', text):
+                continue
+            for line in text.splitlines():
+                vendor = re.search(r'idVendor\}\s*==\s*"([0-9a-fA-F]{4})"', line)
+                product = re.search(r'idProduct\}\s*==\s*"([0-9a-fA-F]{4})"', line)
+                if vendor is None or line.lstrip().startswith("#"):
+                    continue
+                pairs = [pair for pair in USB if pair[0] == int(vendor[1], 16)]
+                opened |= {pair for pair in pairs if product is None or pair[1] == int(product[1], 16)}
+    return opened
+
+
+def _groups_of(user: str) -> set[str]:
+    """A user's groups, by name; for the current user those of this very process, which may be older."""
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        return set()
+    numbers = os.getgroups() if entry.pw_uid == os.geteuid() else os.getgrouplist(user, entry.pw_gid)
+    return {group_name(number) for number in (*numbers, entry.pw_gid)}
+
+
+def group_name(number: int) -> str:
+    """Name of a group, its number where it has none."""
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _library(places: Places, name: str) -> Path | None:
+    return next((folder / name for folder in places.libraries if (folder / name).exists()), None)
+
+
+def text_of(path: Path) -> str:
+    """What a file says; nothing where it cannot be read."""
+    try:
+        return path.read_text("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def output(command: list[str], *, failed: bool = False) -> str:
+    """What a program says; nothing where it is missing, too slow or (unless `failed`) exits with an error."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if failed or done.returncode == 0 else ""

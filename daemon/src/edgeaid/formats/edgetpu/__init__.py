@@ -1,0 +1,1 @@
+"""Models compiled for the Edge TPU: the executables inside edgetpu-custom-op."""

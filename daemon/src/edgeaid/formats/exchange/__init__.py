@@ -1,0 +1,1 @@
+"""Formats that training frameworks exchange: ONNX, TensorFlow graphs, Caffe, OpenVINO IR."""

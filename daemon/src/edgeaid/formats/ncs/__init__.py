@@ -1,0 +1,1 @@
+"""Graph files and blobs of the Movidius Neural Compute Sticks."""

@@ -1,0 +1,1 @@
+"""Encodings that the formats share: protobuf, flatbuffers, flexbuffers, zip and tar directories."""

@@ -1,0 +1,7 @@
+"""`python -m edgeaid.provision`."""
+
+import sys
+
+from .apply import main
+
+sys.exit(main())

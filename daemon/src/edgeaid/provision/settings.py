@@ -1,0 +1,267 @@
+"""`edgeai.toml`: the settings of a device that scripts/flash writes and `edgeaid.provision` applies.
+
+Text in, frozen dataclasses out, and back; no I/O. The schema is described in docs/flashing.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ..errors import InvalidConfig
+
+SCHEMA: Final = 1
+#: Names on the boot partition.
+FILE: Final = "edgeai.toml"
+LOG: Final = "edgeai-provision.log"
+MODELS: Final = "edgeai-models"
+
+MAX_BYTES: Final = 64 << 10
+MAX_KEYS: Final = 32
+MAX_KEY_LENGTH: Final = 8 << 10
+MAX_PRELOAD: Final = 64
+
+#: One label of RFC 1123, lower case because mDNS and prompts show it.
+_HOSTNAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_TIMEZONE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,31}(?:/[A-Za-z0-9][A-Za-z0-9_+-]{0,31}){0,2}")
+_COUNTRY: Final = re.compile(r"[A-Z]{2}")
+_PSK: Final = re.compile(r"[0-9a-fA-F]{64}")
+#: IEEE 802.11i: a passphrase has 8 to 63 printable ASCII characters.
+_PASSPHRASE: Final = re.compile(r"[\x20-\x7e]{8,63}")
+BUNDLE: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})-([1-9][0-9]{0,17})\.edgeai")
+_KEY_TYPES: Final = frozenset(
+    {
+        "ssh-ed25519",
+        "ssh-rsa",
+        "ecdsa-sha2-nistp256",
+        "ecdsa-sha2-nistp384",
+        "ecdsa-sha2-nistp521",
+        "sk-ssh-ed25519@openssh.com",
+        "sk-ecdsa-sha2-nistp256@openssh.com",
+    }
+)
+#: Lines of a file that is no TOML which may stay in it: known keys without secrets, table headers, empty ones.
+_HARMLESS: Final = re.compile(
+    r"""\s*(?:(?:schema|hostname|timezone|country|ssid|authorized_keys|preload)\s*=.*|\[[a-z]+\]\s*|)"""
+)
+_SUSPICIOUS: Final = re.compile(r"(?i)pass|psk|secret|\"\"\"|'''|\\u")
+
+
+@dataclass(frozen=True, slots=True)
+class Wifi:
+    """One wireless network."""
+
+    ssid: str
+    #: ISO 3166-1 alpha-2: which channels may be used.
+    country: str
+    #: WPA passphrase, or the pre-shared key as 64 hex digits; "" keeps what the device has.
+    password: str = field(default="", repr=False)
+    #: True for a network without encryption.
+    open: bool = False
+    #: True for a network that does not announce its name.
+    hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Content of `edgeai.toml`; what is empty is left as the device has it."""
+
+    hostname: str = ""
+    #: Name in the tz database, such as Europe/Berlin.
+    timezone: str = ""
+    wifi: Wifi | None = None
+    #: Lines for root's authorized_keys, without options.
+    authorized_keys: tuple[str, ...] = ()
+    #: File names `<name>-<version>.edgeai` in the folder `edgeai-models` of the boot partition.
+    preload: tuple[str, ...] = ()
+
+
+class _Table:
+    """A TOML table that is taken apart key by key; what is wrong or left over becomes a problem."""
+
+    def __init__(self, content: Mapping[str, Any], name: str, problems: list[str]) -> None:
+        self._left = dict(content)
+        self._prefix = f"{name}." if name else ""
+        self._problems = problems
+
+    def problem(self, key: str, text: str) -> None:
+        self._problems.append(f"{self._prefix}{key}: {text}")
+
+    def text(self, key: str, valid: Callable[[str], bool], expected: str) -> str:
+        value = self._left.pop(key, "")
+        if value == "" and isinstance(value, str):
+            return ""
+        if not isinstance(value, str) or not valid(value):
+            self.problem(key, f"must be {expected}, as text in quotes")
+            return ""
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self._left.pop(key, False)
+        if isinstance(value, bool):
+            return value
+        self.problem(key, "must be true or false")
+        return False
+
+    def texts(self, key: str, most: int, check: Callable[[str], str]) -> tuple[str, ...]:
+        """A list of texts; `check` says what is wrong with one, or nothing."""
+        value = self._left.pop(key, [])
+        if not isinstance(value, list) or len(value) > most:
+            self.problem(key, f"must be a list of at most {most} texts")
+            return ()
+        kept: list[str] = []
+        for number, item in enumerate(value, 1):
+            wrong = check(item.strip()) if isinstance(item, str) else "is not text in quotes"
+            if wrong:
+                self.problem(key, f"entry {number} {wrong}")
+            elif item.strip() not in kept:
+                kept.append(item.strip())
+        return tuple(kept)
+
+    def table(self, key: str) -> _Table | None:
+        value = self._left.pop(key, None)
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            return _Table(value, f"{self._prefix}{key}", self._problems)
+        self.problem(key, f"must be a table, [{key}]")
+        return None
+
+    def end(self) -> None:
+        for key in self._left:
+            # A name this long is no typing error; it might be a value in the wrong place.
+            self.problem(ascii(key) if len(key) <= 32 else "(a long key)", "is not known; see docs/flashing.md")
+
+
+def parse(data: bytes) -> tuple[Settings, tuple[str, ...]]:
+    """Settings and what is wrong with the file, key by key.
+
+    Raises InvalidConfig where nothing can be used: too long, not UTF-8, not TOML, another schema.
+    """
+    if len(data) > MAX_BYTES:
+        raise InvalidConfig(f"{FILE} has {len(data)} bytes; at most {MAX_BYTES} are read")
+    try:
+        content = tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(f"{FILE} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        place = re.search(r"at line \d+, column \d+", str(error))
+        raise InvalidConfig(f"{FILE} is not TOML ({place[0] if place else 'nested or long'}); correct it") from None
+    schema = content.pop("schema", None)
+    if type(schema) is not int or schema != SCHEMA:
+        raise InvalidConfig(f"{FILE}: this image reads schema {SCHEMA}; put 'schema = {SCHEMA}' at its top")
+    problems: list[str] = []
+    top = _Table(content, "", problems)
+    hostname = top.text("hostname", _matches(_HOSTNAME), "1 to 63 of a-z 0-9 -, no - at the ends")
+    timezone = top.text("timezone", _matches(_TIMEZONE), "a name of the tz database like Europe/Berlin")
+    wifi = _wifi(top.table("wifi"))
+    keys: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+    if ssh := top.table("ssh"):
+        keys = ssh.texts("authorized_keys", MAX_KEYS, key_problem)
+        ssh.end()
+    if models := top.table("models"):
+        preload = models.texts("preload", MAX_PRELOAD, bundle_problem)
+        models.end()
+    top.end()
+    return Settings(hostname, timezone, wifi, keys, preload), tuple(problems)
+
+
+def _matches(pattern: re.Pattern[str]) -> Callable[[str], bool]:
+    return lambda value: pattern.fullmatch(value) is not None
+
+
+def _wifi(table: _Table | None) -> Wifi | None:
+    if table is None:
+        return None
+    ssid = table.text("ssid", _ssid_valid, "a network name of 1 to 32 bytes without control characters")
+    country = table.text("country", _matches(_COUNTRY), "two capital letters such as DE")
+    password = table.text(
+        "password", lambda v: bool(_PSK.fullmatch(v) or _PASSPHRASE.fullmatch(v)), "8 to 63 ASCII characters or 64 hex"
+    )
+    is_open, hidden = table.flag("open"), table.flag("hidden")
+    table.end()
+    if not ssid or not country:
+        table.problem("ssid" if not ssid else "country", "is needed for Wi-Fi; the section is not used")
+        return None
+    if is_open and password:
+        table.problem("open", "is true and there is a password; the password is used")
+        is_open = False
+    return Wifi(ssid, country, password, is_open, hidden)
+
+
+def _ssid_valid(value: str) -> bool:
+    return 1 <= len(value.encode()) <= 32 and value.isprintable()
+
+
+def key_problem(line: str) -> str:
+    """What is wrong with a line for authorized_keys, or nothing. Options before the key are not accepted."""
+    parts = line.split(None, 2)
+    if len(line) > MAX_KEY_LENGTH or not line.isprintable():
+        return "is too long or has control characters"
+    if "PRIVATE KEY" in line:
+        return "is a private key; give the public one (*.pub)"
+    if len(parts) < 2 or parts[0] not in _KEY_TYPES:
+        return "is not an SSH public key ('ssh-ed25519 AAAA... name')"
+    try:
+        blob = base64.b64decode(parts[1], validate=True)
+    except (binascii.Error, ValueError):
+        return "is an SSH key whose base64 is damaged"
+    kind = parts[0].encode()
+    if blob[:4] != len(kind).to_bytes(4, "big") or blob[4 : 4 + len(kind)] != kind or len(blob) < len(kind) + 36:
+        return "is an SSH key whose content does not fit its type; it is cut off or damaged"
+    return ""
+
+
+def bundle_problem(name: str) -> str:
+    return "" if BUNDLE.fullmatch(name) else "is not a file name <name>-<version>.edgeai"
+
+
+def render(settings: Settings, *, secret: bool) -> bytes:
+    """The file for `settings`, which `parse` reads back to the same; without `secret`, no password."""
+    lines = [f"# Settings of this device, applied at boot when changed. Results: {LOG}", f"schema = {SCHEMA}"]
+    for key in ("hostname", "timezone"):
+        if value := getattr(settings, key):
+            lines.append(f"{key} = {_quote(value)}")
+    if wifi := settings.wifi:
+        lines += ["", "[wifi]", f"ssid = {_quote(wifi.ssid)}", f"country = {_quote(wifi.country)}"]
+        if wifi.password and secret:
+            lines.append(f"password = {_quote(wifi.password)}")
+        elif not wifi.open:
+            lines.append("# The key was erased after it was applied; to change it, write it here again.")
+        lines += [f"{flag} = true" for flag in ("open", "hidden") if getattr(wifi, flag)]
+    if settings.authorized_keys:
+        lines += ["", "[ssh]", "authorized_keys = [", *(f"  {_quote(k)}," for k in settings.authorized_keys), "]"]
+    if settings.preload:
+        lines += ["", "[models]", "preload = [", *(f"  {_quote(n)}," for n in settings.preload), "]"]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _quote(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def preshared_key(ssid: str, password: str) -> str:
+    """The 64 hex digits that WPA makes of a passphrase (IEEE 802.11i: PBKDF2, SHA-1, 4096 rounds)."""
+    if _PSK.fullmatch(password):
+        return password.lower()
+    return hashlib.pbkdf2_hmac("sha1", password.encode(), ssid.encode(), 4096, 32).hex()
+
+
+def redact(data: bytes) -> bytes:
+    """What may stay of a file that cannot be read: lines of known keys, nothing that could be a secret."""
+    text = data[:MAX_BYTES].decode("utf-8", "replace")
+    if '"""' in text or "'''" in text:
+        kept: list[str] = []  # a text over several lines may hold anything
+    else:
+        kept = [ln for ln in text.splitlines() if _HARMLESS.fullmatch(ln) and not _SUSPICIOUS.search(ln)]
+    return "\n".join(
+        [f"# This file could not be read ({LOG}); what might be a secret was removed.", *kept, ""]
+    ).encode()

@@ -1,0 +1,132 @@
+"""`edgeai model check`: one model file against the rules of one target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import InvalidModel, InvalidRequest
+from ...formats.detect import KINDS, detect
+from ...formats.tflite import reader as tflite
+from ..files import load, require_operands
+from . import (
+    edgetpu as check_edgetpu,
+)
+from . import (
+    k210 as check_k210,
+)
+from . import (
+    ncs as check_ncs,
+)
+from . import (
+    openvino as check_openvino,
+)
+from . import (
+    run as check_run,
+)
+from . import (
+    tflite as check_tflite,
+)
+from .rules import PROFILES, TARGETS, Findings, Profile, Report
+
+_DEFAULT_PROFILE = PROFILES["default"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to check."""
+
+    profile: Profile = _DEFAULT_PROFILE
+    #: real = (pixel - mean) / std of the manifest; () = look into the file's metadata.
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    #: Run the model on random inputs (child process).
+    run: bool = True
+    #: Seconds for that.
+    timeout: float = 120.0
+
+
+def check(path: Path, target: str, options: Options | None = None) -> Report:
+    """All rules of `target` for the file. Raises NotFound, TooLarge, InvalidRequest; damage is a finding."""
+    options = options or Options()
+    if target not in TARGETS:
+        raise InvalidRequest(f"unknown target {target!r}; choose {', '.join(TARGETS)}")
+    data = load(path)
+    found = Findings(options.profile)
+    kind = _kind(data, path)
+    damaged = {"cpu": "TFL001", "edgetpu": "TFL001", "k210": "KPU001", "ncs": "NCS000", "ncs2": "OVN000"}[target]
+    try:
+        if target in ("cpu", "edgetpu"):
+            _tflite(data, path, kind, found, options, edgetpu=target == "edgetpu")
+        elif target == "k210":
+            _k210(data, path, kind, found, options)
+        elif target == "ncs":
+            _ncs(data, kind, found)
+        else:
+            _ncs2(data, path, kind, found)
+    except InvalidModel as e:
+        found.add(damaged, "", e)
+    return found.report(str(path), kind, target)
+
+
+def _kind(data: bytes, path: Path) -> str:
+    kind = detect(data)
+    # Compiler output is text of no format; a name is all there is to go by.
+    return "log" if kind == "unknown" and path.suffix in (".log", ".txt") else kind
+
+
+def _wrong(kind: str) -> str:
+    return KINDS.get(kind, kind)
+
+
+def _tflite(data: bytes, path: Path, kind: str, found: Findings, options: Options, *, edgetpu: bool) -> None:
+    if kind == "log" and edgetpu:
+        check_edgetpu.check_log(data, found)
+        return
+    if kind not in ("tflite", "edgetpu"):
+        found.add("TFL001", "", f"this is {_wrong(kind)}; convert it first (edgeai model convert)")
+        return
+    model = tflite.read(data)
+    require_operands(model)
+    check_tflite.check(model, found)
+    if edgetpu:
+        # What a compiled file is for is no remark about it.
+        found.found = [v for v in found.found if v.rule.id != "TFL008"]
+        check_edgetpu.check(data, model, found)
+    check_tflite.sanity(data, model, found, options.mean, options.std)
+    if options.run:
+        check_run.check(path, model, found, options.timeout)
+
+
+def _k210(data: bytes, path: Path, kind: str, found: Findings, options: Options) -> None:
+    if kind.startswith("kmodel"):
+        check_k210.check_kmodel(data, found)
+    elif kind == "tflite":
+        model = tflite.read(data)
+        require_operands(model)
+        check_k210.check_tflite(data, model, found)
+        check_tflite.sanity(data, model, found, options.mean, options.std)
+        if options.run:
+            check_run.check(path, model, found, options.timeout)
+    else:
+        found.add("KPU001", "", f"this is {_wrong(kind)}")
+
+
+def _ncs(data: bytes, kind: str, found: Findings) -> None:
+    checks = {
+        "caffe-prototxt": check_ncs.check_caffe, "tf-graphdef": check_ncs.check_graphdef,
+        "ncs-v1": check_ncs.check_graph, "ncs-v2": check_ncs.check_graph, "log": check_ncs.check_log,
+    }  # fmt: skip
+    if kind in checks:
+        checks[kind](data, found)
+    else:
+        found.add("NCS000", "", f"this is {_wrong(kind)}")
+
+
+def _ncs2(data: bytes, path: Path, kind: str, found: Findings) -> None:
+    if kind == "openvino-ir":
+        check_openvino.check(data, path, found)
+    elif kind == "myriad-blob":
+        check_openvino.check_blob(data, found)
+    else:
+        found.add("OVN000", "", f"this is {_wrong(kind)}")

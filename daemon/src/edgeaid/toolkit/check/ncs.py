@@ -1,0 +1,151 @@
+"""Rules NCS: what the NCSDK compiles for the first Neural Compute Stick, and what its host library accepts."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+from ...errors import InvalidModel
+from ...formats.exchange import caffe, tensorflow
+from ...formats.exchange.caffe import CaffeNet, ints, messages
+from ...formats.exchange.tensorflow import GraphDef
+from ...formats.ncs import reader as ncs
+from ..compile import logs as compile_logs
+from .caffe_shapes import first, sizes, window
+from .rules import Findings
+
+#: Layers of the NCSDK's Caffe parser, lower case without underscores, plus those that vanish at inference.
+CAFFE_LAYERS: Final = frozenset(
+    {
+        "bias", "elu", "prelu", "relu", "scale", "sigmoid", "tanh", "innerproduct", "batchnorm", "lrn", "concat",
+        "eltwise", "flatten", "parameter", "reshape", "slice", "softmax", "convolution", "deconvolution", "pooling",
+        "input", "dropout", "crop", "split", "permute", "normalize", "priorbox", "detectionoutput",
+    }
+)  # fmt: skip
+#: The last three came with NCSDK 2 (SSD); "dropout" and "split" are removed by the parser.
+_CAFFE_V2_ONLY: Final = frozenset({"permute", "normalize", "priorbox", "detectionoutput"})
+#: (kernel, stride)
+KERNELS: Final = frozenset({(1, 1), (3, 1), (5, 1), (7, 1), (7, 2), (7, 4)})
+_MAX_GROUPS: Final = 1024
+_MAX_SHAVES: Final = 12
+_NETWORKS: Final = re.compile(
+    r"^(?:InceptionV[1-4]|InceptionResnetV2|MobilenetV1)(?:/|$)|^(?:Mobilenet|mobilenet)[_/]?v1", re.IGNORECASE
+)
+_MOBILENET_SIZES: Final = (224, 192, 160, 128)
+_TRAINING: Final = frozenset({
+    "SparseSoftmaxCrossEntropyWithLogits", "SoftmaxCrossEntropyWithLogits", "ApplyGradientDescent", "ApplyAdam",
+    "ApplyMomentum", "ApplyRMSProp", "ResourceApplyAdam", "BroadcastGradientArgs", "Assign", "AssignAdd", "SaveV2",
+    "L2Loss",
+})  # fmt: skip
+_DEFAULT_NAME: Final = re.compile(
+    r"^(?:Placeholder|Reshape|Softmax|BiasAdd|MatMul|Conv2D|Identity|Relu|Squeeze|Add|Mul)(?:_\d+)?$"
+)
+
+
+def check_caffe(data: bytes, found: Findings) -> None:
+    """A prototxt."""
+    net = caffe.read_prototxt(data)
+    _inputs(net, found)
+    for layer in net.layers:
+        kind = layer.type.lower().replace("_", "")
+        if kind not in CAFFE_LAYERS or (found.profile.ncsdk == "1" and kind in _CAFFE_V2_ONLY):
+            found.add("NCS006", layer.name, layer.type)
+        if kind == "crop" and layer.bottoms[1:2] == ("data",):
+            found.add("NCS005", layer.name, "data")
+        if kind == "convolution":
+            message = next(iter(messages(layer.message, "convolution_param")), {})
+            kernel, stride, _ = window(message)
+            group = first(message, "group", 1)
+            output = first(message, "num_output", 0)
+            depthwise = group > 1 and group == output
+            listed = kernel[0] == kernel[1] and stride[0] == stride[1] and (kernel[0], stride[0]) in KERNELS
+            # Depthwise 3x3 has a kernel of its own in NCSDK 2, at strides 1 and 2.
+            own = depthwise and found.profile.ncsdk != "1" and kernel == (3, 3) and stride in ((1, 1), (2, 2))
+            if not listed and not own:
+                found.add("NCS007", layer.name, f"{kernel[1]}x{kernel[0]}s{stride[0]}")
+            if group >= _MAX_GROUPS:
+                found.add("NCS008", layer.name, group)
+    measured = sizes(net)
+    for name, shape in measured.blobs.items():
+        # The stick computes in FP16.
+        if 2 * math.prod(shape) >= found.profile.ncs_layer:
+            found.add("NCS011", name, f"{2 * math.prod(shape)} bytes ({'x'.join(map(str, shape))})")
+    graph = 2 * sum(measured.parameters.values())
+    if graph >= found.profile.ncs_graph:
+        found.add("NCS010", "", f"about {graph} bytes")
+    found.facts |= {"layers": len(net.layers), "graph_bytes_about": graph}
+
+
+def _inputs(net: CaffeNet, found: Findings) -> None:
+    if net.input_form != "input_shape":
+        found.add("NCS001", net.inputs[0].name if net.inputs else "", net.input_form)
+    if len(net.inputs) != 1:
+        found.add("NCS004", ", ".join(i.name for i in net.inputs[:5]), len(net.inputs))
+    for spec in net.inputs[:1]:
+        if spec.name != "data":
+            found.add("NCS002", spec.name, spec.name)
+        if spec.shape and spec.shape[0] != 1:
+            found.add("NCS003", spec.name, spec.shape[0])
+
+
+def check_graphdef(data: bytes, found: Findings) -> None:
+    """A frozen TensorFlow graph."""
+    graph = tensorflow.read_graphdef(data)
+    placeholders = [n for n in graph.nodes if n.op in ("Placeholder", "PlaceholderWithDefault", "PlaceholderV2")]
+    if len(placeholders) != 1:
+        found.add("NCS031", ", ".join(n.name for n in placeholders[:5]), len(placeholders))
+    for node in graph.nodes:
+        parts = node.name.lower().split("/")
+        # A frozen inference graph keeps at most an Identity of the dropout layer; random numbers are the real thing.
+        if (node.op in ("RandomUniform", "Dropout") and any("dropout" in p for p in parts)) or node.op == "Dropout":
+            found.add("NCS032", node.name, node.op)
+        elif node.op in _TRAINING or "gradients" in parts:
+            found.add("NCS033", node.name, node.op)
+    if graph.variables:
+        found.add("NCS035", "", f"{graph.variables} variables")
+    _network(graph, found)
+    for node in (*placeholders[:1], *[n for n in graph.nodes if n.name in {o.name for o in graph.outputs}][:3]):
+        if _DEFAULT_NAME.match(node.name):
+            found.add("NCS034", node.name, node.name)
+    constants = sum(n.constant_bytes for n in graph.nodes)
+    if constants // 2 >= found.profile.ncs_graph:
+        found.add("NCS010", "", f"about {constants // 2} bytes")
+    found.facts |= {"nodes": len(graph.nodes), "graph_bytes_about": constants // 2}
+
+
+def _network(graph: GraphDef, found: Findings) -> None:
+    scopes = {m[0].rstrip("/") for n in graph.nodes if (m := _NETWORKS.match(n.name))}
+    if not scopes:
+        found.add("NCS030", "", "no scope of a listed network among the nodes")
+    elif any("mobilenet" in s.lower() for s in scopes):
+        shapes = [n.shape for n in graph.nodes if n.op == "Placeholder" and len(n.shape) == 4]
+        if shapes and shapes[0][1] not in _MOBILENET_SIZES and shapes[0][1] != -1:
+            found.add("NCS030", "", f"MobileNet v1 with input {shapes[0][1]}")
+
+
+def check_graph(data: bytes, found: Findings) -> None:
+    """A compiled graph."""
+    try:
+        graph = ncs.read(data)
+    except InvalidModel as e:
+        found.add("NCS040", "", e)
+        return
+    if str(graph.generation) != found.profile.ncsdk:
+        found.add("NCS042", graph.name, f"NCSDK {graph.generation}")
+    if graph.size >= found.profile.ncs_graph:
+        found.add("NCS010", graph.name, f"{graph.size} bytes")
+    if graph.shaves > _MAX_SHAVES:
+        found.add("NCS041", graph.name, graph.shaves)
+    found.facts |= {
+        "generation": graph.generation, "stages": graph.stage_count, "shaves": graph.shaves, "bytes": graph.size,
+    }  # fmt: skip
+
+
+def check_log(data: bytes, found: Findings) -> None:
+    """What mvNCCompile printed: its errors by rule."""
+    log = compile_logs.mvncc(data)
+    for code, text, rule in log.errors:
+        scratch = ints({"n": [int(n) for n in re.findall(r"\d{1,12}", text)[-1:]]}, "n")
+        value = f"{scratch[0]} bytes" if rule == "NCS012" and scratch else text
+        found.add(rule or "NCS000", "", f"error {code}: {value}" if code is not None else value)

@@ -1,0 +1,148 @@
+"""Rules TFL and SAN that need no run: what any TFLite file must keep to."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from ...errors import InvalidModel
+from ...formats.tflite import metadata as tflite_metadata
+from ...formats.tflite import reader as tflite
+from ...formats.tflite.reader import Subgraph, Tensor, TfliteModel
+from .rules import Findings, op_versions
+
+#: Custom operators that runtimes register by themselves.
+KNOWN_CUSTOM = frozenset({"TFLite_Detection_PostProcess"})
+_MIN_SCALE, _MAX_SCALE = 1e-12, 1e6
+_COUNTS_AS_CONV = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})
+
+
+def check(model: TfliteModel, found: Findings) -> None:
+    """Structure, operators and versions against the CPU runtime."""
+    graph = model.subgraphs[0]
+    versions = op_versions(found.profile.runtime)
+    if len(model.subgraphs) > 1:
+        found.add("TFL007", graph.name, f"{len(model.subgraphs)} subgraphs")
+    wanted = version_tuple(model.min_runtime_version)
+    if wanted and wanted > version_tuple(found.profile.runtime_version):
+        found.add("TFL004", "", f"needs {model.min_runtime_version}")
+    for subgraph in model.subgraphs:
+        for operator in subgraph.operators:
+            layer = layer_name(subgraph, operator)
+            if operator.name == "CUSTOM":
+                if operator.custom_code == tflite.EDGETPU_OP:
+                    found.add("TFL008", layer, operator.custom_code)
+                elif operator.custom_code.startswith("Flex"):
+                    found.add("TFL002", layer, operator.custom_code)
+                elif operator.custom_code not in KNOWN_CUSTOM:
+                    found.add("TFL003", layer, operator.custom_code)
+            elif versions and operator.version > versions.get(operator.name, 0):
+                has = versions.get(operator.name, 0)
+                limit = f"version {has} in {found.profile.runtime}" if has else f"unknown to {found.profile.runtime}"
+                found.add("TFL005", layer, f"{operator.name} version {operator.version}", limit)
+    for index in graph.inputs:
+        tensor = graph.tensors[index]
+        if -1 in (tensor.shape_signature or tensor.shape):
+            found.add("TFL006", tensor.name, list(tensor.shape_signature or tensor.shape))
+    found.facts["operators"] = len(graph.operators)
+    found.facts["inputs"] = [f"{i.name} {i.datatype} {list(i.shape)}" for i in model.inputs]
+    found.facts["outputs"] = [f"{o.name} {o.datatype} {list(o.shape)}" for o in model.outputs]
+
+
+def sanity(data: bytes, model: TfliteModel, found: Findings, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Values and layout. `mean` and `std` are the manifest's, () = not given (then the file's own metadata is used)."""
+    graph = model.subgraphs[0]
+    for tensor in graph.tensors:
+        _weights(data, model, tensor, found)
+        for scale in tensor.quantization.scale if tensor.quantization else ():
+            if not _MIN_SCALE < scale < _MAX_SCALE:  # NaN fails every comparison
+                found.add("SAN003", tensor.name, f"scale {scale!r}")
+                break
+    _layout(graph, found)
+    _normalisation(data, model, found, mean, std)
+
+
+def _weights(data: bytes, model: TfliteModel, tensor: Tensor, found: Findings) -> None:
+    if tensor.datatype not in ("FP32", "FP16", "FP64") or not tensor.constant or tensor.sparse:
+        return
+    import numpy as np
+
+    kind = {"FP32": "<f4", "FP16": "<f2", "FP64": "<f8"}[tensor.datatype]
+    values = np.frombuffer(tflite.constant(data, model, tensor), kind)
+    bad = int(np.count_nonzero(~np.isfinite(values)))
+    if bad:
+        found.add("SAN002", tensor.name, f"{bad} of {values.size} values are NaN or infinite")
+
+
+def _layout(graph: Subgraph, found: Findings) -> None:
+    for index in graph.inputs:
+        shape = graph.tensors[index].shape
+        if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4) and shape[2] > 4:
+            found.add("SAN005", graph.tensors[index].name, list(shape))
+    producer = {i: o for o in graph.operators for i in o.outputs}
+    transposes = [o for o in graph.operators if o.name == "TRANSPOSE"]
+    chains = [
+        o
+        for o in transposes
+        if o.inputs and (p := producer.get(o.inputs[0])) is not None and p.name in ("TRANSPOSE", "RESHAPE")
+        and (p.name == "TRANSPOSE" or any(producer.get(i, o).name == "TRANSPOSE" for i in p.inputs[:1]))
+    ]  # fmt: skip
+    convolutions = sum(o.name in _COUNTS_AS_CONV for o in graph.operators)
+    for operator in chains:
+        found.add("SAN006", layer_name(graph, operator), "TRANSPOSE behind TRANSPOSE")
+    if not chains and len(transposes) > 1 and convolutions:
+        found.add(
+            "SAN006", layer_name(graph, transposes[0]), f"{len(transposes)} TRANSPOSE, {convolutions} convolutions"
+        )
+    found.facts["transposes"] = len(transposes)
+
+
+def _normalisation(
+    data: bytes, model: TfliteModel, found: Findings, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    if not model.inputs:
+        return
+    origin = "the manifest"
+    if not mean or not std:
+        try:
+            metadata = tflite_metadata.metadata(data, model)
+        except InvalidModel:  # nothing that a runtime follows
+            return
+        if metadata is None or not metadata.inputs or not metadata.inputs[0].mean or not metadata.inputs[0].std:
+            return
+        mean, std, origin = metadata.inputs[0].mean, metadata.inputs[0].std, "the file's metadata"
+    tensor = model.inputs[0]
+    low, high = min((0 - m) / s for m, s in pairs(mean, std)), max((255 - m) / s for m, s in pairs(mean, std))
+    given = f"mean {list(mean)} std {list(std)} in {origin} give {low:.3g} .. {high:.3g}"
+    if tensor.quantization is None or tensor.datatype not in ("UINT8", "INT8"):
+        if tensor.datatype == "FP32" and high - low < 1e-6:
+            found.add("SAN004", tensor.name, given)
+        return
+    scale, zero = tensor.quantization.scale[0], tensor.quantization.zero_point[0]
+    first = 0 if tensor.datatype == "UINT8" else -128
+    covered = (scale * (first - zero), scale * (first + 255 - zero))
+    width = high - low
+    # A quantised range may be a little off (calibration); a tenth of it means another convention.
+    if not math.isfinite(width) or abs(covered[0] - low) > 0.1 * width or abs(covered[1] - high) > 0.1 * width:
+        found.add("SAN004", tensor.name, f"{given}; the input holds {covered[0]:.3g} .. {covered[1]:.3g}")
+
+
+def pairs(mean: tuple[float, ...], std: tuple[float, ...]) -> list[tuple[float, float]]:
+    """(mean, std) per channel, where one of the two may be given once for all; std 0 counts as the smallest number."""
+    count = max(len(mean), len(std))
+    wide = [(values * count)[:count] for values in (mean, std)]
+    return [(m, s or 5e-324) for m, s in zip(*wide, strict=True)]
+
+
+def layer_name(graph: Subgraph, operator: tflite.Operator) -> str:
+    """How people name an operator: its number and kind, and the tensor it makes."""
+    made = graph.tensors[operator.outputs[0]].name if operator.outputs and operator.outputs[0] >= 0 else ""
+    # Fused operators carry the names of all their parts; the first one is enough to find the layer.
+    made = made.split(";", 1)[0][:80]
+    return f"#{operator.index} {operator.label}" + (f" ({made})" if made else "")
+
+
+def version_tuple(text: str) -> tuple[int, ...]:
+    """(2, 14, 0) of "2.14.0"; () for text that is no version."""
+    match = re.match(r"(\d{1,6})(?:\.(\d{1,6}))?(?:\.(\d{1,6}))?", text)
+    return tuple(int(g or 0) for g in match.groups()) if match else ()

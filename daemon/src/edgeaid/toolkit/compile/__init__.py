@@ -1,0 +1,1 @@
+"""The targets' own compilers: their commands, their output, and flash packages for the K210."""

@@ -1,0 +1,141 @@
+"""`edgeai model lighten`: what pruning and clustering bring, in bytes, microseconds and right answers."""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InvalidModel, InvalidRequest
+from ...formats.tflite import reader as tflite
+from ..files import weights
+from . import compare, representative
+from .quantize import Say, kind, run_child
+from .representative import Array, Normalisation
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do."""
+
+    #: A Keras classifier of one picture.
+    model: Path
+    #: Labelled folders, one subfolder per class number.
+    train: Path
+    test: Path
+    #: Where the variants go.
+    output: Path
+    rules: Normalisation
+    #: Share of zeros in each pruned kernel.
+    sparsity: float = 0.6
+    #: Different values in each clustered kernel.
+    clusters: int = 16
+    epochs: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A line of the table."""
+
+    name: str
+    path: Path
+    #: Bytes of the file, and of the file compressed, which is what travels to a device.
+    size: int
+    compressed: int
+    #: Share of zeros among the weights.
+    zeros: float
+    #: Microseconds per inference here, one thread.
+    us: float
+    #: Top-1 on the test folder.
+    accuracy: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "path": self.path.name}
+
+
+def lighten(job: Job, say: Say = lambda _: None) -> list[Variant]:
+    """Make and measure the variants. Raises InvalidRequest, InvalidModel, NotFound, Unsupported."""
+    if kind(job.model) != "keras":
+        raise InvalidRequest(
+            f"{job.model} is no Keras file: pruning and clustering train the model on, so they need it"
+        )
+    shape = _shape(job.model)
+    train, test = (_read(folder, shape, job.rules) for folder in (job.train, job.test))
+    job.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="edgeai-") as name:
+        folder = Path(name)
+        x, y = np.stack([v for v, _ in train]), np.array([c for _, c in train])
+        # Classes come one after the other from a folder; calibration wants a mixture.
+        order = np.random.default_rng(0).permutation(len(x))
+        np.savez(folder / "data.npz", x=x[order], y=y[order])
+        say(f"fine-tuning on {len(x)} pictures: pruned, clustered, both")
+        request = {
+            "model": str(job.model.resolve()), "data": str(folder / "data.npz"), "sparsity": job.sparsity,
+            "clusters": job.clusters, "epochs": job.epochs, "folder": str(job.output.resolve()), "samples": 100,
+        }  # fmt: skip
+        answer = run_child("tensorflow", "lighten", request, folder, say)
+    names = [f"{variant}_{form}" for variant in answer["variants"] for form in ("float", "int8")]
+    return [_measure(name, job.output / f"{name}.tflite", test) for name in names]
+
+
+def _shape(model: Path) -> Sequence[int]:
+    """Input shape from a .keras file's own description, without TensorFlow."""
+    import json
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(model) as archive:
+            config = json.loads(archive.read("config.json")[: 16 << 20])
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as e:
+        raise InvalidModel(f"{model} is no .keras file of Keras 3: {e}") from e
+    for layer in config.get("config", {}).get("layers", []):
+        batch = layer.get("config", {}).get("batch_shape")
+        if isinstance(batch, list) and len(batch) == 4 and all(isinstance(d, int) for d in batch[1:]):
+            return batch[1:]
+    raise InvalidModel(f"{model} has no input of fixed height, width and channels; pictures would not fit")
+
+
+def _read(folder: Path, shape: Sequence[int], rules: Normalisation) -> list[tuple[Array, int]]:
+    if not folder.is_dir():
+        raise InvalidRequest(f"{folder} is no folder of pictures, one subfolder per class number")
+    found = [(representative.picture(p, shape, rules), c) for p, c in representative.labelled(folder, ())]
+    if not found:
+        raise InvalidModel(f"{folder} has no subfolders with pictures; make one per class")
+    return found
+
+
+def _measure(name: str, path: Path, test: list[tuple[Array, int]]) -> Variant:
+    content = path.read_bytes()
+    _, _, us = compare.run(path, np.stack([v for v, _ in test[:32]]))
+    return Variant(
+        name,
+        path,
+        len(content),
+        len(gzip.compress(content, 9, mtime=0)),
+        zeros(content),
+        us,
+        compare.accuracy(path, test),
+    )
+
+
+def zeros(content: bytes) -> float:
+    """Share of zeros among the weights of a TFLite file; integer weights are symmetric, so 0 is stored as 0."""
+    model = tflite.read(content)
+    graph = model.subgraphs[0]
+    count = total = 0
+    for operator in graph.operators:
+        if weights(graph, operator) is None:
+            continue
+        tensor = graph.tensors[operator.inputs[1]]
+        kind = {"FP32": "<f4", "INT8": "i1"}.get(tensor.datatype)
+        if kind and tensor.constant:
+            values = np.frombuffer(tflite.constant(content, model, tensor), kind)
+            count += int((values == 0).sum())
+            total += values.size
+    return count / total if total else 0.0

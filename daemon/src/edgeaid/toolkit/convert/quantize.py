@@ -1,0 +1,212 @@
+"""`edgeai model quantize`: a float model becomes a full-integer TFLite file, and the loss is measured, not promised."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ...errors import InvalidModel, InvalidRequest, NotFound
+from ...formats.tflite import reader as tflite
+from ..run import child
+from . import compare, environments, representative
+from .compare import Difference, LayerError
+from .representative import PIXELS, Array, Normalisation
+
+_CHILDREN: Final = Path(__file__).parent / "children"
+_TIMEOUT: Final = 3600.0
+#: Samples for the comparison of both models.
+_COMPARED: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do."""
+
+    model: Path
+    output: Path
+    #: Folder of pictures, .npy, or file.py:function.
+    representative: str
+    rules: Normalisation = PIXELS
+    #: Type of the result's inputs and outputs: int8, uint8 or float32.
+    io: str = "int8"
+    per_channel: bool = True
+    samples: int = 200
+    #: Names of the first and last node, for frozen graphs.
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    #: Fixed input shape with batch, for frozen graphs whose placeholder has none.
+    shape: tuple[int, ...] = ()
+    #: Folder with one subfolder per class to measure accuracy on; None = do not.
+    accuracy: Path | None = None
+    labels: tuple[str, ...] = ()
+    #: Pictures for that at most.
+    accuracy_samples: int = 2000
+    #: Where to keep the float .tflite (compilers for the K210 start from it); None = nowhere.
+    float_output: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came out. Sizes in bytes, times in microseconds per inference on this machine, one thread."""
+
+    output: Path
+    float_bytes: int
+    int8_bytes: int
+    float_us: float
+    int8_us: float
+    difference: Difference
+    layers: tuple[LayerError, ...]
+    #: Top-1 of the float and the integer model, and number of pictures; empty if not measured.
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "output": self.output.name}
+
+
+Say = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+def kind(path: Path) -> str:
+    """keras, saved-model, graphdef or tflite. Raises NotFound or InvalidModel."""
+    if path.is_dir():
+        if (path / "saved_model.pb").is_file():
+            return "saved-model"
+        raise InvalidModel(f"{path} is a folder without saved_model.pb; name a SavedModel, .keras, .h5, .pb or .tflite")
+    if not path.is_file():
+        raise NotFound(f"{path} does not exist")
+    with path.open("rb") as file:
+        head = file.read(16)
+    if path.suffix in (".keras", ".h5", ".hdf5") and (head[:2] == b"PK" or head[:8] == b"\x89HDF\r\n\x1a\n"):
+        return "keras"
+    if head[4:8] == b"TFL3":
+        return "tflite"
+    if path.suffix == ".pb":
+        return "graphdef"
+    raise InvalidModel(f"{path} is no Keras file, SavedModel, frozen graph or TFLite file; convert it first")
+
+
+def quantize(job: Job, say: Say = lambda _: None, progress: Progress = lambda _a, _b: None) -> Result:
+    """Quantise and measure.
+
+    Raises InvalidModel when the converter refuses, Unsupported when its environment cannot be made, and what
+    `representative.load` raises.
+    """
+    source = kind(job.model)
+    if job.io not in ("int8", "uint8", "float32"):
+        raise InvalidRequest(f"inputs of type {job.io!r}: choose int8, uint8 or float32")
+    if source == "graphdef" and not (job.inputs and job.outputs):
+        raise InvalidRequest("a frozen graph needs the names of its first and last node (--input-node, --output-node)")
+    with tempfile.TemporaryDirectory(prefix="edgeai-") as name:
+        folder = Path(name)
+        floats = folder / "float.tflite"
+        if source == "tflite":
+            floats.write_bytes(job.model.read_bytes())
+        else:
+            say("exporting the float model")
+            _tensorflow(job, source, folder, {"float_out": str(floats)}, say, progress)
+        spec = _input(floats)
+        data = representative.load(job.representative, spec[1:], job.rules, job.samples)
+        if len(data) < 20:
+            say(f"only {len(data)} representative samples: 100 to 500 of them give better ranges")
+        np.savez(folder / "data.npz", data=data)
+        made = folder / "int8.tflite"
+        say(f"quantising with {len(data)} samples")
+        if source == "tflite":
+            request = {"model": str(floats), "representative": str(folder / "data.npz"), "int8_out": str(made)}
+            if job.io != "int8":
+                say("a float TFLite file gets int8 inputs and outputs; quantise its source for others")
+            run_child("quantizer", "quantize_tflite", request, folder, say)
+        else:
+            more = {"representative": str(folder / "data.npz"), "int8_out": str(made)}
+            _tensorflow(job, source, folder, more, say, progress)
+        say("comparing both models")
+        result = _measure(job, floats, made, data, progress)
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = job.output.with_name(f".{job.output.name}.tmp")
+        temporary.write_bytes(made.read_bytes())
+        temporary.replace(job.output)
+        if job.float_output is not None:
+            job.float_output.parent.mkdir(parents=True, exist_ok=True)
+            job.float_output.write_bytes(floats.read_bytes())
+    job.output.with_suffix(".report.json").write_text(json.dumps(result.as_dict(), indent=2) + "\n", "utf-8")
+    return result
+
+
+def _input(path: Path) -> tuple[int, ...]:
+    model = tflite.read(path.read_bytes())
+    if len(model.inputs) != 1:
+        raise InvalidModel(f"the model has {len(model.inputs)} inputs; only models of one input are quantised here")
+    spec = model.inputs[0]
+    if spec.datatype != "FP32":
+        raise InvalidModel(f"the model's input is {spec.datatype}: it is quantised already, or was never float")
+    if not spec.shape or spec.shape[0] != 1 or any(d < 1 for d in spec.shape):
+        raise InvalidModel(f"the model's input {list(spec.shape)} must have batch size 1 and fixed dimensions")
+    return spec.shape
+
+
+def _tensorflow(job: Job, source: str, folder: Path, more: dict[str, Any], say: Say, progress: Progress) -> None:
+    request = {
+        "model": str(job.model.resolve()), "kind": source, "inputs": list(job.inputs), "outputs": list(job.outputs),
+        "shape": list(job.shape), "representative": "", "io": job.io, "per_channel": job.per_channel, **more,
+    }  # fmt: skip
+    run_child("tensorflow", "tf_convert", request, folder, say)
+    progress(1, 1)
+
+
+def run_child(environment: str, script: str, request: dict[str, Any], folder: Path, say: Say) -> dict[str, Any]:
+    """Run a child script in a converter's environment; its JSON answer. Raises InvalidModel if it fails."""
+    python = environments.python(environment, say)
+    ask, answer = folder / "request.json", folder / "answer.json"
+    answer.unlink(missing_ok=True)
+    ask.write_text(json.dumps({**request, "answer": str(answer)}), "utf-8")
+    done = child([python, _CHILDREN / f"{script}.py", ask], timeout=_TIMEOUT, env={"PYTHONPATH": ""}, cwd=folder)
+    if done.status != 0 or not answer.is_file():
+        raise InvalidModel(f"the converter ({environment}) failed: {done.reason or 'it gave no answer'}")
+    reply: dict[str, Any] = json.loads(answer.read_text("utf-8"))
+    return {**reply, "log": done.output[-20_000:] + done.error[-20_000:]}
+
+
+def _measure(job: Job, floats: Path, made: Path, data: Array, progress: Progress) -> Result:
+    chosen = data[:: max(1, len(data) // _COMPARED)][:_COMPARED]
+    a, _, float_us = compare.run(floats, chosen)
+    b, _, int8_us = compare.run(made, chosen)
+    found: dict[str, float] = {}
+    if job.accuracy is not None:
+        samples = _samples(job, floats, progress)
+        total = 2 * len(samples)
+        found = {
+            "float": compare.accuracy(floats, samples, lambda n: progress(n, total)),
+            "int8": compare.accuracy(made, samples, lambda n: progress(len(samples) + n, total)),
+            "samples": len(samples),
+        }
+    return Result(
+        job.output, floats.stat().st_size, made.stat().st_size, float_us, int8_us, compare.difference(a, b),
+        tuple(compare.layers(floats, made, chosen[:8])), found,
+    )  # fmt: skip
+
+
+def _samples(job: Job, floats: Path, progress: Progress) -> Sequence[tuple[Array, int]]:
+    if job.accuracy is None:
+        return []
+    if not job.accuracy.is_dir():
+        raise NotFound(f"{job.accuracy} is no folder; accuracy is measured on a folder with one subfolder per class")
+    shape = _input(floats)[1:]
+    listed = list(representative.labelled(job.accuracy, job.labels))
+    if not listed:
+        raise InvalidModel(f"{job.accuracy} has no subfolders with pictures; make one per class")
+    if len(listed) > job.accuracy_samples:
+        order = np.random.default_rng(0).permutation(len(listed))[: job.accuracy_samples]
+        listed = [listed[i] for i in sorted(order)]
+    samples = []
+    for number, (path, label) in enumerate(listed):
+        samples.append((representative.picture(path, shape, job.rules), label))
+        progress(number + 1, len(listed))
+    return samples

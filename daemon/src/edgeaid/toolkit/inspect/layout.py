@@ -1,0 +1,105 @@
+"""Drawing a graph: operators in ranks from top to bottom, as one inline SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+from .report import OperatorRow, Report
+
+#: Operators drawn; a page with more is no longer looked at.
+MAX_DRAWN: Final = 600
+_WIDTH: Final = 190
+_HEIGHT: Final = 36
+_GAP_X: Final = 22
+_GAP_Y: Final = 26
+#: How far the handles of a long edge lie beside its ends; the curve itself reaches three quarters of it.
+_BOW: Final = 165
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A node with its place, pixels."""
+
+    label: str
+    sub: str
+    #: Class for colour: a device, "io" for inputs and outputs.
+    style: str
+    title: str
+    x: int
+    y: int
+
+
+def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list[Box], list[tuple[int, int]], int, int]:
+    """Boxes, edges (pairs of box numbers), width and height. The first boxes are the inputs."""
+    made: dict[str, int] = {}
+    rank: list[int] = []
+    edges: list[tuple[int, int]] = []
+    labels: list[tuple[str, str, str, str]] = [(name[:26] or "input", "input", "io", name) for name in inputs]
+    rank += [0] * len(labels)
+    for operator in operators:
+        number = len(labels)
+        sources = {made[v] for v in operator.inputs if v in made}
+        # Values that nobody here makes come from outside: the first input box stands for them.
+        if not sources and operator.inputs and inputs:
+            sources = {0}
+        rank.append(1 + max((rank[s] for s in sources), default=-1 if not inputs else 0))
+        edges += [(s, number) for s in sorted(sources)]
+        made |= dict.fromkeys(operator.outputs, number)
+        shape = "x".join(map(str, operator.shape))
+        title = f"{operator.index} {operator.type} {operator.name}\n{shape}\n{operator.details}"
+        labels.append((operator.type[:26], shape[:28], device_class(operator.device), title))
+    rows: dict[int, list[int]] = {}
+    for number, r in enumerate(rank):
+        rows.setdefault(r, []).append(number)
+    widest = max((len(row) for row in rows.values()), default=1)
+    width = widest * (_WIDTH + _GAP_X) + 160
+    boxes = [Box("", "", "", "", 0, 0)] * len(labels)
+    for r, row in rows.items():
+        left = (width - len(row) * (_WIDTH + _GAP_X) + _GAP_X) // 2
+        for column, number in enumerate(row):
+            label, sub, style, title = labels[number]
+            boxes[number] = Box(
+                label, sub, style, title, left + column * (_WIDTH + _GAP_X), 10 + r * (_HEIGHT + _GAP_Y)
+            )
+    height = 20 + (max(rows, default=0) + 1) * (_HEIGHT + _GAP_Y)
+    return boxes, edges, width, height
+
+
+def device_class(device: str) -> str:
+    """Class for the colour of a device."""
+    return {"CPU": "cpu", "Edge TPU": "tpu", "KPU": "kpu", "NCS": "ncs"}.get(device, "open")
+
+
+def svg(report: Report) -> str:
+    """The graph of a report, "" when there is nothing to draw."""
+    if not report.operators:
+        return ""
+    drawn = report.operators[:MAX_DRAWN]
+    inputs = [row.name for row in report.inputs][:16]
+    boxes, edges, width, height = place(drawn, inputs)
+    parts = [
+        f'<svg class="graph" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'aria-label="graph of {escape(report.name)}">'
+    ]
+    for source, target in edges:
+        a, b = boxes[source], boxes[target]
+        x1, y1, x2, y2 = a.x + _WIDTH // 2, a.y + _HEIGHT, b.x + _WIDTH // 2, b.y
+        # Long edges bow aside so that they do not run through the boxes between.
+        bow = 0 if y2 - y1 <= _GAP_Y else (_BOW if source % 2 else -_BOW)
+        middle = (y2 - y1) // 2 or 10
+        parts.append(f'<path d="M{x1} {y1} C{x1 + bow} {y1 + middle} {x2 + bow} {y2 - middle} {x2} {y2}"/>')
+    for box in boxes:
+        middle = box.x + _WIDTH // 2
+        parts.append(
+            f'<g class="{box.style}"><title>{escape(box.title)}</title>'
+            f'<rect x="{box.x}" y="{box.y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5"/>'
+            f'<text x="{middle}" y="{box.y + (15 if box.sub else 22)}">{escape(box.label)}</text>'
+            f'<text class="sub" x="{middle}" y="{box.y + 29}">{escape(box.sub)}</text></g>'
+        )
+    parts.append("</svg>")
+    if len(drawn) < len(report.operators):
+        parts.append(f"<p>The first {len(drawn)} of {len(report.operators)} operators are drawn.</p>")
+    return "".join(parts)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import os
 import statistics
@@ -32,7 +31,11 @@ from edgeaid import errors
 from edgeaid.client import Client
 from edgeaid.models.repository import EMBEDDED
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.standins.build import build
+from tests.support.usbtree import UsbTree
+
 MODEL = "mobilenet_v1_0.5_160_quant_edgetpu.tflite"
 PICTURE = np.zeros((1, 160, 160, 3), np.uint8)
 CORAL_BOOT, CORAL = (0x1A6E, 0x089A), (0x18D1, 0x9302)
@@ -55,23 +58,12 @@ with Client(sys.argv[1]) as client:
 """
 
 
-def module(name: str, path: Path) -> Any:
-    """A file of the tests, which are no package."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[name] = found
-    spec.loader.exec_module(found)
-    return found
-
-
 class Rig:
     """The daemon, the bus, the stick's control file, the events and the probe's latencies."""
 
     def __init__(self, folder: Path, data: Path) -> None:
-        self.tree = module("usbtree", TESTS / "devices" / "usbtree.py").UsbTree(folder / "machine")
-        library = module("build", TESTS / "standins" / "build.py").build("edgetpu_standin", folder)
+        self.tree = UsbTree(folder / "machine")
+        library = build("edgetpu_standin", folder)
         self.control_file = folder / "control"
         self.tree.plug("1-2", CORAL)
         self.tree.same_socket("1-2", "2-2")

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from .support.daemon import daemon, launch, start, three
+
+__all__ = ["daemon", "launch", "shared_data", "start", "three"]
+
 # Timings live in benchmarks: a busy machine is no failure. The gate repeats the same examples each time; elsewhere
 # new ones are tried, and what they find is kept as a test.
 settings.register_profile(

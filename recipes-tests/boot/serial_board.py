@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import os
 import select
 import socket
@@ -14,25 +13,15 @@ import threading
 import time
 import tty
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 from boot.conftest import TOP
 from rig.machine import Machine
 
-STANDIN = TOP / "daemon" / "tests" / "standins" / "k210"
+sys.path.insert(0, str(TOP / "daemon"))
 
-
-def standin(name: str) -> ModuleType:
-    """A module of the stand-in's folder, under a name of its own."""
-    found = sys.modules.get(f"k210_standin_{name}")
-    if found is None:
-        spec = importlib.util.spec_from_file_location(f"k210_standin_{name}", STANDIN / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        found = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(found)
-    return found
+from tests.standins.k210 import facts  # noqa: E402
+from tests.standins.k210.board import Board  # noqa: E402  the path above has to be set first
 
 
 @contextlib.contextmanager
@@ -48,7 +37,7 @@ def plugged(booted: Machine, name: str) -> Iterator[Any]:
     wire = socket.socket(socket.AF_UNIX)
     wire.connect(str(path))
     stop = threading.Event()
-    with standin("board").Board("cpython", "--unpaced") as board:
+    with Board("cpython", "--unpaced") as board:
         port = os.open(os.path.realpath(board.port), os.O_RDWR | os.O_NOCTTY)
         tty.setraw(port)
         joiner = threading.Thread(target=_join, args=(port, wire, board, stop), daemon=True)
@@ -88,7 +77,7 @@ def _join(port: int, wire: socket.socket, board: Any, stop: threading.Event) -> 
 
 def model(name: str) -> tuple[bytes, str]:
     """A kmodel of 32x32x3 bytes in and 3072 floats out, and its manifest."""
-    data = standin("facts").small_kmodel(32, 32, 3)
+    data = facts.small_kmodel(32, 32, 3)
     text = (
         f'schema = 1\nname = "{name}"\ntask = "other"\ndescription = "one node"\nlicense = "MIT"\n'
         'source = "made by this test"\n\n[artifacts.k210]\nfile = "m.kmodel"\n'

@@ -58,7 +58,7 @@ def test_serial_board_is_seen_computes_and_leaves(booted: Machine, guest: Link, 
     guest.put("/var/lib/edgeai/models/small/1/model.toml", manifest.encode())
     guest.run("chown -R edgeai:edgeai /var/lib/edgeai/models/small").check()
     picture = np.random.default_rng(1).integers(0, 256, (1, 3, 32, 32), dtype=np.uint8)
-    expected = serial_board.standin("facts").answer(picture.tobytes(), (12288,))[0]
+    expected = serial_board.facts.answer(picture.tobytes(), (12288,))[0]
     with Client(edgeai_socket, fast=False, timeout=600) as client:
         with serial_board.plugged(booted, "k210") as board:
             wait_for(lambda: guest.run("test -c /dev/edgeai/k210").code == 0, 300, "the serial board's link")

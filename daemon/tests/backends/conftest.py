@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import select
@@ -20,8 +19,9 @@ import pytest
 from edgeaid.backends import Backend, ModelIO, Phases
 from edgeaid.tensors import NUMPY
 
+from ..standins import build
+
 HERE = Path(__file__).resolve().parent
-STANDINS = HERE.parent / "standins"
 
 
 @pytest.fixture(scope="session")
@@ -32,11 +32,6 @@ def build_standin(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
         return lambda name: Path(ready) / f"lib{name}.so"
     if shutil.which("gcc") is None:
         pytest.skip("the stand-ins are built with gcc, which is not installed")
-    spec = importlib.util.spec_from_file_location("standin_build", STANDINS / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
     out = tmp_path_factory.mktemp("standins")
     made: dict[str, Path] = {}
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,24 +16,18 @@ from edgeaid.bridges.frigate import EMPTY, Detector, rows
 from edgeaid.errors import Unavailable
 from edgeaid.models.repository import EMBEDDED
 
+from ..support.daemon import Running
+
 zmq = pytest.importorskip("zmq", reason="pyzmq is not installed")
 
 SCENES = EMBEDDED / "digit-scenes" / "1"
 SCENE = np.load(SCENES / "golden" / "0.in.npy")
 
-_spec = importlib.util.spec_from_file_location(
-    "serving_for_bridges", Path(__file__).parents[1] / "serving" / "conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-_serving = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_serving)
-
 
 @pytest.fixture(scope="module")
 def bridge(tmp_path_factory):
     folder = tmp_path_factory.mktemp("frigate")
-    daemon = _serving.Running(folder)
+    daemon = Running(folder)
     endpoint = f"ipc://{folder}/zmq"
     command = [
         sys.executable,

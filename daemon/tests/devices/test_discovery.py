@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from usbtree import CH340, CORAL, CORAL_BOOT, MOVIDIUS, NCS2_BOOT, UsbTree
-
 from edgeaid.devices.discovery import scan
+
+from ..support.usbtree import CH340, CORAL, CORAL_BOOT, MOVIDIUS, NCS2_BOOT, UsbTree
 
 
 def test_a_machine_without_accelerators_or_without_sysfs_has_none(tree: UsbTree, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from usbtree import CORAL, CORAL_BOOT, MOVIDIUS, NCS2_BOOT, UsbTree
 
 from edgeaid.devices.discovery import scan
 from edgeaid.devices.monitor import Change, Memory, Monitor
+
+from ..support.usbtree import CORAL, CORAL_BOOT, MOVIDIUS, NCS2_BOOT, UsbTree
 
 
 def look(memory: Memory, tree: UsbTree, now: float) -> list[tuple[str, str, str]]:

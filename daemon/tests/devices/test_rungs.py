@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from usbtree import CORAL, UsbTree
 
 from edgeaid.devices import rungs
 from edgeaid.devices.discovery import Found, scan
 from edgeaid.devices.ladder import Rung
 from edgeaid.devices.usb_helper import answer
 from edgeaid.errors import DeviceError
+
+from ..support.usbtree import CORAL, UsbTree
 
 
 @pytest.fixture

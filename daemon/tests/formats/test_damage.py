@@ -88,12 +88,13 @@ def test_a_fuzzer_guided_by_coverage_finds_only_our_own_errors(
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "seed").write_bytes(WORDS[kind])
     command = [
-        sys.executable, "-m", "formats.fuzz", kind, str(CASES), str(tmp_path / "corpus"), "-seed=1", "-timeout=60",
+        sys.executable, "-m", "tests.formats.fuzz",
+        kind, str(CASES), str(tmp_path / "corpus"), "-seed=1", "-timeout=60",
         "-rss_limit_mb=1024", "-max_len=16384", f"-artifact_prefix={tmp_path}/", "-print_final_stats=1",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        command, check=False, cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True
+        command, check=False, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-4000:]
     stats = [line for line in done.stderr.splitlines() if line.startswith(("Done ", "stat::slow", "stat::peak"))]

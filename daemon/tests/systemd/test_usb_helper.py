@@ -10,7 +10,7 @@ from .conftest import DAEMON, Container
 
 pytestmark = pytest.mark.root
 
-TREE = (DAEMON / "tests" / "devices" / "usbtree.py").read_text()
+TREE = (DAEMON / "tests" / "support" / "usbtree.py").read_text()
 MACHINE = "/var/lib/machine"
 RUNG = """
 import asyncio, sys

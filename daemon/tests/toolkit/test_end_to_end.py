@@ -164,7 +164,7 @@ def test_from_training_to_answers_of_a_running_daemon(trained: Path, quantised: 
 
 def test_onnx_becomes_tflite_with_channels_last(tmp_path: Path) -> None:
     need("onnx2tf")
-    from .test_compilers import small_onnx
+    from .compile.test_compilers import small_onnx
 
     small_onnx(tmp_path / "net.onnx")
     text = run("convert", tmp_path / "net.onnx", "--to", "tflite", "-o", tmp_path / "net.tflite")
@@ -177,7 +177,7 @@ def test_onnx_becomes_tflite_with_channels_last(tmp_path: Path) -> None:
 def test_onnx_is_compiled_for_the_k210_and_compared(tmp_path: Path) -> None:
     need("nncase")
     need("openvino")
-    from .test_compilers import small_onnx
+    from .compile.test_compilers import small_onnx
 
     small_onnx(tmp_path / "net.onnx")
     np.save(tmp_path / "data.npy", np.random.default_rng(1).uniform(0, 1, (20, 3, 8, 8)).astype(np.float32))

@@ -1,0 +1,1 @@
+"""Stand-ins for accelerators, for tests only: libraries and a serial board that answer as the vendors' do."""

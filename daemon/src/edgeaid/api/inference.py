@@ -10,6 +10,7 @@ from ..serving.access import Peer
 from ..serving.media import PictureFile
 from ..serving.model import LiveModel, Request
 from ..serving.plane import Plane
+from ..serving.shm import Region
 from . import oip
 
 JSON: Final = "application/json"
@@ -83,7 +84,7 @@ def _decode(live: LiveModel, head: oip.Body, tail: memoryview, depth: int) -> oi
 def fill(plane: Plane, request: Request, wanted: oip.InferRequest, peer: Peer) -> None:
     """Copy the inputs that are tensors into the request's slot: the one copy they make in the daemon."""
     for given in wanted.inputs:
-        if isinstance(given.data, oip.Region):
+        if isinstance(given.data, Region):
             plane.regions.read(given.data, request.inputs[given.index], peer)
         elif given.data is not None:
             request.inputs[given.index][:] = given.data

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import InvalidRequest, TooLarge, Unsupported
+from ..serving.shm import Region
 from ..tensors import TensorSpec, elements
 from .tensor_json import TYPECODES, classify, encode, serialize_bytes, to_list
 
@@ -25,15 +26,6 @@ JSON_BYTES: Final = 1 << 16
 JSON_BYTES_PER_ELEMENT: Final = 64
 
 Body = bytes | bytearray | memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A tensor in a registered shared-memory region."""
-
-    name: str
-    size: int
-    offset: int
 
 
 @dataclass(frozen=True, slots=True)

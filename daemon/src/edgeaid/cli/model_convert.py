@@ -97,13 +97,12 @@ def quantize(model: Path, *, representative: str, output: Path | None, io: str, 
     MODEL is a .keras or .h5 file, a SavedModel folder, a frozen graph (.pb) or a float .tflite. The result is compared
     with the float model: outputs, every layer, and accuracy if a labelled folder is given. A report lies beside it.
     """
-    from ..formats.tflite.metadata import split_labels
     from ..toolkit.convert.quantize import Job
     from ..toolkit.convert.quantize import quantize as run
-    from ..toolkit.files import load
+    from ..toolkit.files import read_labels
 
     rules = normalisation(mean, std, color, invert)
-    names = split_labels(load(labels, 1 << 20)) if labels else ()
+    names = read_labels(labels) if labels else ()
     job = Job(
         model, output or model.with_name(model.stem + "_int8.tflite"), representative, rules, io, not per_tensor,
         samples, tuple(filter(None, [input_node])), tuple(filter(None, [output_node])), shape_of(shape), accuracy,

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from ..devices.states import State as DeviceState
 from ..errors import EdgeaiError, QueueFull
 from ..models.repository import Found
+from ..scheduling.placement import Seat
 from ..scheduling.queue import Job
 from ..tensors import TensorSpec
 from ..worker.regions import Layout, Region
 from .stats import ModelStats
-
-if TYPE_CHECKING:
-    from .device import DeviceRunner
 
 
 class State(StrEnum):
@@ -25,6 +24,31 @@ class State(StrEnum):
     LOADING = "LOADING"
     UNLOADING = "UNLOADING"
     UNAVAILABLE = "UNAVAILABLE"
+
+
+class Device(Protocol):
+    """What a model and a request need of a device that serves them (`device.DeviceRunner`)."""
+
+    id: str
+    target: str
+    state: DeviceState
+    reason: str
+
+    @property
+    def load_factor(self) -> int:
+        """Requests waiting or running."""
+
+    def seat(self, model: str) -> Seat:
+        """What placement needs to know."""
+
+    def submit(self, request: Request) -> None:
+        """Queue a request whose inputs lie in its slot."""
+
+    def cancel(self, request: Request) -> None:
+        """Drop a request whose client is gone."""
+
+    async def unload(self, live: LiveModel) -> None:
+        """Take a model off this device."""
 
 
 #: Shared memory of one model's slots at most; bounds what a burst of requests can pin.
@@ -50,7 +74,7 @@ class LiveModel:
         self.busy = 0
         self.retiring = False
         #: Devices in the manifest's fail-over order, each with what its backend said of the model.
-        self.devices: list[DeviceRunner] = []
+        self.devices: list[Device] = []
         self.facts: dict[str, dict[str, Any]] = {}
         #: Jobs of one group switch for free on a device; by device id.
         self.groups: dict[str, str] = {}
@@ -118,7 +142,7 @@ class Request(Job):
     number: int = 0
     done: Callable[[Request], None] | None = None
     error: EdgeaiError | None = None
-    device: DeviceRunner | None = None
+    device: Device | None = None
     #: Device ids that failed this request.
     tried: tuple[str, ...] = ()
     running: bool = False

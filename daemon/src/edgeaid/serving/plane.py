@@ -20,7 +20,7 @@ from ..scheduling.placement import place
 from .access import Denials
 from .device import DeviceRunner, clock, fail
 from .events import EventLog
-from .model import LiveModel, Request, State
+from .model import Device, LiveModel, Request, State
 from .poller import Poller
 from .recovery import policy_of
 from .registry import NO_DEVICE, Registry
@@ -182,7 +182,7 @@ class Plane(Registry):
             request.live.stats.rejected += 1
             raise
 
-    def _place(self, request: Request) -> DeviceRunner:
+    def _place(self, request: Request) -> Device:
         """The device to serve a request: the only one there is, or the one expected to answer first."""
         devices = request.live.devices
         if len(devices) == 1 and not request.tried:

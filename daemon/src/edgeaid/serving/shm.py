@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..api.oip import Region
 from ..config import SharedMemory
 from ..errors import (
     AlreadyExists,
@@ -25,6 +24,15 @@ from ..errors import (
 from .access import Peer
 
 DIRECTORY = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lives on Linux
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A tensor in a registered shared-memory region."""
+
+    name: str
+    size: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)

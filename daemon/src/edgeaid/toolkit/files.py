@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import InvalidModel, NotFound, TooLarge
+from ..formats.tflite.metadata import split_labels
 from ..formats.tflite.reader import Operator, Subgraph, TfliteModel
 
 MAX_FILE: Final = 1 << 30
@@ -25,6 +26,11 @@ def load(path: Path, most: int = MAX_FILE) -> bytes:
         return path.read_bytes()
     except OSError as e:
         raise NotFound(f"{path} cannot be read: {e.strerror}") from e
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Labels of a text file, one a line. Raises as `load` does."""
+    return split_labels(load(path, 1 << 20))
 
 
 def weights(graph: Subgraph, operator: Operator) -> tuple[int, ...] | None:

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeaid.errors import InvalidModel
+from edgeaid.toolkit import compiler_logs as compile_logs
 from edgeaid.toolkit.check.rules import rules
-from edgeaid.toolkit.compile import logs as compile_logs
 
 from ..plan.test_plan_command import LOG
 

@@ -21,7 +21,8 @@ from ...serving.access import Role
 from ...serving.model import LiveModel
 from ...serving.pictures import ask
 from .. import oip
-from ..http.server import Call, Routes, reply
+from ..http.replies import reply
+from ..http.server import Call, Routes
 
 #: Parts of a form that are read: a picture, a key, a threshold and what a client may add.
 MAX_PARTS: Final = 16

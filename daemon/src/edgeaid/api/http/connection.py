@@ -13,17 +13,17 @@ import re
 import time
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from aiohttp import web
 
 from ... import errors
 from ...serving.access import Peer, Role
 from ...serving.model import Request
+from ...serving.plane import Plane
 from .. import inference, oip
-
-if TYPE_CHECKING:
-    from .server import HttpServer
+from .buffers import Buffers
+from .replies import failure
 
 log = logging.getLogger(__name__)
 
@@ -82,12 +82,24 @@ def plain_head(data: bytes) -> Head | None:
     )
 
 
+class Owner(Protocol):
+    """What a connection needs of the server that accepted it."""
+
+    plane: Plane
+    buffers: Buffers
+    connections: set[Connection]
+
+    @property
+    def token(self) -> tuple[str, Role] | None: ...
+    def identify(self, connection: Connection) -> Peer: ...
+
+
 class Connection(web.RequestHandler):
     """One client. `since` is when it last did something; infinity while a request of it is under way."""
 
     __slots__ = ("_behind", "_body", "_head", "_last", "_memory", "_running", "peer", "server", "since")
 
-    def __init__(self, server: HttpServer, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Owner, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         no_log: Any = None  # what web.Server takes and passes on, too
         super().__init__(manager, loop=loop, access_log=no_log, keepalive_timeout=_NEVER)
         self.server = server
@@ -235,7 +247,7 @@ class Connection(web.RequestHandler):
         if not isinstance(error, errors.EdgeaiError):
             log.error("inference over HTTP", exc_info=error)
             error = errors.EdgeaiError("internal error; see the journal of edgeaid")
-        headers, body = self.server.failure(error)
+        headers, body = failure(error)
         if close:
             headers["Connection"] = "close"
         self._write(error.http, headers, [body])

@@ -18,7 +18,8 @@ from ...serving import metrics, push
 from ...serving.access import Role
 from ...serving.pictures import ask
 from ..inference import BINARY
-from .server import Call, Routes, reply
+from .replies import reply
+from .server import Call, Routes
 
 TASKS: Final = ("classify", "detect", "segment")
 #: Bytes read at once of a model that is downloaded.

@@ -15,7 +15,8 @@ from ...serving.model import LiveModel
 from ...serving.plane import Plane
 from ...tensors import TensorSpec
 from .. import inference
-from .server import Call, Routes, reply
+from .replies import reply
+from .server import Call, Routes
 
 #: Only what is served.
 EXTENSIONS: Final = (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,8 +21,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from ... import errors
 from ...serving.access import Peer, Role, Roles
 from ...serving.plane import Plane
-from ..inference import JSON
+from .buffers import Buffers
 from .connection import Connection
+from .replies import MethodNotAllowed, error_response
 
 log = logging.getLogger(__name__)
 
@@ -153,54 +153,8 @@ class Routes:
         return sorted(rows)
 
 
-class MethodNotAllowed(errors.InvalidRequest):
-    """A path that exists, asked with the wrong verb."""
-
-    http = 405
-
-
-def error_response(error: errors.EdgeaiError) -> web.Response:
-    """An error as the protocol wants it."""
-    headers, body = failure(error)
-    return web.Response(status=error.http, body=body, headers=headers)
-
-
-def failure(error: errors.EdgeaiError) -> tuple[dict[str, str], bytes]:
-    """(headers, body) of an error."""
-    headers = {"Content-Type": JSON}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    return headers, json.dumps({"error": str(error)}).encode()
-
-
-def reply(value: Any, status: int = 200) -> web.Response:
-    """A JSON answer."""
-    return web.Response(status=status, body=json.dumps(value, separators=(",", ":")).encode(), content_type=JSON)
-
-
-class Buffers:
-    """Bounds what the bodies of all connections take while they are not whole."""
-
-    def __init__(self, plane: Plane) -> None:
-        self.plane = plane
-        self.taken = 0
-
-    def take(self, size: int) -> None:
-        """Count bytes; Unavailable when there are too many."""
-        limit = self.plane.config.limits.buffer_bytes
-        if self.taken + size > limit:
-            raise errors.Unavailable(f"the bodies of all connections together take over {limit} bytes; ask again")
-        self.taken += size
-
-    def give(self, size: int) -> None:
-        """Forget bytes."""
-        self.taken -= size
-
-
 class HttpServer:
     """Accepts connections and calls routes. One for the Unix socket; another, with a token, for TCP when configured."""
-
-    failure = staticmethod(failure)
 
     def __init__(self, plane: Plane, roles: Roles, routes: Routes, *, token: tuple[str, Role] | None = None) -> None:
         self.plane = plane

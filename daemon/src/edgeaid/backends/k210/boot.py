@@ -46,7 +46,7 @@ def agent_source(path: str = "") -> bytes:
     places = [Path(p) for p in (path, os.environ.get("EDGEAI_K210_AGENT", "")) if p]
     places += [
         Path("/usr/share/edgeai/maixpy") / AGENT_NAME,
-        *(parent / "boards" / "maixpy" / AGENT_NAME for parent in here.parents[3:4]),
+        *(parent / "boards" / "maixpy" / AGENT_NAME for parent in here.parents[4:5]),
     ]
     for place in places:
         if place.is_file():

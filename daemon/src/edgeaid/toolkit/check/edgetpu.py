@@ -11,7 +11,7 @@ from ...formats.edgetpu import rules as edgetpu_rules
 from ...formats.finding import REFUSED, WARNING
 from ...formats.tflite import reader as tflite
 from ...formats.tflite.reader import Operator, Subgraph, Tensor, TfliteModel
-from ..compile import logs as compile_logs
+from .. import compiler_logs as compile_logs
 from ..files import edgetpu_parameters
 from .rules import Findings
 from .tflite import layer_name

@@ -11,7 +11,7 @@ from ...formats.exchange import caffe, tensorflow
 from ...formats.exchange.caffe import CaffeNet, ints, messages
 from ...formats.exchange.tensorflow import GraphDef
 from ...formats.ncs import reader as ncs
-from ..compile import logs as compile_logs
+from .. import compiler_logs as compile_logs
 from .caffe_shapes import first, sizes, window
 from .rules import Findings
 

@@ -21,12 +21,12 @@ import numpy as np
 from ...errors import InvalidModel, InvalidRequest, NotFound, Unsupported
 from ...formats.ncs import reader as ncs
 from ...formats.tflite import reader as tflite
+from .. import compiler_logs as compile_logs
 from ..check.rules import rules
 from ..convert import compare, convert, representative
 from ..convert.quantize import Say, run_child
 from ..convert.representative import PIXELS, Normalisation
 from ..run import child
-from . import logs as compile_logs
 
 _TIMEOUT: Final = 3600.0
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from ...errors import InvalidModel, InvalidRequest
 from ...formats.edgetpu import reader as edgetpu
 from ...formats.tflite import reader as tflite
-from ..compile import logs as compile_logs
+from .. import compiler_logs as compile_logs
 from ..files import edgetpu_parameters, load, macs
 from .cost import MIB, Built, compute_ms
 from .plan import Candidate

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ...errors import InvalidModel
+from ..errors import InvalidModel
 
 MAX_LOG: Final = 4 << 20
 MAX_LINES: Final = 100_000

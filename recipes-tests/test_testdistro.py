@@ -14,8 +14,8 @@ sys.path.insert(0, str(TOP / "recipes-tests"))
 from rig import bitbake, packages, paths  # noqa: E402  the path above has to be set first
 
 OURS = TOP / "meta-edgeai"
-#: Recipes of the layer that replace nothing: the image that shows a fault of the rig itself.
-OWN = {"testdistro-image"}
+#: Recipes of the layer that replace nothing: the image that shows a fault of the rig itself, a program whose machine code is read.
+OWN = {"testdistro-image", "hardening-probe"}
 
 
 def recipes(layer: Path) -> set[str]:

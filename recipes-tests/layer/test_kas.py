@@ -25,7 +25,7 @@ def conf_of(config: dict) -> str:
 def test_every_machine_has_a_configuration_with_pinned_layers(release: str, machine: str) -> None:
     config = merged(release=release, machine=machine)
     assert config["machine"] == machine
-    assert config["distro"] == "nodistro"
+    assert config["distro"] == "edgeai"
     assert config["target"] == "edgeai-image"
     pins = config["overrides"]["repos"]
     for name, repo in config["repos"].items():

@@ -106,7 +106,7 @@ def test_every_recipe_that_fetches_has_a_licence_with_a_checksum(facts) -> None:
 
 def test_every_recipe_says_how_newer_versions_are_found_and_who_answers(facts) -> None:
     for name, one in own(facts).items():
-        assert one["RECIPE_MAINTAINER"], f"{name}: no maintainer in conf/distro/include/maintainers.inc"
+        assert one["RECIPE_MAINTAINER"], f"{name}: no maintainer in conf/include/edgeai-maintainers.inc"
         if one["revisions"] or one["checksums"]:
             assert any(one[k] for k in one if k.startswith("UPSTREAM_")), f"{name}: no UPSTREAM_CHECK"
 

@@ -17,4 +17,5 @@ RDEPENDS:${PN} = " \
     edgeaid \
     edgeaid-hotplug \
     edgeaid-journal \
+    os-release \
 "

@@ -16,9 +16,12 @@ TOP = Path(__file__).resolve().parents[2]
 LAYER = TOP / "meta-edgeai"
 README = LAYER / "README.md"
 BEGIN, END = "<!-- status table: recipes-tests/layer/status_table.py -->", "<!-- end of status table -->"
-MACHINES = ("raspberrypi3-64", "raspberrypi4-64", "raspberrypi5", "raspberrypi0-2w-64", "qemuarm64")
+MACHINES = (
+    "raspberrypi3-64", "raspberrypi4-64", "raspberrypi5", "raspberrypi0-2w-64", "raspberrypi-cm4", "raspberrypi-cm5-io-board",
+    "raspberrypi-armv8", "qemuarm64",
+)  # fmt: skip
 #: Machines that a feature is for, where not all.
-ONLY = {"gasket-module": ("raspberrypi5",), "libedgetpu": MACHINES}
+ONLY = {"gasket-module": ("raspberrypi5", "raspberrypi-cm4", "raspberrypi-cm5-io-board", "raspberrypi-armv8")}
 #: Status word -> what it says.
 MEANING = {
     "ran": "built, packaged and run on a booted image (test distribution in recipes-tests)",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
+import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 
 from layer.workspace import Workspace, load_script
 from rig import bitbake
@@ -40,6 +43,9 @@ def test_machine_features_and_release_become_kas_files_in_order() -> None:
         (("raspberrypi5", "--release"), "--release needs a value"),
         (("raspberrypi5", "power-cool", "power-fast"), "exclude each other"),
         (("raspberrypi5", "--memory", "8g"), "--memory is for --container"),
+        (("raspberrypi4-64", "edgetpu-pcie"), "edgetpu-pcie is for raspberrypi5, raspberrypi-cm4"),
+        (("raspberrypi5", "--with", "/nowhere/my.yml"), "there is no such file"),
+        (("raspberrypi5", "--with", "/etc/passwd"), "a kas file ends with .yml"),
     ],
 )
 def test_a_wrong_command_line_is_refused_with_what_would_be_right(words: tuple[str, ...], text: str) -> None:
@@ -95,6 +101,55 @@ def test_the_kas_command_carries_target_dry_run_and_bitbake_arguments() -> None:
         "--memory=16g",
     ]
     assert build.command(request("--shell", "qemuarm64"))[:2] == ["kas", "shell"]
+
+
+OWN = 'header:\n  version: 14\nlocal_conf_header:\n  my-settings: |\n    EDGEAI_BAZEL_JOBS = "2"\n'
+
+
+def test_files_of_the_users_own_come_last_and_are_copied_into_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, place in (("TOP", tmp_path), ("COPIES", tmp_path / "kas/with"), ("LOCAL", tmp_path / "kas/local.yml")):
+        monkeypatch.setattr(build, name, place)
+    (tmp_path / "kas").mkdir()
+    with tempfile.TemporaryDirectory() as elsewhere:
+        outside, inside = Path(elsewhere) / "kitchen.yml", tmp_path / "mine.yml"
+        for path in (outside, inside, build.LOCAL):
+            path.write_text(OWN)
+        wanted = request("--with", str(outside), "raspberrypi5", f"--with={inside}", "grpc")
+        build.copy_own_files(wanted)
+    assert build.kas_files(wanted).split(":")[3:] == [
+        "kas/feature/grpc.yml", "kas/with/kitchen.yml", "mine.yml", "kas/local.yml",
+    ]  # fmt: skip
+    assert (tmp_path / "kas/with/kitchen.yml").read_text() == OWN
+
+
+def test_two_files_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "my.yml").write_text(OWN)
+    wanted = request("--with", str(tmp_path / "a/my.yml"), "--with", str(tmp_path / "b/my.yml"), "raspberrypi5")
+    with pytest.raises(build.UsageError, match="has the same name; rename one"):
+        build.copy_own_files(wanted)
+
+
+def test_the_file_that_the_help_shows_is_one_for_kas() -> None:
+    shown = textwrap.dedent(build.__doc__.partition("Such a file is:\n")[2].partition("The host is checked")[0])
+    assert yaml.safe_load(shown)["local_conf_header"] == {"my-settings": 'EDGEAI_BAZEL_JOBS = "2"\n'}
+
+
+def test_what_is_accepted_by_a_firmware_feature_is_said() -> None:
+    (sentence,) = build.accepted_terms(request("raspberrypi4-64", "ncs-firmware", "grpc"))
+    assert sentence.startswith("By this file you accept Intel's licence")
+
+
+def test_results_of_a_board_that_shares_a_machine_are_looked_for_under_its_name(tmp_path: Path) -> None:
+    assert build.machine_name(request("raspberrypi-cm4")) == "raspberrypi4-64"
+    folder = tmp_path / "build/tmp/deploy/images/raspberrypi4-64"
+    folder.mkdir(parents=True)
+    (folder / "edgeai-image-raspberrypi4-64.rootfs-1.wic.bz2").write_bytes(b"x")
+    (folder / "edgeai-image-raspberrypi4-64.rootfs.wic.bz2").symlink_to("edgeai-image-raspberrypi4-64.rootfs-1.wic.bz2")
+    assert [what for what, _, _ in build.results(request("--work", str(tmp_path), "raspberrypi-cm4"))] == ["image"]
 
 
 def test_progress_is_read_from_bitbakes_lines() -> None:

@@ -20,7 +20,12 @@ from kas.includehandler import IncludeHandler
 from rig import bitbake
 from rig.paths import BUILD_UID, TOP, Missing, need, work_dir
 
-MACHINES = ("raspberrypi3-64", "raspberrypi4-64", "raspberrypi5", "raspberrypi0-2w-64", "qemuarm64")
+#: Machine files of kas, and BitBake's name for the machine where it is another.
+MACHINES = (
+    "raspberrypi3-64", "raspberrypi4-64", "raspberrypi5", "raspberrypi0-2w-64", "raspberrypi-cm4", "raspberrypi-cm5-io-board",
+    "raspberrypi-armv8", "qemuarm64",
+)  # fmt: skip
+BITBAKE_NAMES = {"raspberrypi-cm4": "raspberrypi4-64"}
 RELEASES = ("wrynose", "scarthgap")
 #: Programs that BitBake's sanity check asks for; packages: recipes-tests/host-packages.txt.
 TOOLS = (

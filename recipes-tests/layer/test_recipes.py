@@ -273,6 +273,6 @@ def test_the_status_table_of_the_readme_is_the_generated_one() -> None:
 
 def test_kas_files_of_the_readme_exist() -> None:
     for name in re.findall(r"kas/[\w/.-]+\.yml", (TOP / "meta-edgeai/README.md").read_text()):
-        assert (TOP / name).is_file(), name
+        assert name == "kas/local.yml" or (TOP / name).is_file(), name  # the reader's own
     assert bitbake.KAS_VERSION
     assert kas_files("wrynose", "qemuarm64")

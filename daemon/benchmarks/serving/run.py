@@ -30,6 +30,8 @@ import numpy as np
 from floors import bare_hops, raw_loop
 
 from edgeaid.client import Client
+from edgeaid.client.fast import Binding, Session
+from edgeaid.client.sync import run
 from edgeaid.serving.metrics import rss_bytes
 
 ROUNDS = 10
@@ -79,14 +81,20 @@ def edgeaid(model: Path, grpc: bool) -> Iterator[tuple[Path, int, float, int]]:
             process.wait(30)
 
 
+def bound(client: Client, model: str) -> tuple[Session, Binding]:
+    """A client's connection to the fast socket with a model bound to it."""
+    session = run(client._core._open_fast())
+    assert session is not None
+    binding = run(client._core._bound(session, (model, "")))
+    assert binding is not None
+    return session, binding
+
+
 def client_ways(socket: Path, data: Any, *, grpc: bool) -> dict[str, Callable[[], None]]:
     """One blocking call per transport."""
     fast, plain = Client(socket), Client(socket, fast=False)
     name = plain.metadata("bench")["inputs"][0]["name"]
-    binding = fast._bind("bench", "")
-    assert binding is not None
-    assert fast._fast is not None
-    connection = fast._fast
+    session, binding = bound(fast, "bench")
     body = json.dumps(
         {"inputs": [{"name": name, "datatype": "UINT8", "shape": list(data.shape), "data": data.ravel().tolist()}]}
     ).encode()
@@ -94,7 +102,7 @@ def client_ways(socket: Path, data: Any, *, grpc: bool) -> dict[str, Callable[[]
 
     def over_fast() -> None:
         np.copyto(view, data)
-        connection.run(binding)
+        run(fast._core._drive(session.run(binding)))
         next(iter(binding.outputs.values())).copy()
 
     ways = {

@@ -28,6 +28,10 @@ class InvalidRequest(EdgeaiError):
     exit_code = 64  # EX_USAGE
 
 
+class InvalidArgument(InvalidRequest, TypeError):
+    """A function of the client was given a value of the wrong type."""
+
+
 class InvalidModel(InvalidRequest):
     """A model file, manifest or bundle is damaged, inconsistent or not acceptable."""
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from edgeaid import errors
 from edgeaid.client import Client, http
-from edgeaid.client.fast import Fast
+from edgeaid.client.core import Core
+from edgeaid.client.sync import BlockingTransport, run
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -147,9 +148,12 @@ def test_a_daemon_that_never_answers_is_given_up_after_the_timeout(tmp_path: Pat
     with socket.socket(socket.AF_UNIX, kind) as silent:
         silent.bind(str(path))
         silent.listen(5)
+        transport = BlockingTransport(str(path), str(path), 0.3, "it")
         if kind == socket.SOCK_STREAM:
-            with Client(path, timeout=0.3) as client, pytest.raises(errors.DeadlineExceeded, match=r"within 0\.3 s"):
-                client.get("/v2")
+            with pytest.raises(errors.DeadlineExceeded, match=r"within 0\.3 s"):
+                run(Core(transport, fast_socket=False).get("/v2"))
         else:
-            with pytest.raises(BlockingIOError):
-                Fast(str(path), 0.3)
+            run(transport.open_fast())
+            with pytest.raises(http.Late):
+                run(transport.exchange_fast(b"{}", -1))
+        transport.close()

@@ -23,7 +23,7 @@ def _times(answer: dict[str, Any]) -> str:
 def _each(session: Session, pictures: tuple[Path, ...], ask: Any, show: Any) -> None:
     answers = []
     for picture in pictures:
-        answer = {"file": str(picture), **ask(read_picture(picture))}
+        answer = {"file": str(picture), **ask(read_picture(picture)).to_dict()}
         answers.append(answer)
         if not session.as_json:
             click.echo(f"{picture}  ({_times(answer)})")
@@ -175,7 +175,7 @@ def _facts(answer: Any) -> dict[str, Any]:
         n: {"dtype": str(a.dtype), "shape": list(a.shape), "values": a.ravel()[:16].tolist()}
         for n, a in answer.outputs.items()
     }
-    return {"device": answer.device, "outputs": outputs, "timing_ns": answer.timing}
+    return {"device": answer.device, "outputs": outputs, "timing": answer.timing}
 
 
 def _values(fact: dict[str, Any], size: int) -> str:

@@ -3,12 +3,25 @@
 from edgeaid.client import Client
 
 with Client("/run/edgeai/edgeaid.sock") as client:
-    print(client.classify("digits", open("three.png", "rb").read()))
-    scores = client.infer("digits", image)          # numpy in, dict of numpy out
+    print(client.classify("digits", "three.png").label)
+    scores = client.infer("digits", image)["scores"]          # numpy in, numpy out
 """
 
 from .aio import AsyncClient
 from .codec import Inference
+from .results import Answer, Area, Box, Classification, ClassScore, Detected, Detection, Segmentation
 from .sync import Client
 
-__all__ = ["AsyncClient", "Client", "Inference"]
+__all__ = [
+    "Answer",
+    "Area",
+    "AsyncClient",
+    "Box",
+    "ClassScore",
+    "Classification",
+    "Client",
+    "Detected",
+    "Detection",
+    "Inference",
+    "Segmentation",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,7 +17,8 @@ from .. import errors
 from ..tensors import FROM_NUMPY, NUMPY
 
 Array = npt.NDArray[Any]
-Inputs = Array | Mapping[str, Array]
+#: What `infer` takes: the only input of a model with one, or all inputs by name; arrays, or lists and numbers.
+Inputs = Any | Mapping[str, Any]
 Buffer = bytes | memoryview
 
 #: HTTP status -> exception, most specific last; from the classes themselves.
@@ -36,14 +38,29 @@ class Inference:
     #: Output name -> array of the model's dtype and shape.
     outputs: dict[str, Array]
     model: str = ""
+    #: Version that answered.
     version: str = ""
-    #: Nanoseconds by phase; only the fast socket says.
-    timing: dict[str, int] = field(default_factory=dict)
+    #: Milliseconds by phase (queue_ms, input_ms, compute_ms, output_ms); only the fast socket tells them.
+    timing: dict[str, float] = field(default_factory=dict)
     #: Id of the device that answered.
     device: str = ""
 
     def __getitem__(self, name: str) -> Array:
-        return self.outputs[name]
+        try:
+            return self.outputs[name]
+        except KeyError:
+            raise KeyError(f"the model has no output {name!r}; it has {', '.join(self.outputs)}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values only; outputs as nested lists."""
+        outputs = {name: array.tolist() for name, array in self.outputs.items()}
+        return {
+            "model": self.model,
+            "version": self.version,
+            "device": self.device,
+            "timing": dict(self.timing),
+            "outputs": outputs,
+        }
 
 
 def error_of(status: int, text: str, retry_after: str | None = None) -> errors.EdgeaiError:
@@ -55,51 +72,98 @@ def error_of(status: int, text: str, retry_after: str | None = None) -> errors.E
 
 
 def named(inputs: Inputs, metadata: Mapping[str, Any]) -> dict[str, Array]:
-    """Inputs by name; a bare array is the only input of a model with one. Missing batch dimensions are added."""
+    """Inputs by name; a bare value is the only input of a model with one. Missing batch dimensions are added.
+
+    Lists and numbers take the model's dtype when every value fits it; arrays must have it already.
+    """
     specs = {t["name"]: t for t in metadata["inputs"]}
-    given = {next(iter(specs)): inputs} if isinstance(inputs, np.ndarray) and len(specs) == 1 else inputs
-    if isinstance(given, np.ndarray):
+    if isinstance(inputs, Mapping):
+        given = inputs
+    elif len(specs) == 1:
+        given = {next(iter(specs)): inputs}
+    else:
         raise errors.InvalidRequest(f"the model has {len(specs)} inputs; give a dict with {', '.join(specs)}")
-    found = {}
+    arrays = {}
     for name, value in given.items():
         spec = specs.get(name)
         if spec is None:
             raise errors.InvalidRequest(f"the model has no input {name!r}; it has {', '.join(specs)}")
-        array: Array = np.ascontiguousarray(value)
-        shape = tuple(spec["shape"])
-        if array.shape != shape and array.shape == shape[1:] and shape[:1] == (1,):
-            array = array.reshape(shape)
-        if array.dtype != np.dtype(NUMPY[spec["datatype"]]) or array.shape != shape:
+        arrays[name] = _fitted(name, value, spec["datatype"], tuple(spec["shape"]))
+    if missing := specs.keys() - arrays.keys():
+        raise errors.InvalidRequest(f"the model's input {sorted(missing)[0]!r} is missing")
+    return arrays
+
+
+def _fitted(name: str, value: Any, datatype: str, shape: tuple[int, ...]) -> Array:
+    """`value` as an array of the tensor's dtype and shape. InvalidRequest says what was given and what is expected."""
+    if datatype == "BYTES":
+        array: Array = np.asarray(value, dtype=object)
+    elif datatype not in NUMPY:
+        raise errors.Unsupported(f"input {name!r} is {datatype}, which numpy does not have")
+    else:
+        array = np.asarray(value, order="C")
+        dtype = np.dtype(NUMPY[datatype])
+        if not hasattr(value, "dtype") and array.dtype != dtype:
+            array = _converted(name, array, dtype)
+        if array.dtype != dtype:
             raise errors.InvalidRequest(
                 f"input {name!r} is {array.dtype}{list(array.shape)}, "
-                f"the model expects {NUMPY[spec['datatype']]}{list(shape)}"
+                f"the model expects {dtype}{list(shape)}; if its values are right, convert it: .astype({dtype.name!r})"
             )
-        found[name] = array
-    if missing := specs.keys() - found.keys():
-        raise errors.InvalidRequest(f"the model's input {sorted(missing)[0]!r} is missing")
-    return found
+    if not _fits(array.shape, shape) and shape[:1] in ((1,), (-1,)) and _fits(array.shape, shape[1:]):
+        array = array.reshape(1, *array.shape)
+    if not _fits(array.shape, shape):
+        raise errors.InvalidRequest(
+            f"input {name!r} is {array.dtype}{list(array.shape)}, the model expects {datatype}{list(shape)}"
+        )
+    return array
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    return len(shape) == len(expected) and all(e in (-1, d) for d, e in zip(shape, expected, strict=True))
+
+
+def _converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """Numbers of a list in the model's dtype; refused where a value would change, but for the rounding of floats."""
+    if array.dtype.kind not in "biuf":
+        raise errors.InvalidArgument(f"input {name!r} must be an array or (nested) lists of numbers, not {array.dtype}")
+    with np.errstate(all="ignore"):
+        converted = array.astype(dtype)
+    if dtype.kind != "f" and not np.array_equal(converted, array):
+        raise errors.InvalidRequest(f"input {name!r} has values that {dtype} cannot hold, {array.dtype} was given")
+    return converted
 
 
 def encode(inputs: Mapping[str, Array], parameters: Mapping[str, Any]) -> list[Buffer]:
     """A request with binary tensors: its JSON part, then the tensors where they lie."""
     # Keyed by dtype, not by its name: numpy works that out anew each time, slower than all of the rest.
-    tensors = tuple((n, a.dtype, a.shape) for n, a in inputs.items())
-    head = _head(tensors, tuple(parameters.items()))
-    return [head, *(a.data.cast("B") if a.size else b"" for a in inputs.values())]
+    data = [_raw(array) for array in inputs.values()]
+    tensors = tuple((n, a.dtype, a.shape, len(d)) for (n, a), d in zip(inputs.items(), data, strict=True))
+    return [_head(tensors, tuple(parameters.items())), *data]
+
+
+def _raw(array: Array) -> Buffer:
+    """A tensor's bytes; texts and bytes each behind their length, 4 bytes little-endian."""
+    if array.dtype.hasobject:
+        items = (v if isinstance(v, bytes) else str(v).encode() for v in array.ravel())
+        return b"".join(struct.pack("<I", len(item)) + item for item in items)
+    if not array.size:
+        return b""
+    return np.ascontiguousarray(array).data.cast("B")  # a scalar becomes [1] here: its bytes are the same
 
 
 @lru_cache(64)
 def _head(
-    tensors: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...], parameters: tuple[tuple[str, Any], ...]
+    tensors: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...], parameters: tuple[tuple[str, Any], ...]
 ) -> bytes:
     described = [
         {
             "name": name,
-            "datatype": FROM_NUMPY[dtype.name],
+            "datatype": "BYTES" if dtype.hasobject else FROM_NUMPY[dtype.name],
             "shape": shape,
-            "parameters": {"binary_data_size": math.prod(shape) * dtype.itemsize},
+            "parameters": {"binary_data_size": size},
         }
-        for name, dtype, shape in tensors
+        for name, dtype, shape, size in tensors
     ]
     message = {"inputs": described, "parameters": {"binary_data_output": True, **dict(parameters)}}
     return json.dumps(message, separators=(",", ":")).encode()
@@ -110,17 +174,44 @@ def decode(body: bytes, head_length: int) -> Inference:
     model, version, device, tensors = _tensors(body[:head_length])
     outputs = {}
     offset = head_length
-    for name, dtype, shape in tensors:
-        count = math.prod(shape)
-        outputs[name] = np.frombuffer(body, dtype, count, offset).reshape(shape) if count else np.empty(shape, dtype)
-        offset += count * dtype.itemsize
+    for name, dtype, shape, size in tensors:
+        if dtype.hasobject:
+            outputs[name] = _texts(body[offset : offset + size], shape)
+        else:
+            count = math.prod(shape)
+            outputs[name] = (
+                np.frombuffer(body, dtype, count, offset).reshape(shape) if count else np.empty(shape, dtype)
+            )
+        offset += size
     return Inference(outputs, model, version, device=device)
 
 
+def _texts(data: bytes, shape: tuple[int, ...]) -> Array:
+    """Array of bytes objects from items that each follow their length."""
+    items: Array = np.empty(math.prod(shape), object)
+    offset = 0
+    for number in range(items.size):
+        (length,) = struct.unpack_from("<I", data, offset)
+        items[number] = data[offset + 4 : offset + 4 + length]
+        offset += 4 + length
+    return items.reshape(shape)
+
+
 @lru_cache(64)
-def _tensors(head: bytes) -> tuple[str, str, str, tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]]:
-    """Model, version, device; name, dtype and shape of each output: the same in every answer to the same question."""
-    found = json.loads(head)
-    tensors = tuple((t["name"], np.dtype(NUMPY[t["datatype"]]), tuple(t["shape"])) for t in found["outputs"])
-    device = found.get("parameters", {}).get("device", "")
-    return found["model_name"], found.get("model_version", ""), device, tensors
+def _tensors(head: bytes) -> tuple[str, str, str, tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]]:
+    """Model, version, device; name, dtype, shape and bytes of each output.
+
+    Remembered, because the same request is answered with the same head.
+    """
+    answer = json.loads(head)
+    tensors = tuple(
+        (
+            t["name"],
+            np.dtype(object if t["datatype"] == "BYTES" else NUMPY[t["datatype"]]),
+            tuple(t["shape"]),
+            int(t["parameters"]["binary_data_size"]),
+        )
+        for t in answer["outputs"]
+    )
+    device = answer.get("parameters", {}).get("device", "")
+    return answer["model_name"], answer.get("model_version", ""), device, tensors

@@ -1,124 +1,188 @@
-"""The client's side of the fast socket (docs/fast-socket.md): one sealed memfd, bound once, no copies on the wire."""
+"""The client's side of the fast socket (docs/fast-socket.md): one sealed memfd for all models, no copies on the wire.
+
+A connection has one request under way at a time, so every model's tensors may lie in the same region: it is as large as
+the largest model needs, and any number of models costs no more. What is said on the wire is written once, as generators
+that yield messages and are sent the answers; the blocking and the asyncio client both drive them.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import math
 import mmap
 import os
-import socket
 import struct
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Generator, Mapping
 from typing import Any, Final
 
 import numpy as np
 
+from .. import errors
 from ..tensors import NUMPY
 from .codec import Array, Inference, error_of
-from .http import Closed, connect
 
 INFER: Final = struct.Struct("<BBHIQQQ")
 RESULT: Final = struct.Struct("<BBHIQQQQQ")
-VERSION: Final = 1
+VERSION: Final = 2
+PHASES: Final = ("queue_ms", "input_ms", "compute_ms", "output_ms")
 _ALIGN: Final = 64
+#: The first region's bytes: most models fit, and no second one is needed.
+_REGION: Final = 1 << 20
+
+#: Yields (message, descriptor or -1), is sent the daemon's answer.
+Steps = Generator[tuple[bytes, int], bytes, Any]
 
 
 class Binding:
-    """A model bound to this connection: write `inputs`, call `Fast.run`, read `outputs`.
-
-    The arrays are views of shared memory.
+    """A model bound to a connection. The arrays are views of memory that all bindings of the connection share: write
+    `inputs`, run, read `outputs`, before another binding is used.
     """
 
-    def __init__(self, number: int, version: str, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
+    __slots__ = ("inputs", "model", "number", "outputs", "version")
+
+    def __init__(
+        self, model: str, number: int, version: str, inputs: dict[str, Array], outputs: dict[str, Array]
+    ) -> None:
+        self.model = model
         self.number = number
+        #: Version at the time of binding; the one that answers is told with each answer.
         self.version = version
         self.inputs = inputs
         self.outputs = outputs
 
 
-class Fast:
-    """A connection to the fast socket; one request at a time."""
+def fits(metadata: Mapping[str, Any]) -> bool:
+    """True when the model's tensors have fixed sizes, as the fast socket needs."""
+    tensors = (*metadata["inputs"], *metadata["outputs"])
+    return all(t["datatype"] in NUMPY and all(d >= 0 for d in t["shape"]) for t in tensors)
 
-    def __init__(self, path: str, timeout: float = 60.0) -> None:
-        self.sock = connect(path, timeout, socket.SOCK_SEQPACKET)
-        self._number = 0
+
+class Session:
+    """What one connection has greeted, attached and bound."""
+
+    def __init__(self) -> None:
+        self.limits: dict[str, int] = {}
+        self.version = VERSION
+        self._requests = 0
+        self._region = 0
+        self._memory: mmap.mmap | None = None
+        #: Least recently used first.
+        self._bindings: OrderedDict[tuple[str, str], Binding] = OrderedDict()
+
+    def hello(self) -> Steps:
+        """Greet; a daemon that speaks only version 1 is understood too."""
         try:
-            self.limits = self._control({"op": "hello", "version": VERSION})["limits"]
-        except BaseException:
-            self.sock.close()
-            raise
+            answer = yield from _control({"op": "hello", "version": VERSION})
+        except errors.Unsupported:
+            self.version = 1
+            answer = yield from _control({"op": "hello", "version": 1})
+        self.limits = answer["limits"]
 
-    def close(self) -> None:
-        """Close the connection; views of bindings stay valid until they are dropped."""
-        self.sock.close()
+    def bind(self, model: str, version: str, metadata: Mapping[str, Any]) -> Steps:
+        """The binding of a model, made at first use. TooLarge when its tensors are above the daemon's limit."""
+        key = (model, version)
+        if (known := self._bindings.get(key)) is not None:
+            self._bindings.move_to_end(key)
+            return known
+        places, size = _layout(metadata)
+        if self._memory is None or size > len(self._memory):
+            yield from self._grow(size)
+        while len(self._bindings) >= self.limits["bindings"]:
+            _, oldest = self._bindings.popitem(last=False)
+            yield from _control({"op": "unbind", "binding": oldest.number})
+        asked = {side: [{**p, "region": self._region} for p in places[side]] for side in places}
+        answer = yield from _control({"op": "bind", "model": model, "version": version, **asked})
+        views = {
+            side: {
+                t["name"]: self._view(t["datatype"], tuple(t["shape"]), place["offset"])
+                for t, place in zip(metadata[side], places[side], strict=True)
+            }
+            for side in places
+        }
+        self._bindings[key] = binding = Binding(
+            model, answer["binding"], answer["version"], views["inputs"], views["outputs"]
+        )
+        return binding
 
-    def _control(self, message: dict[str, Any], fd: int = -1) -> dict[str, Any]:
-        data = json.dumps(message).encode()
-        reply = self._exchange(data, fd)
-        answer: dict[str, Any] = json.loads(reply)
-        if "error" in answer:
-            raise error_of(answer["code"], answer["error"])
-        return answer
+    def _view(self, datatype: str, shape: tuple[int, ...], offset: int) -> Array:
+        return np.frombuffer(self._memory or b"", NUMPY[datatype], math.prod(shape), offset).reshape(shape)
 
-    def _exchange(self, message: bytes, fd: int = -1) -> bytes:
-        """Send a message, return the next one. Closed, BlockingIOError after the timeout."""
-        try:
-            if fd >= 0:
-                socket.send_fds(self.sock, [message], [fd])
-            else:
-                self.sock.send(message)
-            reply = self.sock.recv(65536)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise Closed(str(error)) from error
-        if not reply:
-            raise Closed("no answer")
-        return reply
-
-    def bind(self, model: str, version: str, metadata: Mapping[str, Any]) -> Binding:
-        """Make shared memory for a model's tensors and bind it."""
-        places: dict[str, list[dict[str, Any]]] = {"inputs": [], "outputs": []}
-        offset = 0
-        for side in ("inputs", "outputs"):
-            for tensor in metadata[side]:
-                places[side].append({"name": tensor["name"], "offset": offset})
-                size = int(np.prod(tensor["shape"], dtype=np.int64)) * np.dtype(NUMPY[tensor["datatype"]]).itemsize
-                offset += -(-size // _ALIGN) * _ALIGN
+    def _grow(self, size: int) -> Steps:
+        """A larger region for everything; the old one is given back. Four times as large each time: on a daemon that
+        cannot take regions back, five are enough for the largest.
+        """
+        limit = self.limits["region_bytes"]
+        if size > limit:
+            raise errors.TooLarge(f"the model's tensors take {size} bytes, the fast socket allows {limit}")
+        total = len(self._memory) if self._memory is not None else _REGION
+        while total < size:
+            total *= 4
+        total = min(total, limit)
+        for binding in self._bindings.values():
+            yield from _control({"op": "unbind", "binding": binding.number})
+        self._bindings.clear()
+        if self._region and self.version >= 2:
+            yield from _control({"op": "detach", "region": self._region})
+        self._memory, self._region = None, 0
         fd = os.memfd_create("edgeai-client", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(fd, max(offset, 1))
+            os.ftruncate(fd, total)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-            memory = mmap.mmap(fd, max(offset, 1))
-            region = self._control({"op": "attach"}, fd)["region"]
+            memory = mmap.mmap(fd, total)
+            self._region = (yield from _control({"op": "attach"}, fd))["region"]
         finally:
             os.close(fd)
-        for place in (*places["inputs"], *places["outputs"]):
-            place["region"] = region
-        answer = self._control({"op": "bind", "model": model, "version": version, **places})
-        views: dict[str, dict[str, Array]] = {"inputs": {}, "outputs": {}}
-        for name, found in views.items():
-            for tensor, place in zip(metadata[name], places[name], strict=True):
-                dtype = np.dtype(NUMPY[tensor["datatype"]])
-                count = int(np.prod(tensor["shape"], dtype=np.int64))
-                found[tensor["name"]] = np.frombuffer(memory, dtype, count, place["offset"]).reshape(tensor["shape"])
-        return Binding(answer["binding"], answer["version"], views["inputs"], views["outputs"])
+        self._memory = memory
 
-    def run(self, binding: Binding, *, priority: int = 0, timeout: float = 0.0) -> tuple[str, tuple[int, ...]]:
-        """Infer on what lies in `binding.inputs`; returns device, ns of (queue, input, compute, output)."""
-        self._number += 1
-        reply = self._exchange(INFER.pack(1, priority, 0, binding.number, self._number, int(timeout * 1e6), 0))
+    def run(self, binding: Binding, *, priority: int = 0, timeout: float | None = None) -> Steps:
+        """Infer on what lies in `binding.inputs`; returns (device, version that answered, ms by phase)."""
+        self._requests += 1
+        limit = int(timeout * 1e6) if timeout is not None else 0
+        reply = yield INFER.pack(1, priority, 0, binding.number, self._requests, limit, 0), -1
         _, _, status, _, _, *times = RESULT.unpack_from(reply)
         text = reply[RESULT.size :].decode(errors="replace")
         if status != 200:
             raise error_of(status, text)
-        return text, tuple(times)
+        device, _, version = text.partition("\n")
+        timing = {name: ns / 1e6 for name, ns in zip(PHASES, times, strict=True)}
+        return device, version or binding.version, timing
 
     def infer(
-        self, binding: Binding, inputs: Mapping[str, Array], *, priority: int = 0, timeout: float = 0.0
-    ) -> Inference:
-        """Copy inputs in, run, copy outputs out."""
+        self, binding: Binding, inputs: Mapping[str, Array], *, priority: int = 0, timeout: float | None = None
+    ) -> Steps:
+        """Copy inputs in, run, copy outputs out: an Inference."""
         for name, array in inputs.items():
             np.copyto(binding.inputs[name], array, casting="no")
-        device, times = self.run(binding, priority=priority, timeout=timeout)
-        timing = dict(zip(("queue", "input", "compute", "output"), times, strict=True))
+        device, version, timing = yield from self.run(binding, priority=priority, timeout=timeout)
         outputs = {n: a.copy() for n, a in binding.outputs.items()}
-        return Inference(outputs, version=binding.version, timing=timing, device=device)
+        return Inference(outputs, binding.model, version, timing, device)
+
+    def forget(self, model: str) -> Steps:
+        """Unbind a model that was reloaded or unloaded."""
+        for key in [k for k in self._bindings if k[0] == model]:
+            binding = self._bindings.pop(key)
+            try:
+                yield from _control({"op": "unbind", "binding": binding.number})
+            except errors.NotFound:
+                continue  # the daemon has taken it away already
+
+
+def _layout(metadata: Mapping[str, Any]) -> tuple[dict[str, list[dict[str, Any]]], int]:
+    """Places of a model's tensors, and the bytes that they take in all."""
+    places: dict[str, list[dict[str, Any]]] = {"inputs": [], "outputs": []}
+    offset = 0
+    for side, rows in places.items():
+        for tensor in metadata[side]:
+            rows.append({"name": tensor["name"], "offset": offset})
+            size = math.prod(tensor["shape"]) * np.dtype(NUMPY[tensor["datatype"]]).itemsize
+            offset += -(-size // _ALIGN) * _ALIGN
+    return places, max(offset, 1)
+
+
+def _control(message: dict[str, Any], fd: int = -1) -> Steps:
+    answer: dict[str, Any] = json.loads((yield json.dumps(message).encode(), fd))
+    if "error" in answer:
+        raise error_of(answer["code"], answer["error"])
+    return answer

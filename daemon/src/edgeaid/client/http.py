@@ -6,6 +6,7 @@ package; both together cost more than a small model's inference.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +18,18 @@ Buffer = bytes | memoryview
 #: Whole, in pieces that are sent together, or as it comes.
 Body = Sequence[Buffer] | Iterator[bytes]
 MAX_HEAD: Final = 65536
+#: Bytes of a socket's path (sun_path without its end).
+MAX_PATH: Final = 107
 _PIECE: Final = 1 << 16
 _TIMEVAL: Final = struct.Struct("@ll")
 
 
 class Closed(Exception):
     """The daemon closed the connection before it answered: worth one new attempt on a fresh connection."""
+
+
+class Late(Exception):
+    """No answer within the client's timeout."""
 
 
 def connect(path: str, timeout: float, kind: int = socket.SOCK_STREAM) -> socket.socket:
@@ -38,8 +45,40 @@ def connect(path: str, timeout: float, kind: int = socket.SOCK_STREAM) -> socket
         sock.connect(path)
     except OSError as error:
         sock.close()
-        raise errors.Unavailable(f"cannot reach edgeaid at {path}: {error.strerror}; is it running?") from error
+        raise unreachable(path, error) from error
     return sock
+
+
+def unreachable(path: str, error: OSError) -> errors.EdgeaiError:
+    """Why nobody is reached at `path`, and what to do."""
+    if isinstance(error, PermissionError):
+        return errors.PermissionDenied(
+            f"you may not use edgeaid at {path}: {error.strerror}; join its group and log in again: "
+            f"sudo usermod -aG {_group(path)} $USER"
+        )
+    if len(os.fsencode(path)) > MAX_PATH:
+        return errors.InvalidRequest(f"the socket's path has more than {MAX_PATH} bytes: {path}")
+    return errors.Unavailable(f"cannot reach edgeaid at {path}: {error.strerror}; is it running?")
+
+
+def _group(path: str) -> str:
+    """The group that may use a socket, or what systemd's unit gives it."""
+    import grp
+
+    try:
+        return grp.getgrgid(os.stat(path).st_gid).gr_name
+    except (OSError, KeyError):
+        return "edgeai"
+
+
+def request_head(method: str, target: str, headers: Mapping[str, str], body: Body) -> bytes:
+    """Request line and headers with their empty line. InvalidRequest for a target that would break out of its line."""
+    lines = [f"{method} {target} HTTP/1.1", "Host: localhost", *(f"{n}: {v}" for n, v in headers.items())]
+    if not isinstance(body, Iterator) and (body or method in ("POST", "PUT")):
+        lines.append(f"Content-Length: {sum(map(len, body))}")
+    if any("\r" in line or "\n" in line for line in lines):
+        raise errors.InvalidRequest(f"a request has a line break in its path or headers: {target[:80]!r}")
+    return "\r\n".join((*lines, "", "")).encode("ascii")
 
 
 def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
@@ -56,6 +95,14 @@ def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
             raise ValueError(f"not a header: {line[:80]!r}")
         headers[name.lower()] = value.strip()
     return int(code), headers
+
+
+def content_length(headers: Mapping[str, str]) -> int:
+    """Bytes of an answer's body. ValueError when it does not say."""
+    length = headers.get("content-length", "")
+    if not (length.isascii() and length.isdecimal()) or len(length) > 12:
+        raise ValueError(f"the answer has no usable Content-Length: {length[:80]!r}")
+    return int(length)
 
 
 class Connection:
@@ -82,19 +129,22 @@ class Connection:
     ) -> tuple[int, dict[str, str], bytes]:
         """(status, headers by lower-case name, body) of one request.
 
-        An iterator as body needs a Content-Length among the headers. Raises Closed, BlockingIOError after the timeout,
-        other OSErrors, and ValueError when the answer is not HTTP; the connection is closed then.
+        An iterator as body needs a Content-Length among the headers. Raises Closed, Late after the timeout, OSErrors,
+        and ValueError when the answer is not HTTP; the connection is closed then.
         """
         if self._sock is None:
             self._sock = connect(self.path, self.timeout)
         try:
-            status, found, data = self._exchange(self._sock, method, target, headers, body)
+            status, answered, data = self._exchange(self._sock, method, target, headers, body)
+        except BlockingIOError as error:
+            self.close()
+            raise Late from error
         except BaseException:
             self.close()
             raise
-        if found.get("connection", "").lower() == "close":
+        if answered.get("connection", "").lower() == "close":
             self.close()
-        return status, found, data
+        return status, answered, data
 
     def _exchange(
         self,
@@ -104,10 +154,7 @@ class Connection:
         headers: Mapping[str, str],
         body: Body,
     ) -> tuple[int, dict[str, str], bytes]:
-        lines = [f"{method} {target} HTTP/1.1", "Host: localhost", *(f"{n}: {v}" for n, v in headers.items())]
-        if not isinstance(body, Iterator) and (body or method in ("POST", "PUT")):
-            lines.append(f"Content-Length: {sum(map(len, body))}")
-        head = "\r\n".join((*lines, "", "")).encode("ascii")
+        head = request_head(method, target, headers, body)
         try:
             if isinstance(body, Iterator):
                 sock.sendall(head)
@@ -118,10 +165,10 @@ class Connection:
         except (BrokenPipeError, ConnectionResetError) as error:
             # A refused upload is answered and hung up on before its end: the answer says why.
             try:
-                status, found, data = _receive(sock)
+                status, answered, data = _receive(sock)
             except (Closed, OSError):
                 raise Closed(str(error)) from error
-            return status, {**found, "connection": "close"}, data
+            return status, {**answered, "connection": "close"}, data
         return _receive(sock)
 
 
@@ -146,11 +193,8 @@ def _receive(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
     status, headers = parse_head(data[:end])
     if status == 204:
         return status, headers, b""
-    length = headers.get("content-length", "")
-    if not (length.isascii() and length.isdecimal()) or len(length) > 12:
-        raise ValueError(f"the answer has no usable Content-Length: {length[:80]!r}")
     body = data[end + 4 :]
-    missing = int(length) - len(body)
+    missing = content_length(headers) - len(body)
     if missing < 0:
         raise ValueError("the answer is longer than its Content-Length")
     if not missing:

@@ -31,6 +31,11 @@ class Binding:
     outputs: list[memoryview | None]
     places: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def regions(self) -> set[int]:
+        """Numbers of the regions that it lies in."""
+        return {place["region"] for side in self.places.values() for place in side or ()}
+
     def release(self) -> None:
         """Let go of the client's memory."""
         for view in (*self.inputs, *self.outputs):
@@ -85,6 +90,19 @@ class ClientMemory:
         number = self._next()
         self.regions[number] = (region, memoryview(region))
         return {"region": number, "size": size}
+
+    def detach(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Give a region back, and every binding that lies in it. NotFound."""
+        number = message.get("region")
+        if not isinstance(number, int) or number not in self.regions:
+            raise errors.NotFound(f"no region {number!r:.200}")
+        for key, binding in tuple(self.bindings.items()):
+            if number in binding.regions:
+                self.bindings.pop(key).release()
+        region, view = self.regions.pop(number)
+        view.release()
+        region.close()
+        return {}
 
     def bind(self, message: dict[str, Any]) -> dict[str, Any]:
         """Give a model's tensors their places. NotFound, InvalidRequest, TooLarge."""

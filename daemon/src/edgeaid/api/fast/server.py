@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 #: Versions of the wire format that this daemon speaks.
 MIN_VERSION: Final = 1
-MAX_VERSION: Final = 1
+MAX_VERSION: Final = 2
+#: From here on an answer says which version of the model gave it.
+VERSION_TOLD: Final = 2
 #: kind u8 = 1, priority u8, 0 u16, binding u32, request u64, timeout in microseconds u64 (0 = default), 0 u64
 INFER: Final = struct.Struct("<BBHIQQQ")
 #: kind u8 = 2, 0 u8, HTTP status u16 (200 = ok), binding u32, request u64, nanoseconds of queue, input,
@@ -98,6 +100,7 @@ class _Connection:
         self.sock = sock
         self.peer = peer
         self.greeted = False
+        self.version = MIN_VERSION
         self.memory = ClientMemory(server.plane)
         self.waiting: dict[int, Request] = {}
         #: When it last did something; infinity while requests are under way.
@@ -174,6 +177,7 @@ class _Connection:
             if self.peer.role < Role.INFER:
                 self.plane.denials.deny(self.peer, Role.INFER, "the fast socket")
             self.greeted = True
+            self.version = version
             limits = {
                 "regions": MAX_REGIONS,
                 "bindings": MAX_BINDINGS,
@@ -191,11 +195,13 @@ class _Connection:
             raise errors.InvalidRequest("say hello first")
         if operation == "attach":
             return self.memory.attach(fds)
+        if operation == "detach":
+            return self.memory.detach(message)
         if operation == "bind":
             return self.memory.bind(message)
         if operation == "unbind":
             return self.memory.unbind(message)
-        raise errors.InvalidRequest(f"unknown op {operation!r:.200}; known: hello, attach, bind, unbind")
+        raise errors.InvalidRequest(f"unknown op {operation!r:.200}; known: hello, attach, detach, bind, unbind")
 
     # --- the path of a tensor ---------------------------------------------------------------------------------------
 
@@ -217,7 +223,8 @@ class _Connection:
             slot[:] = source
         outputs = binding.outputs
         request.payload = identity
-        request.done = lambda r: self._done(r, number, outputs)
+        answered_by = binding.live.version
+        request.done = lambda r: self._done(r, number, outputs, answered_by)
         self.since = inf
         self.waiting[identity] = request
         try:
@@ -232,7 +239,7 @@ class _Connection:
         if not self.waiting:
             self.since = monotonic()
 
-    def _done(self, request: Request, binding: int, outputs: list[memoryview | None]) -> None:
+    def _done(self, request: Request, binding: int, outputs: list[memoryview | None], version: str) -> None:
         identity = request.payload
         self._answered(identity)
         error = request.error
@@ -250,7 +257,8 @@ class _Connection:
         finally:
             request.release()
         head = RESULT.pack(KIND_RESULT, 0, 200, binding, identity, request.queue_ns, *request.phases)
-        self._send(head + request.answered_by.encode())
+        text = request.answered_by if self.version < VERSION_TOLD else f"{request.answered_by}\n{version}"
+        self._send(head + text.encode())
 
     def _refuse(self, binding: int, identity: int, error: errors.EdgeaiError) -> None:
         self._send(RESULT.pack(KIND_RESULT, 0, error.http, binding, identity, 0, 0, 0, 0) + str(error).encode()[:4000])

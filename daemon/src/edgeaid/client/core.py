@@ -1,0 +1,421 @@
+"""What a client says and understands, once for both clients.
+
+Everything here is a coroutine over a `Transport`. The asyncio client awaits them; the blocking one runs them to their
+end in one step, because its transport never suspends (`run` in sync.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import quote, urlencode
+
+from .. import errors
+from . import codec, fast, http, results
+from .codec import Array, Inference, Inputs
+from .pictures import picture_bytes
+
+HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+JSON: Final = {"Content-Type": "application/json"}
+A = TypeVar("A", bound=results.Answer)
+
+Progress = Callable[[int, int], None]
+
+
+class Transport(Protocol):
+    """Connections to one daemon: HTTP, opened at first use, and the fast socket."""
+
+    #: How errors call the daemon.
+    name: str
+    #: Seconds to wait for an answer.
+    timeout: float
+
+    @property
+    def is_open(self) -> bool:
+        """True when the next exchange goes over a connection that served one before."""
+
+    async def exchange(
+        self, method: str, target: str, headers: Mapping[str, str], body: http.Body
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers by lower-case name, body. Closed, Late, OSError, ValueError for what is not HTTP."""
+
+    async def open_fast(self) -> None:
+        """Connect to the fast socket. Unavailable, PermissionDenied."""
+
+    async def exchange_fast(self, message: bytes, fd: int) -> bytes:
+        """Send a message, with a descriptor unless it is -1; the answer. Closed, Late, OSError."""
+
+    def close_fast(self) -> None:
+        """Close the fast socket."""
+
+    def close(self) -> None:
+        """Close everything."""
+
+
+class Upload:
+    """A file on its way: its digest first, then its bytes in pieces."""
+
+    def __init__(self, file: Path, progress: Progress | None) -> None:
+        import hashlib
+
+        self.file = file
+        self.progress = progress
+        try:
+            self.total = file.stat().st_size
+            with open(file, "rb") as stream:
+                self.digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except IsADirectoryError as error:
+            raise errors.InvalidRequest(
+                f"{file} is a directory; push a bundle or a file (edgeai push takes model directories)"
+            ) from error
+        except OSError as error:
+            raise errors.NotFound(f"{file}: {error.strerror}") from error
+
+    def pieces(self) -> Iterator[bytes]:
+        """The file's bytes."""
+        sent = 0
+        with open(self.file, "rb") as stream:
+            while piece := stream.read(1 << 16):
+                yield piece
+                sent += len(piece)
+                if self.progress is not None:
+                    self.progress(sent, self.total)
+
+
+class Core:
+    """One daemon over one transport; one request at a time."""
+
+    def __init__(self, transport: Transport, *, fast_socket: bool) -> None:
+        self.transport = transport
+        self._want_fast = fast_socket
+        self._had_fast = False
+        self._fast: fast.Session | None = None
+        #: Models that the fast socket cannot serve: their tensors are too large or of no fixed size.
+        self._plain: set[tuple[str, str]] = set()
+        self._metadata: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._drop_fast()
+        self.transport.close()
+
+    def _drop_fast(self) -> None:
+        if self._fast is not None:
+            self._fast = None
+            self.transport.close_fast()
+
+    # --- plain HTTP -------------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | list[codec.Buffer] | Upload = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[bytes, dict[str, str]]:
+        """(body, headers by lower-case name) of one exchange; the daemon's errors as exceptions.
+
+        A connection that the daemon closed meanwhile is opened again once.
+        """
+        name = self.transport.name
+        for attempt in (0, 1):
+            reused = self.transport.is_open
+            pieces: http.Body = body if isinstance(body, list | tuple) else ()
+            if isinstance(body, Upload):
+                pieces = body.pieces()
+            elif isinstance(body, bytes) and body:
+                pieces = (body,)
+            try:
+                status, answered, data = await self.transport.exchange(method, path, headers or {}, pieces)
+                break
+            except http.Closed as error:
+                if attempt or not reused:
+                    raise errors.Unavailable(f"edgeaid at {name} closed the connection: {error}") from error
+            except http.Late as error:
+                raise errors.DeadlineExceeded(
+                    f"edgeaid at {name} did not answer within {self.transport.timeout:g} s"
+                ) from error
+            except (ValueError, OSError) as error:
+                raise errors.Unavailable(f"edgeaid at {name}: {error}") from error
+        if status >= 400:
+            text = data.decode(errors="replace")
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                text = json.loads(data)["error"]
+            raise codec.error_of(status, text, answered.get("retry-after"))
+        return data, answered
+
+    async def get(self, path: str) -> Any:
+        """GET, JSON."""
+        return json.loads((await self.request("GET", path))[0])
+
+    async def post(self, path: str, value: Any = None) -> Any:
+        """POST of a JSON value, JSON back."""
+        body = b"" if value is None else json.dumps(value).encode()
+        return json.loads((await self.request("POST", path, body, JSON))[0] or b"null")
+
+    async def is_ready(self) -> bool:
+        """True when every model is ready."""
+        try:
+            return bool((await self.get("/v2/health/ready"))["ready"])
+        except errors.Unavailable:
+            return False
+
+    async def metadata(self, model: str, version: str | int = "") -> dict[str, Any]:
+        """Tensors of a model; remembered until it is loaded, unloaded or pushed by this client, or does not fit."""
+        key = (_name(model), version_text(version))
+        if key not in self._metadata:
+            self._metadata[key] = await self.get(_model_path(*key))
+        return self._metadata[key]
+
+    async def stats(self, model: str) -> list[dict[str, Any]]:
+        """See Client.stats."""
+        path = f"/v2/models/{quote(_name(model), safe='')}/stats" if model else "/v2/models/stats"
+        rows: list[dict[str, Any]] = (await self.get(path))["model_stats"]
+        return rows
+
+    # --- inference --------------------------------------------------------------------------------------------------
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        version: str | int,
+        timeout: float | None,
+        priority: int,
+        parameters: Mapping[str, Any] | None,
+    ) -> Inference:
+        """See Client.infer."""
+        _check_timeout(timeout)
+        _check_priority(priority)
+        key = (_name(model), version_text(version))
+        remembered = key in self._metadata
+        try:
+            return await self._infer(key, inputs, timeout, priority, parameters)
+        except (errors.NotFound, errors.InvalidRequest):
+            # Loaded anew with other tensors, or unloaded: nothing ran, so asking again with fresh metadata is safe.
+            await self.forget(model)
+            if not remembered:
+                raise
+        return await self._infer(key, inputs, timeout, priority, parameters)
+
+    async def _infer(
+        self,
+        key: tuple[str, str],
+        inputs: Inputs,
+        timeout: float | None,
+        priority: int,
+        parameters: Mapping[str, Any] | None,
+    ) -> Inference:
+        arrays = codec.named(inputs, await self.metadata(*key))
+        if self._want_fast and not parameters and key not in self._plain:
+            answer = await self._infer_fast(key, arrays, timeout, priority)
+            if answer is not None:
+                return answer
+        return await self._infer_http(key, arrays, timeout, priority, parameters or {})
+
+    async def _infer_fast(
+        self, key: tuple[str, str], arrays: Mapping[str, Array], timeout: float | None, priority: int
+    ) -> Inference | None:
+        """None when this request must go over HTTP."""
+        name = self.transport.name
+        for attempt in (0, 1):
+            reused = self._fast is not None
+            try:
+                session = await self._open_fast()
+                if session is None:
+                    return None
+                binding = await self._bound(session, key)
+                if binding is None:
+                    return None
+                answer: Inference = await self._drive(
+                    session.infer(binding, arrays, priority=priority, timeout=timeout)
+                )
+                return answer
+            except http.Closed as error:
+                self._drop_fast()
+                if attempt or not reused:
+                    raise errors.Unavailable(f"edgeaid at {name} closed the fast socket: {error}") from error
+            except http.Late as error:
+                self._drop_fast()
+                raise errors.DeadlineExceeded(
+                    f"edgeaid at {name} did not answer within {self.transport.timeout:g} s"
+                ) from error
+            except OSError as error:
+                self._drop_fast()
+                raise errors.Unavailable(f"the fast socket broke: {error}") from error
+        return None
+
+    async def _open_fast(self) -> fast.Session | None:
+        if self._fast is None:
+            try:
+                await self.transport.open_fast()
+                session = fast.Session()
+                await self._drive(session.hello())
+            except (OSError, http.Closed, errors.EdgeaiError):
+                self.transport.close_fast()
+                self._want_fast = self._had_fast  # one that was there comes back with its daemon
+                return None
+            self._fast = session
+            self._had_fast = True
+        return self._fast
+
+    async def _bound(self, session: fast.Session, key: tuple[str, str]) -> fast.Binding | None:
+        metadata = await self.metadata(*key)
+        if not fast.fits(metadata):
+            self._plain.add(key)
+            return None
+        try:
+            binding: fast.Binding = await self._drive(session.bind(*key, metadata))
+        except (errors.TooLarge, errors.Unsupported):
+            self._plain.add(key)
+            return None
+        return binding
+
+    async def _drive(self, steps: fast.Steps) -> Any:
+        """Exchange the messages of `steps`; its result."""
+        try:
+            message, fd = next(steps)
+            while True:
+                reply = await self.transport.exchange_fast(message, fd)
+                message, fd = steps.send(reply)
+        except StopIteration as end:
+            return end.value
+        finally:
+            steps.close()
+
+    async def _infer_http(
+        self,
+        key: tuple[str, str],
+        arrays: Mapping[str, Array],
+        timeout: float | None,
+        priority: int,
+        parameters: Mapping[str, Any],
+    ) -> Inference:
+        said = dict(parameters)
+        if timeout is not None:
+            said["timeout"] = int(timeout * 1e6)
+        if priority:
+            said["priority"] = priority
+        body = codec.encode(arrays, said)
+        head = {HEADER_LENGTH: str(len(body[0]))}
+        data, headers = await self.request("POST", _model_path(*key) + "/infer", body, head)
+        return codec.decode(data, int(headers.get(HEADER_LENGTH.lower(), "0")))
+
+    # --- pictures ---------------------------------------------------------------------------------------------------
+
+    async def picture(
+        self,
+        task: str,
+        model: str,
+        picture: Any,
+        options: Mapping[str, float | None],
+        accept: str = "application/json",
+    ) -> bytes:
+        """The answer's bytes about a picture; options that are None are left to the daemon."""
+        _check_timeout(options.get("timeout"))
+        data = picture_bytes(picture)
+        query = urlencode({k: v for k, v in options.items() if v is not None})
+        path = _edgeai_path(model, task) + (f"?{query}" if query else "")
+        return (await self.request("POST", path, data, {"Accept": accept}))[0]
+
+    async def answer(self, kind: type[A], task: str, model: str, picture: Any, **options: float | None) -> A:
+        """The answer about a picture as a dataclass."""
+        return kind.from_json(json.loads(await self.picture(task, model, picture, options)))
+
+    async def detect_tensor(self, model: str, tensor: bytes, threshold: float | None) -> results.Detection:
+        """See Client.detect_tensor."""
+        query = "" if threshold is None else f"?threshold={threshold}"
+        headers = {"Content-Type": "application/octet-stream"}
+        data, _ = await self.request("POST", _edgeai_path(model, "detect") + query, bytes(tensor), headers)
+        return results.Detection.from_json(json.loads(data))
+
+    # --- control ----------------------------------------------------------------------------------------------------
+
+    async def load(self, model: str) -> None:
+        """See Client.load."""
+        await self.post(f"/v2/repository/models/{quote(_name(model), safe='')}/load", {})
+        await self.forget(model)
+
+    async def unload(self, model: str) -> None:
+        """See Client.unload."""
+        await self.post(f"/v2/repository/models/{quote(_name(model), safe='')}/unload", {})
+        await self.forget(model)
+
+    async def rollback(self, model: str) -> str:
+        """See Client.rollback."""
+        version: str = (await self.post(_edgeai_path(model, "rollback")))["version"]
+        await self.forget(model)
+        return version
+
+    async def remove(self, model: str, version: str | int) -> None:
+        """See Client.remove."""
+        await self.request("DELETE", _edgeai_path(model, "versions/" + quote(version_text(version), safe="")))
+
+    async def push(self, model: str, upload: Upload, version: str | int) -> dict[str, Any]:
+        """See Client.push."""
+        text = version_text(version)
+        path = _edgeai_path(model, "versions/" + quote(text, safe="") if text else "")
+        headers = {"Content-Length": str(upload.total), "X-Content-SHA256": upload.digest}
+        stored: dict[str, Any] = json.loads((await self.request("PUT", path, upload, headers))[0])
+        await self.forget(model)
+        return stored
+
+    async def forget(self, model: str) -> None:
+        """Ask for a model's tensors anew at its next use."""
+        self._metadata = {k: v for k, v in self._metadata.items() if k[0] != model}
+        self._plain = {k for k in self._plain if k[0] != model}
+        if self._fast is not None:
+            try:
+                await self._drive(self._fast.forget(model))
+            except (OSError, http.Closed, http.Late):
+                self._drop_fast()
+
+
+def version_text(version: str | int) -> str:
+    """A version as paths have it. InvalidArgument for other types."""
+    if isinstance(version, bool) or not isinstance(version, str | int):
+        raise errors.InvalidArgument(f"a version must be a text or a number, not {type(version).__name__}")
+    return str(version)
+
+
+def upload_of(file: object, progress: Progress | None) -> Upload:
+    """An upload of a path. InvalidArgument for other types, NotFound without the file."""
+    if not isinstance(file, str | Path):
+        raise errors.InvalidArgument(f"a model must be given as the path of its file, not {type(file).__name__}")
+    return Upload(Path(file), progress)
+
+
+def _name(model: object) -> str:
+    if not isinstance(model, str):
+        raise errors.InvalidArgument(f"a model must be named by a text, not {type(model).__name__}")
+    if not model:
+        raise errors.InvalidRequest("the model's name is empty")
+    return model
+
+
+def _check_timeout(timeout: object) -> None:
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise errors.InvalidArgument(f"timeout must be seconds or None, not {type(timeout).__name__}")
+    if not 0 < timeout < 1e6:
+        raise errors.InvalidRequest(f"timeout must be above 0 and below 1e6 seconds, not {timeout:g}; None = default")
+
+
+def _check_priority(priority: object) -> None:
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 255:
+        raise errors.InvalidArgument(
+            f"priority must be an integer from 1 (highest) to 255, 0 = default; not {priority!r}"
+        )
+
+
+def _model_path(model: str, version: str) -> str:
+    return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
+
+
+def _edgeai_path(model: str, rest: str) -> str:
+    return f"/edgeai/v1/models/{quote(_name(model), safe='')}" + (f"/{rest}" if rest else "")

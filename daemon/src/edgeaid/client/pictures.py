@@ -1,0 +1,96 @@
+"""What a program may pass as a picture, as the bytes that the daemon reads."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from .. import errors
+
+ACCEPTED: Final = (
+    "a path, bytes of a JPEG, PNG or BMP file, a file opened with 'rb', a uint8 numpy array [height, width] or "
+    "[height, width, 1, 3 or 4], or a PIL image"
+)
+#: PNG's colour types by number of channels: grey, grey with alpha, RGB, RGB with alpha.
+_COLOR: Final = {1: 0, 2: 4, 3: 2, 4: 6}
+
+
+def picture_bytes(picture: Any) -> bytes:
+    """A file's bytes from whatever names or is a picture.
+
+    InvalidArgument for other types, NotFound and InvalidRequest for files that cannot be read.
+    """
+    if isinstance(picture, bytes):
+        data = picture
+    elif isinstance(picture, bytearray | memoryview):
+        data = bytes(picture)
+    elif isinstance(picture, str | os.PathLike):
+        data = read_file(Path(os.fspath(picture)))
+    elif isinstance(picture, np.ndarray):
+        data = _png_of_array(picture)
+    elif callable(getattr(picture, "save", None)) and hasattr(picture, "mode"):
+        data = _png_of_pil(picture)
+    elif callable(getattr(picture, "read", None)):
+        data = picture.read()
+        if not isinstance(data, bytes):
+            raise errors.InvalidArgument("the picture's file was opened as text; open it with open(path, 'rb')")
+    else:
+        raise errors.InvalidArgument(f"a picture must be {ACCEPTED}; not {type(picture).__name__}")
+    if not data:
+        raise errors.InvalidRequest("the picture is empty: it has no bytes (was the file read to its end before?)")
+    return data
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes; NotFound names the path, and addresses for what they are."""
+    if "://" in str(path) or str(path).startswith(("http:/", "https:/")):
+        raise errors.InvalidRequest(f"{path} is an address, not a file: download it first (curl -O)")
+    try:
+        return path.read_bytes()
+    except IsADirectoryError as error:
+        raise errors.InvalidRequest(f"{path} is a directory, not a picture") from error
+    except PermissionError as error:
+        raise errors.PermissionDenied(f"{path}: {error.strerror}") from error
+    except OSError as error:
+        raise errors.NotFound(f"{path}: {error.strerror}") from error
+
+
+def _png_of_array(array: np.ndarray[Any, Any]) -> bytes:
+    """An uncompressed PNG: quicker to write than any compressed form, and read by every daemon."""
+    pixels = array[:, :, None] if array.ndim == 2 else array
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in _COLOR or 0 in pixels.shape:
+        raise errors.InvalidArgument(
+            f"a picture array must be uint8 [height, width] or [height, width, 1, 3 or 4], "
+            f"not {array.dtype} {list(array.shape)}"
+        )
+    height, width, channels = pixels.shape
+    rows = np.zeros((height, 1 + width * channels), np.uint8)  # each row begins with its filter, 0 = none
+    rows[:, 1:] = pixels.reshape(height, width * channels)
+    head = struct.pack(">IIBBBBB", width, height, 8, _COLOR[channels], 0, 0, 0)
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            _chunk(b"IHDR", head),
+            _chunk(b"IDAT", zlib.compress(rows.data, 0)),
+            _chunk(b"IEND", b""),
+        )
+    )
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+
+
+def _png_of_pil(image: Any) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    if image.mode not in ("L", "LA", "P", "RGB", "RGBA"):
+        image = image.convert("RGB")
+    image.save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()

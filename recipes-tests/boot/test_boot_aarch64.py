@@ -33,8 +33,8 @@ NATIVE = (
     "formats/test_tflite.py",
     "formats/test_edgetpu.py",
     "formats/test_devices.py",
-    "k210/test_frames.py",
-    "serving/test_fast_socket.py",
+    "backends/k210/test_frames.py",
+    "api/fast/test_fast_socket.py",
 )
 
 DELEGATE = """

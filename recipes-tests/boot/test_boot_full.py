@@ -132,9 +132,9 @@ def test_settings_were_applied_to_a_root_that_is_read_only_again(guest: Link) ->
 
 def test_an_accepted_model_is_there_after_the_power_was_cut(device: Device, tmp_path: Path) -> None:
     from edgeaid.client import Client
-    from edgeaid.toolkit.bundle import bundle
+    from edgeaid.models import pack
 
-    file = bundle.write(renamed_model(tmp_path, "later", 2), tmp_path)
+    file = pack.write(renamed_model(tmp_path, "later", 2), tmp_path)
     with Client(device.forward("/run/edgeai/edgeaid.sock"), fast=False, timeout=300) as client:
         assert client.push("later", file)["serving"]
     device.cut()
@@ -199,7 +199,7 @@ def test_the_daemons_own_tests_pass_from_their_package(guest: Link) -> None:
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real compiled graph, as a bundle of the model `faces` for the stick."""
-    from edgeaid.toolkit.bundle import bundle
+    from edgeaid.models import pack
 
     data = Path(os.environ.get("EDGEAI_TEST_DATA", TOP.parent / "shared" / "data")) / "ncs/graph.facedetect80"
     if not data.is_file():
@@ -212,7 +212,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (model / "model.toml").write_text(
         f'schema = 1\nname = "faces"\n[artifacts.ncs]\nfile = "faces.graph"\nsha256 = "{digest}"\n'
     )
-    return bundle.write(model, folder)
+    return pack.write(model, folder)
 
 
 #: The library of the image's test-only package edgeai-standins takes libmvnc's place, with a file where Intel's firmware would be.

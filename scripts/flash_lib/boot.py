@@ -24,6 +24,7 @@ from edgeaid.provision.settings import (
     preshared_key,
     render,
 )
+from edgeaid.models import pack
 from edgeaid.toolkit.bundle import bundle
 
 from . import Refused, images
@@ -90,7 +91,7 @@ def pack_models(sources: Sequence[Path], folder: Path) -> list[Path]:
     for source in sources:
         try:
             if source.is_dir():
-                file = bundle.write(source, folder)
+                file = pack.write(source, folder)
             else:
                 verified = bundle.verify(source)
                 match = BUNDLE.fullmatch(source.name)

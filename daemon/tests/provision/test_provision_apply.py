@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeaid.models import repository
+from edgeaid.models import pack, repository
 from edgeaid.provision import apply as provision
 from edgeaid.provision.settings import FILE, LOG, MODELS, preshared_key
-from edgeaid.toolkit.bundle import bundle as bundles
 
 PHRASE = "correct horse battery"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr me"
@@ -40,7 +39,7 @@ def run(root: Path) -> provision.Report | None:
 def preload(root: Path, name: str = "digits") -> str:
     folder = root / "boot" / MODELS
     folder.mkdir(exist_ok=True)
-    return bundles.write(repository.EMBEDDED / name / "1", folder).name
+    return pack.write(repository.EMBEDDED / name / "1", folder).name
 
 
 WIFI = f'[wifi]\nssid = "home"\ncountry = "DE"\npassword = "{PHRASE}"\n'
@@ -246,6 +245,6 @@ def test_state_is_the_digest_of_what_is_on_the_boot_partition(root: Path) -> Non
 
 
 def test_a_bundle_is_read_from_an_open_file(tmp_path: Path) -> None:
-    packed = bundles.pack(bundles.collect(repository.EMBEDDED / "digits" / "1"))
+    packed = pack.pack(pack.collect(repository.EMBEDDED / "digits" / "1")[1])
     provision._extract(io.BytesIO(packed), tmp_path)
     assert (tmp_path / "model.toml").stat().st_mode & 0o777 == 0o640

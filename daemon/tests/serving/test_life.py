@@ -354,7 +354,7 @@ def test_records_go_where_stderr_goes(tmp_path, stderr):
         found = os.fstat(file.fileno())
         stream = f"{found.st_dev}:{found.st_ino}" if stderr == "the journal" else "8:1234"
         done = subprocess.run(
-            [sys.executable, "-c", "from edgeaid import service; print(service.stderr_is_the_journal())"],
+            [sys.executable, "-c", "from edgeaid import systemd; print(systemd.stderr_is_the_journal())"],
             stderr=file, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "JOURNAL_STREAM": stream},
         )  # fmt: skip
     assert done.stdout.strip() == str(stderr == "the journal")

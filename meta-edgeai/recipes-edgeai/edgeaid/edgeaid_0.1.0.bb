@@ -50,6 +50,19 @@ do_install_ptest() {
     find ${D}${PTEST_PATH} -name __pycache__ -prune -exec rm -rf {} +
 }
 
+# What prepares models on a desk: readers, checks, converters and their verbs. The daemon does without (a test holds it to that).
+PACKAGE_BEFORE_PN = "${PN}-toolkit"
+SUMMARY:${PN}-toolkit = "Verbs of edgeai that inspect, check, convert, compile and bundle models"
+FILES:${PN}-toolkit = "\
+    ${PYTHON_SITEPACKAGES_DIR}/edgeaid/toolkit \
+    ${PYTHON_SITEPACKAGES_DIR}/edgeaid/cli/model.py \
+    ${PYTHON_SITEPACKAGES_DIR}/edgeaid/cli/model_*.py \
+    ${PYTHON_SITEPACKAGES_DIR}/edgeaid/cli/__pycache__/model.*.pyc \
+    ${PYTHON_SITEPACKAGES_DIR}/edgeaid/cli/__pycache__/model_*.pyc \
+    ${PYTHON_SITEPACKAGES_DIR}/edgeaid/formats/exchange \
+"
+RDEPENDS:${PN}-toolkit = "${PN}"
+
 FILES:${PN}-ptest += "${PYTHON_SITEPACKAGES_DIR}/edgeaid/models/defaults"
 FILES:${PN} += "\
     ${systemd_system_unitdir} \
@@ -91,4 +104,4 @@ RDEPENDS:${PN} = " \
     python3-tomllib \
     python3-unixadmin \
 "
-RDEPENDS:${PN}-ptest += "edgeai-models python3-flatbuffers python3-hypothesis python3-pytest python3-pytest-asyncio python3-unittest-automake-output"
+RDEPENDS:${PN}-ptest += "${PN}-toolkit edgeai-models python3-flatbuffers python3-hypothesis python3-pytest python3-pytest-asyncio python3-unittest-automake-output"

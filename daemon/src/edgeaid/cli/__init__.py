@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+from importlib.util import find_spec
 from typing import Any, Final
 
 import click
 
 from .. import __version__
-from ..errors import EdgeaiError
+from ..errors import EdgeaiError, Unsupported
 
 #: verb -> module in this package; the command is an attribute of the verb's name ("-" as "_").
 VERBS: Final[dict[str, str]] = {
@@ -50,6 +51,11 @@ class _Verbs(click.Group):
         module = VERBS.get(cmd_name)
         if module is None:
             return None
+        if module == "model" and find_spec(f"{__name__}.{module}") is None:
+            raise Unsupported(
+                "this device carries no toolkit: run `edgeai model` on a desk (pip install 'edgeaid[toolkit]') "
+                "or add the package edgeaid-toolkit to the image"
+            )
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), cmd_name)
         return command
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ..models import pack
 from ..toolkit.bundle import bundle as bundles
 
 
@@ -25,7 +26,7 @@ def bundle(directory: Path, output: Path | None, key: Path | None, golden: int) 
 
     done = vectors.complete(directory, golden)
     secret = bundles.read_key(key) if key else None
-    path = bundles.write(directory, output, secret)
+    path = pack.write(directory, output, secret)
     for line in done:
         click.echo(line)
     signed = "signed" if secret else "not signed (--key FILE)"

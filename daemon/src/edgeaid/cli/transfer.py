@@ -54,9 +54,9 @@ def push(session: Session, model: str, file: Path, version: str) -> None:
 
 
 def _bundled(directory: Path, folder: Path) -> Path:
-    from ..toolkit.bundle import bundle
+    from ..models import pack
 
-    return bundle.write(directory, folder / "model.edgeai")
+    return pack.write(directory, folder / "model.edgeai")
 
 
 @click.command()

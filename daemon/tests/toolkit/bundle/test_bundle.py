@@ -11,7 +11,8 @@ import pytest
 
 from edgeaid.errors import InvalidModel, NotFound, PermissionDenied
 from edgeaid.models.bundle import extract
-from edgeaid.toolkit.bundle.bundle import make_key, read_key, verify, write
+from edgeaid.models.pack import write
+from edgeaid.toolkit.bundle.bundle import make_key, read_key, verify
 
 from ..markers import signed
 
@@ -120,10 +121,10 @@ def test_an_artifact_that_changed_after_its_digest_was_written_is_refused(direct
 @pytest.mark.parametrize(
     ("old", "new", "text"),
     [
-        ('file = "labels.txt"', 'file = "../../secret"', "plain relative"),
-        ('name = "digits"', 'name = "../x"', "letters, digits"),
-        ("[artifacts.cpu]", "[artifact.cpu]", "no \\[artifacts"),
-        ("schema = 1", "schema = = 1", "not TOML"),
+        ('file = "labels.txt"', 'file = "../../secret"', "plain path inside the model directory"),
+        ('name = "digits"', 'name = "../x"', "starting with a letter or digit"),
+        ("[artifacts.cpu]", "[artifact.cpu]", "at least one \\[artifacts"),
+        ("schema = 1", "schema = = 1", "model.toml: Invalid value"),
     ],
 )
 def test_a_manifest_that_is_wrong_is_refused(directory: Path, tmp_path: Path, old: str, new: str, text: str) -> None:
@@ -136,7 +137,7 @@ def test_a_manifest_that_is_wrong_is_refused(directory: Path, tmp_path: Path, ol
 def test_a_symbolic_link_is_not_followed_into_a_bundle(directory: Path, tmp_path: Path) -> None:
     (directory / "labels.txt").unlink()
     (directory / "labels.txt").symlink_to("/etc/hostname")
-    with pytest.raises(InvalidModel, match="no plain file"):
+    with pytest.raises(InvalidModel, match="not a plain file"):
         write(directory, tmp_path)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from edgeaid.errors import EdgeaiError, InvalidModel, TooLarge
 from edgeaid.models.bundle import Limits, extract, open_bundle
-from edgeaid.toolkit.bundle.bundle import pack
+from edgeaid.models.pack import pack
 
 MANIFEST = b'schema = 1\nname = "digits"\n[artifacts.cpu]\nfile = "model.tflite"\n'
 GOOD = pack({"model.toml": MANIFEST, "model.tflite": os.urandom(3000), "golden/0.in.npy": b"\x93NUMPY" * 400})

@@ -12,7 +12,7 @@ from ...errors import InvalidModel
 from ...formats.tflite import reader as tflite
 from ..run import have_litert, litert
 from . import manifests
-from .bundle import read_manifest
+from .manifests import read_manifest
 
 #: Inputs tried to find some with different outputs.
 _TRIED: Final = 24

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ...errors import InvalidModel
+from ...errors import InvalidModel, NotFound, TooLarge
 from ...models.bundle import MANIFEST
+from ...models.manifest import MAX_BYTES
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -80,3 +81,16 @@ def _replace(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The `model.toml` of a model directory. Raises NotFound or InvalidModel."""
+    path = directory / MANIFEST
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise TooLarge(f"{path} has more than {MAX_BYTES} bytes; that is not a manifest")
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise NotFound(f"{path} cannot be read: {error.strerror}; a model directory needs one") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidModel(f"{path} is not TOML: {error}") from error

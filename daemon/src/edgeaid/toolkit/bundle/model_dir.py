@@ -16,7 +16,7 @@ from ..convert.convert import Conversion
 from ..convert.quantize import Result
 from ..convert.representative import Normalisation
 from . import manifests
-from .bundle import read_manifest
+from .manifests import read_manifest
 
 
 def from_quantised(directory: Path, result: Result, rules: Normalisation, labels: Path | None) -> Path:

@@ -1,0 +1,5 @@
+"""`python -m edgeaid.cli`: the command `edgeai`."""
+
+from . import main
+
+main()

@@ -129,6 +129,16 @@ class Dialects:
 
 
 @dataclass(frozen=True, slots=True)
+class Streams:
+    """[streams]: cameras and files whose frames are looked at all the time (docs/streams.md)."""
+
+    #: Files with [stream.NAME] tables, *.toml; streams added by clients are kept in the state directory.
+    directory: Path = Path("/etc/edgeai/streams.d")
+    #: Streams at most; each is a process.
+    limit: int = 32
+
+
+@dataclass(frozen=True, slots=True)
 class Recovery:
     """[recovery]: what is tried when an accelerator fails, in which order, and how long is waited; seconds."""
 
@@ -177,6 +187,7 @@ class Config:
     access: Access = field(default_factory=Access)
     shared_memory: SharedMemory = field(default_factory=SharedMemory)
     dialects: Dialects = field(default_factory=Dialects)
+    streams: Streams = field(default_factory=Streams)
     recovery: Recovery = field(default_factory=Recovery)
     device: tuple[Device, ...] = ()
     #: Look for accelerators and serve on them as they come.

@@ -15,7 +15,7 @@ from pathlib import Path
 from . import errors
 from . import systemd as service
 from .api.fast.server import FastServer
-from .api.http import routes_edgeai, routes_oip
+from .api.http import routes_edgeai, routes_oip, routes_streams
 from .api.http.server import HttpServer, Routes
 from .api.sockets import bind
 from .config import Config, Dialects
@@ -23,6 +23,7 @@ from .serving.access import Role, Roles
 from .serving.hotplug import Hotplug
 from .serving.plane import Plane
 from .serving.poller import Poller
+from .streams.manager import StreamManager
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,12 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 10.0
 
 
-def routes(dialects: Dialects | None = None) -> Routes:
-    """All HTTP routes; those of the dialects that are on are among them."""
+def routes(dialects: Dialects | None = None, streams: StreamManager | None = None) -> Routes:
+    """All HTTP routes; those of the dialects that are on are among them. Without a manager there are no streams."""
     table = Routes()
     routes_oip.register(table)
     routes_edgeai.register(table)
+    routes_streams.register(table, streams)
     if dialects is not None and (dialects.deepstack or dialects.doods):
         from .api.dialects import routes as routes_dialects
 
@@ -49,6 +51,7 @@ class Daemon:
         self.config = config
         self._reload = reload
         self.plane = Plane(config, poller=poller)
+        self.streams = StreamManager(self.plane, config)
         #: Sockets that this daemon has bound itself, by their name in the service manager's store.
         self._bound: dict[str, Path] = {}
         self._stop = asyncio.Event()
@@ -86,7 +89,7 @@ class Daemon:
         service.allow_descriptors(2 * config.limits.connections + 1024)
         passed = service.listen_fds()
         roles = Roles(config.access)
-        table = routes(config.dialects)
+        table = routes(config.dialects, self.streams)
         try:
             http = HttpServer(self.plane, roles, table)
             self._http.append(http)
@@ -107,6 +110,7 @@ class Daemon:
             for sock in passed.values():
                 log.warning("a passed socket has a name that edgeaid does not know; it is closed")
                 sock.close()
+            await self.streams.start()
             ms = (time.monotonic() - started) * 1e3
             names = ", ".join(n for n, s in sorted(self.plane.served.items()) if s.versions) or "no models"
             service.notify("READY=1", f"STATUS=serving {names}")
@@ -181,6 +185,7 @@ class Daemon:
                 self._fast.recheck(roles)
             logging.getLogger().setLevel(fresh.server.log_level.upper())
             kept = await self.plane.reconfigure(fresh)
+            await self.streams.reconfigure(fresh)
             self.config = fresh
             text = "configuration read again" + (f"; changes to {', '.join(kept)} need a restart" if kept else "")
             self.plane.events.publish("daemon-reloaded", text)
@@ -195,6 +200,7 @@ class Daemon:
             self._hotplug.stop()
         for server in self._servers:
             server.close()
+        await self.streams.stop()
         await self.plane.stop()
         if self._fast is not None:
             self._fast.close()

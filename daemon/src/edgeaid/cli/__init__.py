@@ -23,7 +23,7 @@ VERBS: Final[dict[str, str]] = {
     "infer": "infer", "classify": "infer", "detect": "infer", "segment": "infer",
     "stats": "watch", "devices": "watch", "events": "watch", "top": "top",
     "bench": "bench", "doctor": "doctor", "version": "version", "completion": "version",
-    "model": "model",
+    "model": "model", "stream": "stream",
 }  # fmt: skip
 
 EPILOG = """\

@@ -31,6 +31,7 @@ MESSAGE_IDS: Final[dict[str, str]] = {
     "device-state": "ce07b85b8b634d6a81704c6a0aa413b5",
     "worker-died": "2e849499a4ba4eb7a8474ffb5f962a3c",
     "recovery": "7527f8a0f8f74c9f9c51971eaf227b6f",
+    "stream-state": "9688c5a08f294c0cbd82739ce8c1baf6",
     "access-denied": "ed5d52beb0484dff976dd57d1a8a7574",
 }
 KEEP: Final = 256

@@ -28,7 +28,13 @@ def render(picture: bytes | memoryview | Image.Image, result: Result, max_pixels
     The longer side of the result is 320 to 1920 pixels, so that captions can be read and the answer stays small.
     """
     image = picture if isinstance(picture, Image.Image) else preprocess.decode(picture, max_pixels)
-    image = _readable(image.convert("RGB"))
+    buffer = io.BytesIO()
+    painted(_readable(image.convert("RGB")), result).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def painted(image: Image.Image, result: Result) -> Image.Image:
+    """An RGB picture with boxes, mask or a caption; `image` itself may be drawn on."""
     if isinstance(result, Segmentation):
         image = _with_mask(image, result)
     canvas = ImageDraw.Draw(image)
@@ -37,9 +43,7 @@ def render(picture: bytes | memoryview | Image.Image, result: Result, max_pixels
         _boxes(canvas, image.size, result, size)
     else:
         _legend(canvas, image.size, result, size)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
+    return image
 
 
 def color(index: int) -> tuple[int, int, int]:

@@ -16,7 +16,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from enum import IntEnum
+from typing import Any, ClassVar, Final
 
 from .. import errors
 from . import wire
@@ -36,6 +37,9 @@ ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 class WorkerHandle:
     """One worker process. Made by `spawn`; dead once `on_exit` was called."""
 
+    #: What the process runs: `python -m MODULE FD`.
+    module: ClassVar[str] = "edgeaid.worker"
+
     def __init__(self, name: str, on_result: OnResult, on_exit: OnExit) -> None:
         self.name = name
         self._on_result = on_result
@@ -50,7 +54,7 @@ class WorkerHandle:
         try:
             # Not through asyncio: the parent-death signal is tied to the thread that forks, which must be this one.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "edgeaid.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", self.module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env={**ENVIRONMENT, **os.environ, "EDGEAI_WORKER_PARENT": str(os.getpid())},
@@ -75,7 +79,7 @@ class WorkerHandle:
         self._sock.send(HEADER.pack(Kind.INFER, 0, slot, model, request))
 
     async def call(
-        self, kind: Kind, body: dict[str, Any], fds: Sequence[int] = (), *, timeout: float
+        self, kind: IntEnum, body: dict[str, Any], fds: Sequence[int] = (), *, timeout: float
     ) -> tuple[dict[str, Any], list[int]]:
         """Send a JSON frame, wait for its answer.
 

@@ -62,6 +62,8 @@ ERRORS: Final[tuple[type[errors.EdgeaiError], ...]] = (
     errors.Unsupported,
     errors.DeviceError,
     errors.Unavailable,
+    errors.QueueFull,
+    errors.DeadlineExceeded,
 )
 
 
@@ -79,7 +81,7 @@ def error_of(status: int, text: str) -> errors.EdgeaiError:
     return kind(text)
 
 
-def pack_json(kind: Kind, request: int, body: dict[str, Any], status: int = 0) -> bytes:
+def pack_json(kind: IntEnum, request: int, body: dict[str, Any], status: int = 0) -> bytes:
     """A JSON frame; raises TooLarge when it would not fit into one message."""
     frame = HEADER.pack(kind, status, 0, 0, request) + json.dumps(body, separators=(",", ":")).encode()
     if len(frame) > MAX_MESSAGE:

@@ -88,6 +88,18 @@ SCHEMAS: Final[dict[str, Any]] = {
         ),
         "required": ["model", "version", "device", "timing", "width", "height"],
     },
+    "Streams": {**_object(streams=_array(_ref("Stream"))), "required": ["streams"]},
+    "Stream": {
+        **_object(
+            name=_TEXT, state=_TEXT, reason=_TEXT, since=_NUMBER, source=_TEXT,
+            frames={
+                **_object(captured=_WHOLE, gated=_WHOLE, inferred=_WHOLE, late=_WHOLE, under_way=_WHOLE, dropped=_FREE),
+                "required": ["captured", "gated", "inferred", "dropped", "under_way"],
+            },
+        ),
+        "required": ["name", "state", "reason", "frames"],
+    },
+    "Snapshots": {**_object(snapshots=_array(_TEXT)), "required": ["snapshots"]},
     "Free": _FREE,
     "Rows": _array(_FREE),
 }  # fmt: skip
@@ -133,6 +145,18 @@ _WHAT: Final[tuple[tuple[str, str, str, tuple[str, ...], str, tuple[str, ...]], 
     (r"/edgeai/v1/models/.*/bundle", "GET", "A model directory as tar", (), "", ("application/x-tar",)),
     (r"/edgeai/v1/models/.*", "PUT", "Store, self-test and serve a model", (BINARY,), "Pushed", ()),
     (r"/edgeai/v1/models/.*", "DELETE", "Delete a version that does not serve", (), "Free", ()),
+    (r"/edgeai/v1/streams", "GET", "Streams: state, and where their frames went", (), "Streams", ()),
+    (r"/edgeai/v1/streams/.*/(start|stop|restart)", "POST", "Switch a stream on or off", (JSON,), "Stream", ()),
+    (r"/edgeai/v1/streams/.*/events", "GET", "A stream's events as they happen", (), "", ("text/event-stream",)),
+    (r"/edgeai/v1/streams/.*/results", "GET", "What is seen in each frame", (), "", ("text/event-stream",)),
+    (r"/edgeai/v1/streams/.*/frame", "GET", "The newest frame", (), "", ("image/jpeg",)),
+    (r"/edgeai/v1/streams/.*/mjpeg", "GET", "Frames without end", (), "", ("multipart/x-mixed-replace",)),
+    (r"/edgeai/v1/streams/.*/websocket", "GET", "Results and frames over a WebSocket", (), "", ("image/jpeg",)),
+    (r"/edgeai/v1/streams/.*/snapshots", "GET", "Names of the snapshots, newest first", (), "Snapshots", ()),
+    (r"/edgeai/v1/streams/.*/snapshots/.*", "GET", "A snapshot", (), "", ("image/jpeg",)),
+    (r"/edgeai/v1/streams/.*", "GET", "A stream, with its table", (), "Stream", ()),
+    (r"/edgeai/v1/streams/.*", "PUT", "Add or change a stream", (JSON, "application/toml"), "Stream", ()),
+    (r"/edgeai/v1/streams/.*", "DELETE", "Stop and forget a stream", (), "Free", ()),
     (
         r"/v1/vision/detection",
         "POST",
@@ -145,7 +169,9 @@ _WHAT: Final[tuple[tuple[str, str, str, tuple[str, ...], str, tuple[str, ...]], 
     (r"/detect", "POST", "Objects in a picture, as DOODS answers", (JSON,), "Free", ()),
     (r"/metrics", "GET", "Metrics in Prometheus' text format", (), "", ("text/plain",)),
 )
-_NAMES: Final = {"m": "name of a model", "v": "version of a model", "r": "name of a region", "repo": "ignored"}
+_NAMES: Final = {"m": "name of a model", "v": "version of a model", "r": "name of a region", "repo": "ignored",
+    "s": "name of a stream", "f": "name of a snapshot",
+}  # fmt: skip
 
 
 def _operation(method: str, path: str, role: Role) -> dict[str, Any]:

@@ -1,0 +1,496 @@
+"""The `[stream.NAME]` table: what a person writes to turn a camera into events. Every key is checked."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from ..errors import InvalidConfig
+from .toml_lines import line_of
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+#: A table is written by people; this is far more than any needs, and bounds the reading of one that is not.
+MAX_BYTES: Final = 4 << 20
+MAX_STAGES: Final = 16
+MAX_ZONES: Final = 256
+MAX_POINTS: Final = 256
+#: Longest side of a frame.
+MAX_SIDE: Final = 4096
+#: Stages that send crops (or, with no `on`, the whole frame) to a model.
+CROP_STAGES: Final = ("classify", "embed", "segment", "pose")
+
+Point = tuple[float, float]
+Polygon = tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """Let a frame pass only when enough of it changed."""
+
+    #: Change of a pixel's brightness that counts, 1 to 255.
+    threshold: int = 25
+    #: Part of the frame that must have changed, 0 to 1.
+    area: float = 0.01
+    #: Areas that are not looked at, in units of the frame.
+    masks: tuple[Polygon, ...] = ()
+    #: Frames still let through for so long after the last change, so that an object that stops is not lost at once.
+    hold_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Detect:
+    """Find objects."""
+
+    model: str
+    #: Only these labels; empty = all.
+    labels: tuple[str, ...] = ()
+    #: Overrides the manifest's; None = the manifest's.
+    threshold: float | None = None
+    #: Columns and rows of overlapping parts that are looked at one by one, for small objects.
+    tiles: tuple[int, int] = (1, 1)
+    #: Part of a tile's side that it shares with its neighbour.
+    overlap: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Give each object a number that it keeps."""
+
+    #: Detections at or above this start and keep tracks; those between `low` and it only keep them. None = the
+    #: threshold of the detect stage or of its model's manifest.
+    high: float | None = None
+    low: float = 0.1
+    #: Least overlap (intersection over union) of a track's expected place with a detection.
+    iou: float = 0.2
+    #: A track that is not seen for so long has ended.
+    patience_s: float = 2.0
+    #: A track is reported after it was seen in so many frames.
+    confirm: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """Ask a second model about each object, or about the whole frame where nothing was detected before."""
+
+    #: classify, embed, segment or pose
+    kind: str
+    model: str
+    #: Labels of the objects that are cropped; empty = all.
+    on: tuple[str, ...] = ()
+    #: Classes below this score are not reported.
+    threshold: float = 0.3
+    #: Widen the crop by this part of the object's size on each side.
+    margin: float = 0.1
+    #: A tracked object is asked about again after so many seconds; 0 = in every frame.
+    every_s: float = 1.0
+    #: Objects per frame, the largest first.
+    limit: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function of the user's own, named by an entry point of the group `edgeaid.stages`."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+Stage = Motion | Detect | Track | Crop | Call
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What is told, and when."""
+
+    #: Zones whose entering (leaving) is an event.
+    enter: tuple[str, ...] = ()
+    leave: tuple[str, ...] = ()
+    #: Lines whose crossing is an event.
+    cross: tuple[str, ...] = ()
+    #: Staying in a zone for so long is an event; 0 = never.
+    dwell_s: float = 0.0
+    #: A zone or line counts after an object was on its other side for so many frames in a row.
+    settle: int = 2
+    #: Keep a JPEG of each event.
+    snapshot: bool = False
+    #: Longest wait between two updates of one object; 0 = none are sent.
+    update_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """An address that is told of events by HTTP POST."""
+
+    url: str
+    #: Kinds of event; empty = all.
+    types: tuple[str, ...] = ()
+    timeout_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What stays on disk, at most so many mebibytes; the oldest goes first."""
+
+    #: Events as JSON lines; 0 = none.
+    journal_mb: float = 0.0
+    snapshots_mb: float = 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A camera, what is done with its frames, and what is told."""
+
+    name: str
+    source: str
+    #: Frames per second taken from the source; 0 = all that it has.
+    fps: float = 0.0
+    #: Frames are made smaller, never larger, until their longer side has so many pixels.
+    size: int = 640
+    #: gstreamer, ffmpeg or auto: the program that reads cameras, files and networks.
+    reader: str = "auto"
+    #: False = known, not running.
+    enabled: bool = True
+    stages: tuple[Stage, ...] = ()
+    zones: Mapping[str, Polygon] = field(default_factory=dict)
+    lines: Mapping[str, tuple[Point, Point]] = field(default_factory=dict)
+    events: Events = field(default_factory=Events)
+    webhooks: tuple[Webhook, ...] = ()
+    keep: Keep = field(default_factory=Keep)
+    #: Urgency of its requests, see docs/scheduling.md.
+    priority: int = 0
+    #: An answer that comes later than this after its frame was captured is late; 0 = never.
+    deadline_ms: float = 0.0
+    #: Part of the time that its models may take on their devices, 0 to 1.
+    share: float = 1.0
+    #: The picture has stood still for so long: the camera is started again; 0 = never.
+    frozen_s: float = 60.0
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that it asks."""
+        return tuple(dict.fromkeys(s.model for s in self.stages if isinstance(s, Detect | Crop)))
+
+
+class _Wrong(Exception):
+    def __init__(self, path: tuple[str | int, ...], text: str) -> None:
+        super().__init__(text)
+        self.path = path
+
+
+class _Table:
+    """Takes typed values out of a table; `done` complains about what is left over."""
+
+    def __init__(self, table: object, path: tuple[str | int, ...]) -> None:
+        self.path = path
+        if not isinstance(table, Mapping):
+            raise _Wrong(path, "must be a table")
+        self.rest = dict(table)
+        self.taken: list[str] = []
+
+    def wrong(self, key: str, text: str) -> NoReturn:
+        raise _Wrong((*self.path, key), text)
+
+    def take(self, key: str, default: object) -> Any:
+        self.taken.append(key)
+        return self.rest.pop(key, default)
+
+    def text(self, key: str, default: str | None = None, limit: int = 1024) -> str:
+        value = self.take(key, default)
+        if value is None:
+            self.wrong(key, "is missing")
+        if not isinstance(value, str) or not value or len(value) > limit or "\0" in value:
+            self.wrong(key, f"must be a text of 1 to {limit} characters")
+        return value
+
+    def choice(self, key: str, choices: Sequence[str], default: str) -> str:
+        value = self.take(key, default)
+        if value not in choices:
+            self.wrong(key, f"is {value!r}, not one of {', '.join(choices)}")
+        return str(value)
+
+    def number(self, key: str, default: float | None, low: float, high: float) -> Any:
+        value = self.take(key, default)
+        if value is None and default is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            self.wrong(key, f"is {value!r}, not a number from {low:g} to {high:g}")
+        return float(value)
+
+    def integer(self, key: str, default: int, low: int, high: int) -> int:
+        value = self.take(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            self.wrong(key, f"is {value!r}, not an integer from {low} to {high}")
+        return value
+
+    def boolean(self, key: str, *, default: bool) -> bool:
+        value = self.take(key, default)
+        if not isinstance(value, bool):
+            self.wrong(key, f"is {value!r}, not true or false")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A text or an array of texts."""
+        value = self.take(key, [])
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list | tuple) or not all(isinstance(i, str) and 0 < len(i) <= 256 for i in items):
+            self.wrong(key, "must be a text or an array of texts")
+        return tuple(items)
+
+    def done(self) -> None:
+        if self.rest:
+            key = next(iter(self.rest))
+            self.wrong(key, f"is not a key that is known here; known: {', '.join(sorted(self.taken))}")
+
+
+def _points(value: object, path: tuple[str | int, ...], least: int, most: int) -> Polygon:
+    if not isinstance(value, list | tuple) or not least <= len(value) <= most:
+        count = f"{least}" if least == most else f"{least} to {most}"
+        raise _Wrong(path, f"must be an array of {count} points [x, y]")
+    points = []
+    for position, point in enumerate(value):
+        numbers = isinstance(point, list | tuple) and len(point) == 2
+        if not numbers or not all(
+            isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) and 0 <= v <= 1 for v in point
+        ):
+            raise _Wrong(path, f"point {position} is {point!r}, not [x, y] with numbers from 0 to 1")
+        points.append((float(point[0]), float(point[1])))
+    return tuple(points)
+
+
+def _motion(table: _Table) -> Motion:
+    inner = _Table(table.take("motion", {}), (*table.path, "motion"))
+    masks = inner.take("masks", [])
+    if not isinstance(masks, list | tuple) or len(masks) > MAX_ZONES:
+        inner.wrong("masks", f"must be an array of at most {MAX_ZONES} areas")
+    motion = Motion(
+        threshold=inner.integer("threshold", 25, 1, 255),
+        area=inner.number("area", 0.01, 0.0, 1.0),
+        masks=tuple(_points(m, (*inner.path, "masks", i), 3, MAX_POINTS) for i, m in enumerate(masks)),
+        hold_s=inner.number("hold_s", 1.0, 0.0, 3600.0),
+    )
+    inner.done()
+    return motion
+
+
+def _detect(table: _Table) -> Detect:
+    tiles = table.take("tiles", [1, 1])
+    if (
+        not isinstance(tiles, list | tuple)
+        or len(tiles) != 2
+        or not all(isinstance(t, int) and not isinstance(t, bool) and 1 <= t <= 8 for t in tiles)
+    ):
+        table.wrong("tiles", "must be [columns, rows], each 1 to 8")
+    return Detect(
+        model=table.text("detect"),
+        labels=table.texts("labels"),
+        threshold=table.number("threshold", None, 0.0, 1.0),
+        tiles=(tiles[0], tiles[1]),
+        overlap=table.number("overlap", 0.2, 0.0, 0.5),
+    )
+
+
+def _track(table: _Table) -> Track:
+    inner = _Table(table.take("track", {}), (*table.path, "track"))
+    track = Track(
+        high=inner.number("high", None, 0.0, 1.0),
+        low=inner.number("low", 0.1, 0.0, 1.0),
+        iou=inner.number("iou", 0.2, 0.0, 1.0),
+        patience_s=inner.number("patience_s", 2.0, 0.0, 3600.0),
+        confirm=inner.integer("confirm", 2, 1, 100),
+    )
+    if track.high is not None and track.low > track.high:
+        inner.wrong("low", f"is {track.low:g}, above high = {track.high:g}")
+    inner.done()
+    return track
+
+
+def _crop(kind: str) -> Callable[[_Table], Crop]:
+    def build(table: _Table) -> Crop:
+        return Crop(
+            kind=kind,
+            model=table.text(kind),
+            on=table.texts("on"),
+            threshold=table.number("threshold", 0.3, 0.0, 1.0),
+            margin=table.number("margin", 0.1, 0.0, 2.0),
+            every_s=table.number("every_s", 1.0, 0.0, 3600.0),
+            limit=table.integer("limit", 8, 1, 100),
+        )
+
+    return build
+
+
+def _call(table: _Table) -> Call:
+    options = table.take("options", {})
+    if not isinstance(options, Mapping):
+        table.wrong("options", "must be a table")
+    return Call(table.text("call"), dict(options))
+
+
+_STAGES: Final[dict[str, Callable[[_Table], Stage]]] = {
+    "motion": _motion, "detect": _detect, "track": _track, "call": _call, **{k: _crop(k) for k in CROP_STAGES},
+}  # fmt: skip
+
+
+def _stages(value: object, path: tuple[str | int, ...]) -> tuple[Stage, ...]:
+    if not isinstance(value, list | tuple) or len(value) > MAX_STAGES:
+        raise _Wrong(path, f"must be an array of at most {MAX_STAGES} tables")
+    stages: list[Stage] = []
+    for position, entry in enumerate(value):
+        table = _Table(entry, (*path, position))
+        kinds = [k for k in _STAGES if k in table.rest]
+        if len(kinds) != 1:
+            raise _Wrong(table.path, f"must have exactly one of {', '.join(_STAGES)}, it has {len(kinds)}")
+        stage = _STAGES[kinds[0]](table)
+        table.done()
+        _check_order(stage, stages, table.path)
+        stages.append(stage)
+    return tuple(stages)
+
+
+def _check_order(stage: Stage, before: list[Stage], path: tuple[str | int, ...]) -> None:
+    if isinstance(stage, Motion | Detect | Track) and any(type(s) is type(stage) for s in before):
+        raise _Wrong(path, f"is the second stage '{type(stage).__name__.lower()}'; a stream has one of them")
+    if isinstance(stage, Motion) and before:
+        raise _Wrong(path, "a motion stage must be the first one: it decides which frames the others see")
+    if isinstance(stage, Track) and not any(isinstance(s, Detect | Call) for s in before):
+        raise _Wrong(path, "there is nothing to track: put a detect stage before it")
+
+
+def _named_points(value: object, path: tuple[str | int, ...], least: int, most: int) -> dict[str, Polygon]:
+    if not isinstance(value, Mapping):
+        raise _Wrong(path, "must be a table")
+    if len(value) > MAX_ZONES:
+        raise _Wrong(path, f"has {len(value)} entries, the limit is {MAX_ZONES}")
+    for name in value:
+        if not NAME.fullmatch(name):
+            raise _Wrong((*path, name), f"the name {name!r:.80} may have only letters, digits, _ and -, at most 64")
+    return {name: _points(points, (*path, name), least, most) for name, points in value.items()}
+
+
+def _events(value: object, path: tuple[str | int, ...], zones: Sequence[str], lines: Sequence[str]) -> Events:
+    table = _Table(value, path)
+    events = Events(
+        enter=table.texts("enter"),
+        leave=table.texts("leave"),
+        cross=table.texts("cross"),
+        dwell_s=table.number("dwell_s", 0.0, 0.0, 86400.0),
+        settle=table.integer("settle", 2, 1, 100),
+        snapshot=table.boolean("snapshot", default=False),
+        update_s=table.number("update_s", 5.0, 0.0, 3600.0),
+    )
+    table.done()
+    for key, names, known, what in (
+        ("enter", events.enter, zones, "zone"), ("leave", events.leave, zones, "zone"),
+        ("cross", events.cross, lines, "line"),
+    ):  # fmt: skip
+        for name in names:
+            if name not in known:
+                table.wrong(key, f"names the {what} {name!r:.80}, which the stream does not have")
+    return events
+
+
+def _check_tracked(stages: tuple[Stage, ...], events: Events, path: tuple[str | int, ...]) -> None:
+    wanted = [k for k in ("enter", "leave", "cross", "dwell_s") if getattr(events, k)]
+    if wanted and not any(isinstance(s, Track) for s in stages):
+        raise _Wrong((*path, "events", wanted[0]), "needs objects that are followed: add the stage track = {}")
+
+
+def _webhooks(value: object, path: tuple[str | int, ...]) -> tuple[Webhook, ...]:
+    if not isinstance(value, list | tuple) or len(value) > 16:
+        raise _Wrong(path, "must be an array of at most 16 tables")
+    webhooks = []
+    for position, entry in enumerate(value):
+        table = _Table(entry, (*path, position))
+        webhook = Webhook(table.text("url"), table.texts("types"), table.number("timeout_s", 5.0, 0.1, 60.0))
+        if not webhook.url.startswith(("http://", "https://")):
+            table.wrong("url", "must start with http:// or https://")
+        table.done()
+        webhooks.append(webhook)
+    return tuple(webhooks)
+
+
+def _keep(value: object, path: tuple[str | int, ...]) -> Keep:
+    table = _Table(value, path)
+    keep = Keep(table.number("journal_mb", 0.0, 0.0, 1e5), table.number("snapshots_mb", 64.0, 0.0, 1e5))
+    table.done()
+    return keep
+
+
+def _stream(name: str, value: object, path: tuple[str | int, ...]) -> Stream:
+    if not NAME.fullmatch(name):
+        raise _Wrong(path, f"the name {name!r:.80} may have only letters, digits, _ and -, at most 64")
+    table = _Table(value, path)
+    zones = _named_points(table.take("zones", {}), (*path, "zones"), 3, MAX_POINTS)
+    lines = _named_points(table.take("lines", {}), (*path, "lines"), 2, 2)
+    stream = Stream(
+        name=name,
+        source=table.text("source", limit=4096),
+        fps=table.number("fps", 0.0, 0.0, 1000.0),
+        size=table.integer("size", 640, 16, MAX_SIDE),
+        reader=table.choice("reader", ("auto", "gstreamer", "ffmpeg"), "auto"),
+        enabled=table.boolean("enabled", default=True),
+        stages=_stages(table.take("stage", []), (*path, "stage")),
+        zones=zones,
+        lines={key: (points[0], points[1]) for key, points in lines.items()},
+        events=_events(table.take("events", {}), (*path, "events"), list(zones), list(lines)),
+        webhooks=_webhooks(table.take("webhook", []), (*path, "webhook")),
+        keep=_keep(table.take("keep", {}), (*path, "keep")),
+        priority=table.integer("priority", 0, 0, 31),
+        deadline_ms=table.number("deadline_ms", 0.0, 0.0, 3.6e6),
+        share=table.number("share", 1.0, 0.01, 1.0),
+        frozen_s=table.number("frozen_s", 60.0, 0.0, 86400.0),
+    )
+    table.done()
+    _check_tracked(stream.stages, stream.events, path)
+    return stream
+
+
+def from_table(name: str, table: object) -> Stream:
+    """A stream from its table as JSON or TOML values. InvalidConfig names the key."""
+    try:
+        return _stream(name, table, ("stream", name))
+    except _Wrong as error:
+        raise InvalidConfig(f"{_dotted(error.path)}: {error}") from error
+
+
+def parse(text: str, where: str) -> list[tuple[Stream, dict[str, Any]]]:
+    """The streams of a TOML file, each with its table. InvalidConfig names the file, the line and the key."""
+    if len(text) > MAX_BYTES:
+        raise InvalidConfig(f"{where}: the file has more than {MAX_BYTES} bytes")
+    try:
+        top = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InvalidConfig(f"{where}: {error}") from error
+    try:
+        for key in top:
+            if key != "stream":
+                raise _Wrong((key,), "is not a key that is known here; known: stream")
+        streams = top.get("stream", {})
+        if not isinstance(streams, dict):
+            raise _Wrong(("stream",), "must be a table: [stream.NAME]")
+        return [(_stream(name, table, ("stream", name)), table) for name, table in streams.items()]
+    except _Wrong as error:
+        raise InvalidConfig(f"{where}, line {line_of(text, error.path)}: {_dotted(error.path)}: {error}") from error
+
+
+def read(path: Path) -> list[tuple[Stream, dict[str, Any]]]:
+    """The streams of a file."""
+    try:
+        with open(path, "rb") as stream:
+            return parse(stream.read(MAX_BYTES + 1).decode(), str(path))
+    except OSError as error:
+        raise InvalidConfig(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(f"{path}: {error}") from error
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text[:200]

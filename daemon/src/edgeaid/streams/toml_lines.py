@@ -1,0 +1,62 @@
+"""On which line of a TOML file a value stands, so that a wrong value can be pointed at.
+
+The standard library's reader tells lines of syntax errors only. This follows headers and keys at the start of lines,
+which is how people write such files; a value inside an inline table is found by the line of its outermost key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+Path = tuple[str | int, ...]
+
+_HEADER: Final = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
+_KEY: Final = re.compile(
+    r"""\s*((?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+))*)\s*="""
+)
+_PART: Final = re.compile(r""""([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+)""")
+
+
+def _parts(text: str) -> list[str]:
+    return ["".join(groups) for groups in _PART.findall(text)]
+
+
+def lines_of(text: str) -> dict[Path, int]:
+    """Line number, from 1, of each header and key, by its path; array elements are counted from 0."""
+    places: dict[Path, int] = {}
+    counts: dict[Path, int] = {}
+    table: Path = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        header = _HEADER.match(line)
+        if header is not None:
+            table = _resolve(_parts(header[2]), counts, new=header[1] == "[[")
+            places.setdefault(table, number)
+            continue
+        key = _KEY.match(line)
+        if key is not None:
+            places.setdefault((*table, *_parts(key[1])), number)
+    return places
+
+
+def _resolve(parts: Sequence[str], counts: dict[Path, int], *, new: bool) -> Path:
+    """Path of a header: tables inside an array belong to its last element."""
+    path: Path = ()
+    for position, part in enumerate(parts):
+        path = (*path, part)
+        if new and position == len(parts) - 1:
+            counts[path] = counts.get(path, -1) + 1
+        if path in counts:
+            path = (*path, counts[path])
+    return path
+
+
+def line_of(text: str, path: Path) -> int:
+    """Line of a path or of the nearest table around it; 0 when there is none."""
+    places = lines_of(text)
+    while path:
+        if path in places:
+            return places[path]
+        path = path[:-1]
+    return 0

@@ -1,0 +1,1 @@
+"""Streams: tables, capture, stages, and a daemon that runs them."""

@@ -1,0 +1,210 @@
+"""A daemon with streams: from a source through a detector to events, and every frame accounted for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from edgeaid.client import Client
+from edgeaid.client.streams import Streams
+
+from .conftest import TRACKED, accounted, gone, put, reaches, show, until
+
+
+def events_of(daemon, name):
+    """All events that a stream keeps."""
+    with Client(daemon.socket, fast=False) as client:
+        kept = []
+        for event in Streams(client).events(name):
+            kept.append(event)
+            if event["type"] == "state" and event["state"] in ("ended", "failed", "stopped"):
+                return kept
+    raise AssertionError("the events ended")
+
+
+def test_a_directory_of_pictures_becomes_tracked_events_and_every_frame_is_inferred(daemon, frames_of_digits):
+    put(daemon, "walk", source=str(frames_of_digits), fps=10, stage=TRACKED)
+    shown = reaches(daemon, "walk", "ended")
+    assert shown["frames"]["captured"] == shown["frames"]["inferred"] == 40
+    assert accounted(shown["frames"])
+    told = events_of(daemon, "walk")
+    started = [e for e in told if e["type"] == "new"]
+    assert {e["label"] for e in started} == {"2", "5", "7"}
+    assert {e["id"] for e in told if e["type"] == "end"} == {e["id"] for e in started}
+    assert [e["state"] for e in told if e["type"] == "state"] == ["starting", "running", "ended"]
+    gone(daemon, "walk")
+
+
+@pytest.mark.parametrize("reader", ["gstreamer", "ffmpeg"])
+def test_a_video_file_waits_for_the_detector(daemon, video, reader):
+    if not shutil.which({"gstreamer": "gst-launch-1.0", "ffmpeg": "ffmpeg"}[reader]):
+        pytest.skip(f"{reader} is not installed")
+    put(daemon, "video", source=str(video), fps=10, reader=reader, stage=TRACKED)
+    shown = reaches(daemon, "video", "ended")
+    assert 39 <= shown["frames"]["captured"] <= 41
+    assert shown["frames"]["inferred"] == shown["frames"]["captured"]
+    labels = {e["label"] for e in events_of(daemon, "video") if e["type"] == "new"}
+    assert labels >= {"2", "7"}
+    gone(daemon, "video")
+
+
+def test_a_live_source_that_is_faster_than_its_models_drops_frames_and_says_so(daemon):
+    put(daemon, "fast", source="test:digits?width=384&height=384", fps=400, stage=TRACKED, share=0.05)
+    reaches(daemon, "fast", "running")
+    shown = until(lambda: (s := show(daemon, "fast"))["frames"]["dropped"]["busy"] > 20 and s)
+    assert shown["frames"]["inferred"] < shown["frames"]["captured"]
+    daemon.json("POST", "/edgeai/v1/streams/fast/stop")
+    shown = show(daemon, "fast")
+    assert shown["state"] == "stopped"
+    assert shown["frames"]["under_way"] == 0
+    assert accounted(shown["frames"])
+    gone(daemon, "fast")
+
+
+def test_events_can_be_taken_up_again_where_a_listener_left_off(daemon, frames_of_digits):
+    put(daemon, "again", source=str(frames_of_digits), stage=TRACKED)
+    reaches(daemon, "again", "ended")
+    told = events_of(daemon, "again")
+    with Client(daemon.socket, fast=False) as client:
+        following = Streams(client).events("again", after=told[2]["event_id"])
+        assert next(following)["event_id"] == told[3]["event_id"]
+        from_another_run = Streams(client).events("again", after="00000000-3")
+        assert next(from_another_run)["event_id"] == told[0]["event_id"]
+        only = Streams(client).events("again", types=("end",))
+        assert next(only)["type"] == "end"
+    gone(daemon, "again")
+
+
+def test_a_result_comes_for_each_frame_while_somebody_listens(daemon):
+    put(daemon, "look", source="test:digits?width=384&height=384", fps=20, stage=TRACKED)
+    with Client(daemon.socket, fast=False) as client:
+        reaches(daemon, "look", "running")
+        following = Streams(client).results("look")
+        numbers = [next(following)["frame"] for _ in range(10)]
+    assert numbers[2:] == list(range(numbers[2], numbers[2] + 8))
+    gone(daemon, "look")
+
+
+def test_a_wrong_table_is_refused_with_its_reason_and_the_old_one_goes_on(daemon):
+    put(daemon, "keep", source="test:digits", fps=5, stage=TRACKED)
+    pid = until(lambda: show(daemon, "keep")["pid"])
+    for table, reason in (
+        ({"source": "test:digits", "stage": [{"detect": "digit-scenes", "labls": ["2"]}]}, "stage[0].labls"),
+        ({"source": "test:digits", "stage": [{"detect": "nothing-like-it"}]}, "no model 'nothing-like-it'"),
+        ({"source": "gopher://camera"}, "scheme"),
+        ({"source": "test:digits", "fps": True}, "fps"),
+        ({"source": "test:digits", "zones": {"z": [[0, 0], [1, 1]]}}, "zones.z"),
+        ({"source": "test:digits", "zones": {f"z{i}": [[0, 0], [1, 0], [1, 1]] for i in range(10_000)}}, "10000"),
+        ({"source": "test:digits", "stage": [{"track": {}}]}, "nothing to track"),
+    ):
+        status, answer = daemon.json("PUT", "/edgeai/v1/streams/keep", table)
+        assert (status, reason in answer["error"]) == (400, True), answer
+    assert show(daemon, "keep")["pid"] == pid
+    gone(daemon, "keep")
+
+
+def test_a_stream_whose_process_is_killed_comes_back_and_its_lost_frames_are_counted(daemon):
+    put(daemon, "hit", source="test:digits?width=384&height=384", fps=50, stage=TRACKED)
+    before = reaches(daemon, "hit", "running")
+    os.kill(before["pid"], signal.SIGKILL)
+    after = until(
+        lambda: (s := show(daemon, "hit"))["pid"] not in (None, before["pid"]) and s["state"] == "running" and s
+    )
+    assert after["restarts"] == 1
+    later = until(lambda: (s := show(daemon, "hit"))["frames"]["captured"] > before["frames"]["captured"] + 5 and s)
+    assert accounted(later["frames"])
+    gone(daemon, "hit")
+    status, models = daemon.json("GET", "/v2/models/digit-scenes/ready")
+    assert status == 200, models
+
+
+def test_nothing_of_a_removed_stream_stays(daemon, video):
+    put(daemon, "short", source=str(video), stage=TRACKED, share=0.01)
+    pid = until(lambda: show(daemon, "short")["pid"])
+    reaches(daemon, "short", "running")
+    gone(daemon, "short")
+    assert not Path(f"/proc/{pid}").exists()
+    members = [p for p in Path("/proc").iterdir() if p.name.isdigit() and _group(p) == pid]
+    assert members == []
+    assert daemon.json("GET", "/edgeai/v1/streams/short")[0] == 404
+
+
+def _group(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[2])
+    except (OSError, IndexError, ValueError):
+        return -1
+
+
+def test_streams_are_there_again_after_a_restart_and_stopped_ones_stay_stopped(start):
+    first = start()
+    put(first, "one", source="test:digits", fps=5, stage=TRACKED)
+    put(first, "two", source="test:digits", fps=5, stage=TRACKED)
+    first.json("POST", "/edgeai/v1/streams/two/stop")
+    assert first.stop() == 0, first.log.read_text()
+    first.start()
+    reaches(first, "one", "running")
+    assert show(first, "two")["state"] == "stopped"
+    first.json("POST", "/edgeai/v1/streams/two/start")
+    reaches(first, "two", "running")
+    assert first.stop() == 0, first.log.read_text()
+
+
+def test_files_of_tables_are_read_and_a_wrong_one_is_reported_with_its_line(start, tmp_path):
+    tables = tmp_path / "streams.d"
+    tables.mkdir()
+    (tables / "a.toml").write_text('[stream.a]\nsource = "test:digits"\nfps = 5\n')
+    (tables / "b.toml").write_text('[stream.b]\nsource = "test:digits"\n\n[[stream.b.stage]]\ndetect = 5\n')
+    daemon = start(f'[streams]\ndirectory = "{tables}"\n')
+    reaches(daemon, "a", "running")
+    assert "b.toml, line 5: stream.b.stage[0].detect" in daemon.log.read_text()
+    (tables / "a.toml").write_text('[stream.a]\nsource = "test:digits"\nfps = "many"\n')
+    pid = show(daemon, "a")["pid"]
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: "a.toml, line 3: stream.a.fps" in daemon.log.read_text())
+    assert show(daemon, "a")["pid"] == pid
+    status, answer = daemon.json("PUT", "/edgeai/v1/streams/a", {"source": "test:digits"})
+    assert status == 409 or "a.toml" in answer["error"]
+
+
+def test_a_table_may_be_sent_as_toml(daemon):
+    text = '[stream.toml]\nsource = "test:pattern"\nfps = 5\n[[stream.toml.stage]]\nmotion = {}\n'
+    headers = {"Content-Type": "application/toml"}
+    status, _, data = daemon.http("PUT", "/edgeai/v1/streams/toml", text.encode(), headers)
+    assert status == 201, data
+    status, _, data = daemon.http(
+        "PUT", "/edgeai/v1/streams/toml", text.replace("fps = 5", "fps = [").encode(), headers
+    )
+    assert status == 400
+    assert b"line 4" in data
+    gone(daemon, "toml")
+
+
+def test_passwords_are_in_no_answer_and_in_no_log(start):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        daemon = start()
+        source = f"rtsp://admin:hunter2@127.0.0.1:{port}/live?token=sesame"
+        put(daemon, "cam", source=source, webhook=[{"url": "http://u:swordfish@127.0.0.1:9/"}])
+        shown = reaches(daemon, "cam", "no-signal")
+    assert "refuses connections" in shown["reason"]
+    assert shown["table"]["source"] == f"rtsp://***@127.0.0.1:{port}/live?token=***"
+    with Client(daemon.socket, fast=False) as client:
+        told = [next(Streams(client).events("cam", types=("state",))), next(client.events())]
+    everything = json.dumps([shown, told, daemon.json("GET", "/edgeai/v1/streams")])
+    time.sleep(1)
+    assert daemon.stop() == 0
+    for secret in ("hunter2", "sesame", "swordfish", "admin"):
+        assert secret not in everything
+        assert secret not in daemon.log.read_text()
+    state = daemon.folder / "state" / "streams" / "tables" / "cam.json"
+    assert state.stat().st_mode & 0o077 == 0

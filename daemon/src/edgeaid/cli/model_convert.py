@@ -36,6 +36,20 @@ def shape_of(text: str) -> tuple[int, ...]:
     return found
 
 
+def constants_of(pairs: tuple[str, ...]) -> dict[str, float]:
+    """NAME=VALUE options. Raises InvalidRequest."""
+    constants = {}
+    for pair in pairs:
+        name, equals, value = pair.rpartition("=")
+        try:
+            constants[name] = float(value)
+        except ValueError as error:
+            raise InvalidRequest(f"--constant {pair!r} is not of the form NAME=VALUE") from error
+        if not (equals and name):
+            raise InvalidRequest(f"--constant {pair!r} is not of the form NAME=VALUE")
+    return constants
+
+
 def normalisation(mean: str, std: str, color: str, invert: bool) -> Normalisation:
     """As the [input] table of a manifest. Raises InvalidRequest."""
     means, stds = numbers(mean, "--mean"), numbers(std, "--std")
@@ -142,24 +156,33 @@ def _show_quantised(result: Any) -> None:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--to", "target", required=True, type=click.Choice(["tflite", "openvino", "onnx", "tfjs", "coreml"]))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: beside the model.")
-@click.option("--shape", default="", help="Fixed shape of the first input, 1,3,224,224 (needed for PyTorch).")
+@click.option(
+    "--shape", default="", help="Fixed shape of the first input, 1,3,224,224; needed where the file leaves it open."
+)
+@click.option("--constant", multiple=True, metavar="NAME=VALUE", help="ONNX: an input that becomes a constant.")
 @click.option("--fp32", is_flag=True, help="OpenVINO: keep float32 weights.")
 @click.option(
     "--model-dir", type=click.Path(path_type=Path), help="Note the report in this model directory's manifest."
 )
 @click.option("--json", "as_json", is_flag=True)
-def convert(model: Path, *, target: str, output: Path | None, shape: str, fp32: bool, model_dir: Path | None,
-            as_json: bool) -> None:  # fmt: skip
+def convert(model: Path, *, target: str, output: Path | None, shape: str, constant: tuple[str, ...], fp32: bool,
+            model_dir: Path | None, as_json: bool) -> None:  # fmt: skip
     """Convert between model formats and compare both models on the same inputs.
 
     Routes: ONNX to TFLite (onnx2tf) and OpenVINO; TFLite to OpenVINO and ONNX (tf2onnx); SavedModel and frozen graphs
     to OpenVINO; PyTorch to TFLite (litert-torch). Each converter runs in an environment of its own.
     """
-    from ..toolkit.convert.convert import Options
+    from ..toolkit.convert.conversion import Options
     from ..toolkit.convert.convert import convert as run
 
     suffix = {"openvino": ".xml", "onnx": ".onnx", "tflite": ".tflite"}.get(target, f".{target}")
-    result = run(model, target, output or model.with_suffix(suffix), Options(shape_of(shape), not fp32), say)
+    result = run(
+        model,
+        target,
+        output or model.with_suffix(suffix),
+        Options(shape_of(shape), constants_of(constant), not fp32),
+        say,
+    )
     if model_dir:
         from ..toolkit.bundle.model_dir import note_conversion
 

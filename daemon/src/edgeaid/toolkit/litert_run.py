@@ -74,6 +74,8 @@ def main(model: str, request_path: str, answer_path: str) -> None:
     answer: dict[str, Array] = {}
     times = []
     for run in range(int(request["runs"])):
+        # Each run answers as a fresh interpreter would: a recurrent network's state of the run before would change it.
+        made.reset_all_variables()
         for number, detail in enumerate(inputs):
             value = request.get(f"input_{run}_{number}")
             if value is None:

@@ -12,7 +12,7 @@ from ...errors import AlreadyExists, InvalidModel, InvalidRequest
 from ...models import manifest as manifests_of_models
 from ...models.bundle import MANIFEST
 from ..compile.compilers import Compiled
-from ..convert.convert import Conversion
+from ..convert.conversion import Conversion
 from ..convert.quantize import Result
 from ..convert.representative import Normalisation
 from . import manifests

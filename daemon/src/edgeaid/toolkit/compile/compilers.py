@@ -24,6 +24,7 @@ from ...formats.tflite import reader as tflite
 from .. import compiler_logs as compile_logs
 from ..check.rules import rules
 from ..convert import compare, convert, representative
+from ..convert.agreement import read_runs, write_runs
 from ..convert.quantize import Say, run_child
 from ..convert.representative import PIXELS, Normalisation
 from ..run import child
@@ -324,14 +325,14 @@ def _onnx_outputs(
     model: Path, samples: representative.Array, folder: Path, say: Say
 ) -> tuple[representative.Array, Path]:
     """First output of an ONNX model for each sample, and the model with the shapes in it that nncase insists on."""
-    np.savez(folder / "ref_in.npz", data=samples[:, None])
+    write_runs(folder / "ref_in.npz", [[sample[None]] for sample in samples])
     shaped = folder / "shaped.onnx"
     request = {
         "model": str(model.resolve()), "inputs": str(folder / "ref_in.npz"), "outputs": str(folder / "ref.npz"),
         "shaped": str(shaped),
     }  # fmt: skip
     run_child("openvino", "onnx_run", request, folder, say)
-    return np.load(folder / "ref.npz")["data"], shaped
+    return np.stack([run[0] for run in read_runs(folder / "ref.npz", 1)]), shaped
 
 
 def _nncase_input(model: Path, kind: str) -> Sequence[int]:

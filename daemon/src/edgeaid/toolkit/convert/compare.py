@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from ...tensors import NUMPY, Quantization
 from ..run import litert
 
 Array = npt.NDArray[Any]
+#: More axes (with that of the samples) than this are not permuted.
+_MAX_RANK: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,14 @@ class Difference:
     correlation: float
     #: Part of the samples whose largest value is at the same place.
     top1_agreement: float
+    #: How far the runtime that computed `a` is from itself (with and without its optimisations), by the range of `a`:
+    #: an error of this size says nothing against `b`.
+    reference_error: float = 0.0
+
+    @property
+    def agrees(self) -> bool:
+        """Whether `b` computes the same in floating point, as far as `a` can tell."""
+        return self.relative <= max(0.01, 3 * self.reference_error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,7 @@ class LayerError:
     sqnr: float
 
 
-def difference(a: Array, b: Array) -> Difference:
+def difference(a: Array, b: Array, reference_error: float = 0.0) -> Difference:
     """Compare outputs [samples, ...]. Raises InvalidModel if the shapes do not go together."""
     if a.size != b.size or len(a) != len(b) or not a.size:
         raise InvalidModel(f"outputs cannot be compared: {list(a.shape)} and {list(b.shape)}")
@@ -60,7 +71,29 @@ def difference(a: Array, b: Array) -> Difference:
         relative=float(error.max() / spread) if spread else float(error.max() > 0),
         correlation=float(np.corrcoef(x.ravel(), y.ravel())[0, 1]) if varies else float(np.array_equal(x, y)),
         top1_agreement=float((x.argmax(1) == y.argmax(1)).mean()),
+        reference_error=reference_error,
     )
+
+
+def aligned(reference: Array, made: Array) -> Array:
+    """`made` with its axes in the order of `reference`, both [samples, ...]: converters move channels.
+
+    Where several orders fit the shape, the one with the smallest error. Raises InvalidModel if none does.
+    """
+    if reference.size != made.size or len(reference) != len(made):
+        raise InvalidModel(f"outputs cannot be compared: {list(reference.shape[1:])} and {list(made.shape[1:])}")
+    rest = range(1, made.ndim)
+    candidates = [
+        moved
+        for order in permutations(rest)
+        if (moved := made.transpose(0, *order)).shape == reference.shape and made.ndim <= _MAX_RANK
+    ]
+    if reference.shape == made.shape:
+        candidates.insert(0, made)
+    if not candidates:
+        return made.reshape(reference.shape)
+    wanted = reference.astype(np.float64)
+    return min(candidates, key=lambda c: float(np.abs(c.astype(np.float64) - wanted).max()))
 
 
 def quantise(values: Array, datatype: str, quantization: Quantization | None) -> Array:

@@ -1,8 +1,9 @@
 """Child (environment openvino): ONNX, TFLite or TensorFlow to OpenVINO IR.
 
 Usage: python openvino_convert.py REQUEST.json
-Request: model, shape ([] or the fixed shape of the first input), fp16, xml (file to write), inputs (.npz with `data`:
-runs x input), output (name of the output to keep, "" = the first), outputs (.npz to write), answer.
+Request: model, shapes ({input name: fixed shape}, "" = the first input; {} = as the file says), fp16, xml (file to
+write), inputs (.npz with `<run>_<input>`), output (name of the only output to keep, "" = all), outputs (.npz to write,
+`<run>_<output>`), answer.
 """
 
 import json
@@ -16,7 +17,9 @@ import openvino as ov
 def main(path: str) -> None:
     with open(path) as file:
         request: dict[str, Any] = json.load(file)
-    options = {"input": [request["shape"]]} if request.get("shape") else {}
+    shapes = request["shapes"]
+    given: list[Any] = [shape if name == "" else (name, shape) for name, shape in shapes.items()]
+    options = {"input": given} if given else {}
     model = ov.convert_model(request["model"], **options)
     ov.save_model(model, request["xml"], compress_to_fp16=request["fp16"])
     saved = ov.Core().read_model(request["xml"])
@@ -29,9 +32,13 @@ def main(path: str) -> None:
         "transposes": sum(op.get_type_name() == "Transpose" for op in saved.get_ops()),
     }
     compiled = ov.Core().compile_model(saved, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    data = np.load(request["inputs"], allow_pickle=False)["data"]
-    kept = next((p for p in compiled.outputs if request["output"] in p.names), compiled.output(0))
-    np.savez(request["outputs"], data=np.stack([compiled([sample])[kept] for sample in data]))
+    kept = [p for p in compiled.outputs if request["output"] in p.names] or list(compiled.outputs)
+    outputs: dict[str, Any] = {}
+    with np.load(request["inputs"], allow_pickle=False) as data:
+        for run in range(len({key.split("_")[0] for key in data.files})):
+            made = compiled([data[f"{run}_{i}"] for i in range(len(compiled.inputs))])
+            outputs |= {f"{run}_{j}": made[port] for j, port in enumerate(kept)}
+    np.savez(request["outputs"], **outputs)
     with open(request["answer"], "w") as file:
         json.dump(answer, file)
 

@@ -36,20 +36,32 @@ def with_signature(content: bytes) -> tuple[bytes, str, str]:
     return bytes(builder.Output()), KEY, "input_0"
 
 
+def ranges(content: bytes, key: str, name: str, data: Any) -> dict[str, Any]:
+    """Smallest and largest value of every tensor over all samples {tensor: {"min": ..., "max": ...}}.
+
+    The quantiser's default is a moving average over the samples, which ends near the last few extremes and cuts off the
+    rest: 83.0 % where the float model has 90.5 % and this 91.0 %. benchmarks/calibration compares five methods.
+    """
+    names = ("calibrator", "recipe", "recipe_manager", "utils.qsv_utils")
+    calibrator, recipe, manager, statistics = (import_module(f"ai_edge_quantizer.{name}") for name in names)
+    rules = manager.RecipeManager()
+    rules.load_quantization_recipe(recipe.static_wi8_ai8())
+    made = calibrator.Calibrator(content, qsv_update_func=statistics.min_max_update)
+    made.calibrate({key: [{name: sample[None]} for sample in data]}, rules)
+    collected: dict[str, Any] = made.get_model_qsvs()
+    return collected
+
+
 def main(path: str) -> None:
     with open(path) as file:
         request: dict[str, Any] = json.load(file)
     quantizer, recipe = (import_module(f"ai_edge_quantizer.{name}") for name in ("quantizer", "recipe"))
     with open(request["model"], "rb") as file_in:
         content, key, name = with_signature(file_in.read())
-    signed = request["model"] + ".signed.tflite"
-    with open(signed, "wb") as file_out:
-        file_out.write(content)
     data = np.load(request["representative"], allow_pickle=False)["data"].astype(np.float32)
-    made = quantizer.Quantizer(signed)
+    made = quantizer.Quantizer(content)
     made.load_quantization_recipe(recipe.static_wi8_ai8())
-    calibration = made.calibrate({key: [{name: sample[None]} for sample in data]})
-    result = made.quantize(calibration)
+    result = made.quantize(ranges(content, key, name, data))
     with open(request["int8_out"], "wb") as file_out:
         file_out.write(result.quantized_model)
     with open(request["answer"], "w") as file:

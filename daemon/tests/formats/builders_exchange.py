@@ -24,6 +24,25 @@ IR = """<?xml version="1.0"?>
 </net>
 """
 
+OLD_IR = """<?xml version="1.0" ?>
+<net batch="1" name="old" version="6">
+ <layers>
+  <layer id="0" name="data" precision="FP16" type="Input">
+   <output><port id="0"><dim>1</dim><dim>3</dim><dim>8</dim><dim>8</dim></port></output></layer>
+  <layer id="1" name="conv" precision="FP16" type="Convolution">
+   <data dilations="1,1" group="1" kernel="3,3" output="4" pads_begin="1,1" pads_end="1,1" strides="1,1"/>
+   <input><port id="0"><dim>1</dim><dim>3</dim><dim>8</dim><dim>8</dim></port></input>
+   <output><port id="3"><dim>1</dim><dim>4</dim><dim>8</dim><dim>8</dim></port></output>
+   <blobs><weights offset="0" size="216"/><biases offset="216" size="8"/></blobs></layer>
+  <layer id="2" name="relu" precision="FP16" type="ReLU"><data negative_slope="0.0"/>
+   <input><port id="0"><dim>1</dim><dim>4</dim><dim>8</dim><dim>8</dim></port></input>
+   <output><port id="1"><dim>1</dim><dim>4</dim><dim>8</dim><dim>8</dim></port></output></layer>
+ </layers>
+ <edges><edge from-layer="0" from-port="0" to-layer="1" to-port="0"/>
+  <edge from-layer="1" from-port="3" to-layer="2" to-port="0"/></edges>
+</net>
+"""
+
 PROTOTXT = """name: "tiny"  # a comment
 input: "data" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }
 layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"

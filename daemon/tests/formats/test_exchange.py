@@ -10,9 +10,10 @@ from edgeaid.errors import InvalidModel, TooLarge, Unsupported
 from edgeaid.formats.detect import detect
 from edgeaid.formats.exchange import caffe, onnx, openvino, tensorflow
 from edgeaid.formats.wire import protobuf, tardir, zipdir
+from edgeaid.tensors import TensorSpec
 
 from . import builders
-from .builders_exchange import graph_of_functions, pb
+from .builders_exchange import OLD_IR, graph_of_functions, pb
 
 
 def test_an_ir_shows_layers_edges_and_weights() -> None:
@@ -53,9 +54,30 @@ def test_an_ir_whose_weights_are_cut_off_is_refused() -> None:
         openvino.read(builders.IR.encode(), 31)
 
 
-def test_an_old_ir_is_not_called_damaged() -> None:
-    with pytest.raises(Unsupported, match="version 7"):
-        openvino.read(builders.IR.replace('version="11"', 'version="7"').encode())
+def test_a_version_that_was_never_written_is_not_called_damaged() -> None:
+    with pytest.raises(Unsupported, match="version 8"):
+        openvino.read(builders.IR.replace('version="11"', 'version="8"').encode())
+
+
+@pytest.mark.parametrize("version", [2, 3, 4, 5, 6, 7])
+def test_the_ir_of_the_first_years_shows_its_ends_and_its_weights(version: int) -> None:
+    text = OLD_IR.replace('version="6"', f'version="{version}"')
+    model = openvino.read(text.encode(), 224)
+    assert model.version == version
+    assert model.inputs == (TensorSpec("data", "FP16", (1, 3, 8, 8)),)
+    assert model.outputs == (TensorSpec("relu", "FP16", (1, 4, 8, 8)),)
+    assert [(x.type, x.weights_bytes) for x in model.layers] == [("Input", 0), ("Convolution", 224), ("ReLU", 0)]
+    assert model.layers[1].data["strides"] == "1,1"
+    with pytest.raises(InvalidModel, match="end at byte 224"):
+        openvino.read(text.encode(), 223)
+
+
+def test_the_weights_of_the_oldest_ir_stand_beside_its_ports() -> None:
+    text = OLD_IR.replace('version="6"', 'version="2"').replace("<blobs>", "").replace("</blobs>", "")
+    text = text.replace("<data dilations", "<convolution_data dilations")
+    model = openvino.read(text.encode(), 224)
+    assert model.layers[1].weights_bytes == 224
+    assert model.layers[1].data["group"] == "1"
 
 
 def test_a_real_ir_agrees_with_openvino(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from edgeaid.errors import InvalidConfig, InvalidRequest, NotFound
 from edgeaid.toolkit.check.check import Options, check
+from edgeaid.toolkit.check.ncs import KERNELS
 from edgeaid.toolkit.check.rules import PROFILES, profile, rules
 
+from ...formats.builders_exchange import checkpoint_index
 from ..check_cases import TFLITE
 
 INPUT = 'input: "data" input_shape { dim: 1 dim: 3 dim: 64 dim: 64 }'
@@ -48,7 +50,7 @@ CAFFE = {
         net(conv(), layer("r", "ReLU", "c"), layer("crop", "Crop", "c r")),
     ),
     "NCS006": (net(layer("a", "AbsVal")), net(layer("a", "Sigmoid"))),
-    "NCS007": (net(conv(3, 2)), net(conv(7, 2))),
+    "NCS007": (net(conv(5, 3)), net(conv(7, 2))),
     "NCS008": (
         net(conv(group=1024, out=2048), head=INPUT.replace("dim: 3", "dim: 1024")),
         net(conv(group=4), head=INPUT.replace("dim: 3", "dim: 4")),
@@ -73,9 +75,22 @@ def test_a_caffe_rule_is_broken_by_the_wrong_text_and_kept_by_the_right_one(rule
     assert rule not in broken(good, tmp_path / "net.prototxt")
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (5, 1), (7, 1), (7, 2), (7, 4)])
-def test_every_listed_convolution_is_accepted(kernel: int, stride: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kernel", "stride"), sorted(KERNELS))
+def test_every_convolution_that_the_vendor_compiles_is_accepted(kernel: int, stride: int, tmp_path: Path) -> None:
     assert broken(net(conv(kernel, stride)), tmp_path / "net.prototxt") == set()
+
+
+def test_a_depthwise_convolution_of_a_thousand_channels_is_no_matter_of_groups(tmp_path: Path) -> None:
+    text = net(conv(stride=2, group=1024, out=1024), head=INPUT.replace("dim: 3", "dim: 1024"))
+    for name in ("ncsdk1", "ncsdk2"):
+        assert broken(text, tmp_path / "net.prototxt", name=name) == set()
+
+
+def test_the_detector_of_the_articles_has_no_findings(shared_data: Path, tmp_path: Path) -> None:
+    text = shared_data.parent / "findings/toolkit/MobileNetSSD_deploy.prototxt"
+    if not text.is_file():
+        pytest.skip("the detector's description is not beside the checkout")
+    assert broken(text.read_bytes(), tmp_path / "net.prototxt") == set()
 
 
 def test_ssd_layers_need_the_second_sdk(tmp_path: Path) -> None:
@@ -95,7 +110,7 @@ def field(number: int, value: bytes | str | int) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    out = b""
+    out, value = b"", value & (1 << 64) - 1
     while value > 127:
         out += bytes([value & 127 | 128])
         value >>= 7
@@ -132,6 +147,36 @@ TENSORFLOW = {
     ),
     "NCS035": graph(IN, NET, OUT, node("w", "VariableV2")),
 }
+
+
+@pytest.mark.parametrize(
+    ("shape", "rules"), [((4, 224, 224, 3), {"NCS003"}), ((-1, 224, 224, 3), {"NCS037"}), ((1, -1, -1, 3), {"NCS037"})]
+)
+def test_a_graph_for_another_batch_is_not_passed(shape: tuple[int, ...], rules: set[str], tmp_path: Path) -> None:
+    assert broken(graph(node("input", "Placeholder", shape=shape), NET, OUT), tmp_path / "net.pb") == rules
+
+
+def checkpoint(folder: Path, *, complete: bool) -> Path:
+    """A .meta with its saver, as TensorFlow 1 writes it, with or without the files of its variables."""
+    saver = (
+        node("save/filename", "Placeholder"), node("save/Const", "PlaceholderWithDefault", ["save/filename"]),
+        node("save/SaveV2", "SaveV2", ["save/Const", "w"]), node("save/RestoreV2", "RestoreV2", ["save/Const"]),
+        node("save/Assign", "Assign", ["w", "save/RestoreV2"]),
+    )  # fmt: skip
+    nodes = graph(IN, NET, node("w", "VariableV2", shape=(1,)), OUT, *saver)
+    (folder / "net.meta").write_bytes(field(1, field(5, "1.15.0")) + field(2, nodes))
+    if complete:
+        (folder / "net.index").write_bytes(checkpoint_index())
+        (folder / "net.data-00000-of-00001").write_bytes(bytes(4))
+    return folder / "net.meta"
+
+
+def test_a_metagraph_is_checked_with_its_checkpoint(tmp_path: Path) -> None:
+    report = check(checkpoint(tmp_path, complete=True), "ncs")
+    assert [v.rule.id for v in report.violations] == []
+    assert report.facts["checkpoint_bytes"] > 0
+    (tmp_path / "net.index").unlink()
+    assert {v.rule.id for v in check(tmp_path / "net.meta", "ncs").violations} == {"NCS036"}
 
 
 @pytest.mark.parametrize("rule", sorted(TENSORFLOW))
@@ -238,7 +283,7 @@ def test_weights_that_are_missing_or_cut_off_are_noticed(tmp_path: Path) -> None
 ELSEWHERE = {
     "TFL007", "TFL008", "SAN004", "SAN009", "ETP011", "ETP012", "ETP013", "ETP040", "ETP041",
     "ETP042", "ETP043", "ETP044",
-    "KPU014", "KPU018", "KPU019", "NCS012", "NCS040", "NCS041", "NCS042", "OVN003",
+    "KPU014", "KPU018", "KPU019", "NCS012", "NCS036", "NCS037", "NCS040", "NCS041", "NCS042", "OVN003",
 }  # fmt: skip
 
 

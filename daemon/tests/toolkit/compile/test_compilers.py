@@ -17,6 +17,7 @@ from edgeaid.cli.model import model
 from edgeaid.errors import InvalidModel, InvalidRequest, NotFound, Unsupported
 from edgeaid.toolkit.compile.compilers import Request, command, compile_models
 from edgeaid.toolkit.convert import convert
+from edgeaid.toolkit.convert.conversion import Options
 from edgeaid.toolkit.convert.representative import Normalisation
 
 from ..check_cases import FP, PROTOTXT, conv, relu
@@ -200,6 +201,7 @@ def test_nncase_never_sees_a_quantised_model(tmp_path: Path) -> None:
 @pytest.fixture
 def openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
     monkeypatch.setenv("EDGEAI_PYTHON_OPENVINO", sys.executable)
 
 
@@ -219,7 +221,7 @@ def small_onnx(path: Path) -> None:
 @pytest.mark.usefixtures("openvino")
 def test_onnx_becomes_openvino_and_computes_the_same(tmp_path: Path) -> None:
     small_onnx(tmp_path / "net.onnx")
-    result = convert.convert(tmp_path / "net.onnx", "openvino", tmp_path / "net.xml", convert.Options(fp16=False))
+    result = convert.convert(tmp_path / "net.onnx", "openvino", tmp_path / "net.xml", Options(fp16=False))
     assert result.difference is not None
     assert result.difference.max_error < 1e-4
     assert [p.name for p in result.files] == ["net.xml", "net.bin"]

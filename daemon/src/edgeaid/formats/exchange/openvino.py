@@ -16,8 +16,11 @@ from ..wire.binary import Data, as_view
 MAX_XML_BYTES: Final = 256 * 1024 * 1024
 MAX_DEPTH: Final = 64
 MAX_ELEMENTS: Final = 4_000_000
-#: Versions of the IR that runtimes in use read: 2021.4 reads 10, 2022.3 reads 10 and 11.
-VERSIONS: Final = (10, 11)
+#: Versions of the IR that are read here. 2021.4 reads 10 and 2022.3 reads 10 and 11; both refuse 2 to 7 as "removed
+#: from the product" (tried with 2021.4.2 and 2022.3.2). OpenVINO 2018 to 2020 wrote 2 to 7.
+VERSIONS: Final = (2, 3, 4, 5, 6, 7, 10, 11)
+#: Up to this version inputs are layers of type Input, layers hold their own weights, and no layer marks outputs.
+_OLD: Final = 7
 
 _TYPES: Final[dict[str, str]] = {
     "f32": "FP32", "f16": "FP16", "bf16": "BF16", "f64": "FP64", "i8": "INT8", "i16": "INT16", "i32": "INT32",
@@ -50,6 +53,8 @@ class Layer:
     outputs: tuple[Port, ...]
     #: Attributes of <data>: strides, pads, element_type, and offset and size of constants.
     data: dict[str, str]
+    #: IR up to 7: (name such as "weights", offset, bytes) of what the layer has in the .bin file.
+    blobs: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def constant(self) -> tuple[int, int]:
@@ -57,6 +62,11 @@ class Layer:
         if self.type != "Const":
             return 0, 0
         return _int(self.data.get("offset", "0")), _int(self.data.get("size", "0"))
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes that this layer itself has in the .bin file."""
+        return self.constant[1] + sum(size for _, _, size in self.blobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,7 @@ class _Parser:
         self.layer: dict[str, str] = {}
         self.data: dict[str, str] = {}
         self.ports: dict[str, list[Port]] = {}
+        self.blobs: list[tuple[str, int, int]] = []
         self.port: dict[str, str] = {}
         self.dims: list[str] = []
         self.text = ""
@@ -101,15 +112,25 @@ class _Parser:
                 raise InvalidModel(f"OpenVINO IR: the XML starts with <{tag[:40]}>, not with <net>")
             self.net = attributes
         elif depth == 3 and self.path[1] == "layers" and tag == "layer":
-            self.layer, self.data, self.ports = attributes, {}, {"input": [], "output": []}
+            self.layer, self.data, self.ports, self.blobs = attributes, {}, {"input": [], "output": []}, []
         elif depth == 3 and self.path[1] == "edges" and tag == "edge":
             a, b, c, d = (_int(attributes.get(k, "0")) for k in ("from-layer", "from-port", "to-layer", "to-port"))
             self.edges.append((a, b, c, d))
-        elif self.path[1] == "layers" and depth == 4 and tag == "data":
-            self.data = attributes
-        elif self.path[1] == "layers" and depth == 5 and tag == "port":
-            self.port, self.dims = attributes, []
+        elif self.path[1] == "layers" and depth in (4, 5):
+            self._detail(tag, depth, attributes)
         self.text = ""
+
+    def _detail(self, tag: str, depth: int, attributes: dict[str, str]) -> None:
+        """What stands inside a layer: <data> (IR 2: <convolution_data> and the like), ports, blobs."""
+        if depth == 5 and tag == "port":
+            self.port, self.dims = attributes, []
+        elif "offset" in attributes and "size" in attributes and (depth == 5) == (self.path[3] == "blobs"):
+            if tag != "data":
+                self.blobs.append((tag, _int(attributes["offset"]), _int(attributes["size"])))
+            else:
+                self.data = attributes
+        elif depth == 4 and (tag == "data" or tag.endswith("_data")):
+            self.data = attributes
 
     def characters(self, text: str) -> None:
         if len(self.path) == 6 and len(self.text) < 64:
@@ -120,7 +141,8 @@ class _Parser:
         if depth == 6 and tag == "dim" and self.path[1] == "layers" and len(self.dims) < 64:
             self.dims.append(self.text.strip())
         elif depth == 5 and tag == "port" and self.path[1] == "layers" and self.path[3] in self.ports:
-            precision = self.port.get("precision", "")
+            # Up to IR 7 the layer says it for all its ports.
+            precision = self.port.get("precision") or self.layer.get("precision", "")
             self.ports[self.path[3]].append(
                 Port(
                     _int(self.port.get("id", "0")),
@@ -139,6 +161,7 @@ class _Parser:
                     tuple(self.ports["input"]),
                     tuple(self.ports["output"]),
                     self.data,
+                    tuple(self.blobs),
                 )
             )
         self.path.pop()
@@ -186,7 +209,8 @@ def read(data: Data, bin_size: int | None = None) -> OpenvinoIR:
         raise InvalidModel(f"OpenVINO IR: broken XML ({error}); the file is damaged") from None
     version = _int(collected.net.get("version", ""))
     if version not in VERSIONS:
-        raise Unsupported(f"OpenVINO IR version {version}; runtimes in use read 10 and 11, convert the model again")
+        known = ", ".join(map(str, VERSIONS))
+        raise Unsupported(f"OpenVINO IR version {version}; {known} are read here, convert the model again")
     return _finish(collected, version, bin_size)
 
 
@@ -205,10 +229,10 @@ def _finish(collected: _Parser, version: int, bin_size: int | None) -> OpenvinoI
             sources.setdefault(to_layer, port)
     weights = 0
     for layer in layers:
-        offset, size = layer.constant
-        if offset < 0 or size < 0:
-            raise InvalidModel(f"OpenVINO IR: constant {layer.name!r} has negative bounds; the file is damaged")
-        weights = max(weights, offset + size)
+        for offset, size in (layer.constant, *(blob[1:] for blob in layer.blobs)):
+            if offset < 0 or size < 0:
+                raise InvalidModel(f"OpenVINO IR: constant {layer.name!r} has negative bounds; the file is damaged")
+            weights = max(weights, offset + size)
     if bin_size is not None and weights > bin_size:
         raise InvalidModel(f"OpenVINO IR: constants end at byte {weights}, the .bin file has {bin_size}; it is cut off")
     inputs = []
@@ -222,6 +246,10 @@ def _finish(collected: _Parser, version: int, bin_size: int | None) -> OpenvinoI
             source = sources.get(layer.id) or (layer.inputs[0] if layer.inputs else Port(0, "", (), ""))
             name = source.names.split(",")[0] or layer.name
             outputs.append(TensorSpec(name, source.datatype, source.shape))
+    if version <= _OLD:
+        used = {from_layer for from_layer, *_ in collected.edges}
+        inputs = [TensorSpec(n.name, p.datatype, p.shape) for n in layers if n.type == "Input" for p in n.outputs[:1]]
+        outputs = [TensorSpec(n.name, p.datatype, p.shape) for n in layers if n.id not in used for p in n.outputs]
     return OpenvinoIR(
         collected.net.get("name", ""), version, layers, tuple(collected.edges), tuple(inputs), tuple(outputs), weights
     )

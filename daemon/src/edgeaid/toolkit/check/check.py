@@ -61,7 +61,7 @@ def check(path: Path, target: str, options: Options | None = None) -> Report:
         elif target == "k210":
             _k210(data, path, kind, found, options)
         elif target == "ncs":
-            _ncs(data, kind, found)
+            _ncs(data, path, kind, found)
         else:
             _ncs2(data, path, kind, found)
     except InvalidModel as e:
@@ -112,13 +112,15 @@ def _k210(data: bytes, path: Path, kind: str, found: Findings, options: Options)
         found.add("KPU001", "", f"this is {_wrong(kind)}")
 
 
-def _ncs(data: bytes, kind: str, found: Findings) -> None:
+def _ncs(data: bytes, path: Path, kind: str, found: Findings) -> None:
     checks = {
         "caffe-prototxt": check_ncs.check_caffe, "tf-graphdef": check_ncs.check_graphdef,
         "ncs-v1": check_ncs.check_graph, "ncs-v2": check_ncs.check_graph, "log": check_ncs.check_log,
     }  # fmt: skip
     if kind in checks:
         checks[kind](data, found)
+    elif kind == "tf-metagraph":
+        check_ncs.check_meta(data, path, found)
     else:
         found.add("NCS000", "", f"this is {_wrong(kind)}")
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from ...errors import InvalidModel
 from ...formats.exchange import caffe, tensorflow
 from ...formats.exchange.caffe import CaffeNet, ints, messages
-from ...formats.exchange.tensorflow import GraphDef
+from ...formats.exchange.tensorflow import GraphDef, Node
 from ...formats.ncs import reader as ncs
 from .. import compiler_logs as compile_logs
 from .caffe_shapes import first, sizes, window
@@ -25,8 +28,9 @@ CAFFE_LAYERS: Final = frozenset(
 )  # fmt: skip
 #: The last three came with NCSDK 2 (SSD); "dropout" and "split" are removed by the parser.
 _CAFFE_V2_ONLY: Final = frozenset({"permute", "normalize", "priorbox", "detectionoutput"})
-#: (kernel, stride)
-KERNELS: Final = frozenset({(1, 1), (3, 1), (5, 1), (7, 1), (7, 2), (7, 4)})
+#: (kernel, stride): the documented ones, and those of networks that the vendor's examples compile: 3x3s2
+#: (MobileNet, SqueezeNet 1.1, Inception v3), 1x1s2 (ResNet), 11x11s4 (AlexNet).
+KERNELS: Final = frozenset({(1, 1), (3, 1), (5, 1), (7, 1), (7, 2), (7, 4), (3, 2), (1, 2), (11, 4)})
 _MAX_GROUPS: Final = 1024
 _MAX_SHAVES: Final = 12
 _NETWORKS: Final = re.compile(
@@ -38,6 +42,8 @@ _TRAINING: Final = frozenset({
     "ApplyMomentum", "ApplyRMSProp", "ResourceApplyAdam", "BroadcastGradientArgs", "Assign", "AssignAdd", "SaveV2",
     "L2Loss",
 })  # fmt: skip
+_SAVER: Final = re.compile(r"save(?:_\d+)?/")
+_SAVING: Final = frozenset({"Assign", "AssignVariableOp", "SaveV2", "RestoreV2", "NoOp", "VarIsInitializedOp"})
 _DEFAULT_NAME: Final = re.compile(
     r"^(?:Placeholder|Reshape|Softmax|BiasAdd|MatMul|Conv2D|Identity|Relu|Squeeze|Add|Mul)(?:_\d+)?$"
 )
@@ -58,13 +64,13 @@ def check_caffe(data: bytes, found: Findings) -> None:
             kernel, stride, _ = window(message)
             group = first(message, "group", 1)
             output = first(message, "num_output", 0)
-            depthwise = group > 1 and group == output
             listed = kernel[0] == kernel[1] and stride[0] == stride[1] and (kernel[0], stride[0]) in KERNELS
-            # Depthwise 3x3 has a kernel of its own in NCSDK 2, at strides 1 and 2.
-            own = depthwise and found.profile.ncsdk != "1" and kernel == (3, 3) and stride in ((1, 1), (2, 2))
-            if not listed and not own:
+            # Inception v3 and v4 are made of 1xn and nx1.
+            row = 1 in kernel and stride == (1, 1) and max(kernel) <= 7
+            if not listed and not row:
                 found.add("NCS007", layer.name, f"{kernel[1]}x{kernel[0]}s{stride[0]}")
-            if group >= _MAX_GROUPS:
+            # One group per channel is a depthwise convolution, which MobileNets have with 1024 channels.
+            if group >= _MAX_GROUPS and group != output:
                 found.add("NCS008", layer.name, group)
     measured = sizes(net)
     for name, shape in measured.blobs.items():
@@ -92,7 +98,40 @@ def _inputs(net: CaffeNet, found: Findings) -> None:
 def check_graphdef(data: bytes, found: Findings) -> None:
     """A frozen TensorFlow graph."""
     graph = tensorflow.read_graphdef(data)
+    _graph(graph, found)
+    if graph.variables:
+        found.add("NCS035", "", f"{graph.variables} variables")
+
+
+def check_meta(data: bytes, path: Path, found: Findings) -> None:
+    """A MetaGraph (.meta), which mvNCCompile takes with the checkpoint beside it."""
+    whole = tensorflow.read_meta(data).graph
+    # The parts that write and read checkpoints are in every .meta; they are no part of what is compiled.
+    graph = replace(whole, nodes=tuple(n for n in whole.nodes if not _SAVER.match(n.name) and n.op not in _SAVING))
+    _graph(graph, found)
+    index, stem = path.with_suffix(".index"), path.with_suffix("").name
+    parts = sorted(p.name for p in path.parent.glob(f"{stem}.data-*-of-*"))
+    if graph.variables and not (index.is_file() and parts):
+        found.add("NCS036", "", f"{graph.variables} variables, no {index.name} with {stem}.data-00000-of-00001")
+    elif index.is_file():
+        values = tensorflow.read_checkpoint_index(index.read_bytes())
+        found.facts |= {"checkpoint_bytes": values.size, "graph_bytes_about": values.size // 2}
+
+
+def _batch(placeholders: Sequence[Node], found: Findings) -> None:
+    """The stick computes one sample at a time, and the shape is fixed when the graph is compiled."""
+    for node in placeholders:
+        if node.shape and node.shape[0] == -1:
+            found.add("NCS037", node.name, list(node.shape))
+        elif node.shape and node.shape[0] != 1 and len(node.shape) in (2, 4):
+            found.add("NCS003", node.name, node.shape[0])
+        if any(d == -1 for d in node.shape[1:]):
+            found.add("NCS037", node.name, list(node.shape))
+
+
+def _graph(graph: GraphDef, found: Findings) -> None:
     placeholders = [n for n in graph.nodes if n.op in ("Placeholder", "PlaceholderWithDefault", "PlaceholderV2")]
+    _batch(placeholders, found)
     if len(placeholders) != 1:
         found.add("NCS031", ", ".join(n.name for n in placeholders[:5]), len(placeholders))
     for node in graph.nodes:
@@ -102,8 +141,6 @@ def check_graphdef(data: bytes, found: Findings) -> None:
             found.add("NCS032", node.name, node.op)
         elif node.op in _TRAINING or "gradients" in parts:
             found.add("NCS033", node.name, node.op)
-    if graph.variables:
-        found.add("NCS035", "", f"{graph.variables} variables")
     _network(graph, found)
     for node in (*placeholders[:1], *[n for n in graph.nodes if n.name in {o.name for o in graph.outputs}][:3]):
         if _DEFAULT_NAME.match(node.name):

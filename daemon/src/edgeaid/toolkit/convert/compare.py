@@ -39,11 +39,6 @@ class Difference:
     #: an error of this size says nothing against `b`.
     reference_error: float = 0.0
 
-    @property
-    def agrees(self) -> bool:
-        """Whether `b` computes the same in floating point, as far as `a` can tell."""
-        return self.relative <= max(0.01, 3 * self.reference_error)
-
 
 @dataclass(frozen=True, slots=True)
 class LayerError:

@@ -82,24 +82,27 @@ def openvino_report(data: bytes, path: Path, _depth: int) -> Report:
     bin_size = weights.stat().st_size if weights.is_file() else None
     model = openvino.read(data, bin_size)
     by_id = {layer.id: layer for layer in model.layers}
-    shown = [x for x in model.layers if x.type not in ("Const", "Parameter", "Result")]
+    shown = [x for x in model.layers if x.type not in ("Const", "Parameter", "Result", "Input")]
     feeds: dict[int, list[str]] = {}
     constants: dict[int, int] = {}
     for source, port, target, _ in model.edges:
         if by_id[source].type == "Const":
-            constants[target] = constants.get(target, 0) + by_id[source].constant[1]
+            constants[target] = constants.get(target, 0) + by_id[source].weights_bytes
         else:
             feeds.setdefault(target, []).append(f"{source}:{port}")
     operators = tuple(
         OperatorRow(
             x.id, x.name, x.type, "", tuple(feeds.get(x.id, ())), tuple(f"{x.id}:{p.id}" for p in x.outputs),
-            x.outputs[0].shape if x.outputs else (), constants.get(x.id, 0), x.opset,
+            x.outputs[0].shape if x.outputs else (), constants.get(x.id, 0) + x.weights_bytes, x.opset,
         )
         for x in shown
     )  # fmt: skip
     findings = []
     if bin_size is None:
         findings.append(Finding(WARNING, "no-bin", f"{weights.name} is not beside it: the weights were not compared"))
+    if model.version < 10:
+        text = f"version {model.version} runs on OpenVINO 2018 to 2020; 2021.4 and 2022.3 refuse it (measured)"
+        findings.append(Finding(WARNING, "version", text))
     if model.version == 11:
         findings.append(Finding(NOTE, "version", "version 11 is read by OpenVINO 2022.1 and later, not by 2021.4"))
     return Report(

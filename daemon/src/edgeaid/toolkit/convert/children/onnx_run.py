@@ -3,7 +3,7 @@
 Request: model, shapes ({input name: shape}; "" = the first input; others as the file says), constants ({input name:
 value}: no input of the result any more), inputs (.npz with `<run>_<input>`; "" = made here), count, seed, made (.npz to
 write), outputs (.npz to write, `<run>_<output>`), shaped ("" or .onnx to write: the model with the shape of every
-value; needs onnx), simplified ("" or .onnx to write: shapes fixed, constants folded; needs onnxsim), answer.
+value; needs onnx), answer.
 Answer: inputs and outputs ([name, shape, dtype]), free (names of inputs whose shape was chosen here), constants,
 itself (per output: largest difference between onnxruntime with and without its optimisations, by the output's range).
 """
@@ -126,22 +126,6 @@ def itself(model: str, feeds: list[dict[str, Any]], references: list[list[Any]])
     return errors
 
 
-def simplify(model: str, fixed: dict[str, Dims], constants: dict[str, Any], path: str) -> None:
-    """Write the model with fixed shapes, without what can be computed beforehand."""
-    onnx: Any = import_module("onnx")
-    onnxsim: Any = import_module("onnxsim")
-    loaded = onnx.load(model)
-    for name, value in constants.items():
-        old = next(i for i in loaded.graph.input if i.name == name)
-        loaded.graph.input.remove(old)
-        loaded.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
-    made, _ = onnxsim.simplify(loaded, overwrite_input_shapes=fixed)
-    for given in made.graph.input:
-        for dim, size in zip(given.type.tensor_type.shape.dim, fixed.get(given.name, ()), strict=False):
-            dim.dim_value = size
-    onnx.save(made, path)
-
-
 def main(path: str) -> None:
     with open(path) as file:
         request: dict[str, Any] = json.load(file)
@@ -164,10 +148,12 @@ def main(path: str) -> None:
         kept = {f"{r}_{n}": feed[i.name] for r, feed in enumerate(feeds) for n, i in enumerate(inputs)}
         np.savez(request["made"], **kept)
     references = [run.run(None, {**feed, **constants}) for feed in feeds]
+    for output, value in zip(run.get_outputs(), references[0], strict=True):
+        if not isinstance(value, np.ndarray):
+            raise SystemExit(
+                f"output {output.name} is {output.type}, not a tensor: models of ai.onnx.ml stay with ONNX"
+            )
     np.savez(request["outputs"], **{f"{r}_{j}": v for r, out in enumerate(references) for j, v in enumerate(out)})
-    fixed = {i.name: shape for i, shape in zip(inputs, chosen, strict=True)}
-    if request.get("simplified"):
-        simplify(request["model"], fixed, constants, request["simplified"])
     if request.get("shaped"):
         onnx: Any = import_module("onnx")
         inference: Any = import_module("onnx.shape_inference")

@@ -124,9 +124,8 @@ def save(path: Path, nodes: list[object], ends: tuple[list[object], list[object]
     import onnx
     from onnx import helper
 
-    made = helper.make_model(
-        helper.make_graph(nodes, "g", *ends, weights), opset_imports=[helper.make_opsetid("", 16)], ir_version=8
-    )
+    opsets = [helper.make_opsetid("", 16), helper.make_opsetid("com.microsoft", 1)]
+    made = helper.make_model(helper.make_graph(nodes, "g", *ends, weights), opset_imports=opsets, ir_version=8)
     onnx.save(made, str(path))
     return path
 
@@ -194,9 +193,10 @@ def test_a_recurrent_network_is_compared_over_several_runs_with_all_its_ends(tmp
 def test_an_operator_without_counterpart_is_named_with_what_to_do(tmp_path: Path) -> None:
     from onnx import TensorProto, helper
 
-    node = helper.make_node("Det", ["x"], ["y"], name="determinant")
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [2, 3, 3]), ("y", [2]))]
-    report, text = convert(save(tmp_path / "net.onnx", [node], (values[:1], values[1:]), []), tmp_path)
+    node = helper.make_node("CDist", ["a", "b"], ["y"], name="distances", domain="com.microsoft", metric="euclidean")
+    shapes = {"a": [2, 3], "b": [4, 3], "y": [2, 4]}
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()]
+    report, text = convert(save(tmp_path / "net.onnx", [node], (values[:2], values[2:]), []), tmp_path)
     assert report == {}
-    assert "operator Det (node 'determinant')" in text
+    assert "operator CDist (node 'distances')" in text
     assert "replace it" in text

@@ -83,7 +83,8 @@ def _simplify(source: Path, simplified: Path, wanted: Reference, folder: Path, s
     """Write the model with fixed shapes and without branches; the reference with a remark about those."""
     request = {
         "model": str(source), "shapes": {name: list(shape) for name, shape, _ in wanted.input_specs},
-        "constants": dict(wanted.constants), "inputs": str(folder / "in.npz"), "simplified": str(simplified),
+        "outputs": {name: list(shape) for name, shape, _ in wanted.output_specs}, "constants": dict(wanted.constants),
+        "inputs": str(folder / "in.npz"), "simplified": str(simplified),
     }  # fmt: skip
     answer = run_child("onnx2tf", "onnx_simplify", request, folder, say)
     texts = {

@@ -1,9 +1,9 @@
 """Child (environment onnx2tf): fix an ONNX model's shapes and fold what is constant. Usage: python onnx_simplify.py
 REQUEST.json
 
-Request: model, shapes ({input name: shape}), constants ({input name: value}), inputs (.npz with `<run>_<input>`),
-simplified (.onnx to write), answer (JSON to write: branches, the If operators that were decided, and unquantised, the
-LSTMs that compute in float now).
+Request: model, shapes ({input name: shape}), outputs ({output name: shape}), constants ({input name: value}), inputs
+(.npz with `<run>_<input>`), simplified (.onnx to write), answer (JSON to write: branches, the If operators that were
+decided, and unquantised, the LSTMs that compute in float now).
 """
 
 import json
@@ -142,6 +142,10 @@ def main(path: str) -> None:
         count = len({key.split("_")[0] for key in data.files})
         runs = [{name: data[f"{run}_{i}"] for i, name in enumerate(names)} for run in range(count)]
     branches = decide(model, runs)
+    for output in model.graph.output:
+        kind = output.type.tensor_type.elem_type
+        shaped = onnx.helper.make_tensor_value_info(output.name, kind, request["outputs"][output.name])
+        output.CopyFrom(shaped)
     unquantised = unquantise(model)
     made, _ = onnxsim.simplify(model, overwrite_input_shapes=request["shapes"])
     for given in made.graph.input:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -223,6 +225,29 @@ def test_a_tar_lists_its_files() -> None:
     assert (entry.name, entry.kind, entry.offset) == ("m/model.kmodel", "0", 512)
     with pytest.raises(InvalidModel, match="checksum"):
         tardir.entries(b"x" + builders.tar()[1:])
+
+
+@pytest.mark.parametrize("layout", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT], ids=["pax", "GNU"])
+def test_a_long_path_in_a_tar_keeps_its_suffix(layout: int) -> None:
+    name = "/".join(["directory" * 3] * 8) + "/model.tflite"
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=layout) as archive:
+        info = tarfile.TarInfo(name)
+        info.size = 5
+        archive.addfile(info, io.BytesIO(b"model"))
+    data = made.getvalue()
+    (entry,) = tardir.entries(data)
+    assert (entry.name, entry.kind) == (name, "0")
+    assert data[entry.offset : entry.offset + entry.size] == b"model"
+
+
+def test_a_tar_is_refused_beyond_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tardir, "MAX_NAME", 4)
+    with pytest.raises(InvalidModel, match="at most 4"):
+        tardir.entries(builders.tar())
+    monkeypatch.setattr(tardir, "MAX_ENTRIES", 0)
+    with pytest.raises(InvalidModel, match="more than 0 entries"):
+        tardir.entries(builders.tar())
 
 
 def test_what_a_saved_model_computes_is_found_behind_functions_that_only_call() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import __version__
+from .model import LiveModel
 from .plane import Plane
 from .stats import BUCKETS_NS, PHASES
 
@@ -34,19 +35,21 @@ def _head(name: str, kind: str, text: str) -> str:
 
 def render(plane: Plane) -> str:
     """All metrics."""
-    return "".join(_lines(plane))
+    live = [m for served in plane.served.values() for m in served.versions.values()]
+    return "".join((*_process(plane), *_requests(live), *_devices(plane), *_slots(live)))
 
 
-def _lines(plane: Plane) -> Iterator[str]:
+def _process(plane: Plane) -> Iterator[str]:
     yield _head("edgeai_build_info", "gauge", "Version of the daemon.")
     yield f"edgeai_build_info{_label(version=__version__)} 1\n"
     yield _head("edgeai_process_resident_bytes", "gauge", "Resident memory of the daemon and its workers.")
     yield f"edgeai_process_resident_bytes{_label(process='daemon')} {rss_bytes()}\n"
-    devices = list(plane.devices.values())
-    for device in devices:
+    for device in plane.devices.values():
         if device.handle is not None:
             yield f"edgeai_process_resident_bytes{_label(process=device.id)} {rss_bytes(device.handle.pid)}\n"
-    live = [m for served in plane.served.values() for m in served.versions.values()]
+
+
+def _requests(live: list[LiveModel]) -> Iterator[str]:
     yield _head("edgeai_requests_total", "counter", "Requests by result.")
     for model in live:
         s = model.stats
@@ -69,6 +72,10 @@ def _lines(plane: Plane) -> Iterator[str]:
                 yield f"{name}_bucket{_label(**labels, le='+Inf')} {h.count}\n"
                 yield f"{name}_sum{_label(**labels)} {h.total_ns / 1e9:.9f}\n"
                 yield f"{name}_count{_label(**labels)} {h.count}\n"
+
+
+def _devices(plane: Plane) -> Iterator[str]:
+    devices = list(plane.devices.values())
     yield _head("edgeai_queue_length", "gauge", "Requests waiting for a device.")
     for device in devices:
         yield f"edgeai_queue_length{_label(device=device.id)} {len(device.queue)}\n"
@@ -89,6 +96,9 @@ def _lines(plane: Plane) -> Iterator[str]:
     yield _head("edgeai_model_switches_total", "counter", "Times a device had to load other parameters.")
     for device in devices:
         yield f"edgeai_model_switches_total{_label(device=device.id)} {device.queue.snapshot().get('switches', 0)}\n"
+
+
+def _slots(live: list[LiveModel]) -> Iterator[str]:
     yield _head("edgeai_slots_in_use", "gauge", "Requests that hold a slot of a model's shared memory.")
     for model in live:
         yield f"edgeai_slots_in_use{_label(model=model.name, version=model.version)} {model.busy}\n"

@@ -316,6 +316,25 @@ class Line:
                     sent = 0  # nobody reads: the host's buffer is full and the rest is lost, as on a real port
                 self.stats["to_host"] += sent
 
+    def answer_calls(self, called: bool) -> None:
+        """Send an answer that is due, or take the program's next call."""
+        assert self.rpc
+        if self.pending and time.monotonic() >= self.pending[0]:
+            with contextlib.suppress(OSError):
+                self.rpc.sendall(len(self.pending[1]).to_bytes(4, "little") + self.pending[1])
+            self.pending = None
+        elif called:
+            head = self.rpc.recv(4, socket.MSG_WAITALL)
+            if len(head) == 4:
+                n = int.from_bytes(head, "little")
+                body = bytearray()
+                while len(body) < n:
+                    part = self.rpc.recv(n - len(body))
+                    if not part:
+                        break
+                    body += part
+                self.call(bytes(body))
+
     def step(self) -> bool:
         assert self.uart
         assert self.rpc
@@ -347,21 +366,7 @@ class Line:
                 if self.master >= 0:
                     self.carry(data, to_board=False)
         self.exchange()
-        if self.pending and time.monotonic() >= self.pending[0]:
-            with contextlib.suppress(OSError):
-                self.rpc.sendall(len(self.pending[1]).to_bytes(4, "little") + self.pending[1])
-            self.pending = None
-        elif self.rpc in ready:
-            head = self.rpc.recv(4, socket.MSG_WAITALL)
-            if len(head) == 4:
-                n = int.from_bytes(head, "little")
-                body = bytearray()
-                while len(body) < n:
-                    part = self.rpc.recv(n - len(body))
-                    if not part:
-                        break
-                    body += part
-                self.call(bytes(body))
+        self.answer_calls(self.rpc in ready)
         if (self.dog and time.monotonic() > self.dog) or self.child.poll() is not None:
             self.power()
         return True

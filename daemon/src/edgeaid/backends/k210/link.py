@@ -12,7 +12,7 @@ import struct
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ...errors import DeviceError
@@ -52,7 +52,7 @@ _TALK: Final = (b"[MAIXPY] Pll0", b"[MaixPy] init end", b"raw REPL; CTRL-B", b"\
 
 @dataclass(slots=True)
 class Counters:
-    """What the line did to us. Totals of a session."""
+    """Losses and repetitions on the line. Totals of a session."""
 
     resent: int = 0
     sent: int = 0
@@ -77,6 +77,21 @@ class _Fetch:
         return self.asked * ((1 << self.shift) + OVERHEAD)
 
 
+@dataclass(slots=True)
+class _Run:
+    """A RUN under way: when it was accepted, when to ask again, and what has come of its result."""
+
+    seq: int
+    #: Payload of the RUN frame's piece size, 2^shift bytes.
+    shift: int
+    begin: float
+    progress: float
+    ask: float = 0.0
+    accepted: float = 0.0
+    result: Result | None = None
+    fetch: _Fetch = field(default_factory=_Fetch)
+
+
 class Link:
     """One side of a running session; the other side is the agent."""
 
@@ -91,7 +106,7 @@ class Link:
         self.rto = RESEND
         self._srtt = 0.0
         self.shift = MAX_SHIFT
-        #: Recent losses and the bytes they are out of, fading; at first we believe in the line.
+        #: Recent losses and the bytes they are out of, fading; the line counts as good at first.
         self._lost, self._count, self._bytes = 0.0, 40.0, 40000.0
         self._tail = b""
         self._run_time = 0.0
@@ -295,53 +310,60 @@ class Link:
         """
         seq = self.next_seq()
         frame = Frame(Type.RUN, 0, seq, slot, struct.pack("<BBH", mask, self.shift, watchdog_ms))
-        begin = progress = time.monotonic()
-        ask = accepted = 0.0
-        result: Result | None = None
-        fetch = _Fetch()
+        now = time.monotonic()
+        run = _Run(seq, self.shift, begin=now, progress=now)
         tries = 0
         while True:
             now = time.monotonic()
-            if now - begin > timeout + (FETCH if result else 0.0):
-                what = "the result did not come through" if result else "does the model hang on the KPU?"
-                raise LineLost(f"{self.port.path}: no result within {now - begin:.1f} s; {what}")
-            silent = now - progress > RESEND * TRIES
-            if accepted and not result and silent and self._strange >= 32 and self.copies(32) == 1:
-                raise LineLost(f"{self.port.path}: the board talks nonsense instead of an answer; it was reset")
-            if (result or not accepted) and self.dead(progress, now):
-                raise LineLost(f"{self.port.path}: no answer to RUN within {now - progress:.1f} s")
-            if now >= ask:
-                if result is None:
+            self._give_up(run, now, timeout)
+            if now >= run.ask:
+                if run.result is None:
                     self.send(frame)
-                    early = accepted and now - accepted < self._run_time
-                    ask = now + (RESEND if early or not accepted else max(0.05, self.rto))
+                    early = run.accepted and now - run.accepted < self._run_time
+                    run.ask = now + (RESEND if early or not run.accepted else max(0.05, self.rto))
                 else:
-                    ask = now + self._pull(seq, result, fetch)
+                    run.ask = now + self._pull(seq, run.result, run.fetch)
                 tries += 1
                 self.counters.resent += tries > 1
-            for got in self.frames(min(ask, now + RESEND) - time.monotonic()):
-                if got.seq != seq:
-                    continue
-                progress = time.monotonic()
-                if got.type == Type.ERR:
-                    raise parse_error(got)
-                if got.type == Type.ACK:
-                    accepted = accepted or progress
-                elif got.type == Type.OUT and result is None:
-                    result = parse_result(got, self.max_result)
-                    if result is not None:
-                        self._run_time = 0.9 * result.kpu_us / 1e6
-                        fetch.expect(result, frame.payload[1], (1 << 64) - 1)
-                        ask = progress + self.rto + self.line_time(fetch.bytes)
-                elif got.type == Type.DATA and result is not None and result.put(got):
-                    fetch.due -= 1
-                    # What is on its way comes without a pause; when the pause is there, the rest was lost.
-                    ask = progress + (min(self.rto, 0.05) + self.line_time(1100) if fetch.due > 0 else 0.0)
+            for got in self.frames(min(run.ask, now + RESEND) - time.monotonic()):
+                if got.seq == seq:
+                    self._take(run, got)
+            result = run.result
             if result is not None and 0 not in result.marks:
-                self.judge((1 << fetch.shift) + OVERHEAD, 0, fetch.asked)
+                self.judge((1 << run.fetch.shift) + OVERHEAD, 0, run.fetch.asked)
                 if zlib.crc32(result.data) != result.crc:
                     raise LineLost(f"{self.port.path}: result with a wrong checksum")
                 return result
+
+    def _give_up(self, run: _Run, now: float, timeout: float) -> None:
+        """Raise LineLost when waiting any longer is of no use."""
+        if now - run.begin > timeout + (FETCH if run.result else 0.0):
+            what = "the result did not come through" if run.result else "does the model hang on the KPU?"
+            raise LineLost(f"{self.port.path}: no result within {now - run.begin:.1f} s; {what}")
+        silent = now - run.progress > RESEND * TRIES
+        if run.accepted and not run.result and silent and self._strange >= 32 and self.copies(32) == 1:
+            raise LineLost(f"{self.port.path}: the board sends something else than an answer; it was reset")
+        if (run.result or not run.accepted) and self.dead(run.progress, now):
+            raise LineLost(f"{self.port.path}: no answer to RUN within {now - run.progress:.1f} s")
+
+    def _take(self, run: _Run, got: Frame) -> None:
+        """One frame that belongs to the run. Raises BoardError when the board refuses."""
+        run.progress = time.monotonic()
+        if got.type == Type.ERR:
+            raise parse_error(got)
+        if got.type == Type.ACK:
+            run.accepted = run.accepted or run.progress
+        elif got.type == Type.OUT and run.result is None:
+            run.result = parse_result(got, self.max_result)
+            if run.result is not None:
+                self._run_time = 0.9 * run.result.kpu_us / 1e6
+                run.fetch.expect(run.result, run.shift, (1 << 64) - 1)
+                run.ask = run.progress + self.rto + self.line_time(run.fetch.bytes)
+        elif got.type == Type.DATA and run.result is not None and run.result.put(got):
+            run.fetch.due -= 1
+            # What is on its way comes without a pause; when the pause is there, the rest was lost.
+            pause = min(self.rto, 0.05) + self.line_time(1100) if run.fetch.due > 0 else 0.0
+            run.ask = run.progress + pause
 
     def _pull(self, seq: int, result: Result, fetch: _Fetch) -> float:
         """Ask for missing pieces; seconds until asking again makes sense."""

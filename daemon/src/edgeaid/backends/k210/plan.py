@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -92,9 +92,7 @@ def plan(name: str, data: bytes, options: Mapping[str, Any], *, free: int = 0, v
         )
     if len(model.inputs) != 1 or not 1 <= len(model.outputs) <= 8:
         raise InvalidModel(f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; MaixPy feeds one")
-    layout = str(options.get("layout", "nchw"))
-    if layout not in ("nchw", "nhwc"):
-        raise InvalidModel(f"{name}: layout {layout!r} is unknown; use nchw or nhwc")
+    layout = _one_of(name, options, "layout", ("nchw", "nhwc"))
     last = layout == "nhwc"
     source = model.inputs[0]
     size = _input_size(name, source)
@@ -114,21 +112,12 @@ def plan(name: str, data: bytes, options: Mapping[str, Any], *, free: int = 0, v
     timeout, watchdog = float(options.get("timeout_s", 10.0)), int(options.get("watchdog_ms", 0))
     if not 0 < timeout <= 600 or not 0 <= watchdog <= 60000:
         raise InvalidModel(f"{name}: timeout_s must be in (0, 600] and watchdog_ms in [0, 60000]")
-    encoding = str(options.get("encoding", "auto"))
-    if encoding not in ("auto", "raw", "zlib", "jpeg") or (encoding == "jpeg" and not size[0]):
-        raise InvalidModel(f"{name}: encoding {encoding!r} does not fit; use auto, raw, zlib or (pictures) jpeg")
+    encoding = _one_of(name, options, "encoding", ("auto", "raw", "zlib", "jpeg"))
+    if encoding == "jpeg" and not size[0]:
+        raise InvalidModel(f"{name}: encoding 'jpeg' is for pictures; use auto, raw or zlib")
     w, h, c = size
     shape = source.shape if not w else (1, h, w, c) if last else (1, c, h, w)
-    names = options.get("output_names") or [spec.name for spec in model.outputs]
-    if len(names) != len(model.outputs):
-        raise InvalidModel(f"{name}: {len(names)} output_names for {len(model.outputs)} outputs")
-    outputs = []
-    for given, spec, dims in zip(names, model.outputs, shapes, strict=True):
-        if dims is None:
-            outputs.append(TensorSpec(str(given), spec.datatype, (1, math.prod(spec.shape))))
-        else:
-            ow, oh, oc = dims
-            outputs.append(TensorSpec(str(given), spec.datatype, (1, oh, ow, oc) if last else (1, oc, oh, ow)))
+    outputs = _outputs(name, model, options.get("output_names"), shapes, last)
     told = []
     if model.version == 4:
         for i, (spec, dims) in enumerate(zip(model.outputs, shapes, strict=True)):
@@ -149,6 +138,31 @@ def plan(name: str, data: bytes, options: Mapping[str, Any], *, free: int = 0, v
         need=need,
         version=model.version,
     )
+
+
+def _one_of(name: str, options: Mapping[str, Any], key: str, known: tuple[str, ...]) -> str:
+    """A text option, the first of `known` by default."""
+    value = str(options.get(key, known[0]))
+    if value not in known:
+        raise InvalidModel(f"{name}: {key} {value!r} is unknown; use {', '.join(known)}")
+    return value
+
+
+def _outputs(
+    name: str, model: kmodel.Kmodel, given: Any, shapes: Sequence[tuple[int, int, int] | None], last: bool
+) -> list[TensorSpec]:
+    """Tensors of the answer: names from the manifest or the file, shapes [1, ...] where the manifest gives them."""
+    names = given or [spec.name for spec in model.outputs]
+    if len(names) != len(model.outputs):
+        raise InvalidModel(f"{name}: {len(names)} output_names for {len(model.outputs)} outputs")
+    outputs = []
+    for text, spec, dims in zip(names, model.outputs, shapes, strict=True):
+        if dims is None:
+            outputs.append(TensorSpec(str(text), spec.datatype, (1, math.prod(spec.shape))))
+        else:
+            ow, oh, oc = dims
+            outputs.append(TensorSpec(str(text), spec.datatype, (1, oh, ow, oc) if last else (1, oc, oh, ow)))
+    return outputs
 
 
 def flat(count: int) -> tuple[int, int, int]:

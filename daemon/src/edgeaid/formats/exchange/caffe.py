@@ -90,44 +90,53 @@ def parse(data: Data) -> Message:
     view = as_view(data)
     if len(view) > MAX_TEXT_BYTES:
         raise TooLarge(f"Caffe text of {len(view)} bytes, more than {MAX_TEXT_BYTES}")
-    root: Message = {}
-    stack: list[tuple[Message, str]] = [(root, "")]
-    field = ""
-    in_list = False
+    reader = _Reader()
     for kind, word, line in _tokens(bytes(view).decode("utf-8", "replace")):
-        here, closing = stack[-1]
-        if field:
-            if word == ":" and kind == "mark":
-                continue
-            if word in ("{", "<") and kind == "mark":
-                if len(stack) >= MAX_DEPTH:
-                    raise InvalidModel(f"Caffe text, line {line}: more than {MAX_DEPTH} levels")
-                inner: Message = {}
-                here.setdefault(field, []).append(inner)
-                stack.append((inner, "}" if word == "{" else ">"))
-                field = ""
-                continue
-            if word == "[" and kind == "mark" and not in_list:
-                in_list = True
-                continue
-            if in_list and kind == "mark" and word in (",", "]"):
-                if word == "]":
-                    in_list, field = False, ""
-                continue
-            if kind == "mark":
-                raise InvalidModel(f"Caffe text, line {line}: {word!r} where the value of {field!r} should be")
-            here.setdefault(field, []).append(word[1:-1] if kind == "string" else _scalar(word))
-            if not in_list:
-                field = ""
+        reader.take(kind, word, line)
+    if len(reader.stack) > 1 or reader.field:
+        raise InvalidModel("Caffe text: it ends inside a field; the file is cut off")
+    return reader.stack[0][0]
+
+
+class _Reader:
+    """State of `parse`: open messages with their closing marks, and the field that waits for a value."""
+
+    def __init__(self) -> None:
+        self.stack: list[tuple[Message, str]] = [({}, "")]
+        self.field = ""
+        self.in_list = False
+
+    def take(self, kind: str, word: str, line: int) -> None:
+        """The next token."""
+        closing = self.stack[-1][1]
+        if self.field and kind == "mark":
+            self._mark(word, line)
+        elif self.field:
+            self.stack[-1][0].setdefault(self.field, []).append(word[1:-1] if kind == "string" else _scalar(word))
+            if not self.in_list:
+                self.field = ""
         elif kind == "word":
-            field = word
+            self.field = word
         elif word == closing and closing:
-            stack.pop()
+            self.stack.pop()
         elif word not in (";", ","):
             raise InvalidModel(f"Caffe text, line {line}: unexpected {word[:40]!r}")
-    if len(stack) > 1 or field:
-        raise InvalidModel("Caffe text: it ends inside a field; the file is cut off")
-    return root
+
+    def _mark(self, word: str, line: int) -> None:
+        """A mark where a field's value should be or go on."""
+        if word in ("{", "<"):
+            if len(self.stack) >= MAX_DEPTH:
+                raise InvalidModel(f"Caffe text, line {line}: more than {MAX_DEPTH} levels")
+            inner: Message = {}
+            self.stack[-1][0].setdefault(self.field, []).append(inner)
+            self.stack.append((inner, "}" if word == "{" else ">"))
+            self.field = ""
+        elif word == "[" and not self.in_list:
+            self.in_list = True
+        elif word == "]" and self.in_list:
+            self.in_list, self.field = False, ""
+        elif word != ":" and not (word == "," and self.in_list):
+            raise InvalidModel(f"Caffe text, line {line}: {word!r} where the value of {self.field!r} should be")
 
 
 def _tokens(source: str) -> Iterator[tuple[str, str, int]]:

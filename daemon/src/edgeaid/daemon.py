@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import errors
 from . import systemd as service
+from .api.descriptors import ListeningSocket, interruptible
 from .api.fast.server import FastServer
 from .api.http import routes_edgeai, routes_oip, routes_streams
 from .api.http.server import HttpServer, Routes
@@ -85,6 +86,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_hup)
+        interruptible()
         # Every connection of both sockets, and what models, workers and pictures need beside them.
         service.allow_descriptors(2 * config.limits.connections + 1024)
         passed = service.listen_fds()
@@ -93,7 +95,7 @@ class Daemon:
         try:
             http = HttpServer(self.plane, roles, table)
             self._http.append(http)
-            sock = self._socket(passed, "http", config.server.socket, socket.SOCK_STREAM)
+            sock = ListeningSocket.of(self._socket(passed, "http", config.server.socket, socket.SOCK_STREAM))
             self._servers.append(await loop.create_unix_server(http.protocol, sock=sock))
             if "fast" in passed or config.server.fast_socket:
                 sock = self._socket(passed, "fast", config.server.fast_socket, socket.SOCK_SEQPACKET)

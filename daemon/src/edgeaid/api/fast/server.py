@@ -21,6 +21,7 @@ from ...serving.access import Peer, Role, Roles
 from ...serving.model import Request
 from ...serving.plane import Plane
 from ...worker import wire
+from ..descriptors import ListeningSocket, Refused, closer, receive_into, set_rights
 from .memory import MAX_BINDINGS, MAX_REGION_BYTES, MAX_REGIONS, ClientMemory
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ KIND_INFER: Final = 1
 KIND_RESULT: Final = 2
 MAX_JSON: Final = 64 << 10
 MAX_WAITING: Final = 64
+#: Room for the longest message; a message is copied out of it before the next is read.
+_BUFFER: Final = memoryview(bytearray(wire.MAX_MESSAGE))
 
 
 class FastServer:
@@ -47,10 +50,9 @@ class FastServer:
     def __init__(self, plane: Plane, roles: Roles, sock: socket.socket) -> None:
         self.plane = plane
         self.roles = roles
-        self.sock = sock
+        self.sock = ListeningSocket.of(sock)
         self.connections: set[_Connection] = set()
-        sock.setblocking(False)
-        asyncio.get_running_loop().add_reader(sock.fileno(), self._accept)
+        asyncio.get_running_loop().add_reader(self.sock.fileno(), self._accept)
 
     def _accept(self) -> None:
         try:
@@ -65,7 +67,6 @@ class FastServer:
         if len(self.connections) >= self.plane.config.limits.connections and not self._shed():
             sock.close()
             return
-        sock.setblocking(False)
         self.connections.add(_Connection(self, sock, self.roles.peer(sock)))
 
     def _shed(self) -> bool:
@@ -126,28 +127,34 @@ class _Connection:
         # A bounded number of messages per turn: one client cannot keep the loop from the others.
         for _ in range(8):
             try:
-                data, fds = wire.receive(self.sock)
+                size, fds, cut = receive_into(self.sock, _BUFFER)
             except BlockingIOError:
                 return
-            except errors.InvalidRequest as error:
-                self._send_json({"error": str(error), "code": 400})
-                continue
+            except Refused as error:
+                self._refuse_descriptors(str(error))
+                return
             except OSError:
                 self.close()
                 return
-            if not data:
-                wire.close_all(fds)
+            if not size or (fds and not self.greeted):
+                closer.close(fds)
                 self.close()
                 return
-            if data[0] == KIND_INFER and len(data) == INFER.size and not fds:
+            if cut:
+                closer.close(fds)
+                self._send_json({"error": "message cut short: too long, or too many descriptors", "code": 400})
+                continue
+            data = bytes(_BUFFER[:size])
+            if data[0] == KIND_INFER and size == INFER.size and not fds:
                 self._infer(data)
-                return  # the loop calls again when there is more; looking now would mostly be in vain
-            try:
-                self._control(data, fds)
-            finally:
-                wire.close_all(fds)
+                return  # the loop calls again when there is more; looking now would seldom find any
+            self._control(data, fds)
             if self.sock.fileno() < 0:
                 return
+
+    def _refuse_descriptors(self, why: str) -> None:
+        self._send_json({"error": why, "code": 400})
+        self.close()
 
     # --- control: JSON ----------------------------------------------------------------------------------------------
 
@@ -162,6 +169,7 @@ class _Connection:
             identity = message.get("id")
             answer = self._operate(message, fds)
         except errors.EdgeaiError as error:
+            closer.close(fds)  # whatever they are
             self._send_json({"id": identity, "error": str(error), "code": error.http})
             return
         self._send_json({"id": identity, **answer})
@@ -178,6 +186,7 @@ class _Connection:
                 self.plane.denials.deny(self.peer, Role.INFER, "the fast socket")
             self.greeted = True
             self.version = version
+            set_rights(self.sock, True)
             limits = {
                 "regions": MAX_REGIONS,
                 "bindings": MAX_BINDINGS,
@@ -197,6 +206,8 @@ class _Connection:
             return self.memory.attach(fds)
         if operation == "detach":
             return self.memory.detach(message)
+        if fds:
+            raise errors.InvalidRequest("only the op 'attach' takes a descriptor")
         if operation == "bind":
             return self.memory.bind(message)
         if operation == "unbind":

@@ -95,8 +95,8 @@ class Daemon:
         try:
             http = HttpServer(self.plane, roles, table)
             self._http.append(http)
-            sock = ListeningSocket.of(self._socket(passed, "http", config.server.socket, socket.SOCK_STREAM))
-            self._servers.append(await loop.create_unix_server(http.protocol, sock=sock))
+            listening = ListeningSocket.of(self._socket(passed, "http", config.server.socket, socket.SOCK_STREAM))
+            self._servers.append(await loop.create_unix_server(http.protocol, sock=listening))
             if "fast" in passed or config.server.fast_socket:
                 sock = self._socket(passed, "fast", config.server.fast_socket, socket.SOCK_SEQPACKET)
                 self._fast = FastServer(self.plane, roles, sock)

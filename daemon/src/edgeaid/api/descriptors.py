@@ -17,7 +17,6 @@ import os
 import queue
 import signal
 import socket
-import struct
 import termios
 import threading
 import time
@@ -215,7 +214,7 @@ def _unread(sock: socket.socket) -> bool:
         answer = fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4))
     except OSError:
         return True
-    return struct.unpack("i", answer)[0] != 0
+    return any(answer)
 
 
 def _refusal() -> bytes:

@@ -103,7 +103,7 @@ class ClientMemory:
                 self.bindings.pop(key).release()
         region, view = self.regions.pop(number)
         view.release()
-        region.close()
+        closer.run(region.close)
         return {}
 
     def bind(self, message: dict[str, Any]) -> dict[str, Any]:

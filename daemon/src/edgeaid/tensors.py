@@ -6,8 +6,8 @@ Datatypes carry the names of the Open Inference Protocol (UINT8, FP32, ...): the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 from .errors import InvalidRequest
 
@@ -30,6 +30,21 @@ FROM_NUMPY: Final[dict[str, str]] = {v: k for k, v in NUMPY.items()}
 MAX_ELEMENTS: Final = 1 << 31
 
 
+class Turn(NamedTuple):
+    """A request's place in a sequence of requests that share a model's state."""
+
+    #: The daemon's number of the sequence, 0 = the request stands alone.
+    number: int = 0
+    #: It is the sequence's first one: state begins anew.
+    start: bool = False
+    #: It is the last one: the state is not kept.
+    end: bool = False
+
+
+#: A request that belongs to no sequence.
+ALONE: Final = Turn()
+
+
 @dataclass(frozen=True, slots=True)
 class Quantization:
     """Affine quantisation: real = scale * (stored - zero_point)."""
@@ -46,7 +61,7 @@ class Quantization:
 class TensorSpec:
     """An input or output of a model."""
 
-    #: Name as the model file has it.
+    #: Name that clients use: the manifest's, a signature's, or the file's own.
     name: str
     #: Open Inference Protocol datatype, a key of ITEMSIZE, or BYTES.
     datatype: str
@@ -54,6 +69,34 @@ class TensorSpec:
     shape: tuple[int, ...]
     #: None for tensors that are not quantised.
     quantization: Quantization | None = None
+    #: The file's own name of the tensor where `name` is another one.
+    alias: str = ""
+    #: Bytes kept for a tensor whose size varies from request to request; 0 = it always has `nbytes`.
+    room: int = 0
+
+    @property
+    def fixed(self) -> bool:
+        """True when every request's tensor has the same bytes."""
+        return self.room == 0
+
+    @property
+    def capacity(self) -> int:
+        """Bytes that the largest tensor of a request may have."""
+        return self.room or self.nbytes
+
+    @property
+    def one(self) -> TensorSpec:
+        """This tensor with 1 for every variable dimension."""
+        if self.fixed:
+            return self
+        room = self.room if self.datatype == "BYTES" else 0
+        return replace(self, shape=tuple(1 if d < 0 else d for d in self.shape), room=room)
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether a request's tensor may have this shape."""
+        if self.shape == shape:
+            return True
+        return len(shape) == len(self.shape) and all(d in (-1, got) for d, got in zip(self.shape, shape, strict=True))
 
     @property
     def nbytes(self) -> int:

@@ -6,6 +6,7 @@ import zlib
 from dataclasses import replace
 from typing import Final
 
+from ..errors import InvalidRequest
 from ..serving.access import Peer
 from ..serving.media import PictureFile
 from ..serving.model import LiveModel, Request
@@ -65,7 +66,7 @@ def decode(
 ) -> oip.InferRequest:
     """What a body asks of a model. InvalidRequest says what is wrong with it."""
     start, tail = oip.split(body, header_length)
-    if memory is not None and len(start) <= MEMORABLE:
+    if memory is not None and not live.noted and len(start) <= MEMORABLE:
         head = bytes(start)
         wanted = memory.again(live, head, tail)
         if wanted is None:
@@ -83,11 +84,34 @@ def _decode(live: LiveModel, head: oip.Body, tail: memoryview, depth: int) -> oi
 
 def fill(plane: Plane, request: Request, wanted: oip.InferRequest, peer: Peer) -> None:
     """Copy the inputs that are tensors into the request's slot: the one copy they make in the daemon."""
+    if request.live.noted:
+        _describe(request, wanted, peer)
+    places = request.inputs
     for given in wanted.inputs:
         if isinstance(given.data, Region):
-            plane.regions.read(given.data, request.inputs[given.index], peer)
+            plane.regions.read(given.data, places[given.index], peer)
         elif given.data is not None:
-            request.inputs[given.index][:] = given.data
+            places[given.index][:] = given.data
+
+
+def _describe(request: Request, wanted: oip.InferRequest, peer: Peer) -> None:
+    """Tell the worker the sizes and shapes of this request's inputs, and its sequence."""
+    live = request.live
+    shapes = [spec.one.shape for spec in live.inputs]
+    sizes = [0 if spec.datatype == "BYTES" else spec.one.nbytes for spec in live.inputs]
+    for given in wanted.inputs:
+        if given.picture is None:
+            shapes[given.index] = given.shape or live.inputs[given.index].shape
+            data = given.data
+            sizes[given.index] = data.size if isinstance(data, Region) else len(data or b"")
+    if live.max_batch and len({shape[:1] for shape in shapes}) > 1:
+        raise InvalidRequest(f"the inputs have different batch sizes: {', '.join(str(s[0]) for s in shapes)}")
+    if live.max_batch and shapes and not 0 < shapes[0][0] <= live.max_batch:
+        raise InvalidRequest(
+            f"inference request batch-size must be from 1 to {live.max_batch} for {live.name!r}, not {shapes[0][0]}"
+        )
+    named = wanted.sequence if live.state else None
+    request.describe(shapes, sizes, live.sequences.turn(peer.uid, named, live.name))
 
 
 async def prepare(plane: Plane, request: Request, wanted: oip.InferRequest) -> None:
@@ -103,16 +127,19 @@ def answer(
 ) -> tuple[dict[str, str], list[oip.Body]]:
     """(headers, pieces of the body) of an answered request. The pieces may lie in its slot: send, then release."""
     live, outputs = request.live, request.outputs
-    known = memory is not None and memory.wanted is not None and memory.wanted.outputs is wanted.outputs
+    known = (
+        memory is not None and not live.noted and memory.wanted is not None and memory.wanted.outputs is wanted.outputs
+    )
     device = request.answered_by
     if known and memory.answer and memory.device == device:  # type: ignore[union-attr]  # known
         head: bytes = memory.answer  # type: ignore[union-attr]  # known
         parts: list[oip.Body] = [outputs[want.index] for want in wanted.outputs]
     else:
+        specs = request.output_specs
         for want in wanted.outputs:
             if want.region is not None:
                 plane.regions.write(want.region, outputs[want.index], peer)
-        head, parts = oip.answer(wanted, live.name, live.version, live.outputs, outputs, live.labels, device)
+        head, parts = oip.answer(wanted, live.name, live.version, specs, outputs, live.labels, device)
         if known and all(w.binary and not w.classes and w.region is None for w in wanted.outputs):
             memory.answer, memory.device = head, device  # type: ignore[union-attr]  # known
     headers = {"Content-Type": BINARY, HEADER_LENGTH: str(len(head))} if parts else {"Content-Type": JSON}

@@ -10,12 +10,13 @@ import json
 import math
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..errors import InvalidRequest, TooLarge, Unsupported
+from ..serving.sequences import Named
 from ..serving.shm import Region
-from ..tensors import TensorSpec, elements
+from ..tensors import ITEMSIZE, TensorSpec, elements, nbytes
 from .tensor_json import TYPECODES, classify, encode, serialize_bytes, to_list
 
 _BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
@@ -38,6 +39,8 @@ class Given:
     data: Body | Region | None
     #: An encoded picture instead of a tensor (BYTES for an input that is not BYTES).
     picture: bytes | None = None
+    #: Of this request, where it varies; () = the only one there is.
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class InferRequest:
     priority: int
     #: Seconds; None = the server's default.
     timeout: float | None
+    #: None = it stands alone.
+    sequence: Named | None = None
 
 
 def loads(text: Body, depth: int) -> Any:
@@ -102,7 +107,7 @@ def parse(
     """Decode a request for a model with these tensors."""
     if len(head) > JSON_BYTES:
         # Parsed JSON takes many times its text: no request of this model needs more than this.
-        limit = JSON_BYTES + JSON_BYTES_PER_ELEMENT * sum(elements(spec.shape) for spec in inputs)
+        limit = JSON_BYTES + JSON_BYTES_PER_ELEMENT * sum(_most_elements(spec) for spec in inputs)
         if len(head) > limit:
             raise TooLarge(f"the request has {len(head)} bytes of JSON, for this model the limit is {limit}")
     return parse_message(loads(head, depth), tail, inputs, outputs)
@@ -122,7 +127,7 @@ def parse_message(
         raise InvalidRequest("the request has no array 'inputs'")
     found: list[Given] = []
     offset = 0
-    index_of = {s.name: i for i, s in enumerate(inputs)}
+    index_of = indexes(inputs)
     for entry in given:
         item, offset = _input(entry, index_of, inputs, tail, offset)
         if any(item.index == other.index for other in found):
@@ -142,15 +147,54 @@ def parse_message(
         outputs=_wanted(message.get("outputs"), outputs, parameters.get("binary_data_output", False) is True),
         priority=_whole(parameters.get("priority", 0), "priority"),
         timeout=seconds(parameters.get("timeout", 0)),
+        sequence=_sequence(parameters),
     )
+
+
+def indexes(specs: tuple[TensorSpec, ...]) -> dict[str, int]:
+    """Position by name; the file's own names are understood too where clients are told others."""
+    own = {s.alias: i for i, s in enumerate(specs) if s.alias}
+    return own | {s.name: i for i, s in enumerate(specs)}
+
+
+def _most_elements(spec: TensorSpec) -> int:
+    # A text of n characters costs n bytes of JSON and four of length in the tensor.
+    return spec.room // ITEMSIZE.get(spec.datatype, 16) if not spec.fixed else elements(spec.shape)
+
+
+def _sequence(parameters: dict[str, Any]) -> Named | None:
+    identity = parameters.get("sequence_id", 0)
+    if isinstance(identity, bool) or not isinstance(identity, int | str) or len(str(identity)) > 256:
+        raise InvalidRequest("parameter 'sequence_id' must be a whole number or a text of at most 256 characters")
+    if isinstance(identity, int) and not 0 <= identity < 1 << 64:
+        raise InvalidRequest("parameter 'sequence_id' must be from 0 to 2^64 - 1")
+    flags = [parameters.get(key, False) for key in ("sequence_start", "sequence_end")]
+    if not all(isinstance(flag, bool) for flag in flags):
+        raise InvalidRequest("parameters 'sequence_start' and 'sequence_end' must be true or false")
+    return Named(identity, *flags) if identity else None
 
 
 def parse_raw(body: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> InferRequest:
     """A raw request (header length 0): the body is the only input's data, all outputs come back binary."""
     if len(inputs) != 1:
         raise InvalidRequest(f"a raw binary request needs a model with one input, this one has {len(inputs)}")
-    _check_size(inputs[0], len(body))
-    return InferRequest("", (Given(0, body),), tuple(Wanted(i, True) for i in range(len(outputs))), 0, None)
+    spec = inputs[0]
+    shape = _raw_shape(spec, len(body))
+    _check_size(spec, shape, len(body))
+    given = Given(0, body, shape=() if spec.fixed else shape)
+    return InferRequest("", (given,), tuple(Wanted(i, True) for i in range(len(outputs))), 0, None)
+
+
+def _raw_shape(spec: TensorSpec, size: int) -> tuple[int, ...]:
+    """Shape of a raw request's input: one variable dimension follows from the size, a batch is of 1."""
+    if spec.datatype == "BYTES":
+        return spec.one.shape
+    shape = spec.shape[:1] if spec.shape[:1] != (-1,) else (1,)
+    shape += spec.shape[1:]
+    if shape.count(-1) == 1:
+        rest = math.prod(d for d in shape if d >= 0) * ITEMSIZE[spec.datatype]
+        shape = tuple(size // rest if d < 0 and rest else d for d in shape)
+    return tuple(1 if d < 0 else d for d in shape)
 
 
 def seconds(value: object) -> float | None:
@@ -207,7 +251,7 @@ def _input(
             raise InvalidRequest(
                 f"input {name!r} has datatype {entry.get('datatype')!r}, the model expects {spec.datatype}"
             )
-        if shape != spec.shape:
+        if not spec.takes(shape):
             raise InvalidRequest(f"input {name!r} has shape {list(shape)}, the model expects {list(spec.shape)}")
     elif math.prod(shape) != 1:
         raise InvalidRequest(f"input {name!r}: BYTES stands for one encoded picture, shape [1]")
@@ -218,8 +262,8 @@ def _input(
     if region is not None:
         if picture:
             raise Unsupported(f"input {name!r}: pictures cannot come through shared memory; send them as binary data")
-        _check_size(spec, region.size)
-        return Given(index, region), offset
+        _check_size(spec, shape, region.size)
+        return Given(index, region, shape=() if spec.fixed else shape), offset
     if size is not None:
         length = _whole(size, "binary_data_size")
         if length > len(tail) - offset:
@@ -229,11 +273,15 @@ def _input(
         data = tail[offset : offset + length]
         if picture:
             return Given(index, None, _one_element(data, name)), offset + length
-        _check_size(spec, length)
-        return Given(index, data), offset + length
+        _check_size(spec, shape, length)
+        return Given(index, data, shape=() if spec.fixed else shape), offset + length
     if picture:
         raise InvalidRequest(f"input {name!r}: send the picture as binary data, JSON cannot hold it")
-    return Given(index, encode(entry["data"], spec)), offset
+    if spec.fixed:
+        return Given(index, encode(entry["data"], spec)), offset
+    encoded = encode(entry["data"], replace(spec, shape=shape, room=0))
+    _check_size(spec, shape, len(encoded))
+    return Given(index, encoded, shape=shape), offset
 
 
 def _one_element(data: memoryview, name: str) -> bytes:
@@ -257,11 +305,14 @@ def _shape(value: object, name: str) -> tuple[int, ...]:
     return shape
 
 
-def _check_size(spec: TensorSpec, size: int) -> None:
-    if size != spec.nbytes:
-        raise InvalidRequest(
-            f"input {spec.name!r} has {size} bytes, {spec.datatype}{list(spec.shape)} takes {spec.nbytes}"
-        )
+def _check_size(spec: TensorSpec, shape: tuple[int, ...], size: int) -> None:
+    if size > spec.capacity:
+        raise TooLarge(f"input {spec.name!r} has {size} bytes, this model takes at most {spec.capacity}")
+    if spec.datatype == "BYTES":
+        return  # the worker counts the elements
+    wanted = spec.nbytes if spec.fixed else nbytes(spec.datatype, shape)
+    if size != wanted:
+        raise InvalidRequest(f"input {spec.name!r} has {size} bytes, {spec.datatype}{list(shape)} takes {wanted}")
 
 
 def _wanted(value: object, outputs: tuple[TensorSpec, ...], default_binary: bool) -> tuple[Wanted, ...]:
@@ -269,7 +320,7 @@ def _wanted(value: object, outputs: tuple[TensorSpec, ...], default_binary: bool
         return tuple(Wanted(i, default_binary) for i in range(len(outputs)))
     if not isinstance(value, list) or len(value) > MAX_TENSORS:
         raise InvalidRequest("'outputs' must be an array")
-    index_of = {s.name: i for i, s in enumerate(outputs)}
+    index_of = indexes(outputs)
     found: list[Wanted] = []
     for entry in value:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
@@ -293,12 +344,12 @@ def wanted(index: int, spec: TensorSpec, parameters: dict[str, Any], default_bin
         raise InvalidRequest(f"output {spec.name!r}: classification and shared memory do not go together")
     if classes and spec.datatype not in TYPECODES:
         raise Unsupported(f"output {spec.name!r} of datatype {spec.datatype} cannot be classified")
-    if region is not None and region.size < spec.nbytes:
+    if region is not None and spec.fixed and region.size < spec.nbytes:
         raise InvalidRequest(
             f"output {spec.name!r} has {spec.nbytes} bytes, the shared memory given for it {region.size}"
         )
     binary = parameters.get("binary_data", default_binary) is True
-    if not binary and not classes and region is None and spec.datatype not in TYPECODES:
+    if not binary and not classes and region is None and spec.datatype not in (*TYPECODES, "BYTES"):
         raise InvalidRequest(
             f"output {spec.name!r} of datatype {spec.datatype} has no JSON form; ask for it with binary_data"
         )
@@ -326,7 +377,7 @@ def answer(
         if want.region is not None:
             entry["parameters"] = {
                 "shared_memory_region": want.region.name,
-                "shared_memory_byte_size": spec.nbytes,
+                "shared_memory_byte_size": len(data),
                 "shared_memory_offset": want.region.offset,
             }
         elif want.classes:

@@ -44,6 +44,8 @@ def _flatten(data: list[Any], shape: tuple[int, ...], name: str) -> Iterable[Any
 
 def encode(data: object, spec: TensorSpec) -> bytes:
     """JSON data of a tensor, flat or nested, as bytes."""
+    if spec.datatype == "BYTES":
+        return _texts(data, spec)
     code = TYPECODES.get(spec.datatype)
     if code is None:
         raise InvalidRequest(
@@ -67,6 +69,29 @@ def encode(data: object, spec: TensorSpec) -> bytes:
     return values
 
 
+def _texts(data: object, spec: TensorSpec) -> bytes:
+    if not isinstance(data, list):
+        raise InvalidRequest(f"input {spec.name!r}: 'data' must be an array")
+    items = list(_flatten(data, spec.shape, spec.name))
+    if not all(isinstance(item, str) for item in items):
+        raise InvalidRequest(f"input {spec.name!r}: BYTES in JSON are texts; send other bytes as binary data")
+    if len(items) != elements(spec.shape):
+        raise InvalidRequest(
+            f"input {spec.name!r} has {len(items)} values, shape {list(spec.shape)} takes {elements(spec.shape)}"
+        )
+    return serialize_bytes(item.encode("utf-8", "surrogatepass") for item in items)
+
+
+def deserialize_bytes(data: memoryview) -> list[bytes]:
+    """The elements of BYTES with their lengths."""
+    items, offset = [], 0
+    while offset + 4 <= len(data):
+        size = int.from_bytes(data[offset : offset + 4], "little")
+        items.append(bytes(data[offset + 4 : offset + 4 + size]))
+        offset += 4 + size
+    return items
+
+
 def _flag(value: object, name: str) -> int:
     if value not in (0, 1, True, False):
         raise InvalidRequest(f"input {name!r}: BOOL takes true and false")
@@ -81,6 +106,8 @@ def _values(data: memoryview, datatype: str) -> list[Any]:
 
 def to_list(data: memoryview, datatype: str) -> list[Any]:
     """Bytes of a tensor as JSON values; NaN and infinities become None (JSON null)."""
+    if datatype == "BYTES":
+        return [item.decode("utf-8", "replace") for item in deserialize_bytes(data)]
     values: list[Any] = _values(data, datatype)
     if datatype == "BOOL":
         return [bool(v) for v in values]

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from ..tensors import TensorSpec
+from ..tensors import TensorSpec, Turn
 
 Array = npt.NDArray[Any]
 
@@ -33,12 +33,16 @@ class DeviceFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModelIO:
-    """What `load` found out. Shapes are fixed: no -1."""
+    """What `load` found out."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     #: JSON values only: threads, delegate, cached and streamed bytes.
     facts: Mapping[str, Any] = field(default_factory=dict)
+    #: What a run leaves behind for the next one, "" = nothing; each request begins without it unless it has a sequence.
+    state: str = ""
+    #: Whether the file means the first dimension of each input to be the number of requests in a batch.
+    batched: bool = False
 
 
 class Phases(NamedTuple):
@@ -71,6 +75,14 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give the device back."""
+
+
+@runtime_checkable
+class OpenBackend(Protocol):
+    """A backend that takes inputs of variable size, texts and sequences."""
+
+    def infer_open(self, key: str, inputs: Sequence[Array], turn: Turn) -> tuple[Phases, list[Array]]:
+        """Run once on arrays that the specs take; returns new arrays. BYTES tensors are object arrays of bytes."""
 
 
 def as_array(buffer: memoryview, spec: TensorSpec) -> Array:

@@ -22,6 +22,8 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED: Final = frozenset({"stats"})
 VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
+#: Requests that one batch may have.
+MAX_BATCH: Final = 1024
 #: Differences allowed between golden outputs and this machine: LSB for integers (docs/models.md).
 DEFAULT_TOLERANCE: Final = 2.0
 
@@ -67,6 +69,10 @@ class Manifest:
     #: "default" and names of CPU cores -> largest allowed difference.
     tolerance: Mapping[str, float] = field(default_factory=dict)
     accuracy: Mapping[str, Any] = field(default_factory=dict)
+    #: Most requests in one batch; 0 = batches only where the file's first dimension is dynamic.
+    max_batch_size: int = 0
+    #: Tensor's name in the file or its signature -> the name that clients use.
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -157,6 +163,8 @@ def parse(data: bytes, directory_name: str = "") -> Manifest:
         goldens=_goldens(top.table.pop("golden", [])),
         tolerance=_tolerance(top.table.pop("tolerance", {})),
         accuracy=_plain(top.table.pop("accuracy", {}), "[accuracy]"),
+        max_batch_size=_batch(top.table.pop("max_batch_size", 0)),
+        names=_names(top.table.pop("names", {})),
     )
     _plain(top.table.pop("conversion", {}), "[conversion]")  # notes of the toolkit; nothing here reads them
     top.done()
@@ -177,6 +185,21 @@ def _artifacts(value: object) -> tuple[Artifact, ...]:
             raise InvalidModel(f"[artifacts.{target}]: sha256 must be 64 lower-case hexadecimal digits")
         found.append(Artifact(target, file, digest, _plain(table.table, table.where)))
     return tuple(found)
+
+
+def _batch(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_BATCH:
+        raise InvalidModel(f"model.toml: max_batch_size = {value!r:.40} is not a whole number from 0 to {MAX_BATCH}")
+    return value
+
+
+def _names(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or len(value) > 256:
+        raise InvalidModel("[names] must be a table of at most 256 names")
+    for old, new in value.items():
+        if not isinstance(new, str) or not 0 < len(new) <= 255 or not new.isprintable():
+            raise InvalidModel(f"[names]: {old!r:.80} must be given a name of 1 to 255 printable characters")
+    return {str(k): str(v) for k, v in value.items()}
 
 
 def _labels(value: object) -> str:

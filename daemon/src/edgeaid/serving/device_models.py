@@ -18,6 +18,7 @@ from ..scheduling.queue import DeviceQueue
 from ..tensors import TensorSpec
 from ..worker.handle import WorkerHandle
 from ..worker.loaded import spec_from
+from ..worker.note import MAX_RANK
 from ..worker.wire import Kind
 from .model import LiveModel
 
@@ -57,7 +58,8 @@ class ModelHost:
                 body = {"model": live.number, "cases": cases, "tolerance": tolerance}
                 result = await self.call(Kind.SELFTEST, body)
                 self.look()
-                self.queue.costs.learn(live.key, result["infer_ns"] / 1e9, switched=False)
+                if result["infer_ns"]:
+                    self.queue.costs.learn(live.key, result["infer_ns"] / 1e9, switched=False)
             except errors.EdgeaiError as error:
                 await self._forget(live)
                 if isinstance(error, errors.DeviceError) and self.handle is not None:
@@ -77,14 +79,17 @@ class ModelHost:
         artifact = next(a for a in live.found.manifest.artifacts if a.target == self.target)
         # The number tells a reloaded model from the one it replaces: both are in the worker for a moment.
         body = {"model": live.number, "key": f"{live.key}#{live.number}", "artifact": str(path)}
+        manifest = live.found.manifest
+        body |= {"max_batch_size": manifest.max_batch_size, "names": dict(manifest.names)}
         answer = await self.call(Kind.LOAD, {**body, "options": dict(artifact.options)})
         inputs = tuple(spec_from(t) for t in answer["inputs"])
         outputs = tuple(spec_from(t) for t in answer["outputs"])
         facts = answer["facts"]
         if live.region is None:
             _check_servable(live.key, inputs + outputs)
-            live.set_io(inputs, outputs, slots)
-        elif _forms(inputs + outputs) != _forms(live.inputs + live.outputs):
+            live.set_io(inputs, outputs, slots, noted=answer["noted"])
+            live.state, live.max_batch = answer["state"], answer["batch"]
+        elif _forms(inputs + outputs) != _forms(live.inputs + live.outputs) or answer["noted"] != live.noted:
             raise errors.InvalidModel(
                 f"model {live.key!r}: the artifact for {self.target} has other tensors than the first one"
             )
@@ -133,20 +138,23 @@ async def attach(call: Callable[..., Any], live: LiveModel, media: dict[str, Any
         "inputs": [asdict(s) for s in live.inputs],
         "outputs": [asdict(s) for s in live.outputs],
         "slots": region.layout.slots,
+        "noted": live.noted,
         "media": media,
     }
     await call(Kind.ATTACH, body, (region.fd,))
 
 
-def _forms(specs: tuple[TensorSpec, ...]) -> list[tuple[str, tuple[int, ...]]]:
-    return [(s.datatype, s.shape) for s in specs]
+def _forms(specs: tuple[TensorSpec, ...]) -> list[tuple[str, tuple[int, ...], int]]:
+    return [(s.datatype, s.shape, s.room) for s in specs]
 
 
 def _check_servable(key: str, specs: tuple[TensorSpec, ...]) -> None:
     for spec in specs:
-        if -1 in spec.shape:
+        if spec.fixed and -1 in spec.shape:
             raise errors.InvalidModel(
                 f"model {key!r}: tensor {spec.name!r} has the variable shape {list(spec.shape)}; "
                 "fix it with `shapes` in the artifact's table"
             )
-        _ = spec.nbytes  # refuses BYTES and absurd sizes
+        if len(spec.shape) > MAX_RANK:
+            raise errors.InvalidModel(f"model {key!r}: tensor {spec.name!r} has more than {MAX_RANK} dimensions")
+        _ = spec.capacity  # refuses absurd sizes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -12,8 +12,10 @@ from ..errors import EdgeaiError, QueueFull
 from ..models.repository import Found
 from ..scheduling.placement import Seat
 from ..scheduling.queue import Job
-from ..tensors import TensorSpec
+from ..tensors import ALONE, TensorSpec, Turn
+from ..worker import note
 from ..worker.regions import Layout, Region
+from .sequences import Sequences
 from .stats import ModelStats
 
 
@@ -69,6 +71,13 @@ class LiveModel:
         self.outputs: tuple[TensorSpec, ...] = ()
         self.input_index: dict[str, int] = {}
         self.output_index: dict[str, int] = {}
+        #: Whether a request says how large its tensors are and which sequence it belongs to.
+        self.noted = False
+        #: Requests that one batch may have, 0 = the model takes no batches.
+        self.max_batch = 0
+        #: What a run leaves behind ("" = nothing), and the sequences that share it.
+        self.state = ""
+        self.sequences = Sequences()
         self.region: Region | None = None
         self.free: list[int] = []
         self.busy = 0
@@ -86,14 +95,16 @@ class LiveModel:
         self.quarantined = ""
         self._on_drained: Callable[[LiveModel], None] | None = None
 
-    def set_io(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], slots: int) -> None:
+    def set_io(
+        self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], slots: int, *, noted: bool = False
+    ) -> None:
         """Fix the tensors and make the shared memory for up to `slots` requests at once."""
-        self.inputs, self.outputs = inputs, outputs
+        self.inputs, self.outputs, self.noted = inputs, outputs, noted
         self.input_index = {s.name: i for i, s in enumerate(inputs)}
         self.output_index = {s.name: i for i, s in enumerate(outputs)}
-        one = Layout.of(inputs, outputs, 1)
+        one = Layout.of(inputs, outputs, 1, noted=noted)
         slots = max(2, min(slots, MAX_REGION_BYTES // one.stride))
-        self.region = Region.create(Layout.of(inputs, outputs, slots), self.key)
+        self.region = Region.create(Layout.of(inputs, outputs, slots, noted=noted), self.key)
         self.free = list(range(slots))
 
     def take_slot(self) -> int:
@@ -150,16 +161,51 @@ class Request(Job):
     started: float = 0.0
     queue_ns: int = 0
     phases: tuple[int, int, int] = (0, 0, 0)
+    turn: Turn = ALONE
+
+    @property
+    def _region(self) -> Region:
+        region = self.live.region
+        assert region is not None  # noqa: S101  a slot keeps its region open
+        return region
+
+    def describe(self, shapes: Sequence[tuple[int, ...]], sizes: Sequence[int], turn: Turn = ALONE) -> None:
+        """Say what the inputs of this request are like; only for a model whose requests differ in that (`noted`)."""
+        view = self._region.notes[self.slot]
+        self.turn = turn
+        note.write_turn(view, turn)
+        for position, (shape, size) in enumerate(zip(shapes, sizes, strict=True)):
+            note.write_form(view, position, note.Form(size, shape))
+
+    def describe_one(self) -> None:
+        """The inputs have 1 for every variable dimension: what is asked by those who know nothing of batches."""
+        specs = [spec.one for spec in self.live.inputs]
+        self.describe([s.shape for s in specs], [0 if s.datatype == "BYTES" else s.nbytes for s in specs])
 
     @property
     def inputs(self) -> tuple[memoryview, ...]:
-        """Writable bytes of each input tensor."""
-        return self.live.region.inputs[self.slot]  # type: ignore[union-attr]  # a slot keeps its region open
+        """Writable bytes of each input tensor: as many as described, where the model's requests differ in that."""
+        views = self._region.inputs[self.slot]
+        return self._cut(views, 0) if self.live.noted else views
 
     @property
     def outputs(self) -> tuple[memoryview, ...]:
         """Bytes of each output tensor; valid after `done` and until `release`."""
-        return self.live.region.outputs[self.slot]  # type: ignore[union-attr]  # a slot keeps its region open
+        views = self._region.outputs[self.slot]
+        return self._cut(views, len(self.live.inputs)) if self.live.noted else views
+
+    def _cut(self, views: tuple[memoryview, ...], first: int) -> tuple[memoryview, ...]:
+        view = self._region.notes[self.slot]
+        return tuple(v[: note.read_form(view, first + i).nbytes] for i, v in enumerate(views))
+
+    @property
+    def output_specs(self) -> tuple[TensorSpec, ...]:
+        """The outputs of this request: with the shapes that they came out with."""
+        live = self.live
+        if not live.noted:
+            return live.outputs
+        view, first = self._region.notes[self.slot], len(live.inputs)
+        return tuple(replace(spec, shape=note.read_form(view, first + i).shape) for i, spec in enumerate(live.outputs))
 
     @property
     def answered_by(self) -> str:

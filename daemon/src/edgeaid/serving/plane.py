@@ -160,7 +160,7 @@ class Plane(Registry):
             live.stats.rejected += 1
             raise
         now = clock()
-        return Request(
+        request = Request(
             model=live.key,
             group=live.key,
             client=client,
@@ -170,10 +170,13 @@ class Plane(Registry):
             live=live,
             slot=slot,
         )
+        if live.noted:
+            request.describe_one()
+        return request
 
     def submit(self, request: Request) -> None:
         """Send a request on its way; `request.done` follows unless this raises QueueFull or Unavailable."""
-        device = self._place(request)
+        device = self._place(request) if not request.turn.number else self._place_turn(request)
         if not request.tried:
             request.enqueued = clock()  # what came before (preparing a picture) is not waiting
         try:
@@ -196,6 +199,22 @@ class Plane(Registry):
         if not found:
             raise errors.Unavailable(self._why_no_device(request.live))
         return seats[found[0].device]
+
+    def _place_turn(self, request: Request) -> Device:
+        """The device that has a sequence's state; for the first request of one, any that serves."""
+        live, turn = request.live, request.turn
+        if turn.start:
+            chosen: Device | None = self._place(request)
+        else:
+            owner = live.sequences.device(turn.number)
+            chosen = next((d for d in live.devices if d.id == owner and owner not in request.tried), None)
+        if chosen is None or chosen.state not in ("ready", "recovering"):
+            raise errors.Unavailable(
+                f"the device that had the sequence's state of model {live.key!r} is gone, and the state with it; begin "
+                "the sequence again with sequence_start"
+            )
+        live.sequences.settle(turn, chosen.id)
+        return chosen
 
     def _why_no_device(self, live: LiveModel) -> str:
         states = "; ".join(f"{d.id} is {d.state}{': ' + d.reason if d.reason else ''}" for d in live.devices)

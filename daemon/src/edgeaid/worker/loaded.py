@@ -25,10 +25,15 @@ class Loaded:
     views: list[tuple[Sequence[Array], Sequence[Array]] | None] = None  # type: ignore[assignment]  # set by attach
     #: Media worker only: rules and labels of the model.
     media: Any = None
+    #: Whether slots have notes: tensors vary in size, or requests may belong to sequences.
+    noted: bool = False
+    #: Inputs whose first dimension is a batch that the backend does not take: it runs once for each request in it.
+    loops: bool = False
 
 
 def spec_from(table: dict[str, Any]) -> TensorSpec:
     """TensorSpec from its JSON form (dataclasses.asdict)."""
     q = table.get("quantization")
     quantization = Quantization(tuple(q["scale"]), tuple(q["zero_point"]), q["axis"]) if q else None
-    return TensorSpec(table["name"], table["datatype"], tuple(table["shape"]), quantization)
+    shape = tuple(table["shape"])
+    return TensorSpec(table["name"], table["datatype"], shape, quantization, table["alias"], table["room"])

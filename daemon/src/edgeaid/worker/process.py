@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +25,7 @@ from .regions import Layout, Region
 from .wire import HEADER, PHASES, Kind
 
 if TYPE_CHECKING:
-    from ..backends.base import Array, Backend
+    from ..backends.base import Array, Backend, Phases
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
@@ -104,12 +104,19 @@ class Worker:
 
     def load(self, body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
         assert self.backend is not None  # noqa: S101  the daemon sends OPEN first
-        io = self.backend.load(body["key"], Path(body["artifact"]), body["options"])
-        self.models[body["model"]] = Loaded(body["key"], io.inputs, io.outputs)
+        from .variable import served
+
+        options = {**body["options"], "max_batch_size": body["max_batch_size"]}
+        io = self.backend.load(body["key"], Path(body["artifact"]), options)
+        loaded, batch = served(body["key"], io, body["max_batch_size"], body["names"])
+        self.models[body["model"]] = loaded
         return {
-            "inputs": [asdict(s) for s in io.inputs],
-            "outputs": [asdict(s) for s in io.outputs],
+            "inputs": [asdict(s) for s in loaded.inputs],
+            "outputs": [asdict(s) for s in loaded.outputs],
             "facts": dict(io.facts),
+            "noted": loaded.noted,
+            "state": io.state,
+            "batch": batch,
         }
 
     def attach(self, body: dict[str, Any], fds: list[int]) -> dict[str, Any]:
@@ -119,11 +126,12 @@ class Worker:
         if self.target == "media":
             from ..vision import media
 
-            self.models[number] = Loaded(body["key"], inputs, outputs, media=media.rules_from(body["media"]))
+            rules = media.rules_from(body["media"])
+            self.models[number] = Loaded(body["key"], inputs, outputs, media=rules, noted=body["noted"])
         loaded = self.models[number]
         fd = os.dup(fds[0])
         os.set_inheritable(fd, False)
-        loaded.region = Region(fd, Layout.of(inputs, outputs, body["slots"]))
+        loaded.region = Region(fd, Layout.of(inputs, outputs, body["slots"], noted=loaded.noted))
         loaded.views = [None] * body["slots"]
         return {}
 
@@ -147,30 +155,46 @@ class Worker:
         from ..vision import media
 
         loaded = self.models[body["model"]]
-        return media.prepare(
-            fds[0], body["size"], loaded.media, loaded.inputs[0], self._views(loaded, body["slot"])[0][0]
-        )
+        spec, out = loaded.inputs[0].one, self._media_views(loaded, body["slot"])[0][0]
+        return media.prepare(fds[0], body["size"], loaded.media, spec, out)
 
     def decode(self, body: dict[str, Any], fds: list[int]) -> dict[str, Any] | tuple[dict[str, Any], int]:
         from ..vision import media
 
         loaded = self.models[body["model"]]
-        outputs = self._views(loaded, body["slot"])[1]
+        outputs = self._media_views(loaded, body["slot"])[1]
         picture = (fds[0], body["size"]) if fds else None
-        return media.decode(loaded.media, loaded.outputs, outputs, body, picture)
+        specs = [replace(s, shape=a.shape, room=0) for s, a in zip(loaded.outputs, outputs, strict=True)]
+        return media.decode(loaded.media, specs, outputs, body, picture)
+
+    def _media_views(self, loaded: Loaded, slot: int) -> tuple[Sequence[Array], Sequence[Array]]:
+        if not loaded.noted:
+            return self._views(loaded, slot)
+        from .variable import arrays
+
+        return arrays(loaded, slot)
 
     # --- the path of a tensor ---------------------------------------------------------------------------------------
 
     def infer(self, slot: int, model: int, request: int) -> bytes:
         try:
             loaded = self.models[model]
-            views = loaded.views[slot] or self._views(loaded, slot)
-            phases = self.backend.infer(loaded.key, views[0], views[1])  # type: ignore[union-attr]  # OPEN comes first
+            if loaded.noted:
+                phases = self._infer_open(loaded, slot)
+            else:
+                views = loaded.views[slot] or self._views(loaded, slot)
+                phases = self.backend.infer(loaded.key, views[0], views[1])  # type: ignore[union-attr]  # OPEN is first
         except Exception as error:  # the daemon decides what an error means
             text = str(error) if isinstance(error, errors.EdgeaiError) else f"{type(error).__name__}: {error}"
             head = HEADER.pack(Kind.RESULT, wire.status_of(error), slot, model, request)
             return head + PHASES.pack(0, 0, 0) + text[:4000].encode()
         return HEADER.pack(Kind.RESULT, 0, slot, model, request) + PHASES.pack(*phases)
+
+    def _infer_open(self, loaded: Loaded, slot: int) -> Phases:
+        from .variable import infer
+
+        assert self.backend is not None  # noqa: S101  the daemon sends OPEN first
+        return infer(self.backend, loaded, slot)
 
     def _views(self, loaded: Loaded, slot: int) -> tuple[Sequence[Array], Sequence[Array]]:
         views = loaded.views[slot]

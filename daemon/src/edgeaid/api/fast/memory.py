@@ -120,8 +120,8 @@ class ClientMemory:
         return {
             "binding": number,
             "version": live.version,
-            "inputs": _described(live.inputs),
-            "outputs": _described(live.outputs),
+            "inputs": _described(_ones(live.inputs)),
+            "outputs": _described(_ones(live.outputs)),
         }
 
     def unbind(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -146,11 +146,11 @@ class ClientMemory:
 
     def _bound(self, name: str, version: str, places: dict[str, Any]) -> Binding:
         live = self.plane.model(name, version)
-        inputs = self._views(places.get("inputs"), live.inputs, "input")
+        inputs = self._views(places.get("inputs"), _ones(live.inputs), "input")
         given = [view for view in inputs if view is not None]
         if len(given) != len(inputs):
             raise errors.InvalidRequest(f"model {name!r} has {len(inputs)} inputs, give a place for each")
-        outputs = self._views(places.get("outputs"), live.outputs, "output")
+        outputs = self._views(places.get("outputs"), _ones(live.outputs), "output")
         wanted = {"inputs": places.get("inputs"), "outputs": places.get("outputs")}
         return Binding(live, name, version, given, outputs, wanted)
 
@@ -174,6 +174,16 @@ class ClientMemory:
                 )
             found[index[name]] = region[1][offset : offset + spec.nbytes]
         return found
+
+
+def _ones(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """The tensors of a batch of one; InvalidRequest where even those vary in size."""
+    for spec in specs:
+        if spec.datatype == "BYTES" or -1 in spec.shape[1:]:
+            raise errors.InvalidRequest(
+                f"tensor {spec.name!r} is {spec.datatype}{list(spec.shape)}: its size varies; ask over HTTP or gRPC"
+            )
+    return [spec.one for spec in specs]
 
 
 def _described(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:

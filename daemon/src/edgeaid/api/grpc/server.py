@@ -17,7 +17,7 @@ import grpc
 
 from ... import __version__, errors
 from ...serving.access import Peer, Role
-from ...serving.model import LiveModel
+from ...serving.model import LiveModel, Request
 from ...serving.plane import Plane
 from ...tensors import TensorSpec
 from .. import inference, oip, tensor_json
@@ -40,6 +40,8 @@ DATA_TYPES: Final = {
     "TYPE_INT16": 7, "TYPE_INT32": 8, "TYPE_INT64": 9, "TYPE_FP16": 10, "TYPE_FP32": 11, "TYPE_FP64": 12,
     "TYPE_STRING": 13, "TYPE_BF16": 14,
 }  # fmt: skip
+#: ModelInput.Format, in the order of its numbers.
+FORMATS: Final = ("FORMAT_NONE", "FORMAT_NHWC", "FORMAT_NCHW")
 SERVING: Final = 1
 NOT_SERVING: Final = 2
 
@@ -94,6 +96,8 @@ class Service:
             side: [{**t, "data_type": DATA_TYPES[t["data_type"]]} for t in config.get(side, [])]
             for side in ("input", "output")
         }
+        for tensor in tensors["input"]:
+            tensor["format"] = FORMATS.index(tensor.get("format", FORMATS[0]))
         known = {k: config[k] for k in ("name", "platform", "backend", "max_batch_size") if k in config}
         return MESSAGES["ModelConfigResponse"](config=MESSAGES["ModelConfig"](**known, **tensors))
 
@@ -133,7 +137,7 @@ class Service:
             inference.fill(self.plane, request, wanted, self.peer)
             await inference.prepare(self.plane, request, wanted)
             await self.plane.infer(request)
-            answer = self._encode(wanted, live, request.outputs)
+            answer = self._encode(wanted, request)
             _set(answer.parameters, "device", request.answered_by)
             return answer
         finally:
@@ -189,15 +193,16 @@ class Service:
         }
         return oip.parse_message(head, memoryview(tail), live.inputs, live.outputs)
 
-    def _encode(self, wanted: oip.InferRequest, live: LiveModel, outputs: tuple[memoryview, ...]) -> Message:
+    def _encode(self, wanted: oip.InferRequest, request: Request) -> Message:
+        live, specs, outputs = request.live, request.output_specs, request.outputs
         answer = MESSAGES["ModelInferResponse"](model_name=live.name, model_version=live.version, id=wanted.id)
         for want in wanted.outputs:
-            spec: TensorSpec = live.outputs[want.index]
+            spec: TensorSpec = specs[want.index]
             tensor = answer.outputs.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
             if want.region is not None:
                 self.plane.regions.write(want.region, outputs[want.index], self.peer)
                 _set(tensor.parameters, "shared_memory_region", want.region.name)
-                _set(tensor.parameters, "shared_memory_byte_size", spec.nbytes)
+                _set(tensor.parameters, "shared_memory_byte_size", len(outputs[want.index]))
                 _set(tensor.parameters, "shared_memory_offset", want.region.offset)
                 answer.raw_output_contents.append(b"")
             elif want.classes:

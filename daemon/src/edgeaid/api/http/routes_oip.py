@@ -22,7 +22,7 @@ from .server import Call, Routes
 EXTENSIONS: Final = (
     "binary_tensor_data", "classification", "model_configuration", "model_repository",
     "model_repository(unload_dependents)",
-    "parameters", "schedule_policy", "statistics", "system_shared_memory", "trace", "logging",
+    "parameters", "schedule_policy", "sequence", "statistics", "system_shared_memory", "trace", "logging",
 )  # fmt: skip
 PLATFORM: Final = {
     "cpu": "tensorflow_tflite", "edgetpu": "edgetpu_tflite", "ncs": "movidius_graph", "ncs2": "openvino_ir",
@@ -127,19 +127,31 @@ async def model_ready(call: Call) -> web.Response:
     return reply({"name": model.name, "ready": ok}, 200 if ok else 503)
 
 
+def _format(spec: TensorSpec, *, batched: bool) -> str:
+    """ModelInput.Format: how a picture lies in a tensor, which has three dimensions beside the batch."""
+    shape = spec.shape[1:] if batched else spec.shape
+    if len(shape) != 3 or (shape[0] in (1, 3)) == (shape[2] in (1, 3)):
+        return "FORMAT_NONE"
+    return "FORMAT_NHWC" if shape[2] in (1, 3) else "FORMAT_NCHW"
+
+
 def config_of(live: LiveModel) -> dict[str, Any]:
     """ModelConfig of a model with the overrides given to load on top."""
 
     def typed(spec: TensorSpec) -> dict[str, Any]:
         kind = "STRING" if spec.datatype == "BYTES" else spec.datatype
-        return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": list(spec.shape)}
+        dims = spec.shape[1:] if live.max_batch else spec.shape
+        return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": list(dims)}
+
+    def given(spec: TensorSpec) -> dict[str, Any]:
+        return typed(spec) | {"format": _format(spec, batched=bool(live.max_batch))}
 
     base = {
         "name": live.name,
         "platform": PLATFORM[live.devices[0].target] if live.devices else "",
         "backend": live.devices[0].target if live.devices else "",
-        "max_batch_size": 0,
-        "input": [typed(s) for s in live.inputs],
+        "max_batch_size": live.max_batch,
+        "input": [given(s) for s in live.inputs],
         "output": [
             typed(s) | ({"label_filename": live.found.manifest.labels_file} if live.labels else {})
             for s in live.outputs

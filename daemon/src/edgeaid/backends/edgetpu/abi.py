@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from ...errors import DeviceError, InvalidModel, Unsupported
 from ..tflite import interpreter as _tflite
+from ..tflite.graph import Graph
 from . import library as _edgetpu
 
 #: Signals by which a process dies that followed a pointer of the wrong layout.
@@ -150,9 +151,9 @@ def main() -> None:
         interpreter = _tflite.open_interpreter(
             runtime, Path(request["artifact"]), experimental_delegates=[delegate], num_threads=1
         )
-        model = _tflite.TfliteModel(interpreter, {}, DeviceError)
-        answer["operators"] = len(model.operators())
-        del model, interpreter
+        graph = Graph(interpreter, {}, DeviceError)
+        answer["operators"] = len(interpreter._get_ops_details())
+        del graph, interpreter
         del delegate  # gives the stick back before the parent opens it
     except InvalidModel as error:
         answer["model_error"] = str(error)

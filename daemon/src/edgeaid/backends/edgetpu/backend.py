@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DeviceError, InvalidModel, InvalidRequest, NotFound
+from ...formats.tflite import reader
+from ...tensors import Turn
 from ..base import Array, DeviceFacts, ModelIO, Phases
 from ..tflite import interpreter as _tflite
+from ..tflite.model import TfliteModel, options_of
 from . import abi as _abi
 from . import library as _edgetpu
 
@@ -27,7 +30,7 @@ class EdgeTpuBackend:
     """Backend for target `edgetpu`; one object holds one stick."""
 
     def __init__(self) -> None:
-        self._models: dict[str, _tflite.TfliteModel] = {}
+        self._models: dict[str, TfliteModel] = {}
         self._options: Mapping[str, Any] = {}
         self._runtime: _tflite.Runtime | None = None
         self._library: _edgetpu.Library | None = None
@@ -97,11 +100,15 @@ class EdgeTpuBackend:
             _abi.check(self._library, self._runtime, self._device, artifact, self._options)
             self._open_device()
         threads = _tflite.threads(options, self._options.get("threads"))
-        delegate = self._library.create(self._device, performance)  # shares the open device
-        interpreter = _tflite.open_interpreter(
-            self._runtime, artifact, experimental_delegates=[delegate], num_threads=threads
-        )
-        model = _tflite.TfliteModel(interpreter, _tflite.shapes_option(options), DeviceError)
+        runtime, library, device = self._runtime, self._library, self._device
+
+        def opener() -> Any:
+            delegate = library.create(device, performance)  # shares the open device
+            return _tflite.open_interpreter(runtime, artifact, experimental_delegates=[delegate], num_threads=threads)
+
+        contents = _tflite.read_file(artifact, reader.read)
+        # What was compiled has its shapes for good: batches are run one after the other.
+        model = TfliteModel(opener, contents, options_of(options), DeviceError, resizable=False)
         self._models[key] = model
         return model.io({"family": self._runtime.family, "threads": threads, **facts})
 
@@ -111,6 +118,13 @@ class EdgeTpuBackend:
         if model is None:
             raise NotFound(f"model {key!r} is not loaded on the Edge TPU")
         return model.run(inputs, outputs)
+
+    def infer_open(self, key: str, inputs: Sequence[Array], turn: Turn) -> tuple[Phases, list[Array]]:
+        """Run once, in a sequence or with texts; errors as `infer`."""
+        model = self._models.get(key)
+        if model is None:
+            raise NotFound(f"model {key!r} is not loaded on the Edge TPU")
+        return model.run_open(inputs, turn)
 
     def health(self) -> Mapping[str, Any]:
         """Temperature and throttling now; {} for USB, which cannot tell."""

@@ -5,6 +5,7 @@
     xnnpack   false = the reference kernels without XNNPACK (slower; other rounding)
     runtime   only at open: "litert", "tflite-runtime" or "tensorflow" instead of the first one present
     shapes    only for an artifact: { "input" = [1, 224, 224, 3] } for inputs of variable size
+    room      only for an artifact: bytes kept for each tensor whose size varies, 1..256 MiB
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...errors import InvalidModel, InvalidRequest, NotFound
+from ...formats.tflite import reader
+from ...tensors import Turn
 from ..base import Array, DeviceFacts, ModelIO, Phases
 from . import interpreter as _tflite
+from .model import TfliteModel, options_of
 
 
 class _Model(Protocol):
@@ -62,8 +66,14 @@ class CpuBackend:
             arguments["experimental_op_resolver_type"] = (
                 self._runtime.module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
             )
-        interpreter = _tflite.open_interpreter(self._runtime, artifact, **arguments)
-        model = _tflite.TfliteModel(interpreter, _tflite.shapes_option(options), InvalidModel)
+        runtime = self._runtime
+        contents = _tflite.read_file(artifact, reader.read)
+        model = TfliteModel(
+            lambda: _tflite.open_interpreter(runtime, artifact, **arguments),
+            contents,
+            options_of(options),
+            InvalidModel,
+        )
         self._models[key] = model
         operators = model.operators()
         facts = {
@@ -80,6 +90,13 @@ class CpuBackend:
         if model is None:
             raise NotFound(f"model {key!r} is not loaded on the cpu")
         return model.run(inputs, outputs)
+
+    def infer_open(self, key: str, inputs: Sequence[Array], turn: Turn) -> tuple[Phases, list[Array]]:
+        """Run once on inputs of any shape that the model takes; returns new arrays."""
+        model = self._models.get(key)
+        if not isinstance(model, TfliteModel):
+            raise NotFound(f"model {key!r} is not loaded on the cpu")
+        return model.run_open(inputs, turn)
 
     def unload(self, key: str) -> None:
         """Free the interpreter and its mapping of the file."""

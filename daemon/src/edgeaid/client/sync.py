@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from .. import errors
+from ..paths import HTTP_SOCKET
 from . import codec, http, results
 from .codec import Inference, Inputs
 from .core import Core, Progress, upload_of
 
-DEFAULT_SOCKET = os.environ.get("EDGEAI_SOCKET", "/run/edgeai/edgeaid.sock")
+DEFAULT_SOCKET = os.environ.get("EDGEAI_SOCKET", HTTP_SOCKET)
 DEFAULT_TIMEOUT = 60.0
 T = TypeVar("T")
 

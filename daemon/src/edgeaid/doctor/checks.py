@@ -22,6 +22,7 @@ from typing import Any, Final
 from ..devices.discovery import Found, scan
 from ..devices.ids import BEST_SPEED, USB
 from ..errors import EdgeaiError
+from ..paths import HTTP_SOCKET
 
 LEVELS: Final = ("ok", "note", "warning", "problem")
 
@@ -100,7 +101,7 @@ class Places:
         )
     )
     models: Path = Path("/var/lib/edgeai/models")
-    socket: Path = Path("/run/edgeai/edgeaid.sock")
+    socket: Path = Path(HTTP_SOCKET)
     throttled: Callable[[], str] = _vcgencmd
     edgetpu: Callable[[Path], str] = edgetpu_version
     package: Callable[[str], str] = installed

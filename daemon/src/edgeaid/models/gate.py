@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
-import platform
-from pathlib import Path
 from typing import Any
 
+from .. import processor
 from ..errors import InvalidModel
 from ..formats.tflite import reader as tflite
 from .manifest import DEFAULT_TOLERANCE
@@ -41,17 +39,6 @@ def check_formats(found: Found) -> None:
             )
 
 
-def cpu_core() -> str:
-    """Name of this machine's CPU core as tolerances use it (cortex-a53, ...); the architecture where it is not ARM."""
-    parts = {"0xd03": "cortex-a53", "0xd08": "cortex-a72", "0xd0b": "cortex-a76"}  # MIDR part numbers, Arm Ltd.
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "CPU part":
-                return parts.get(value.strip(), platform.machine())
-    return platform.machine()
-
-
 def selftest_cases(found: Found, family: str) -> tuple[list[dict[str, Any]], float]:
     """Golden cases that hold for a runtime family, with absolute paths, and the tolerance for this CPU."""
     cases = [
@@ -63,4 +50,4 @@ def selftest_cases(found: Found, family: str) -> tuple[list[dict[str, Any]], flo
         if g.runtime in ("", family)
     ]
     tolerance = found.manifest.tolerance
-    return cases, tolerance.get(cpu_core(), tolerance.get("default", DEFAULT_TOLERANCE))
+    return cases, tolerance.get(processor.core(), tolerance.get("default", DEFAULT_TOLERANCE))

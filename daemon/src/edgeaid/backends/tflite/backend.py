@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ... import processor
 from ...errors import InvalidModel, InvalidRequest, NotFound
 from ...formats.tflite import reader
 from ...tensors import Turn
@@ -48,7 +49,7 @@ class CpuBackend:
             "threads": _tflite.threads(options),
             "machine": platform.machine(),
         }
-        return DeviceFacts(runtime.name, f"CPU {_cpu_name()}", facts)
+        return DeviceFacts(runtime.name, f"CPU {processor.name()}", facts)
 
     def load(self, key: str, artifact: Path, options: Mapping[str, Any]) -> ModelIO:
         """Load a .tflite file, or a SavedModel (its folder, or the saved_model.pb in it)."""
@@ -117,15 +118,3 @@ def _flag(options: Mapping[str, Any], fallback: Mapping[str, Any], name: str) ->
     if not isinstance(value, bool):
         raise InvalidModel(f"option {name} = {value!r} must be true or false")
     return value
-
-
-def _cpu_name() -> str:
-    """What /proc says: the model name on x86, the part number (0xd03 = Cortex-A53) on arm64."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.machine()
-    fields = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-    part = fields.get("CPU part", "")
-    names = {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76"}
-    return fields.get("model name") or names.get(part) or part or platform.machine()

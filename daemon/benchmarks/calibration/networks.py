@@ -138,7 +138,7 @@ def densenet() -> Ends:
     for _ in range(2):
         for _ in range(2):
             x = layers.Concatenate()([x, conv(x, 8, activation="silu")])
-        x = layers.AveragePooling2D()(x)
+        x = layers.AveragePooling2D(2)(x)
     return start, classes(layers.GlobalAveragePooling2D()(x))
 
 

@@ -22,6 +22,7 @@ from .builders_exchange import (
     onnx,
     saved_model,
 )
+from .builders_training import keras, keras_h5, torch_export, torch_pickle, torchscript
 
 #: A flatbuffer table: slot -> value. Values: ("i", 5) a scalar of a struct letter, ("i", [1, 2]) a vector of them, str,
 #: bytes, a table, a list of tables, a list of str or bytes.
@@ -362,5 +363,6 @@ SEEDS = {
     "kfpkg": kfpkg, "ncs-v1": ncs_v1, "ncs-v2": ncs_v2, "myriad-blob": blob, "openvino-ir": IR.encode,
     "onnx": onnx, "tf-graphdef": graphdef, "tf-savedmodel": saved_model, "tf-metagraph": metagraph,
     "tf-checkpoint-index": checkpoint_index, "caffe-prototxt": PROTOTXT.encode, "caffemodel": caffemodel,
-    "zip": bundle, "tar": tar,
+    "zip": bundle, "tar": tar, "keras": keras, "keras-h5": keras_h5, "torch-export": torch_export,
+    "torchscript": torchscript, "torch-pickle": torch_pickle,
 }  # fmt: skip

@@ -8,7 +8,7 @@ from contextlib import suppress
 from edgeaid.errors import EdgeaiError
 from edgeaid.formats.edgetpu import reader as edgetpu
 from edgeaid.formats.edgetpu import rules as edgetpu_rules
-from edgeaid.formats.exchange import caffe, onnx, openvino, tensorflow
+from edgeaid.formats.exchange import caffe, keras, onnx, openvino, pytorch, tensorflow
 from edgeaid.formats.k210 import kfpkg, kmodel
 from edgeaid.formats.ncs import reader as ncs
 from edgeaid.formats.tflite import metadata as tflite_metadata
@@ -59,6 +59,11 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "tf-checkpoint-index": tensorflow.read_checkpoint_index,
     "caffe-prototxt": caffe.read_prototxt,
     "caffemodel": caffe.read_caffemodel,
+    "keras": keras.read,
+    "keras-h5": keras.read,
+    "torch-export": pytorch.read,
+    "torchscript": pytorch.read,
+    "torch-pickle": pytorch.read,
     "zip": _zip,
     "tar": tardir.entries,
 }

@@ -1,6 +1,6 @@
 """A model from training to answers of a running daemon, with the real converters, each in its pinned environment.
 
-Environments are created on first use (TensorFlow: 2.4 GB), or given by EDGEAI_PYTHON_TENSORFLOW and the like.
+Environments are created on first use (TensorFlow: 2.1 GB), or given by EDGEAI_PYTHON_TENSORFLOW and the like.
 """
 
 from __future__ import annotations

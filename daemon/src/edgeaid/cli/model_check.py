@@ -37,9 +37,10 @@ def check_command(
 ) -> None:  # fmt: skip
     """Compare models with every documented limit of a target.
 
-    MODELS are files of any kind that the target's tools take: .tflite (plain or compiled), kmodels, Caffe prototxt,
-    frozen TensorFlow graphs, NCSDK graphs, OpenVINO IR, and logs of edgetpu_compiler and mvNCCompile. The exit status
-    is 0 without errors, 1 with.
+    MODELS are what `inspect` takes. Rules there are for what the target's tools take: .tflite (plain or compiled),
+    kmodels, Caffe prototxt, TensorFlow graphs (frozen or .meta with checkpoint), NCSDK graphs, OpenVINO IR, and logs of
+    edgetpu_compiler and mvNCCompile; of model directories, bundles and flash packages the artifact for the target is
+    checked, of other kinds it is said how to get there. The exit status is 0 without errors, 1 with.
     """
     profile = rulebook.profile(device_profile)
     if list_rules:

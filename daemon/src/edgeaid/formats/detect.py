@@ -10,6 +10,8 @@ import struct
 from typing import Final
 
 from ..errors import InvalidModel
+from .exchange import pytorch
+from .exchange.keras import HDF5_MAGIC, is_keras
 from .ncs.reader import BLOB_MAGIC, V2_MAGIC
 from .wire.binary import Data, as_view
 from .wire.flatbuffer import Flatbuffer
@@ -33,6 +35,11 @@ KINDS: Final[dict[str, str]] = {
     "tf-graphdef": "TensorFlow GraphDef (frozen .pb)",
     "tf-metagraph": "TensorFlow MetaGraph (.meta)",
     "tf-checkpoint-index": "TensorFlow checkpoint index",
+    "keras": "Keras model (.keras)",
+    "keras-h5": "Keras model or weights (HDF5)",
+    "torch-export": "PyTorch exported program (.pt2)",
+    "torchscript": "TorchScript",
+    "torch-pickle": "PyTorch weights or module (pickle)",
     "caffe-prototxt": "Caffe network text",
     "caffemodel": "Caffe weights",
     "zip": "zip archive",
@@ -60,6 +67,8 @@ def _by_header(view: memoryview, head: bytes) -> str:
     size = len(view)
     if head[4:8] == b"TFL3":
         return "edgetpu" if _has_edgetpu_operator(view) else "tflite"
+    if head[:8] == HDF5_MAGIC:
+        return "keras-h5"
     if head[:4] == b"LDMK" and size >= 8:
         version = int.from_bytes(head[4:8], "little")
         return f"kmodel-v{version}" if version in (4, 5) else ""
@@ -104,7 +113,9 @@ def _by_archive(view: memoryview, head: bytes) -> str:
         names = {entry.name for entry in entries(view)}
     except InvalidModel:  # damaged archive: the reader of archives says so better
         return "zip"
-    return "kfpkg" if "flash-list.json" in names else "zip"
+    if is_keras(names):
+        return "keras"
+    return pytorch.kind_of(names) or ("kfpkg" if "flash-list.json" in names else "zip")
 
 
 def _by_protobuf(view: memoryview) -> str:

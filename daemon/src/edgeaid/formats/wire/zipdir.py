@@ -1,8 +1,8 @@
 """A small, bounded reader of zip archives: labels at the end of a TFLite file, kfpkg files, bundles.
 
 Python's own zipfile trusts sizes and counts of the archive and imports slowly; here every offset is checked, nothing is
-extracted past the caller's limit, and only stored and deflated entries are opened. Zip64 is refused: no model file
-needs it. Layout: PKWARE APPNOTE.TXT 6.3.
+extracted past the caller's limit, and only stored and deflated entries are opened. PyTorch writes a zip64 end record
+into every file, whatever its size. Layout: PKWARE APPNOTE.TXT 6.3.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from .binary import Data, as_view, need, text, unpack
 MAX_ENTRIES: Final = 4096
 
 _END: Final = b"PK\x05\x06"
+_END64: Final = b"PK\x06\x06"
+_LOCATOR64: Final = b"PK\x06\x07"
+#: Stands for a number that is in the zip64 field.
+_WIDE: Final = 0xFFFFFFFF
 _CENTRAL: Final = b"PK\x01\x02"
 _LOCAL: Final = b"PK\x03\x04"
 
@@ -58,7 +62,7 @@ def entries(data: Data) -> tuple[Entry, ...]:
     end = find_end(view)
     if end < 0:
         return ()
-    count, size, offset = unpack("<10xHII2x", view, end, "zip end record")
+    end, count, size, offset = _directory(view, end)
     # Bytes in front of the archive (the model) shift all offsets by the same amount.
     shift = end - size - offset
     pos = end - size
@@ -74,9 +78,37 @@ def entries(data: Data) -> tuple[Entry, ...]:
         if bytes(view[pos : pos + 4]) != _CENTRAL or pos + 46 + name_len > end:
             raise InvalidModel(f"{what} at byte {pos} is damaged")
         name = text(view[pos + 46 : pos + 46 + name_len])
+        if _WIDE in (plain, packed, local):
+            extra = view[pos + 46 + name_len : pos + 46 + name_len + extra_len]
+            plain, packed, local = _wide(extra, (plain, packed, local), what)
         found.append(Entry(name, plain, packed, method, crc, bool(flags & 1), local + shift))
         pos += 46 + name_len + extra_len + comment_len
     return tuple(found)
+
+
+def _directory(view: memoryview, end: int) -> tuple[int, int, int, int]:
+    """(end of the directory, entries, bytes, offset), from the zip64 record where there is one."""
+    count, size, offset = unpack("<10xHII2x", view, end, "zip end record")
+    # The locator is 20 bytes, the record before it 56 as everybody writes it.
+    at = end - 76
+    if at < 0 or bytes(view[end - 20 : end - 16]) != _LOCATOR64 or bytes(view[at : at + 4]) != _END64:
+        return end, count, size, offset
+    count, size, offset = unpack("<32xQQQ", view, at, "zip64 end record")
+    return at, count, size, offset
+
+
+def _wide(extra: memoryview, values: tuple[int, int, int], what: str) -> tuple[int, int, int]:
+    """Sizes and offset of an entry of more than 4 GiB, from its zip64 field (id 1)."""
+    at = 0
+    while at + 4 <= len(extra):
+        number, length = struct.unpack_from("<HH", extra, at)
+        if number == 1:
+            field = extra[at + 4 : at + 4 + length]
+            given = iter(struct.unpack_from(f"<{len(field) // 8}Q", field))
+            plain, packed, local = (next(given, v) if v == _WIDE else v for v in values)
+            return plain, packed, local
+        at += 4 + length
+    raise InvalidModel(f"{what} has no sizes; the archive is damaged")
 
 
 def span(data: Data, entry: Entry) -> tuple[int, int]:

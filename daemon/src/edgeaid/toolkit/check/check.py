@@ -8,7 +8,7 @@ from pathlib import Path
 from ...errors import InvalidModel, InvalidRequest
 from ...formats.detect import KINDS, detect
 from ...formats.tflite import reader as tflite
-from ..files import load, require_operands
+from ..files import require_operands
 from . import (
     edgetpu as check_edgetpu,
 )
@@ -28,6 +28,7 @@ from . import (
     tflite as check_tflite,
 )
 from .rules import PROFILES, TARGETS, Findings, Profile, Report
+from .sources import opened
 
 _DEFAULT_PROFILE = PROFILES["default"]
 
@@ -47,32 +48,49 @@ class Options:
 
 
 def check(path: Path, target: str, options: Options | None = None) -> Report:
-    """All rules of `target` for the file. Raises NotFound, TooLarge, InvalidRequest; damage is a finding."""
+    """All rules of `target` for a file, a SavedModel, a model directory, a bundle or a flash package.
+
+    Raises NotFound, TooLarge, InvalidRequest; damage is a finding.
+    """
     options = options or Options()
     if target not in TARGETS:
         raise InvalidRequest(f"unknown target {target!r}; choose {', '.join(TARGETS)}")
-    data = load(path)
     found = Findings(options.profile)
-    kind = _kind(data, path)
+    kind = "unknown"
     damaged = {"cpu": "TFL001", "edgetpu": "TFL001", "k210": "KPU001", "ncs": "NCS000", "ncs2": "OVN000"}[target]
     try:
-        if target in ("cpu", "edgetpu"):
-            _tflite(data, path, kind, found, options, edgetpu=target == "edgetpu")
-        elif target == "k210":
-            _k210(data, path, kind, found, options)
-        elif target == "ncs":
-            _ncs(data, path, kind, found)
-        else:
-            _ncs2(data, path, kind, found)
-    except InvalidModel as e:
-        found.add(damaged, "", e)
+        with opened(path, target) as (data, inside):
+            kind = _kind(data, inside)
+            _check(data, inside, kind, target, found, options)
+    except InvalidModel as error:
+        found.add(damaged, "", error)
     return found.report(str(path), kind, target)
+
+
+def _check(data: bytes, path: Path, kind: str, target: str, found: Findings, options: Options) -> None:
+    if target in ("cpu", "edgetpu"):
+        _tflite(data, path, kind, found, options, edgetpu=target == "edgetpu")
+    elif target == "k210":
+        _k210(data, path, kind, found, options)
+    elif target == "ncs":
+        _ncs(data, path, kind, found)
+    else:
+        _ncs2(data, path, kind, found)
 
 
 def _kind(data: bytes, path: Path) -> str:
     kind = detect(data)
     # Compiler output is text of no format; a name is all there is to go by.
     return "log" if kind == "unknown" and path.suffix in (".log", ".txt") else kind
+
+
+def _way(kind: str) -> str:
+    """How a model of another kind becomes a TFLite file."""
+    if kind in ("keras", "keras-h5", "tf-savedmodel", "tf-graphdef"):
+        return "make an int8 TFLite file of it first (edgeai model quantize)"
+    if kind in ("torch-pickle", "torchscript"):
+        return "save the network with torch.export.save as .pt2, then convert it (edgeai model convert --to tflite)"
+    return "convert it first (edgeai model convert --to tflite)"
 
 
 def _wrong(kind: str) -> str:
@@ -84,7 +102,7 @@ def _tflite(data: bytes, path: Path, kind: str, found: Findings, options: Option
         check_edgetpu.check_log(data, found)
         return
     if kind not in ("tflite", "edgetpu"):
-        found.add("TFL001", "", f"this is {_wrong(kind)}; convert it first (edgeai model convert)")
+        found.add("TFL001", "", f"this is {_wrong(kind)}; {_way(kind)}")
         return
     model = tflite.read(data)
     require_operands(model)

@@ -34,10 +34,9 @@ def source_kind(path: Path) -> str:
     """onnx, tflite, pytorch, saved-model, graphdef or another kind of `detect`."""
     if path.is_dir():
         return "saved-model" if (path / "saved_model.pb").is_file() else "folder"
-    if path.suffix in (".pt", ".pth", ".pt2"):
-        return "pytorch"
     kind = detect(load(path))
-    return {"tf-graphdef": "graphdef"}.get(kind, kind)
+    names = {"tf-graphdef": "graphdef", "torch-export": "pytorch", "torchscript": "pytorch", "torch-pickle": "pytorch"}
+    return names.get(kind, kind)
 
 
 #: (source or "" for any, target) -> why there is no such conversion here, with what to do instead.

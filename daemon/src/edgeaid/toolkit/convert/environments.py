@@ -37,7 +37,7 @@ class Environment:
     purpose: str
     #: Python versions that its lock is for, best first.
     pythons: tuple[str, ...]
-    #: Download and disk space, roughly.
+    #: Disk space, measured in a new environment; about a third of it is downloaded.
     size: str
     #: Module whose import shows that an interpreter given by the user will do.
     probe: str
@@ -48,13 +48,13 @@ _NEWER: Final = ("3.11", "3.12", "3.13")
 ENVIRONMENTS: Final[dict[str, Environment]] = {
     e.name: e
     for e in (
-        Environment("tensorflow", "Keras, SavedModel and frozen graphs to TFLite", _NEWER, "2.4 GB", "tensorflow"),
-        Environment("quantizer", "float TFLite to int8 TFLite", _NEWER, "150 MB", "ai_edge_quantizer"),
-        Environment("onnx2tf", "ONNX to TFLite with channels last", ("3.12",), "600 MB", "onnx2tf"),
-        Environment("torch", "PyTorch to TFLite", _NEWER, "6 GB", "litert_torch"),
-        Environment("tf2onnx", "TFLite to ONNX", _NEWER, "2.5 GB", "tf2onnx"),
-        Environment("openvino", "ONNX, TFLite and TensorFlow to OpenVINO IR", _NEWER, "200 MB", "openvino"),
-        Environment("nncase", "float TFLite and ONNX to kmodel v5", ("3.10", "3.9", "3.8"), "150 MB", "nncase"),
+        Environment("tensorflow", "Keras, SavedModel and frozen graphs to TFLite", _NEWER, "2.1 GB", "tensorflow"),
+        Environment("quantizer", "float TFLite to int8 TFLite", _NEWER, "180 MB", "ai_edge_quantizer"),
+        Environment("onnx2tf", "ONNX to TFLite with channels last", ("3.12",), "540 MB", "onnx2tf"),
+        Environment("torch", "PyTorch to TFLite", _NEWER, "6.4 GB", "litert_torch"),
+        Environment("tf2onnx", "TFLite to ONNX", _NEWER, "2.1 GB", "tf2onnx"),
+        Environment("openvino", "ONNX, TFLite and TensorFlow to OpenVINO IR", _NEWER, "190 MB", "openvino"),
+        Environment("nncase", "float TFLite and ONNX to kmodel v5", ("3.10", "3.9", "3.8"), "95 MB", "nncase"),
     )
 }  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...formats.exchange import caffe, onnx, openvino, tensorflow
+from ...formats.exchange import caffe, keras, onnx, openvino, pytorch, tensorflow
 from ...formats.finding import NOTE, WARNING, Finding
 from ...formats.ncs import reader as ncs
 from ...tensors import TensorSpec
@@ -110,6 +110,43 @@ def openvino_report(data: bytes, path: Path, _depth: int) -> Report:
         facts={"name": model.name, "IR version": model.version, "layers": len(model.layers)}, operators=operators,
         memory=(Bar("files", (("XML", len(data)), ("weights", bin_size or model.weights_bytes))),),
         findings=tuple(findings),
+    )  # fmt: skip
+
+
+def keras_report(data: bytes, path: Path, _depth: int) -> Report:
+    model = keras.read(data)
+    shown = [x for x in model.layers if x.kind != "InputLayer"]
+    operators = tuple(
+        OperatorRow(i, x.name, x.kind, "", x.inputs, (x.name,), x.shape, 0, x.details) for i, x in enumerate(shown)
+    )
+    facts: dict[str, str | int | float] = {"name": model.name, "class": model.kind, "layers": len(shown)}
+    if model.version:
+        facts["Keras"] = model.version
+    return Report(
+        path=str(path), kind="keras-h5" if data[:8] == keras.HDF5_MAGIC else "keras", size=len(data), facts=facts,
+        inputs=rows(model.inputs), outputs=tuple(TensorRow(n, "", ()) for n in model.outputs), operators=operators,
+        memory=(Bar("file", (("weights", model.weights_bytes), ("description", len(data) - model.weights_bytes))),)
+        if data[:8] != keras.HDF5_MAGIC else (),
+        findings=(Finding(NOTE, "shapes", "the shapes of the list are those of the layers' inputs"),),
+    )  # fmt: skip
+
+
+def torch_report(data: bytes, path: Path, _depth: int) -> Report:
+    model = pytorch.read(data)
+    operators = tuple(
+        OperatorRow(i, o.name, o.type, "", o.inputs, o.outputs, o.shape, 0, o.details)
+        for i, o in enumerate(model.operators)
+    )
+    notes = {
+        "torchscript": "TorchScript does not say its input's shape; export the network with torch.export.save (.pt2)",
+        "torch-pickle": "a pickle holds tensors by name; the network itself is code that is not in the file",
+    }
+    findings = (Finding(NOTE, "form", notes[model.kind]),) if model.kind in notes else ()
+    return Report(
+        path=str(path), kind=model.kind, size=len(data), facts={"name": model.name, "operators": len(operators)},
+        inputs=rows(model.inputs), outputs=rows(model.outputs), operators=operators,
+        memory=(Bar("file", (("tensors", model.weights_bytes), ("rest", len(data) - model.weights_bytes))),),
+        findings=findings,
     )  # fmt: skip
 
 

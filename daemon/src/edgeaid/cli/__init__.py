@@ -1,82 +1,70 @@
-"""`edgeai`: ask and steer a running edgeaid, and prepare models for it.
+"""`edgeai`: ask and control a running edgeaid, and prepare models for it.
 
 One module per group of verbs, imported when used.
 """
 
 from __future__ import annotations
 
-import importlib
-import sys
-from importlib.util import find_spec
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from .. import __version__
-from ..errors import EdgeaiError, Unsupported
+from .group import LazyGroup, Verb
 
-#: verb -> module in this package; the command is an attribute of the verb's name ("-" as "_").
-VERBS: Final[dict[str, str]] = {
-    "models": "models", "load": "models", "unload": "models", "reload": "models",
-    "rollback": "models", "remove": "models",
-    "push": "transfer", "pull": "transfer",
-    "infer": "infer", "classify": "infer", "detect": "infer", "segment": "infer",
-    "stats": "watch", "devices": "watch", "events": "watch", "top": "top",
-    "bench": "bench", "doctor": "doctor", "version": "version", "completion": "version",
-    "model": "model", "stream": "stream",
-}  # fmt: skip
+_ASK, _MODELS, _WATCH, _OTHER = "Ask a model", "Manage models", "Watch", "Other"
+VERBS: Final[dict[str, Verb]] = {
+    "run": Verb("run", "run", "Ask a model file about pictures; starts a private daemon where none answers.", _ASK),
+    "classify": Verb("infer", "classify", "Name what pictures show.", _ASK),
+    "detect": Verb("infer", "detect", "Find objects in pictures.", _ASK),
+    "segment": Verb("infer", "segment", "Find the areas of pictures that show something.", _ASK),
+    "infer": Verb("infer", "infer", "Run a model on tensors in .npy files.", _ASK),
+    "models": Verb("models", "models", "List models: every version that is stored or served.", _MODELS),
+    "push": Verb("transfer", "push", "Upload a model and serve it.", _MODELS),
+    "pull": Verb("transfer", "pull", "Fetch a public model of the catalogue and serve it.", _MODELS),
+    "load": Verb("models", "load", "Load a stored model, or load it anew.", _MODELS),
+    "reload": Verb("models", "reload", "The same as load: take what is stored now.", _MODELS),
+    "unload": Verb("models", "unload", "Stop serving a model; requests under way finish.", _MODELS),
+    "rollback": Verb("models", "rollback", "Go back to the next older version of a model.", _MODELS),
+    "remove": Verb("models", "remove", "Delete a model, or one stored version of it.", _MODELS),
+    "model": Verb("model", "model", "Inspect, check, plan, convert and compile models on this computer.", _MODELS),
+    "stream": Verb("stream", "stream", "Cameras, videos and directories that are looked at all the time.", _WATCH),
+    "status": Verb("watch", "status", "The daemon, its devices and its models at a glance.", _WATCH),
+    "devices": Verb("watch", "devices", "Devices, their state and their recoveries.", _WATCH),
+    "stats": Verb("watch", "stats", "Counts and mean times per model and phase.", _WATCH),
+    "top": Verb("top", "top", "Show devices and models live.", _WATCH),
+    "events": Verb("watch", "events", "Follow what happens: loads, device changes, recoveries.", _WATCH),
+    "wait": Verb("watch", "wait", "Return as soon as the daemon and its models are ready.", _WATCH),
+    "bench": Verb("bench", "bench", "Measure latency and throughput of a model.", _WATCH),
+    "doctor": Verb("doctor", "doctor", "Check sticks, rights, USB speed, power, versions and models.", _OTHER),
+    "version": Verb("version", "version", "Versions of this command and of the daemon, and your role there.", _OTHER),
+    "completion": Verb("version", "completion", "Print the completion script of a shell.", _OTHER),
+}
+ALIASES: Final = {"ls": "models", "list": "models", "rm": "remove", "delete": "remove", "upload": "push"}
 
 EPILOG = """\
 \b
 Exit status: 0 done, 64 wrong use or bad request, 65 bad model or too much data, 66 not found,
   69 not supported here, 70 internal error, 75 not now (queue full, device lost, deadline): try again,
-  77 not allowed, 78 bad configuration.
+  77 not allowed, 78 bad configuration, 130 interrupted.
 
 \b
 Examples:
+  edgeai run model.tflite photo.jpg
   edgeai classify digits three.png
   edgeai --host root@raspberrypi4-64.local devices
-  edgeai push bird mobilenet_v2_1.0_224_inat_bird_quant.tflite
-  edgeai --json stats digits | jq .
+  edgeai push mobilenet_v2_1.0_224_inat_bird_quant.tflite
+  edgeai stats digits --json | jq .
 """
 
 
-class _Verbs(click.Group):
-    """Commands imported at first use: `edgeai --help` and completion stay fast."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = VERBS.get(cmd_name)
-        if module is None:
-            return None
-        if module == "model" and find_spec(f"{__name__}.{module}") is None:
-            raise Unsupported(
-                "this device carries no toolkit: run `edgeai model` on a desk (pip install 'edgeaid[toolkit]') "
-                "or add the package edgeaid-toolkit to the image"
-            )
-        command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), cmd_name)
-        return command
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except EdgeaiError as error:
-            if ctx.params.get("as_json"):
-                import json
-
-                click.echo(json.dumps({"error": str(error), "kind": type(error).__name__}))
-            else:
-                click.echo(f"edgeai: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except BrokenPipeError:
-            sys.stderr.close()
-            ctx.exit(0)
+class _Main(LazyGroup):
+    verbs = VERBS
+    aliases = ALIASES
 
 
 @click.group(
-    cls=_Verbs, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=_Main, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.option(
     "--socket",
@@ -87,13 +75,18 @@ class _Verbs(click.Group):
 )
 @click.option("--host", metavar="USER@PI", help="Reach the daemon of another machine through ssh.")
 @click.option(
-    "--timeout", type=float, default=60.0, show_default=True, metavar="SECONDS", help="Longest wait for an answer."
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait for an answer.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output; may stand after the verb too.")
 @click.version_option(__version__, prog_name="edgeai")
 @click.pass_context
 def main(ctx: click.Context, socket: str | None, host: str | None, timeout: float, as_json: bool) -> None:
-    """Ask and steer a running edgeaid, and prepare models for it."""
+    """Ask and control a running edgeaid, and prepare models for it."""
     from .common import Session
 
     ctx.obj = Session(socket, host, timeout, as_json)

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from .. import errors
-from .common import Session, model_argument, pass_session, table
+from .common import Session, model_argument, pass_session
+from .text import hint, table
 
 
 def _quantile(values: list[float], q: float) -> float:
@@ -29,7 +30,7 @@ def _quantile(values: list[float], q: float) -> float:
 )
 @pass_session
 def bench(session: Session, model: str, requests: int, clients: int, transport: str) -> None:
-    """Measure a model: latency as clients see it, throughput, and where the time goes."""
+    """Measure a model: latency as clients see it, throughput, and where the time goes. Ctrl-C ends it early."""
     import numpy as np
 
     from ..client import Client
@@ -45,10 +46,13 @@ def bench(session: Session, model: str, requests: int, clients: int, transport: 
     before = session.client.stats(model)[0]["inference_stats"]
     latencies: list[float] = []
     failures: list[str] = []
+    ended = threading.Event()
 
     def work(count: int) -> None:
         with Client(path, fast=transport == "fast" and session.host is None, timeout=session.timeout) as client:
             for _ in range(count):
+                if ended.is_set():
+                    return
                 started = time.perf_counter()
                 try:
                     client.infer(model, inputs)
@@ -63,29 +67,36 @@ def bench(session: Session, model: str, requests: int, clients: int, transport: 
     started = time.perf_counter()
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        hint("interrupted: this is what was measured until then")
+        ended.set()
+        for thread in threads:
+            thread.join()
     elapsed = time.perf_counter() - started
     if not latencies:
-        raise errors.Unavailable(f"no request succeeded; the last error: {failures[-1]}")
+        raise errors.Unavailable(f"no request succeeded; the last error: {failures[-1] if failures else 'interrupted'}")
     after = session.client.stats(model)[0]["inference_stats"]
     phases = {}
     for phase in ("queue", "compute_input", "compute_infer", "compute_output"):
         count = after[phase]["count"] - before[phase]["count"]
         phases[phase] = (after[phase]["ns"] - before[phase]["ns"]) / count / 1e6 if count else 0.0
+    quantiles = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+    latency = {name: _quantile(latencies, q) * 1e3 for name, q in quantiles.items()}
+    per_second = len(latencies) / elapsed
     result = {
         "model": model,
         "transport": transport,
         "clients": clients,
         "requests": len(latencies),
         "failures": len(failures),
-        "per_second": len(latencies) / elapsed,
-        "latency_ms": {
-            name: _quantile(latencies, q) * 1e3 for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
-        },
+        "per_second": per_second,
+        "latency_ms": latency,
         "mean_phase_ms": phases,
     }
-    rows = [("requests", len(latencies)), ("failures", len(failures)), ("per second", f"{result['per_second']:.1f}")]
-    rows += [(f"latency {k}", f"{v:.3f} ms") for k, v in result["latency_ms"].items()]  # type: ignore[attr-defined]  # built above
+    rows = [("requests", str(len(latencies))), ("failures", str(len(failures))), ("per second", f"{per_second:.1f}")]
+    rows += [(f"latency {k}", f"{v:.3f} ms") for k, v in latency.items()]
     rows += [(f"mean {k}", f"{v:.3f} ms") for k, v in phases.items()]
-    session.show(result, table(("", ""), rows, title=f"{model}: {clients} client(s) over {transport}"))
+    session.show(result, table(("", ">"), rows, title=f"{model}: {clients} client(s) over {transport}"))

@@ -1,4 +1,4 @@
-"""What every verb needs: a connection (here or through ssh), tables, JSON."""
+"""What every verb needs: a connection (here or through ssh), JSON, completion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..client import Client
 
 DEFAULT_SOCKET: Final = "/run/edgeai/edgeaid.sock"
+#: How long a socket that is not there yet is waited for: `edgeaid &` and the next line of a pasted block.
+START_SECONDS: Final = 3.0
 #: ssh may ask for a password or a host key.
 SSH_SECONDS: Final = 60.0
 
@@ -30,9 +32,13 @@ class Session:
 
     def __init__(self, socket: str | None, host: str | None, timeout: float, as_json: bool) -> None:
         self.socket = socket or DEFAULT_SOCKET
+        #: True when the caller says which daemon is meant.
+        self.named = socket is not None or host is not None
         self.host = host
         self.timeout = timeout
         self.as_json = as_json
+        #: Wait a moment for a daemon that is just being started.
+        self.patient = True
         self._client: Client | None = None
         self._ssh: subprocess.Popen[bytes] | None = None
         self._folder = ""
@@ -48,7 +54,20 @@ class Session:
                 self._client = Client(self._tunnel(self.host), timeout=self.timeout, fast=False, name=name)
             else:
                 self._client = Client(self.socket, timeout=self.timeout)
+                self._reach(self._client)
         return self._client
+
+    def _reach(self, client: Client) -> None:
+        """Give a daemon that has just been started a moment to open its socket."""
+        until = time.monotonic() + min(START_SECONDS, self.timeout)
+        while True:
+            try:
+                client.get("/v2/health/live")
+                return
+            except errors.Unavailable:
+                if time.monotonic() > until or not self.patient:
+                    return  # the request itself says why
+                time.sleep(0.1)
 
     def _tunnel(self, host: str) -> str:
         if host.startswith("-"):
@@ -82,69 +101,64 @@ class Session:
             time.sleep(0.05)
         return local
 
+    def use(self, socket: str) -> None:
+        """Turn to another daemon of this machine."""
+        self.close()
+        self.socket = socket
+
     def close(self) -> None:
         """Close the client and the tunnel."""
         if self._client is not None:
             self._client.close()
+            self._client = None
         if self._ssh is not None:
             self._ssh.terminate()
             self._ssh.wait()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def show(self, value: Any, human: Any = None) -> None:
-        """Print JSON when asked for it, else `human` (a text or something rich can print)."""
+    def show(self, value: Any, human: str | None = None) -> None:
+        """Print JSON when asked for it, else `human`."""
         if self.as_json or human is None:
             click.echo(json.dumps(value, indent=None if self.as_json else 2))
-        elif isinstance(human, str):
-            click.echo(human)
         else:
-            console().print(human)
+            click.echo(human)
 
 
 pass_session = click.make_pass_decorator(Session)
 
 
-def console() -> Any:
-    """A rich console on standard output."""
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Any:
-    """A plain table; columns whose name ends in '>' are right-aligned."""
-    from rich.table import Table
-
-    found = Table(title=title, box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for column in columns:
-        found.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left", overflow="fold")
-    for row in rows:
-        found.add_row(*("" if cell is None else str(cell) for cell in row))
-    return found
-
-
 def complete_model(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of the daemon's models, for the shell."""
+    """Names of the daemon's models that fit the verb, for the shell."""
+    fitting = {"classify", "detect", "segment"} & {ctx.info_name or ""}
+    return _complete(ctx, lambda m: m["name"] if not fitting or m.get("task") in fitting else "", incomplete)
+
+
+def complete_version(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Stored versions of the model that the command line names already."""
+    wanted = ctx.params.get("model")
+    return _complete(ctx, lambda m: m["version"] if m["name"] == wanted else "", incomplete)
+
+
+def _complete(ctx: click.Context, value: Callable[[dict[str, Any]], str], incomplete: str) -> list[str]:
     from ..client import Client
 
-    root = ctx.find_root()
+    socket = ctx.find_root().params.get("socket") or os.environ.get("EDGEAI_SOCKET", DEFAULT_SOCKET)
     try:
-        with Client(
-            root.params.get("socket") or os.environ.get("EDGEAI_SOCKET", DEFAULT_SOCKET), timeout=1.0
-        ) as client:
-            names = {m["name"] for m in client.models()}
+        with Client(socket, timeout=1.0) as client:
+            names = {value(m) for m in client.models()}
     except errors.EdgeaiError:
         return []
-    return sorted(n for n in names if n.startswith(incomplete))
+    return sorted(n for n in names if n and n.startswith(incomplete))
 
 
 def read_picture(file: Path) -> bytes:
-    """Bytes of a file, or of standard input for '-'."""
-    try:
-        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise errors.NotFound(f"{file}: {error.strerror}") from error
+    """Bytes of a file, or of standard input for '-'. Addresses are not fetched."""
+    if str(file) == "-":
+        return sys.stdin.buffer.read()
+    from ..client.pictures import read_file
+
+    return read_file(file)
 
 
 model_argument = click.argument("model", shell_complete=complete_model)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .. import errors
-from .common import Session, pass_session, table
+from .common import Session, pass_session
+from .text import state, width
+
+if TYPE_CHECKING:
+    from ..doctor import checks
 
 
 @click.command()
@@ -35,8 +41,7 @@ def doctor(session: Session, report: str | None, user: str | None) -> None:
     if report == "-":
         click.echo(doctor_report.report(places, served=_served(session)), nl=False)
     else:
-        rows = [(f.level, f.check, f.text + (f"\n-> {f.todo}" if f.todo else "")) for f in findings]
-        session.show([dataclasses.asdict(f) for f in findings], table(("", "CHECK", "FINDING"), rows))
+        session.show([dataclasses.asdict(f) for f in findings], _shown(findings))
         if report is not None:
             path = Path(report)
             try:
@@ -47,6 +52,20 @@ def doctor(session: Session, report: str | None, user: str | None) -> None:
                 click.echo(f"report written to {path}")
     if any(f.level not in ("ok", "note") for f in findings):
         raise click.exceptions.Exit(1)
+
+
+def _shown(findings: Sequence[checks.Finding]) -> str:
+    """Level, check and text of each, with what to do below."""
+    names = max((len(f.check) for f in findings), default=5)
+    indent = " " * (9 + names + 2)
+    lines = [click.style(f"{'':9}{'CHECK':{names}}  FINDING", bold=True)]
+    room = min(max(60, width()), 160)
+    for f in findings:
+        text = click.wrap_text(f.text, room, subsequent_indent=indent, initial_indent=indent)
+        lines.append(f"{state(f.level)}{' ' * (9 - len(f.level))}{f.check:{names}}  {text.lstrip()}")
+        if f.todo:
+            lines.append(click.wrap_text(f"-> {f.todo}", room, initial_indent=indent, subsequent_indent=indent + "   "))
+    return "\n".join(lines)
 
 
 def _served(session: Session) -> str:

@@ -4,109 +4,112 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .. import errors
-from .common import Session, model_argument, pass_session, read_picture, table
+from .common import Session, model_argument, pass_session
+from .pictures import OUTPUT, PICTURES, SHOW, ask_about
+from .text import hint, plain, table
+from .watch import until_interrupted
 
-PICTURES = click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
-
-
-def _times(answer: dict[str, Any]) -> str:
-    times = ", ".join(f"{k.removesuffix('_ms')} {v:.2f}" for k, v in answer["timing"].items())
-    return f"{answer['model']}/{answer['version']} on {answer['device']}; ms: {times}"
-
-
-def _each(session: Session, pictures: tuple[Path, ...], ask: Any, show: Any) -> None:
-    answers = []
-    for picture in pictures:
-        answer = {"file": str(picture), **ask(read_picture(picture)).to_dict()}
-        answers.append(answer)
-        if not session.as_json:
-            click.echo(f"{picture}  ({_times(answer)})")
-            session.show(None, show(answer))
-    if session.as_json:
-        session.show(answers if len(answers) > 1 else answers[0])
+TOP = click.option("-k", "--top", type=click.IntRange(1), default=3, show_default=True, help="Classes to show.")
+THRESHOLD = click.option(
+    "-t", "--threshold", type=click.FloatRange(0, 1), help="Least score (default: the model's own)."
+)
 
 
-def _draw(
+def classes_text(answer: dict[str, Any]) -> str:
+    """Classes, best first."""
+    rows = [(f"{c['score']:.3f}", c["index"], c["label"]) for c in answer["classes"]]
+    return table(("SCORE>", "CLASS>", "LABEL"), rows)
+
+
+def objects_text(answer: dict[str, Any]) -> str:
+    """Objects, best first, with their corners in pixels."""
+    rows = [(f"{o['score']:.3f}", o["label"], *(round(v) for v in o["pixels"].values())) for o in answer["objects"]]
+    return (
+        table(("SCORE>", "LABEL", "XMIN>", "YMIN>", "XMAX>", "YMAX>"), rows) if rows else "nothing above the threshold"
+    )
+
+
+def areas_text(answer: dict[str, Any]) -> str:
+    """Areas, largest first."""
+    rows = [(f"{c['fraction']:.1%}", c["index"], c["label"]) for c in answer["classes"]]
+    return table(("AREA>", "CLASS>", "LABEL"), rows)
+
+
+def ask(
     session: Session,
     task: str,
     model: str,
     pictures: tuple[Path, ...],
     output: Path | None,
+    show: bool,
+    *,
+    top: int | None = None,
     threshold: float | None = None,
 ) -> None:
-    if output is None:
-        return
-    if len(pictures) > 1:
-        raise errors.InvalidRequest("--output takes one picture at a time")
-    output.write_bytes(session.client.draw(task, model, read_picture(pictures[0]), threshold=threshold))
+    """Ask a model of `task` about pictures; print and draw the answers."""
+    client = session.client
+    questions: dict[str, tuple[Callable[[bytes], Any], Callable[[dict[str, Any]], str]]] = {
+        "classify": (lambda data: client.classify(model, data, max_results=top), classes_text),
+        "detect": (lambda data: client.detect(model, data, threshold=threshold), objects_text),
+        "segment": (lambda data: client.segment(model, data), areas_text),
+    }
+    question, text = questions[task]
 
+    def draw(data: bytes) -> bytes:
+        return client.draw(task, model, data, threshold=threshold, max_results=top)
 
-OUTPUT = click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the picture with the answer drawn on it here (PNG).",
-)
+    ask_about(session, pictures, output, show, question, text, draw)
 
 
 @click.command()
 @model_argument
 @PICTURES
-@click.option("-k", "--top", type=click.IntRange(1), default=3, show_default=True, help="Classes to show.")
+@TOP
 @OUTPUT
+@SHOW
 @pass_session
-def classify(session: Session, model: str, pictures: tuple[Path, ...], top: int, output: Path | None) -> None:
-    """Say what pictures show."""
-
-    def show(answer: dict[str, Any]) -> Any:
-        return table(
-            ("SCORE>", "CLASS>", "LABEL"), [(f"{c['score']:.3f}", c["index"], c["label"]) for c in answer["classes"]]
-        )
-
-    _each(session, pictures, lambda p: session.client.classify(model, p, max_results=top), show)
-    _draw(session, "classify", model, pictures, output)
+def classify(
+    session: Session, model: str, pictures: tuple[Path, ...], top: int, output: Path | None, show: bool
+) -> None:
+    """Name what pictures show. The drawn picture carries the classes that are printed."""
+    ask(session, "classify", model, pictures, output, show, top=top)
 
 
 @click.command()
 @model_argument
 @PICTURES
-@click.option("-t", "--threshold", type=click.FloatRange(0, 1), help="Least score (default: the model's own).")
+@THRESHOLD
 @OUTPUT
+@SHOW
 @pass_session
 def detect(
-    session: Session, model: str, pictures: tuple[Path, ...], threshold: float | None, output: Path | None
+    session: Session,
+    model: str,
+    pictures: tuple[Path, ...],
+    threshold: float | None,
+    output: Path | None,
+    show: bool,
 ) -> None:
     """Find objects in pictures."""
-
-    def show(answer: dict[str, Any]) -> Any:
-        rows = [(f"{o['score']:.3f}", o["label"], *o["pixels"].values()) for o in answer["objects"]]
-        return table(("SCORE>", "LABEL", "XMIN>", "YMIN>", "XMAX>", "YMAX>"), rows)
-
-    _each(session, pictures, lambda p: session.client.detect(model, p, threshold=threshold), show)
-    _draw(session, "detect", model, pictures, output, threshold)
+    ask(session, "detect", model, pictures, output, show, threshold=threshold)
 
 
 @click.command()
 @model_argument
 @PICTURES
 @OUTPUT
+@SHOW
 @pass_session
-def segment(session: Session, model: str, pictures: tuple[Path, ...], output: Path | None) -> None:
-    """Say which areas of pictures show what."""
-
-    def show(answer: dict[str, Any]) -> Any:
-        return table(
-            ("AREA>", "CLASS>", "LABEL"), [(f"{c['fraction']:.1%}", c["index"], c["label"]) for c in answer["classes"]]
-        )
-
-    _each(session, pictures, lambda p: session.client.segment(model, p), show)
-    _draw(session, "segment", model, pictures, output)
+def segment(session: Session, model: str, pictures: tuple[Path, ...], output: Path | None, show: bool) -> None:
+    """Find the areas of pictures that show something."""
+    ask(session, "segment", model, pictures, output, show)
 
 
 @click.command()
@@ -145,29 +148,57 @@ def infer(
     A model that the camera of a K210 board feeds has no inputs: `edgeai infer MODEL --follow` shows its results as they
     come, with --json one object a line. Ends with Ctrl-C.
     """
-    import numpy as np
-
     arrays: dict[str, Any] = {}
     specs = session.client.metadata(model, version)["inputs"]
     for text in inputs:
-        name, found, file = text.rpartition("=")
-        if not found and not specs:
+        name, named, file = text.rpartition("=")
+        if not named and not specs:
             raise errors.InvalidRequest(f"model {model!r} has no inputs: its board's camera feeds it")
-        try:
-            arrays[name if found else specs[0]["name"]] = np.load(file, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise errors.InvalidRequest(f"{file}: {error}") from error
+        arrays[name if named else specs[0]["name"]] = _tensor(Path(file))
     if follow:
-        _follow(session, model, version, arrays, count)
+        with until_interrupted():
+            _follow(session, model, version, arrays, count)
         return
     answer = session.client.infer(model, arrays, version=version)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        for name, array in answer.outputs.items():
-            np.save(output / (name.replace("/", "_") + ".npy"), array, allow_pickle=False)
+        _write(output, answer)
     facts = _facts(answer)
     rows = [(n, f["dtype"], f["shape"], _values(f, answer[n].size)) for n, f in facts["outputs"].items()]
-    session.show(facts, table(("OUTPUT", "DTYPE", "SHAPE", "FIRST VALUES"), rows))
+    session.show(facts, table(("OUTPUT", "DTYPE", "SHAPE", "FIRST VALUES~"), rows))
+
+
+def _tensor(file: Path) -> Any:
+    """A tensor from an .npy file; other files are named for what they are."""
+    import numpy as np
+
+    try:
+        with open(file, "rb") as stream:
+            head = stream.read(6)
+            if head[:3] == b"\xff\xd8\xff" or head[:4] == b"\x89PNG" or head[:2] == b"BM":
+                raise errors.InvalidRequest(
+                    f"{file} is a picture, not a tensor (.npy): use edgeai classify, detect or segment"
+                )
+            if head != b"\x93NUMPY":
+                raise errors.InvalidRequest(f"{file} is not an .npy file; write one with numpy.save")
+            stream.seek(0)
+            return np.load(stream, allow_pickle=False)
+    except OSError as error:
+        raise errors.NotFound(f"{file}: {error.strerror}") from error
+    except (ValueError, EOFError) as error:
+        raise errors.InvalidRequest(f"{file} is not a tensor of numbers: it is damaged or holds objects") from error
+
+
+def _write(output: Path, answer: Any) -> None:
+    import numpy as np
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, array in answer.outputs.items():
+            file = output / (name.replace("/", "_") + ".npy")
+            np.save(file, array, allow_pickle=False)
+            hint(f"wrote {file}")
+    except (OSError, ValueError) as error:
+        raise errors.InvalidRequest(f"--output {output}: {error}") from error
 
 
 def _facts(answer: Any) -> dict[str, Any]:
@@ -175,11 +206,17 @@ def _facts(answer: Any) -> dict[str, Any]:
         n: {"dtype": str(a.dtype), "shape": list(a.shape), "values": a.ravel()[:16].tolist()}
         for n, a in answer.outputs.items()
     }
-    return {"device": answer.device, "outputs": outputs, "timing": answer.timing}
+    return {
+        "model": answer.model,
+        "version": answer.version,
+        "device": answer.device,
+        "outputs": outputs,
+        "timing": answer.timing,
+    }
 
 
 def _values(fact: dict[str, Any], size: int) -> str:
-    return " ".join(map(str, fact["values"])) + (" ..." if size > len(fact["values"]) else "")
+    return " ".join(plain(v) for v in fact["values"]) + (" ..." if size > len(fact["values"]) else "")
 
 
 def _follow(session: Session, model: str, version: str, arrays: dict[str, Any], count: int | None) -> None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import click
 
-from .common import Session, model_argument, pass_session, table
+from .. import errors
+from .common import Session, complete_version, model_argument, pass_session
+from .text import table
 
 
 @click.command()
 @pass_session
 def models(session: Session) -> None:
-    """List models: every version that is stored or served."""
-    found = session.client.models()
+    """List models: every version that is stored or served. An asterisk marks the version that answers by default."""
+    listed = session.client.models()
+    session.show(listed, models_table(listed))
+
+
+def models_table(listed: list[dict[str, Any]]) -> str:
+    """One line per version."""
     rows = [
         (
             m["name"],
@@ -21,9 +31,9 @@ def models(session: Session) -> None:
             ", ".join(m.get("devices", {})),
             m["reason"] or m.get("description", ""),
         )
-        for m in found
+        for m in listed
     ]
-    session.show(found, table(("NAME", "VERSION", "STATE", "TASK", "DEVICES", "NOTE"), rows))
+    return table(("NAME", "VERSION", "STATE", "TASK?2", "DEVICES?1", "NOTE~?3"), rows)
 
 
 @click.command()
@@ -64,9 +74,24 @@ def rollback(session: Session, model: str) -> None:
 
 @click.command()
 @model_argument
-@click.argument("version")
+@click.argument("version", required=False, shell_complete=complete_version)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @pass_session
-def remove(session: Session, model: str, version: str) -> None:
-    """Delete a stored version that is not being served."""
-    session.client.remove(model, version)
-    session.show({"removed": f"{model}/{version}"}, f"{model} version {version} is deleted")
+def remove(session: Session, model: str, version: str | None, yes: bool) -> None:
+    """Delete a stored VERSION that is not being served; without VERSION, unload the model and delete all of it.
+
+    On a terminal the second one asks first. Models that come with edgeaid can be unloaded, not deleted.
+    """
+    if version is not None:
+        session.client.remove(model, version)
+        session.show({"removed": f"{model}/{version}"}, f"{model} version {version} is deleted")
+        return
+    versions = [m["version"] for m in session.client.models() if m["name"] == model]
+    if not versions:
+        raise errors.NotFound(f"unknown model {model!r}")
+    if not yes and not session.as_json and sys.stdin.isatty():
+        click.confirm(f"delete {model}, version {', '.join(versions)}?", abort=True)
+    session.client.unload(model)
+    for number in versions:
+        session.client.remove(model, number)
+    session.show({"removed": [f"{model}/{v}" for v in versions]}, f"{model} is deleted (version {', '.join(versions)})")

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import errors
-from .common import DEFAULT_SOCKET, Session, complete_model, console, pass_session, table
+from .common import DEFAULT_SOCKET, Session, complete_model, pass_session
+from .text import table
+from .watch import until_interrupted
 
 if TYPE_CHECKING:
     from ..client.streams import Streams
@@ -144,7 +146,7 @@ def _row(s: dict[str, Any]) -> tuple[object, ...]:
 
 
 _COLUMNS = (
-    "NAME", "STATE", "FPS>", "CAPTURED>", "GATED>", "INFERRED>", "DROPPED>", "LATENCY ms>", "SEEN", "NOTE",
+    "NAME", "STATE", "FPS>?3", "CAPTURED>", "GATED>?4", "INFERRED>", "DROPPED>", "LATENCY ms>?2", "SEEN~", "NOTE~?1",
 )  # fmt: skip
 
 
@@ -216,8 +218,9 @@ def watch(session: Session, name: str, results: bool, types: tuple[str, ...]) ->
     """Follow a stream: its events as they come. Ends with Ctrl-C."""
     client = streams_of(session)
     following = client.results(name) if results else client.events(name, types=types)
-    for event in following:
-        click.echo(json.dumps(event) if session.as_json else _line(event))
+    with until_interrupted():
+        for event in following:
+            click.echo(json.dumps(event) if session.as_json else _line(event))
 
 
 def _line(event: dict[str, Any]) -> str:
@@ -251,10 +254,12 @@ def _object(event: dict[str, Any]) -> str:
 def top(session: Session, seconds: float, count: int) -> None:
     """A live view of all streams. Ends with Ctrl-C."""
     from rich.live import Live
+    from rich.text import Text
 
-    with Live(console=console(), auto_refresh=False, screen=False) as live:
+    with until_interrupted(), Live(auto_refresh=False, screen=False) as live:
         for number in itertools.count(1):
-            live.update(table(_COLUMNS, [_row(s) for s in streams_of(session).list()]), refresh=True)
+            text = table(_COLUMNS, [_row(s) for s in streams_of(session).list()])
+            live.update(Text.from_ansi(text), refresh=True)
             if number == count:
                 return
             time.sleep(seconds)

@@ -3,95 +3,118 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
-from typing import Any
+from collections import deque
+from typing import Any, Final
 
 import click
 
 from .. import errors
-from .common import Session, console, pass_session, table
+from .common import Session, pass_session
+from .text import spark, table
+from .watch import until_interrupted
+
+#: Points that are remembered per line: at the usual interval the last two minutes.
+HISTORY: Final = 120
+_SHOWN: Final = 20
 
 
-def view(devices: list[dict[str, Any]], stats: list[dict[str, Any]], before: dict[str, Any], seconds: float) -> Any:
-    """One picture of the state; `before` holds counters of the last one and is updated."""
-    from rich.console import Group
+class Counters:
+    """Rates from counters that only grow, and what they were before."""
 
-    rows: list[tuple[object, ...]] = []
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+        self._history: dict[str, deque[float]] = {}
+
+    def grown(self, key: str, value: float) -> float:
+        """By how much a counter grew since the last time; 0 the first time and after a restart."""
+        before = self._last.get(key, value)
+        self._last[key] = value
+        return max(0.0, value - before)
+
+    def trend(self, key: str, value: float) -> str:
+        """Remember a value; the last ones as bars."""
+        history = self._history.setdefault(key, deque(maxlen=HISTORY))
+        history.append(value)
+        return spark(list(history), _SHOWN)
+
+
+def view(devices: list[dict[str, Any]], stats: list[dict[str, Any]], counters: Counters, seconds: float) -> str:
+    """The state as text; `counters` hold what the last one showed."""
+    lines: list[tuple[object, ...]] = []
     for d in devices:
-        busy = (d["busy_seconds"] - before.get(d["id"], d["busy_seconds"])) / seconds
-        queue = d["queue"]
-        switches = queue.get("switches", 0)
-        lost = queue.get("switch_seconds", 0.0)
-        rate = (switches - before.get(d["id"] + "/switches", switches)) / seconds
-        wasted = (lost - before.get(d["id"] + "/lost", lost)) / seconds
-        before |= {d["id"]: d["busy_seconds"], d["id"] + "/switches": switches, d["id"] + "/lost": lost}
-        group = queue.get("group") or ""
-        rows.append(
+        name, queue = d["id"], d["queue"]
+        busy = counters.grown(name, d["busy_seconds"]) / seconds
+        switches = counters.grown(f"{name}/switches", queue.get("switches", 0)) / seconds
+        lost = counters.grown(f"{name}/lost", queue.get("switch_seconds", 0.0)) / seconds
+        lines.append(
             (
-                d["id"],
-                d["state"],
-                f"{busy:.0%}",
-                d["in_flight"],
-                queue["length"],
-                group,
-                f"{rate:.1f}",
-                f"{wasted:.1%}",
-                d["restarts"],
+                name, d["state"], f"{busy:.0%}", counters.trend(f"{name}/busy", busy), d["in_flight"], queue["length"],
+                d["restarts"], f"{switches:.1f}", f"{lost:.1%}", queue.get("group") or "",
             )
-        )
+        )  # fmt: skip
     top = table(
-        ("DEVICE", "STATE", "BUSY>", "RUNNING>", "WAITING>", "CACHED GROUP", "SWITCHES/s>", "LOST>", "RESTARTS>"), rows
-    )
-    rows = []
+        ("DEVICE", "STATE", "BUSY>", f"{'BUSY LATELY':{_SHOWN}}?5", "RUNNING>", "WAITING>", "RESTARTS>?4",
+         "SWITCHES/s>?3", "LOST>?2", "CACHED GROUP?1"),
+        lines,
+    )  # fmt: skip
+    lines = []
     for m in stats:
-        s = m["inference_stats"]
-        key = f"{m['name']}/{m['version']}"
-        old = before.get(key, s)
-        done = s["success"]["count"] - old["success"]["count"]
+        s, key = m["inference_stats"], f"{m['name']}/{m['version']}"
+        rate = counters.grown(key, s["success"]["count"]) / seconds
+        means = [_mean(counters, f"{key}/{phase}", s[phase]) for phase in ("queue", "compute_infer", "success")]
+        lines.append((key, f"{rate:.1f}", counters.trend(key, rate), s["fail"]["count"], *means))
+    models = table(
+        ("MODEL", "PER SECOND>", f"{'LATELY':{_SHOWN}}?3", "FAILED>", "QUEUE ms>?2", "COMPUTE ms>?1", "TOTAL ms>"),
+        lines,
+    )
+    return f"{top}\n\n{models}"
 
-        def mean(phase: str, s: dict[str, Any] = s, old: dict[str, Any] = old) -> str:
-            count = s[phase]["count"] - old[phase]["count"]
-            return f"{(s[phase]['ns'] - old[phase]['ns']) / count / 1e6:.2f}" if count else "-"
 
-        before[key] = s
-        rows.append(
-            (key, f"{done / seconds:.1f}", s["fail"]["count"], mean("queue"), mean("compute_infer"), mean("success"))
-        )
-    return Group(top, "", table(("MODEL", "PER SECOND>", "FAILED>", "QUEUE ms>", "COMPUTE ms>", "TOTAL ms>"), rows))
+def _mean(counters: Counters, key: str, duration: dict[str, int]) -> str:
+    count = counters.grown(f"{key}/count", duration["count"])
+    total = counters.grown(f"{key}/ns", duration["ns"])
+    return f"{total / count / 1e6:.2f}" if count else "-"
 
 
 @click.command()
 @click.option(
-    "-n", "--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between pictures."
+    "-n", "--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, help="Seconds between views."
 )
-@click.option("--count", type=click.IntRange(1), help="End after so many pictures.")
+@click.option("--count", type=click.IntRange(1), help="End after so many views.")
 @pass_session
 def top(session: Session, interval: float, count: int | None) -> None:
     """Show devices and models live: load, rates, queue, switches. Ends with Ctrl-C.
 
     With --json: one object with all counters per line.
     """
-    if session.as_json:
+    with until_interrupted():
+        if session.as_json:
+            for number in itertools.count(1):
+                click.echo(json.dumps({"devices": session.client.devices(), "stats": session.client.stats()}))
+                if number == count:
+                    return
+                time.sleep(interval)
+        _live(session, interval, count)
+
+
+def _live(session: Session, interval: float, count: int | None) -> None:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    counters = Counters()
+    last = time.monotonic() - interval
+    with Live(console=Console(highlight=False), auto_refresh=False, screen=count is None) as live:
         for number in itertools.count(1):
-            session.show({"devices": session.client.devices(), "stats": session.client.stats()})
+            now = time.monotonic()
+            try:
+                text = view(session.client.devices(), session.client.stats(), counters, max(now - last, 1e-3))
+            except errors.Unavailable as error:
+                text = str(error)
+            live.update(Text.from_ansi(text), refresh=True)
+            last = now
             if number == count:
                 return
             time.sleep(interval)
-    from rich.live import Live
-
-    before: dict[str, Any] = {}
-    shown = 0
-    last = time.monotonic() - interval
-    with Live(console=console(), auto_refresh=False, screen=count is None) as live:
-        while count is None or shown < count:
-            now = time.monotonic()
-            try:
-                live.update(
-                    view(session.client.devices(), session.client.stats(), before, max(now - last, 1e-3)), refresh=True
-                )
-            except errors.Unavailable as error:
-                live.update(f"{error}", refresh=True)
-            last = now
-            shown += 1
-            if count is None or shown < count:
-                time.sleep(interval)

@@ -6,11 +6,16 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .. import errors
-from .common import Session, model_argument, pass_session, table
+from . import local
+from .accuracy import try_directory
+from .common import Session, pass_session
+from .local import Description
+from .text import table
 
 
 @contextlib.contextmanager
@@ -32,25 +37,75 @@ def progress(session: Session, text: str) -> Iterator[Callable[[int, int], None]
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
-@click.command()
-@model_argument
-@click.argument("file", type=click.Path(path_type=Path, exists=True))
-@click.option("--version", "version", default="", help="Version to store it under (default: the next one).")
-@pass_session
-def push(session: Session, model: str, file: Path, version: str) -> None:
-    """Upload a model and serve it: a bundle, a bare .tflite, or a model directory.
-
-    Nothing changes on the device unless the upload is whole and the model passes its self-test.
-    """
+def push_file(session: Session, name: str, file: Path, version: str, said: Description) -> dict[str, Any]:
+    """Upload a bundle, a model file or a model directory; the daemon's answer. The same file again is left as it is."""
     with tempfile.TemporaryDirectory(prefix="edgeai-") as folder:
+        if not file.is_dir() and said:
+            file = local.directory_of(file, name, said, Path(folder) / name / "1")
+        elif said:
+            raise errors.InvalidRequest(f"{file} describes itself: write what differs into its model.toml")
         if file.is_dir():
             file = _bundled(file, Path(folder))
-        with progress(session, f"push {model}") as step:
-            found = session.client.push(model, file, version, step)
-    text = f"{model} version {found['version']} is stored" + (
-        f" and serves on {', '.join(found['devices'])}" if found["serving"] else "; a newer version serves"
-    )
-    session.show(found, text)
+        with progress(session, f"push {name}") as step:
+            return session.client.push(name, file, version, step, unless_same=not version)
+
+
+@click.command()
+@click.argument("arguments", metavar="[NAME] FILE", nargs=-1, required=True)
+@click.option("--version", "version", default="", help="Version to store it under (default: the next one).")
+@click.option("--try", "try_", type=click.Path(path_type=Path, file_okay=False),
+              help="Then classify the pictures of this directory, one subdirectory per label, and print the accuracy.")  # fmt: skip
+@local.describing
+@pass_session
+def push(
+    session: Session,
+    arguments: tuple[str, ...],
+    version: str,
+    try_: Path | None,
+    mean: str,
+    std: str,
+    labels: Path | None,
+    task: str,
+    input_format: str,
+) -> None:
+    """Upload a model and serve it: a bundle, a bare .tflite, or a model directory.
+
+    NAME is taken from the file unless it is given. Nothing changes on the device unless the upload is whole and the
+    model passes its self-test; the same file again makes no new version.
+    """
+    name, file = _name_and_file(arguments)
+    if try_ is not None and not try_.is_dir():
+        raise errors.NotFound(f"--try {try_}: there is no such directory")
+    stored = push_file(session, name, file, version, local.description(mean, std, labels, task, input_format))
+    text = f"{name} version {stored['version']} "
+    if stored.get("unchanged"):
+        text += f"is stored already and serves on {', '.join(stored['devices'])}"
+    elif stored["serving"]:
+        text += f"is stored and serves on {', '.join(stored['devices'])}"
+    else:
+        text += "is stored; a newer version serves"
+    if try_ is None:
+        session.show(stored, text)
+        return
+    if not session.as_json:
+        click.echo(text)
+    result = try_directory(session, name, try_)
+    session.show({**stored, "accuracy": result.to_dict()}, result.text())
+
+
+def _name_and_file(arguments: tuple[str, ...]) -> tuple[str, Path]:
+    """NAME FILE, FILE NAME or FILE."""
+    if len(arguments) > 2:
+        raise errors.InvalidRequest("push takes one file: edgeai push [NAME] FILE")
+    if len(arguments) == 1:
+        file = Path(arguments[0])
+        local.check_file(file)
+        return local.name_of(file), file
+    name, text = arguments
+    if not Path(text).exists() and Path(name).exists():
+        name, text = text, name
+    local.check_file(Path(text))
+    return name, Path(text)
 
 
 def _bundled(directory: Path, folder: Path) -> Path:
@@ -59,36 +114,60 @@ def _bundled(directory: Path, folder: Path) -> Path:
     return pack.write(directory, folder / "model.edgeai")
 
 
+def _complete_catalogue(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from ..models import catalogue
+
+    return [name for name in catalogue.load() if name.startswith(incomplete)]
+
+
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_complete_catalogue)
 @click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False),
     help="Only store the model in this model repository; do not push it to the daemon.",
 )
 @click.option("--list", "list_", is_flag=True, help="List the catalogue.")
+@click.option("--all", "all_", is_flag=True, help="Fetch the files for every accelerator, not only those present.")
 @pass_session
-def pull(session: Session, name: str | None, into: Path | None, list_: bool) -> None:
-    """Fetch a public model of the catalogue and push it to the daemon.
+def pull(session: Session, name: str | None, into: Path | None, list_: bool, all_: bool) -> None:
+    """Fetch a public model of the catalogue and serve it; only the files for devices that are present, unless --all.
 
-    EDGEAI_MODEL_MIRROR names a folder or URL prefix to take files from instead of their public addresses.
+    EDGEAI_MODEL_MIRROR names a directory or URL prefix to take files from instead of their public addresses.
     """
     from ..models import catalogue
 
     entries = catalogue.load()
     if list_ or name is None:
         rows = [(e.name, e.task, ", ".join(e.targets), e.license, e.description) for e in entries.values()]
-        session.show([r[0] for r in rows], table(("NAME", "TASK", "TARGETS", "LICENCE", "WHAT"), rows))
+        session.show([r[0] for r in rows], table(("NAME", "TASK", "TARGETS?1", "LICENCE?2", "WHAT~?3"), rows))
         return
     if name not in entries:
-        raise errors.NotFound(f"the catalogue has no model {name!r}; see: edgeai pull --list")
+        import difflib
+
+        near = difflib.get_close_matches(name, entries, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else "; see: edgeai pull --list"
+        raise errors.NotFound(f"the catalogue has no model {name!r}{hint}")
+    targets = None if all_ or into is not None else _present(session, entries[name])
     with tempfile.TemporaryDirectory(prefix="edgeai-") as folder:
         with progress(session, f"pull {name}") as step:
-            directory = catalogue.pull(name, into or Path(folder), progress=step)
+            directory = catalogue.pull(name, into or Path(folder), targets=targets, progress=step)
         if into is not None:
             session.show({"name": name, "path": str(directory)}, f"{name} is stored in {directory}")
             return
         file = _bundled(directory, Path(folder))
         with progress(session, f"push {name}") as step:
-            found = session.client.push(name, file, "", step)
-    session.show(found, f"{name} version {found['version']} serves on {', '.join(found['devices'])}")
+            stored = session.client.push(name, file, "", step, unless_same=True)
+    session.show(stored, f"{name} version {stored['version']} serves on {', '.join(stored['devices'])}")
+
+
+def _present(session: Session, entry: Any) -> set[str]:
+    """Targets of the entry that a device of the daemon is there for. NotFound when there is none."""
+    here = {device["target"] for device in session.client.devices()}
+    targets = here & set(entry.targets)
+    if not targets:
+        raise errors.NotFound(
+            f"{entry.name} needs {' or '.join(entry.targets)}; this daemon has {', '.join(sorted(here)) or 'no device'}; "
+            f"--all fetches it nevertheless"
+        )
+    return targets

@@ -1,14 +1,19 @@
-"""`edgeai stats`, `devices`, `events`."""
+"""`edgeai status`, `stats`, `devices`, `events`, `wait`."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
-from .common import Session, complete_model, pass_session, table
+from .. import errors
+from .common import Session, complete_model, pass_session
+from .models import models_table
+from .text import plain, table
 
 
 def _mean_ms(duration: dict[str, int]) -> str:
@@ -20,65 +25,114 @@ def _mean_ms(duration: dict[str, int]) -> str:
 @pass_session
 def stats(session: Session, model: str) -> None:
     """Counts and mean times per model and phase."""
-    found = session.client.stats(model)
+    listed = session.client.stats(model)
     rows = []
-    for m in found:
+    for m in listed:
         s: dict[str, Any] = m["inference_stats"]
         phases = [_mean_ms(s[p]) for p in ("queue", "compute_input", "compute_infer", "compute_output", "success")]
         rows.append((m["name"], m["version"], s["success"]["count"], s["fail"]["count"], *phases))
     session.show(
-        found,
+        listed,
         table(
-            ("MODEL", "VERSION", "OK>", "FAILED>", "QUEUE ms>", "INPUT ms>", "COMPUTE ms>", "OUTPUT ms>", "TOTAL ms>"),
+            (
+                "MODEL",
+                "VERSION?5",
+                "OK>",
+                "FAILED>",
+                "QUEUE ms>?3",
+                "INPUT ms>?2",
+                "COMPUTE ms>?4",
+                "OUTPUT ms>?1",
+                "TOTAL ms>",
+            ),
             rows,
         ),
     )
 
 
-def _rungs(ladder: dict[str, Any] | None) -> str:
+def _steps(ladder: dict[str, Any] | None) -> str:
     """`reopen 2/3`: it helped twice of three times."""
-    return ", ".join(f"{rung} {c['helped']}/{c['tried']}" for rung, c in ladder["rungs"].items()) if ladder else ""
+    return ", ".join(f"{step} {c['helped']}/{c['tried']}" for step, c in ladder["rungs"].items()) if ladder else ""
 
 
 @click.command()
 @pass_session
 def devices(session: Session) -> None:
-    """Devices, their state and what they have been through."""
-    found = session.client.devices()
+    """Devices, their state and their recoveries."""
+    listed = session.client.devices()
+    session.show(listed, devices_table(listed))
+
+
+def devices_table(listed: list[dict[str, Any]]) -> str:
+    """One line per device. RECOVERY counts each recovery step: how often it helped, of how often it was tried."""
     rows = []
-    for d in found:
+    for d in listed:
         recovered = f"{d['last_recovery_ms']:.0f} ms" if d["last_recovery_ms"] is not None else ""
+        steps = _steps(d.get("ladder"))
         rows.append(
             (
-                d["id"],
-                d["state"],
-                d["runtime"],
-                d["description"],
-                d["restarts"],
-                recovered,
-                _rungs(d.get("ladder")),
-                d["queue"]["length"],
-                ", ".join(d["models"]),
-                d["reason"],
+                d["id"], d["state"], len(d["models"]), d["queue"]["length"], d["restarts"], recovered, steps,
+                d["runtime"], d["description"], d["reason"],
             )
-        )
-    session.show(
-        found,
-        table(
-            ("ID", "STATE", "RUNTIME", "DEVICE", "RESTARTS>", "RECOVERED IN>", "TRIED", "QUEUE>", "MODELS", "NOTE"),
-            rows,
-        ),
-    )
+        )  # fmt: skip
+    titles = (
+        "ID", "STATE", "MODELS>", "QUEUE>", "RESTARTS>?3", "RECOVERED IN>?5", "RECOVERY?6", "RUNTIME?2", "DEVICE~?4",
+        "NOTE~?1",
+    )  # fmt: skip
+    # A column in which nothing stands takes no room.
+    kept = [i for i in range(len(titles)) if "?" not in titles[i] or any(row[i] not in ("", 0) for row in rows)]
+    return table([titles[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 @click.command()
 @pass_session
-def events(session: Session) -> None:
+def status(session: Session) -> None:
+    """The daemon, its devices and its models at a glance."""
+    daemon = session.client.get("/edgeai/v1")
+    devices_, models_ = session.client.devices(), session.client.models()
+    ready = session.client.is_ready()
+    head = f"edgeaid {daemon['version']} at {session.client.name}: {'ready' if ready else 'not ready'}"
+    session.show(
+        {"daemon": daemon, "ready": ready, "devices": devices_, "models": models_},
+        f"{head}, your role: {daemon['role']}\n\n{devices_table(devices_)}\n\n{models_table(models_)}",
+    )
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(0), help="Give up after so long (default: --timeout).")
+@pass_session
+def wait(session: Session, seconds: float | None) -> None:
+    """Return as soon as the daemon answers and every model is ready: for scripts that have just started it.
+
+    Exit status 75 when it is not ready in time.
+    """
+    session.patient = False
+    client = session.client
+    client.wait(session.timeout if seconds is None else seconds)
+    session.show({"ready": True}, "ready")
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Ctrl-C is the documented end of what runs on: exit status 0."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(err=True)
+
+
+@click.command()
+@click.option("--count", type=click.IntRange(1), help="End after so many events.")
+@pass_session
+def events(session: Session, count: int | None) -> None:
     """Follow what happens: loads, device changes, recoveries. Ends with Ctrl-C."""
-    for event in session.client.events():
-        if session.as_json:
-            click.echo(json.dumps(event))
-        else:
-            click.echo(
-                f"{time.strftime('%H:%M:%S', time.localtime(event['time']))}  {event['kind']:18} {event['message']}"
-            )
+    with until_interrupted():
+        for number, event in enumerate(session.client.events(), 1):
+            if session.as_json:
+                click.echo(json.dumps(event))
+            else:
+                clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
+                click.echo(f"{clock}  {event['kind']:18} {plain(event['message'])}")
+            if number == count:
+                return
+        raise errors.Unavailable("edgeaid ended the stream of events; is it stopping?")

@@ -357,12 +357,18 @@ class AsyncClient:
             await core.remove(model, version)
 
     async def push(
-        self, model: str, file: str | Path, version: str | int = "", progress: Progress | None = None
+        self,
+        model: str,
+        file: str | Path,
+        version: str | int = "",
+        progress: Progress | None = None,
+        *,
+        unless_same: bool = False,
     ) -> dict[str, Any]:
         """See Client.push."""
         upload = await asyncio.to_thread(upload_of, file, progress)  # reads the whole file for its digest
         async with self._core() as core:
-            stored = await core.push(model, upload, version)
+            stored = await core.push(model, upload, version, unless_same=unless_same)
         await self._forget(model)
         return stored
 

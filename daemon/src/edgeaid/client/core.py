@@ -355,11 +355,15 @@ class Core:
         """See Client.remove."""
         await self.request("DELETE", _edgeai_path(model, "versions/" + quote(version_text(version), safe="")))
 
-    async def push(self, model: str, upload: Upload, version: str | int) -> dict[str, Any]:
+    async def push(
+        self, model: str, upload: Upload, version: str | int, *, unless_same: bool = False
+    ) -> dict[str, Any]:
         """See Client.push."""
         text = version_text(version)
         path = _edgeai_path(model, "versions/" + quote(text, safe="") if text else "")
         headers = {"Content-Length": str(upload.total), "X-Content-SHA256": upload.digest}
+        if unless_same:
+            headers["X-Unless-Same"] = "true"
         stored: dict[str, Any] = json.loads((await self.request("PUT", path, upload, headers))[0])
         await self.forget(model)
         return stored

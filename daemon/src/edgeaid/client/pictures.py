@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -49,7 +50,8 @@ def picture_bytes(picture: Any) -> bytes:
 def read_file(path: Path) -> bytes:
     """A file's bytes; NotFound names the path, and addresses for what they are."""
     if "://" in str(path) or str(path).startswith(("http:/", "https:/")):
-        raise errors.InvalidRequest(f"{path} is an address, not a file: download it first (curl -O)")
+        address = re.sub(r":/+", "://", str(path), count=1)  # pathlib makes one slash of two
+        raise errors.InvalidRequest(f"{address} is an address, not a file: download it first (curl -O {address})")
     try:
         return path.read_bytes()
     except IsADirectoryError as error:

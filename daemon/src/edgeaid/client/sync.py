@@ -265,13 +265,20 @@ class Client:
         self._run(self._core.remove(model, version))
 
     def push(
-        self, model: str, file: str | Path, version: str | int = "", progress: Progress | None = None
+        self,
+        model: str,
+        file: str | Path,
+        version: str | int = "",
+        progress: Progress | None = None,
+        *,
+        unless_same: bool = False,
     ) -> dict[str, Any]:
         """Upload a bundle or a bare .tflite and serve it; `progress(sent, total)` is called as it goes.
 
-        Returns `name`, `version`, `devices` and whether it is `serving`.
+        `unless_same`: a model that is stored already, byte for byte, gets no new version; it serves.
+        Returns `name`, `version`, `devices`, whether it is `serving` and, with `unless_same`, whether it is `unchanged`.
         """
-        return self._run(self._core.push(model, upload_of(file, progress), version))
+        return self._run(self._core.push(model, upload_of(file, progress), version, unless_same=unless_same))
 
     def events(self, after: int = 0) -> Iterator[dict[str, Any]]:
         """Events as they happen, on a connection of their own; `after` a number: those since then too."""

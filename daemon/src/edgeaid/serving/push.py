@@ -45,12 +45,25 @@ async def receive(chunks: AsyncIterator[bytes], file: Path, limit: int) -> str:
     return digest.hexdigest()
 
 
-async def accept(plane: Plane, name: str, version: str, upload_or_directory: Path, staged: Path) -> dict[str, Any]:
-    """Check, load, self-test and commit a staged model; serve it. `upload_or_directory` is gone afterwards."""
+async def accept(
+    plane: Plane,
+    name: str,
+    version: str,
+    upload_or_directory: Path,
+    staged: Path,
+    *,
+    unless_same: bool = False,
+) -> dict[str, Any]:
+    """Check, load, self-test and commit a staged model; serve it. `upload_or_directory` is gone afterwards.
+
+    `unless_same`: what is stored already as the newest version is served as it is.
+    """
     limits = plane.config.limits
     loop = asyncio.get_running_loop()
     if upload_or_directory.is_file():
         await loop.run_in_executor(None, bare.unpack, upload_or_directory, staged, name, limits.bundle_bytes)
+    if unless_same and (same := await loop.run_in_executor(None, _same_as_newest, plane, name, staged)):
+        return await _serve_stored(plane, name, same)
     version = version or await loop.run_in_executor(None, plane.repository.next_version, name)
     manifests.check_version(version)
     if version in plane.repository.versions(name):
@@ -77,6 +90,50 @@ async def accept(plane: Plane, name: str, version: str, upload_or_directory: Pat
         "version": version,
         "devices": [d.id for d in live.devices],
         "serving": served.default is live,
+    }
+
+
+def _same_as_newest(plane: Plane, name: str, staged: Path) -> str:
+    """The newest stored version when it is the staged one byte for byte, else "". Blocking."""
+    versions = plane.repository.versions(name)
+    if not versions:
+        return ""
+    newest = max(versions, key=int)
+    stored = plane.repository.find(name, newest)
+    try:
+        new = repository.read(staged, name, newest, plane.config.limits.bundle_bytes)
+    except errors.EdgeaiError:
+        return ""  # it is refused with its reason in a moment
+    if new.manifest != stored.manifest:
+        return ""
+    # The manifests are equal, so the artifacts' digests are; what they leave open is compared.
+    files = ("model.toml", *new.manifest.files)
+    artifacts = {a.file for a in new.manifest.artifacts}
+    same = all(_digest(new.path / f) == _digest(stored.path / f) for f in files if f not in artifacts)
+    return newest if same else ""
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+async def _serve_stored(plane: Plane, name: str, version: str) -> dict[str, Any]:
+    served = plane.served.get(name)
+    live = served.versions.get(version) if served is not None else None
+    if served is None or live is None or served.default is not live:
+        await plane.unpin(name)
+        await plane.load(name)
+        served = plane.served[name]
+        live = served.default
+    if live is None:
+        raise errors.Unavailable(f"model {name!r} version {version} is stored already but does not serve; see its state")
+    return {
+        "name": name,
+        "version": live.version,
+        "devices": [d.id for d in live.devices],
+        "serving": True,
+        "unchanged": True,
     }
 
 

@@ -182,7 +182,9 @@ async def push_model(call: Call) -> web.Response:
             )
         staged = base / "model"
         staged.mkdir()
-        return reply(await push.accept(call.plane, name, version, upload, staged), 201)
+        unless_same = call.request.headers.get("X-Unless-Same", "").lower() == "true"
+        stored = await push.accept(call.plane, name, version, upload, staged, unless_same=unless_same)
+        return reply(stored, 200 if stored.get("unchanged") else 201)
 
 
 async def _chunks(call: Call) -> AsyncIterator[bytes]:

@@ -1,0 +1,183 @@
+"""Model directories made on this computer: a name from a file, a manifest from what its owner says about it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from .. import errors
+from ..models import bare, bundle
+from ..models import manifest as manifests
+
+TASKS: Final = ("classify", "detect", "segment", "embed", "other")
+#: The decoder that a task has where the file's own manifest names none.
+_DECODERS: Final = {"classify": "classification", "detect": "ssd", "segment": "segmentation"}
+#: The largest file that is wrapped here; the daemon has its own limit.
+MAX_BYTES: Final = 2 << 30
+_SUFFIXES: Final = re.compile(r"(\.edgeai|\.tflite|\.kmodel|\.blob|\.graph|\.zip)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What somebody says about a bare model file; empty = what the file itself says holds."""
+
+    #: One number, or one per channel: real = (pixel - mean) / std.
+    mean: str = ""
+    std: str = ""
+    #: A file with one label per line.
+    labels: Path | None = None
+    task: str = ""
+    #: RGB, BGR or GRAY.
+    color: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.mean or self.std or self.labels or self.task or self.color)
+
+
+def describing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that make a `Description`."""
+    for option in (
+        click.option("--mean", default="", help="Mean of the normalisation: real = (pixel - mean) / std; comma for channels."),
+        click.option("--std", default="", help="Its standard deviation."),
+        click.option("--labels", type=click.Path(path_type=Path, dir_okay=False), help="File with one label per line."),
+        click.option("--task", default="", type=click.Choice(["", *TASKS]), metavar="TASK", help=", ".join(TASKS) + "."),
+        click.option("--input-format", default="", type=click.Choice(["", "RGB", "BGR", "GRAY"], case_sensitive=False),
+                     metavar="FORMAT", help="Order of the input's channels: RGB, BGR or GRAY."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def description(mean: str, std: str, labels: Path | None, task: str, input_format: str) -> Description:
+    """From the options. InvalidRequest for numbers that are none and files that are not there."""
+    if bool(mean) != bool(std):
+        raise errors.InvalidRequest("--mean and --std belong together: real = (pixel - mean) / std")
+    for text, option in ((mean, "--mean"), (std, "--std")):
+        if text:
+            _numbers(text, option)
+    if std and 0 in _numbers(std, "--std"):
+        raise errors.InvalidRequest("--std must not be 0")
+    if labels is not None and not labels.is_file():
+        raise errors.NotFound(f"--labels {labels}: there is no such file")
+    return Description(mean, std, labels, task, input_format.upper())
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise errors.InvalidRequest(f"{option} {text!r} is not a number, or numbers with commas between them") from error
+
+
+def name_of(file: Path) -> str:
+    """A model's name from its file: a bundle's or directory's own, else the stem, in letters that names may have."""
+    if file.is_dir():
+        return str(_manifest(file)["name"])
+    if _is_bundle(file):
+        with bundle.open_bundle(file) as opened:
+            return manifests.parse(opened.read("model.toml")).name
+    stem = _SUFFIXES.sub("", file.name)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-")[:64]
+    return manifests.check_name(name or "model")
+
+
+def _is_bundle(file: Path) -> bool:
+    with open(file, "rb") as stream:
+        return stream.read(4) == b"PK\x03\x04"
+
+
+def check_file(file: Path) -> None:
+    """NotFound without it; a directory must be a model directory, and its parents say where the model is."""
+    if not file.exists():
+        raise errors.NotFound(f"{file}: there is no such file or directory")
+    if not file.is_dir() or (file / "model.toml").is_file():
+        return
+    below = sorted(path.parent for path in (*file.glob("*/model.toml"), *file.glob("*/*/model.toml")))
+    if below:
+        raise errors.InvalidRequest(f"{file} is not a model directory; name one: {', '.join(map(str, below[:5]))}")
+    files = sorted(file.glob("*.tflite"))
+    more = f"; push a file of it: {files[0]}" if files else "; edgeai model init FILE makes one"
+    raise errors.InvalidRequest(f"{file} is not a model directory: it has no model.toml{more}")
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads((directory / "model.toml").read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise errors.InvalidModel(f"{directory / 'model.toml'} cannot be read: {error}") from error
+    if not isinstance(table.get("name"), str):
+        raise errors.InvalidModel(f"{directory / 'model.toml'} does not say the model's name")
+    return table
+
+
+def directory_of(file: Path, name: str, said: Description, directory: Path) -> Path:
+    """A model directory for a bare model file, described as its owner says. InvalidModel for what is not a model."""
+    directory.mkdir(parents=True)
+    copy = directory.parent / f".{directory.name}.upload"
+    shutil.copyfile(file, copy)
+    try:
+        bare.unpack(copy, directory, name, MAX_BYTES)
+    finally:
+        copy.unlink(missing_ok=True)
+    table = _manifest(directory)
+    _apply(table, said, directory)
+    text = dump(table)
+    manifests.parse(text.encode(), name)
+    (directory / "model.toml").write_text(text, "utf-8")
+    return directory
+
+
+def _apply(table: dict[str, Any], said: Description, directory: Path) -> None:
+    if said.task:
+        table["task"] = said.task
+        decoder = _DECODERS.get(said.task)
+        if decoder is None:
+            table.pop("output", None)
+        elif table.get("output", {}).get("decoder") != decoder:
+            table["output"] = {"decoder": decoder}
+        if decoder is not None:
+            table.setdefault("input", {})
+    if said.color:
+        table.setdefault("input", {})["color"] = said.color
+    if said.mean:
+        table.setdefault("input", {}).update(mean=_numbers(said.mean, "--mean"), std=_numbers(said.std, "--std"))
+    if said.labels is not None:
+        shutil.copyfile(said.labels, directory / "labels.txt")
+        table["labels"] = {"file": "labels.txt"}
+
+
+def dump(table: Mapping[str, Any], prefix: str = "") -> str:
+    """TOML of a manifest's tables. JSON spells texts, numbers and arrays of them as TOML does."""
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in table.items()
+        if not isinstance(value, dict) and not _is_array_of_tables(value)
+    ]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            inner = dump(value, f"{prefix}{key}.")
+            only_tables = value and all(isinstance(v, dict) for v in value.values())
+            lines += ["", inner.lstrip("\n")] if only_tables else ["", f"[{prefix}{key}]", inner]
+        elif _is_array_of_tables(value):
+            for entry in value:
+                rows = [f"{k} = {_inline(v)}" for k, v in entry.items()]
+                lines += ["", f"[[{prefix}{key}]]", *rows]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {_inline(v)}" for k, v in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_array_of_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)

@@ -1,0 +1,138 @@
+"""Pictures in and out of the verbs that ask about them: which files are asked, and where drawn ones go."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from .. import errors
+from .common import Session, read_picture
+from .text import hint, picture_lines, plain
+
+#: Suffix -> Pillow's name of the format.
+FORMATS: Final = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF",
+    ".tiff": "TIFF",
+}  # fmt: skip
+
+PICTURES = click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+OUTPUT = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the picture with the answer drawn on it: a file (its suffix decides the format) or, for several "
+    "pictures, a directory.",
+)
+SHOW = click.option("--show", is_flag=True, help="Show the picture with the answer in the terminal.")
+
+
+def targets(pictures: Sequence[Path], output: Path | None) -> list[Path | None]:
+    """Where each drawn picture goes; refuses before anything is asked."""
+    if output is None:
+        return [None] * len(pictures)
+    if len(pictures) == 1 and not output.is_dir() and output.suffix:
+        _format(output)
+        if not output.parent.is_dir():
+            raise errors.InvalidRequest(f"{output} cannot be written: there is no directory {output.parent}")
+        return [output]
+    if output.exists() and not output.is_dir():
+        raise errors.InvalidRequest(f"--output {output} is one file for {len(pictures)} pictures; name a directory")
+    if output.suffix.lower() in FORMATS and not output.exists():
+        raise errors.InvalidRequest(f"--output {output} is one file for {len(pictures)} pictures; name a directory")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.InvalidRequest(f"--output {output}: {error.strerror}") from error
+    places: list[Path | None] = []
+    taken: set[str] = set()
+    for number, picture in enumerate(pictures, 1):
+        stem = "picture" if str(picture) == "-" else picture.stem
+        name = f"{stem}.png" if f"{stem}.png" not in taken else f"{stem}-{number}.png"
+        taken.add(name)
+        places.append(output / name)
+    return places
+
+
+def _format(file: Path) -> str:
+    form = FORMATS.get(file.suffix.lower())
+    if form is None:
+        raise errors.InvalidRequest(f"--output {file}: pictures are written as {', '.join(FORMATS)}")
+    return form
+
+
+def write(png: bytes, file: Path) -> None:
+    """Write a drawn picture in the format of the file's suffix."""
+    data = png
+    form = _format(file)
+    if form != "PNG":
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        try:
+            Image.open(io.BytesIO(png)).convert("RGB").save(buffer, form)
+        except (OSError, KeyError) as error:
+            raise errors.Unsupported(f"--output {file}: {form} cannot be written here: {error}") from error
+        data = buffer.getvalue()
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise errors.InvalidRequest(f"--output {file}: {error.strerror}") from error
+    hint(f"wrote {file}")
+
+
+def times(answer: dict[str, Any]) -> str:
+    """Who answered, and how long each phase took."""
+    phases = ", ".join(f"{k.removesuffix('_ms')} {v:.2f}" for k, v in answer["timing"].items())
+    return f"{answer['model']}/{answer['version']} on {answer['device']}; ms: {phases}"
+
+
+def ask_about(
+    session: Session,
+    pictures: Sequence[Path],
+    output: Path | None,
+    show: bool,
+    ask: Callable[[bytes], Any],
+    text: Callable[[dict[str, Any]], str],
+    draw: Callable[[bytes], bytes],
+) -> None:
+    """Ask about each picture, print the answers and draw them. A bad picture is named and the others are answered;
+    the error of the last bad one is the end then.
+    """
+    places = targets(pictures, output)
+    answers: list[dict[str, Any]] = []
+    failed: errors.EdgeaiError | None = None
+    for picture, place in zip(pictures, places, strict=True):
+        try:
+            data = read_picture(picture)
+            answer = {"file": str(picture), **ask(data).to_dict()}
+            drawn = draw(data) if place is not None or (show and not session.as_json) else b""
+        except errors.EdgeaiError as error:
+            if len(pictures) == 1 or _concerns_all(error):
+                raise
+            failed = error
+            answers.append({"file": str(picture), "error": str(error), "kind": type(error).__name__})
+            hint(f"edgeai: {plain(picture)}: {error}")
+            continue
+        answers.append(answer)
+        if not session.as_json:
+            click.echo(f"{plain(picture)}  ({times(answer)})")
+            click.echo(text(answer))
+            if show:
+                click.echo(picture_lines(drawn))
+        if place is not None:
+            write(drawn, place)
+    if session.as_json:
+        session.show(answers if len(answers) > 1 else answers[0])
+    if failed is not None:
+        bad = sum("error" in a for a in answers)
+        hint(f"edgeai: {bad} of {len(pictures)} pictures were not answered")
+        raise click.exceptions.Exit(failed.exit_code)
+
+
+def _concerns_all(error: errors.EdgeaiError) -> bool:
+    """True when the next picture would fail in the same way: no daemon, no model, no right."""
+    return isinstance(error, errors.Unavailable | errors.PermissionDenied) or "model '" in str(error)

@@ -156,7 +156,7 @@ def test_every_verb_about_the_daemon_speaks_json(start, tmp_path):
 
     bare = EMBEDDED / "digits" / "1" / "model.tflite"
     assert edgeai("push", "mine", bare)["version"] == "1"
-    assert edgeai("push", "mine", bare)["version"] == "2"
+    assert edgeai("push", "mine", bare, "--version", "2")["version"] == "2"
     assert edgeai("rollback", "mine")["version"] == "1"
     assert edgeai("remove", "mine", "2")["removed"] == "mine/2"
     assert edgeai("load", "mine") == edgeai("reload", "mine") == {"loaded": "mine"}

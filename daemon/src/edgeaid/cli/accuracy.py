@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import click
-
 from .. import errors
 from .common import Session
 from .pictures import FORMATS
@@ -64,18 +62,17 @@ def try_directory(session: Session, model: str, directory: Path) -> Accuracy:
         )
     right = unread = 0
     mistakes: Counter[tuple[str, str]] = Counter()
-    with click.progressbar(cases, label="try", file=click.get_text_stream("stderr"), hidden=session.as_json) as bar:
-        for label, file in bar:
-            try:
-                best = session.client.classify(model, file, max_results=1).classes[0]
-            except errors.InvalidRequest as error:
-                if "is made for" in str(error):
-                    raise
-                unread += 1
-                hint(f"{file}: {error}")
-                continue
-            if label.casefold() in (best.label.casefold(), str(best.index)):
-                right += 1
-            else:
-                mistakes[label, best.label or str(best.index)] += 1
+    for label, file in cases:
+        try:
+            best = session.client.classify(model, file, max_results=1).classes[0]
+        except errors.InvalidRequest as error:
+            if "is made for" in str(error):
+                raise
+            unread += 1
+            hint(f"{file}: {error}")
+            continue
+        if label.casefold() in (best.label.casefold(), str(best.index)):
+            right += 1
+        else:
+            mistakes[label, best.label or str(best.index)] += 1
     return Accuracy(right, len(cases) - unread, unread, mistakes)

@@ -168,7 +168,7 @@ def _refuse(error: EdgeaiError, session: Session | None = None) -> NoReturn:
 
 def _nearest_model(error: EdgeaiError, session: Session) -> str:
     """What an unknown model may have been meant for."""
-    asked = re.match(r"unknown model '([^']{1,64})'", str(error))
+    asked = re.search(r"unknown model:? '([^']{1,64})'", str(error))
     if not isinstance(error, NotFound | InvalidRequest) or asked is None:
         return ""
     try:

@@ -42,16 +42,31 @@ class Description:
         return bool(self.mean or self.std or self.labels or self.task or self.color)
 
 
+class _Optional(click.ParamType[str]):
+    """A choice that may be left out, as the empty text."""
+
+    name = "choice"
+
+    def __init__(self, choice: click.Choice[str]) -> None:
+        self.choice = choice
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(self.choice.convert(value, param, ctx)) if value else ""
+
+
 def describing(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that make a `Description`."""
+    formats, tasks = click.Choice(["RGB", "BGR", "GRAY"], case_sensitive=False), click.Choice(TASKS)
+    file = click.Path(path_type=Path, dir_okay=False)
     for option in (
-        click.option("--mean", default="", help="Mean of the normalisation: real = (pixel - mean) / std; comma for channels."),
+        click.option("--mean", default="", help="Mean of the normalisation, (pixel - mean) / std; comma for channels."),
         click.option("--std", default="", help="Its standard deviation."),
-        click.option("--labels", type=click.Path(path_type=Path, dir_okay=False), help="File with one label per line."),
-        click.option("--task", default="", type=click.Choice(["", *TASKS]), metavar="TASK", help=", ".join(TASKS) + "."),
-        click.option("--input-format", default="", type=click.Choice(["", "RGB", "BGR", "GRAY"], case_sensitive=False),
-                     metavar="FORMAT", help="Order of the input's channels: RGB, BGR or GRAY."),
-    ):  # fmt: skip
+        click.option("--labels", type=file, help="File with one label per line."),
+        click.option("--task", default="", type=_Optional(tasks), metavar="TASK", help=", ".join(TASKS) + "."),
+        click.option(
+            "--input-format", default="", type=_Optional(formats), metavar="FORMAT", help="Channels: RGB, BGR or GRAY."
+        ),
+    ):
         function = option(function)
     return function
 
@@ -74,7 +89,7 @@ def _numbers(text: str, option: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise errors.InvalidRequest(f"{option} {text!r} is not a number, or numbers with commas between them") from error
+        raise errors.InvalidRequest(f"{option} {text!r} is not a number, nor numbers with commas between") from error
 
 
 def name_of(file: Path) -> str:

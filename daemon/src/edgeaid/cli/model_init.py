@@ -23,7 +23,11 @@ _CHOICES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "input": (
         ("resize", "stretch, letterbox or crop", '"stretch"'),
         ("color", "RGB, BGR or GRAY", '"RGB"'),
-        ("mean", "real = (pixel - mean) / std, then quantised as the file says; without both: raw pixels", "[127.5]"),
+        (
+            "mean",
+            "the model gets (pixel - mean) / std, quantised as the file says; default: raw pixels",
+            "[127.5]",
+        ),
         ("std", "one number, or one per channel", "[127.5]"),
     ),
     "output": (

@@ -79,7 +79,7 @@ def keep(directory: Path, idle_seconds: float) -> int:
         while daemon.poll() is None:
             time.sleep(min(_LOOK, idle_seconds))
             now = _requests(socket, asked)
-            if now != asked:
+            if now != asked or now < 0:  # not up yet, or in use
                 asked, since = now, time.monotonic()
             elif time.monotonic() - since > idle_seconds:
                 daemon.terminate()
@@ -91,6 +91,8 @@ def _requests(socket: Path, before: int) -> int:
     """Requests so far, of all models; `before` when it does not answer."""
     try:
         with Client(socket, fast=False, timeout=_LOOK) as client:
+            if before < 0 and not client.is_ready():
+                return before
             rows = client.stats()
     except errors.EdgeaiError:
         return before

@@ -104,16 +104,20 @@ def _live(session: Session, interval: float, count: int | None) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    console = Console(highlight=False)
     counters = Counters()
     last = time.monotonic() - interval
-    with Live(console=Console(highlight=False), auto_refresh=False, screen=count is None) as live:
+    with Live(console=console, auto_refresh=False, screen=count is None) as live:
         for number in itertools.count(1):
             now = time.monotonic()
             try:
                 text = view(session.client.devices(), session.client.stats(), counters, max(now - last, 1e-3))
             except errors.Unavailable as error:
                 text = str(error)
-            live.update(Text.from_ansi(text), refresh=True)
+            if console.is_terminal:
+                live.update(Text.from_ansi(text), refresh=True)
+            else:
+                click.echo(text)
             last = now
             if number == count:
                 return

@@ -53,8 +53,13 @@ def push_file(session: Session, name: str, file: Path, version: str, said: Descr
 @click.command()
 @click.argument("arguments", metavar="[NAME] FILE", nargs=-1, required=True)
 @click.option("--version", "version", default="", help="Version to store it under (default: the next one).")
-@click.option("--try", "try_", type=click.Path(path_type=Path, file_okay=False),
-              help="Then classify the pictures of this directory, one subdirectory per label, and print the accuracy.")  # fmt: skip
+@click.option(
+    "--try",
+    "try_",
+    metavar="DIRECTORY",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Then classify the pictures in its subdirectories, which are named by label, and print the accuracy.",
+)
 @local.describing
 @pass_session
 def push(
@@ -167,7 +172,7 @@ def _present(session: Session, entry: Any) -> set[str]:
     targets = here & set(entry.targets)
     if not targets:
         raise errors.NotFound(
-            f"{entry.name} needs {' or '.join(entry.targets)}; this daemon has {', '.join(sorted(here)) or 'no device'}; "
+            f"{entry.name} needs {' or '.join(entry.targets)}, there is {', '.join(sorted(here)) or 'no device'}; "
             f"--all fetches it nevertheless"
         )
     return targets

@@ -276,7 +276,7 @@ class Client:
         """Upload a bundle or a bare .tflite and serve it; `progress(sent, total)` is called as it goes.
 
         `unless_same`: a model that is stored already, byte for byte, gets no new version; it serves.
-        Returns `name`, `version`, `devices`, whether it is `serving` and, with `unless_same`, whether it is `unchanged`.
+        Returns `name`, `version`, `devices`, whether it is `serving` and, with `unless_same`, if it is `unchanged`.
         """
         return self._run(self._core.push(model, upload_of(file, progress), version, unless_same=unless_same))
 

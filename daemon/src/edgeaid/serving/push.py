@@ -127,7 +127,7 @@ async def _serve_stored(plane: Plane, name: str, version: str) -> dict[str, Any]
         served = plane.served[name]
         live = served.default
     if live is None:
-        raise errors.Unavailable(f"model {name!r} version {version} is stored already but does not serve; see its state")
+        raise errors.Unavailable(f"model {name!r} version {version} is stored already but does not serve")
     return {
         "name": name,
         "version": live.version,

@@ -1,0 +1,260 @@
+"""Models from files, and pictures with answers on them: run, push, pull, remove, init, -o."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from edgeaid.cli.text import picture_lines
+from edgeaid.models import manifest as manifests
+from edgeaid.models.repository import EMBEDDED
+
+from ..support.daemon import Running
+from .test_manners import COMMAND, call
+
+DIGITS = EMBEDDED / "digits" / "1"
+PICTURES = sorted((DIGITS / "samples").glob("*.png"))
+SCENE = sorted((EMBEDDED / "digit-scenes" / "1" / "samples").glob("*.png"))[0]
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a user whose private daemon is this test's own, and its end."""
+    environment = {"XDG_RUNTIME_DIR": str(tmp_path / "run"), "EDGEAI_PRIVATE_IDLE_SECONDS": "60"}
+    (tmp_path / "run").mkdir()
+    yield environment
+    for keeper in keepers(tmp_path / "run" / "edgeai"):
+        os.kill(keeper, signal.SIGTERM)
+
+
+def keepers(directory: Path) -> list[int]:
+    """Processes that look after the private daemon in `directory`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"edgeaid.cli.private" in words and str(directory).encode() in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_one_command_leads_from_a_model_file_and_a_picture_to_an_answer(
+    private: dict[str, str], tmp_path: Path
+) -> None:
+    if Path("/run/edgeai/edgeaid.sock").exists():
+        pytest.skip("a system daemon answers here")
+    file = tmp_path / "My model (v2).tflite"
+    shutil.copy(DIGITS / "model.tflite", file)
+    words = ("run", file, PICTURES[0], "--input-format", "GRAY", "--labels", tmp_path / "labels.txt")
+    (tmp_path / "labels.txt").write_text("".join(f"digit {n}\n" for n in range(10)))
+    first = call(None, *words, **private)
+    assert first.returncode == 0, first.stderr
+    assert f"digit {PICTURES[0].stem[-1]}" in first.stdout
+    assert "started a private one" in first.stderr
+    second = call(None, *words, "--json", **private)
+    assert "private" not in second.stderr, "it is warm"
+    answer = json.loads(second.stdout)
+    assert (answer["model"], answer["version"]) == ("My-model-v2", "1"), "the same file is no new version"
+    socket = Path(private["XDG_RUNTIME_DIR"]) / "edgeai" / "edgeaid.sock"
+    assert "My-model-v2" in call(socket, "models").stdout
+    assert len(keepers(socket.parent)) == 1
+
+
+def test_a_private_daemon_ends_when_nobody_asks(private: dict[str, str], tmp_path: Path) -> None:
+    if Path("/run/edgeai/edgeaid.sock").exists():
+        pytest.skip("a system daemon answers here")
+    private["EDGEAI_PRIVATE_IDLE_SECONDS"] = "6"
+    assert call(None, "run", "digits", PICTURES[0], **private).returncode == 0
+    until = time.monotonic() + 60
+    while keepers(tmp_path / "run" / "edgeai") and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not keepers(tmp_path / "run" / "edgeai")
+
+
+def test_a_daemon_that_was_named_is_not_replaced_by_a_private_one(tmp_path: Path) -> None:
+    done = call(tmp_path / "none.sock", "run", DIGITS / "model.tflite", PICTURES[0])
+    assert done.returncode == 75
+    assert "private" not in done.stderr
+
+
+def test_push_takes_the_name_from_the_file_and_the_same_file_is_no_new_version(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
+    daemon = start()
+    file = tmp_path / "numbers.tflite"
+    shutil.copy(DIGITS / "model.tflite", file)
+
+    def push(*words: Any) -> dict[str, Any]:
+        done = call(daemon.socket, "--json", "push", *words)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return dict(json.loads(done.stdout))
+
+    assert (push(file)["name"], push(file)["version"]) == ("numbers", "1")
+    assert push("numbers", file)["unchanged"]
+    assert push(file, "numbers")["unchanged"], "either order"
+    assert push(file, "--version", "5")["version"] == "5", "a version that is asked for is made"
+    assert call(daemon.socket, "rollback", "numbers").returncode == 0
+    assert push(file)["version"] == "5", "pushing says: serve this"
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n")
+    assert push(file, "--labels", tmp_path / "labels.txt")["version"] == "6", "other labels are another model"
+    assert push(DIGITS)["name"] == "digits"
+    bundle = call(None, "model", "bundle", DIGITS, "-o", tmp_path / "x.edgeai")
+    assert bundle.returncode == 0, bundle.stderr
+    assert push(tmp_path / "x.edgeai")["name"] == "digits"
+
+
+def test_remove_without_a_version_takes_the_model_away(start: Callable[..., Running], tmp_path: Path) -> None:
+    daemon = start()
+    file = tmp_path / "numbers.tflite"
+    shutil.copy(DIGITS / "model.tflite", file)
+    for version in ("1", "2"):
+        assert call(daemon.socket, "push", file, "--version", version).returncode == 0
+    done = call(daemon.socket, "rm", "numbers", "--yes")
+    assert (done.returncode, done.stdout) == (0, "numbers is deleted (version 1, 2)\n"), done.stderr
+    assert "numbers" not in call(daemon.socket, "models").stdout
+    assert not list(daemon.repository.glob("numbers/*"))
+    assert call(daemon.socket, "remove", "nosuch").returncode == 66
+
+
+def test_a_parent_directory_says_where_the_model_is(daemon: Running) -> None:
+    for directory in (EMBEDDED, EMBEDDED / "digits"):
+        done = call(daemon.socket, "push", directory)
+        assert done.returncode == 64
+        assert str(DIGITS) in done.stderr
+    assert call(daemon.socket, "push", "nowhere.tflite").returncode == 66
+
+
+def test_init_writes_a_manifest_to_edit_that_is_valid_as_it_is(daemon: Running, tmp_path: Path) -> None:
+    done = call(None, "model", "init", DIGITS / "model.tflite", "--name", "mine", "-o", tmp_path, "--mean", "0",
+                "--std", "255", "--input-format", "gray")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    toml = tmp_path / "mine" / "1" / "model.toml"
+    parsed = manifests.parse(toml.read_bytes(), "mine")
+    assert parsed.picture is not None
+    assert (parsed.picture.color, parsed.picture.mean, parsed.picture.std) == ("GRAY", (0.0,), (255.0,))
+    text = toml.read_text()
+    assert "# letterbox" in text or "letterbox" in text
+    uncommented = "\n".join(line.removeprefix("# ") for line in text.splitlines() if " = " in line or "[" in line[:3])
+    assert tomllib.loads(uncommented), "every example in it is TOML"
+    assert call(None, "model", "init", DIGITS / "model.tflite", "--name", "mine", "-o", tmp_path).returncode == 64
+
+
+def test_try_prints_the_accuracy_on_labelled_pictures(start: Callable[..., Running], tmp_path: Path) -> None:
+    daemon = start()
+    for picture in PICTURES:
+        folder = tmp_path / "labelled" / picture.stem.rsplit("-", 1)[1]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, folder)
+    (tmp_path / "labelled" / PICTURES[0].stem[-1] / "bad.png").write_bytes(b"no picture")
+    done = call(daemon.socket, "push", DIGITS, "--json", "--try", tmp_path / "labelled")
+    assert done.returncode == 0, done.stderr
+    accuracy = json.loads(done.stdout)["accuracy"]
+    assert (accuracy["right"], accuracy["asked"], accuracy["unread"]) == (len(PICTURES), len(PICTURES), 1)
+
+
+def test_pull_takes_what_the_devices_here_need(
+    start: Callable[..., Running], shared_data: Path, tmp_path: Path
+) -> None:
+    daemon = start()
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    shutil.copy(shared_data / "coral" / "mobilenet_v1_0.25_128_quant.tflite", mirror)
+    shutil.copy(shared_data / "coral" / "imagenet_labels.txt", mirror)
+    here = {"EDGEAI_MODEL_MIRROR": str(mirror)}
+    done = call(daemon.socket, "pull", "mobilenet-v1-0.25-128", **here)
+    assert done.returncode == 0, done.stderr
+    assert call(daemon.socket, "pull", "mobilenet-v1-0.25-128", "--all", **here).returncode == 66
+    assert "did you mean 'inat-bird'" in call(daemon.socket, "pull", "inat-brid", **here).stderr
+    needs = call(daemon.socket, "pull", "k210-slim-320", **here)
+    assert needs.returncode == 66
+    assert "k210" in needs.stderr
+
+
+def test_the_suffix_decides_the_format_and_the_drawn_picture_shows_what_is_printed(
+    daemon: Running, tmp_path: Path
+) -> None:
+    sizes = {}
+    for suffix, form in ((".png", "PNG"), (".jpg", "JPEG"), (".webp", "WEBP"), (".bmp", "BMP")):
+        file = tmp_path / f"out{suffix}"
+        done = call(daemon.socket, "detect", "digit-scenes", SCENE, "-o", file)
+        assert done.returncode == 0, done.stderr
+        assert f"wrote {file}" in done.stderr
+        assert Image.open(file).format == form
+    for top in (1, 10):
+        file = tmp_path / f"top{top}.png"
+        assert call(daemon.socket, "classify", "digits", PICTURES[0], "-k", top, "-o", file).returncode == 0
+        image = Image.open(file).convert("RGB")
+        sizes[top] = sum(pixel == (32, 32, 32) for pixel in image.get_flattened_data())
+    assert sizes[1] * 3 < sizes[10], "one caption for one class"
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_asked(daemon: Running, tmp_path: Path) -> None:
+    asked = served(daemon)
+    for output, text in (
+        (tmp_path / "x.xyz", "written as"),
+        (tmp_path / "none" / "x.png", "no directory"),
+    ):
+        done = call(daemon.socket, "classify", "digits", PICTURES[0], "-o", output)
+        assert (done.returncode, text in done.stderr) == (64, True), done.stderr
+    done = call(daemon.socket, "classify", "digits", *PICTURES[:2], "-o", tmp_path / "x.png")
+    assert "name a directory" in done.stderr
+    assert served(daemon) == asked
+
+
+def test_several_pictures_are_drawn_into_a_directory_each_under_its_name(daemon: Running, tmp_path: Path) -> None:
+    other = tmp_path / "other" / PICTURES[0].name
+    other.parent.mkdir()
+    shutil.copy(PICTURES[1], other)
+    done = call(daemon.socket, "classify", "digits", *PICTURES[:2], other, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == sorted([PICTURES[0].name, PICTURES[1].name, f"{PICTURES[0].stem}-3.png"])
+
+
+def test_a_bad_picture_among_many_is_named_and_the_others_are_answered(daemon: Running, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"not a picture")
+    done = call(daemon.socket, "classify", "digits", PICTURES[0], bad, tmp_path / "none.png", PICTURES[1])
+    assert done.returncode in (64, 66)
+    assert str(PICTURES[0]) in done.stdout
+    assert str(PICTURES[1]) in done.stdout
+    assert str(bad) in done.stderr
+    assert "2 of 4 pictures" in done.stderr
+    machine = call(daemon.socket, "--json", "classify", "digits", PICTURES[0], bad)
+    assert ["error" in answer for answer in json.loads(machine.stdout)] == [False, True]
+
+
+def test_an_address_is_refused_as_such(daemon: Running) -> None:
+    done = call(daemon.socket, "classify", "digits", "https://example.org/cat.jpg")
+    assert done.returncode == 64
+    assert "https://example.org/cat.jpg is an address" in done.stderr
+
+
+def test_pictures_are_shown_as_coloured_half_blocks(daemon: Running) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(buffer, "PNG")
+    assert picture_lines(buffer.getvalue(), 4).splitlines() == ["\x1b[38;2;255;0;0;48;2;255;0;0m▀" * 4 + "\x1b[0m"] * 2
+    done = subprocess.run(
+        [*COMMAND, "classify", "digits", PICTURES[0], "--show"],
+        capture_output=True, text=True, check=False, env={**os.environ, "EDGEAI_SOCKET": str(daemon.socket)},
+    )  # fmt: skip
+    assert done.stdout.count("▀") > 400
+
+
+def served(daemon: Running) -> int:
+    with daemon.client() as client:
+        return sum(s["inference_stats"]["success"]["count"] for s in client.stats())

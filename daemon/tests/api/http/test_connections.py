@@ -17,6 +17,8 @@ from edgeaid.client.http import connect
 from edgeaid.models.repository import EMBEDDED
 from edgeaid.serving.metrics import rss_bytes
 
+from ...support.daemon import Running
+
 PATH = "/v2/models/digits/infer"
 IMAGE = np.load(EMBEDDED / "digits" / "1" / "golden" / "0.in.npy")
 SCORES = np.load(EMBEDDED / "digits" / "1" / "golden" / "0.out.npy")
@@ -210,3 +212,12 @@ def test_a_plain_head_is_read_whatever_the_case_of_its_headers():
     assert head is not None
     assert (head.raw, head.model, head.version) == (raw, "bird-2.1", "7")
     assert (head.length, head.json_length, head.accept) == (12, "5", "gzip")
+
+
+def test_plain_inference_takes_the_short_way(daemon: Running) -> None:
+    """The library names itself in a Server header; the short way, which needs a private part of it, does not."""
+    body = json.dumps({"inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [1], "data": [0]}]}).encode()
+    _, library, _ = daemon.http("GET", "/v2")
+    _, short, _ = daemon.http("POST", PATH, body)
+    assert "aiohttp" in library["server"]
+    assert "server" not in short, "aiohttp has changed: plain requests no longer take the short way (_waiter)"

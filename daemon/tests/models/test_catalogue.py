@@ -25,8 +25,8 @@ from edgeaid.models import manifest as manifests
 from edgeaid.models.catalogue import Entry, File, load, pull
 from edgeaid.models.repository import Repository
 from edgeaid.models.rules import OutputRules, PictureRules, parse_labels
-from edgeaid.vision.postprocess import Classification, Segmentation
 from edgeaid.vision.preprocess import decode, to_tensor
+from edgeaid.vision.results import Classification, Segmentation
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
 

@@ -14,8 +14,8 @@ import pytest
 from edgeaid.models import manifest as manifests
 from edgeaid.models.rules import parse_labels
 from edgeaid.vision.draw import render
-from edgeaid.vision.postprocess import Classification, Detections, Result, Segmentation
 from edgeaid.vision.preprocess import decode
+from edgeaid.vision.results import Classification, Detections, Result, Segmentation
 
 pytest.importorskip("ai_edge_litert", reason="the CPU runtime is not installed")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
@@ -149,7 +149,7 @@ def test_a_sample_answer_can_be_drawn(name: str) -> None:
 
 
 def test_average_precision_of_perfect_and_of_no_answers_is_one_and_zero(held_out: measure.Split) -> None:
-    from edgeaid.vision.postprocess import Detected
+    from edgeaid.vision.results import Detected
 
     scenes = measure.scene_set(held_out, 40, seed=3)
     perfect = [

@@ -45,7 +45,7 @@ def test_a_wrong_input_table_is_refused_with_its_reason(table: dict[str, object]
     ("table", "text"),
     [
         ({}, "needs decoder"),
-        ({"decoder": "yolov9"}, "is not one of classification, ssd, yolov2, segmentation, none"),
+        ({"decoder": "yolov9"}, "is not one of classification, ssd, yolov2, segmentation, yolov5"),
         ({"decoder": "yolov2"}, "needs anchors"),
         ({"decoder": "yolov2", "anchors": [[1, 0]]}, "both above 0"),
         ({"decoder": "yolov2", "anchors": [[1]]}, "is not [width, height]"),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from edgeaid.errors import InvalidRequest
 from edgeaid.vision.draw import color, render
-from edgeaid.vision.postprocess import (
+from edgeaid.vision.results import (
     Area,
     Classification,
     ClassScore,

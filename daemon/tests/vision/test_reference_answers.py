@@ -9,8 +9,9 @@ import pytest
 
 from edgeaid.models.rules import OutputRules, PictureRules, parse_labels
 from edgeaid.tensors import FROM_NUMPY, NUMPY, Quantization, TensorSpec
-from edgeaid.vision.postprocess import Classification, Result, Segmentation, results
+from edgeaid.vision.postprocess import results
 from edgeaid.vision.preprocess import to_tensor
+from edgeaid.vision.results import Classification, Result, Segmentation
 
 interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="the CPU runtime is not installed")
 

@@ -16,7 +16,7 @@ SCHEMA: Final = 1
 #: A manifest is written by people; this is far more than any needs.
 MAX_BYTES: Final = 256 * 1024
 TARGETS: Final = ("cpu", "edgetpu", "ncs", "ncs2", "k210")
-TASKS: Final = ("classify", "detect", "segment", "embed", "other")
+TASKS: Final = ("classify", "detect", "segment", "pose", "embed", "other")
 #: `/` cannot be in a name (client libraries do not escape it); `stats` is a path of the protocol.
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED: Final = frozenset({"stats"})

@@ -16,7 +16,12 @@ from ..errors import InvalidModel
 RESIZE: Final = ("stretch", "letterbox", "crop")
 FILTER: Final = ("nearest", "bilinear", "bicubic")
 COLOR: Final = ("RGB", "BGR", "GRAY")
-DECODER: Final = ("classification", "ssd", "yolov2", "segmentation", "none")
+#: Decoders of objects and people, in `edgeaid.vision.decoders`.
+OBJECT_DECODERS: Final = (
+    "yolov5", "yolov8", "yolov8-seg", "yolov8-pose", "yolov8-obb", "yolo-end2end", "yolo-nas", "yolox", "nanodet",
+    "efficientdet", "blazeface", "faces", "movenet", "posenet",
+)  # fmt: skip
+DECODER: Final = ("classification", "ssd", "yolov2", "segmentation", *OBJECT_DECODERS, "none")
 ACTIVATION: Final = ("none", "softmax", "sigmoid")
 #: Order in which TFLite_Detection_PostProcess gives its four tensors.
 SSD_ORDER: Final = ("boxes", "classes", "scores", "count")
@@ -76,7 +81,7 @@ class PictureRules:
 class OutputRules:
     """From output tensors to labelled results."""
 
-    #: classification, ssd, yolov2, segmentation or none.
+    #: One of DECODER; docs/models.md says which network needs which.
     decoder: str = "none"
     #: Applied to the dequantised scores (classification): none, softmax or sigmoid.
     activation: str = "none"
@@ -94,6 +99,14 @@ class OutputRules:
     order: tuple[str, ...] = SSD_ORDER
     #: Added to the model's class numbers before a label is looked up (ssd).
     class_offset: int = 0
+    #: yolov8-pose, yolo-end2end: keypoints of each object; 0 = as many as the tensor has room for (end2end: none).
+    keypoints: int = 0
+    #: yolox, nanodet, blazeface: pixels of the input per cell of each level; empty = as the family usually has them.
+    strides: tuple[int, ...] = ()
+    #: nanodet: values of each distribution (reg_max + 1).
+    bins: int = 8
+    #: efficientdet: size of the anchors in cells; 4 for EfficientDet, 3 for EfficientDet-Lite.
+    anchor_scale: float = 4.0
 
     @classmethod
     def from_table(cls, table: Mapping[str, object]) -> Self:
@@ -114,6 +127,10 @@ class OutputRules:
             cells_activated=_boolean(table, where, "cells_activated", default=False),
             order=_order(table, where),
             class_offset=_integer(table, where, "class_offset", 0, low=-(1 << 16), high=1 << 16),
+            keypoints=_integer(table, where, "keypoints", 0, low=0, high=1000),
+            strides=_strides(table, where),
+            bins=_integer(table, where, "bins", 8, low=2, high=64),
+            anchor_scale=_number(table, where, "anchor_scale", 4.0, low=0.1, high=64.0),
         )
 
 
@@ -181,6 +198,15 @@ def _per_channel(table: Mapping[str, object], where: str, key: str, channels: in
     if len(numbers) not in {1, channels}:
         raise InvalidModel(f"{where} {key} has {len(numbers)} values; give 1, or {channels} for the chosen color")
     return numbers
+
+
+def _strides(table: Mapping[str, object], where: str) -> tuple[int, ...]:
+    value = table.get("strides", ())
+    if not isinstance(value, list | tuple) or len(value) > 8:
+        raise InvalidModel(f"{where} strides is not a list of at most 8 integers")
+    if not all(isinstance(item, int) and not isinstance(item, bool) and 1 <= item <= 1024 for item in value):
+        raise InvalidModel(f"{where} strides = {list(value)!r} are not integers from 1 to 1024")
+    return tuple(value)
 
 
 def _anchors(table: Mapping[str, object], where: str) -> tuple[tuple[float, float], ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from . import preprocess
-from .postprocess import Classification, Detections, Result, Segmentation
+from .results import Classification, Detected, Detections, Result, Segmentation
 
 #: Pictures are drawn on at no more than this many pixels along the longer side: the PNG of a 12 Mpixel still takes
 #: seconds and tens of megabytes on a Pi.
@@ -91,7 +91,13 @@ def _boxes(canvas: ImageDraw.ImageDraw, size: tuple[int, int], result: Detection
     line = max(2, max(size) // 320)
     for found in reversed(result.objects):  # the best one last, on top
         xmin, ymin, xmax, ymax = (value * size[i % 2] for i, value in enumerate(found.box))
-        canvas.rectangle((xmin, ymin, max(xmin, xmax), max(ymin, ymax)), outline=color(found.index), width=line)
+        outline = color(found.index)
+        if found.polygon:
+            corners = [(x * size[0], y * size[1]) for x, y in found.polygon]
+            canvas.line([*corners, corners[0]], fill=outline, width=line)
+        else:
+            canvas.rectangle((xmin, ymin, max(xmin, xmax), max(ymin, ymax)), outline=outline, width=line)
+        _points(canvas, size, found, line)
         above = ymin - text_size - 5
         _caption(
             canvas,
@@ -100,6 +106,26 @@ def _boxes(canvas: ImageDraw.ImageDraw, size: tuple[int, int], result: Detection
             color(found.index),
             text_size,
         )
+
+
+#: Keypoints below this score are guesses and are not drawn.
+_SEEN: Final = 0.3
+#: Limbs between the 17 keypoints of COCO.
+_LIMBS: Final = (
+    (5, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
+)  # fmt: skip
+
+
+def _points(canvas: ImageDraw.ImageDraw, size: tuple[int, int], found: Detected, line: int) -> None:
+    places = [(x * size[0], y * size[1], score) for x, y, score in found.keypoints]
+    if len(places) == 17:
+        for one, other in _LIMBS:
+            (x0, y0, first), (x1, y1, second) = places[one], places[other]
+            if min(first, second) >= _SEEN:
+                canvas.line([(x0, y0), (x1, y1)], fill=color(found.index + 1), width=line)
+    for x, y, score in places:
+        if score >= _SEEN:
+            canvas.ellipse((x - line, y - line, x + line, y + line), fill=color(found.index + 2))
 
 
 def _legend(

@@ -32,6 +32,8 @@ class Rules:
     picture: PictureRules | None
     output: OutputRules | None
     labels: tuple[str, ...]
+    #: Width and height of the input tensor; (0, 0) where it is no picture.
+    size: tuple[int, int] = (0, 0)
 
 
 def runtime() -> str:
@@ -39,13 +41,23 @@ def runtime() -> str:
     return f"Pillow {PIL.__version__}"
 
 
-def rules_from(table: dict[str, Any]) -> Rules:
-    """From the JSON form that the daemon sends: rules as field tables of the dataclasses."""
+def rules_from(table: dict[str, Any], inputs: Sequence[TensorSpec]) -> Rules:
+    """From the JSON form that the daemon sends: rules as field tables of the dataclasses; `inputs` of the model."""
     return Rules(
         PictureRules(**_tuples(table["picture"])) if table["picture"] is not None else None,
         OutputRules(**_tuples(table["output"])) if table["output"] is not None else None,
         tuple(read_labels(table["labels"])),
+        picture_size(inputs[0].shape) if inputs else (0, 0),
     )
+
+
+def picture_size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Width and height of [1,H,W,C], [1,C,H,W] or the same without the batch; (0, 0) of anything else."""
+    if len(shape) not in (3, 4):
+        return 0, 0
+    sides = shape[-3:]
+    height, width = sides[1:] if sides[0] in (1, 3) and sides[2] not in (1, 3) else sides[:2]
+    return width, height
 
 
 def read_labels(path: str) -> list[str]:
@@ -98,6 +110,7 @@ def decode(
         Placement(**body["placement"]),
         threshold=body["threshold"],
         max_results=body["max_results"],
+        size=rules.size,
     )
     if picture is not None:
         return _in_memfd(draw.render(_bytes_of(*picture), result), "png")

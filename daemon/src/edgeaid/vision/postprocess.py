@@ -6,141 +6,26 @@ there. A model's answer is input too: values that are not finite are dropped, ne
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ..errors import InvalidModel
-from ..models.rules import OutputRules
+from ..models.rules import OBJECT_DECODERS, OutputRules
 from ..tensors import TensorSpec
+from . import objects
+from .decoders.suppression import suppress
 from .placement import Placement
+from .results import Area, Classification, ClassScore, Detected, Detections, Result, Segmentation
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
-#: Boxes that enter non-maximum suppression, best first: it compares each with each.
-MAX_CANDIDATES: Final = 1000
 #: exp() of more than this is no object in any picture, and of 710 it is infinite.
 _MAX_EXPONENT: Final = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class ClassScore:
-    """One class that a picture may show."""
-
-    #: Class number of the model, from 0.
-    index: int
-    #: Its name, or the number as text where the model has no label for it.
-    label: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Detected:
-    """One object in a picture."""
-
-    index: int
-    label: str
-    score: float
-    #: xmin, ymin, xmax, ymax as parts of the picture's width and height, 0 to 1.
-    box: tuple[float, float, float, float]
-    #: The same in pixels of the picture.
-    pixels: tuple[int, int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Area:
-    """How much of a picture one class covers."""
-
-    index: int
-    label: str
-    #: Part of the mask's pixels, 0 to 1.
-    fraction: float
-
-
-@dataclass(frozen=True, slots=True)
-class Classification:
-    """Classes, best first."""
-
-    classes: tuple[ClassScore, ...]
-    width: int
-    height: int
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values only."""
-        return {
-            "width": self.width,
-            "height": self.height,
-            "classes": [{"index": c.index, "label": c.label, "score": c.score} for c in self.classes],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Detections:
-    """Objects, best first."""
-
-    objects: tuple[Detected, ...]
-    width: int
-    height: int
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values only."""
-        corners = ("xmin", "ymin", "xmax", "ymax")
-        return {
-            "width": self.width,
-            "height": self.height,
-            "objects": [
-                {
-                    "index": o.index,
-                    "label": o.label,
-                    "score": o.score,
-                    "box": dict(zip(corners, o.box, strict=True)),
-                    "pixels": dict(zip(corners, o.pixels, strict=True)),
-                }
-                for o in self.objects
-            ],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Segmentation:
-    """A class for each point of a picture."""
-
-    #: Classes that occur, largest area first.
-    classes: tuple[Area, ...]
-    #: [rows,columns] uint8 class numbers, at the model's resolution, letterbox borders cut away.
-    mask: npt.NDArray[np.uint8]
-    #: xmin, ymin, xmax, ymax of the mask as parts of the picture; all of it unless the picture was cropped.
-    box: tuple[float, float, float, float]
-    width: int
-    height: int
-
-    def to_json(self, *, with_mask: bool = True) -> dict[str, Any]:
-        """JSON values only; the mask as an 8-bit greyscale PNG in base64, pixel value = class number."""
-        result: dict[str, Any] = {
-            "width": self.width,
-            "height": self.height,
-            "classes": [{"index": c.index, "label": c.label, "fraction": c.fraction} for c in self.classes],
-        }
-        if with_mask:
-            buffer = io.BytesIO()
-            Image.fromarray(self.mask).save(buffer, "PNG")
-            result["mask"] = {
-                "rows": int(self.mask.shape[0]),
-                "columns": int(self.mask.shape[1]),
-                "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), self.box, strict=True)),
-                "png": base64.b64encode(buffer.getvalue()).decode("ascii"),
-            }
-        return result
-
-
-Result = Classification | Detections | Segmentation
 
 
 def results(
@@ -152,8 +37,11 @@ def results(
     *,
     threshold: float | None = None,
     max_results: int | None = None,
+    size: tuple[int, int] = (0, 0),
 ) -> Result:
-    """Decode a model's outputs, in the model's order, as `rules` say; the last two arguments override the rules.
+    """Decode a model's outputs, in the model's order, as `rules` say; threshold and max_results override the rules.
+
+    `size` = width and height of the input tensor, which some decoders of objects need.
 
     Raises InvalidModel when the tensors do not have the shape that the decoder needs.
     """
@@ -169,6 +57,8 @@ def results(
         return _yolov2(rules, dequantized(specs[0], outputs[0]), labels, placement)
     if rules.decoder == "segmentation":
         return _segmentation(rules, specs[0], outputs[0], labels, placement)
+    if rules.decoder in OBJECT_DECODERS:
+        return objects.detections(rules, specs, outputs, labels, placement, size)
     return _classification(rules, dequantized(specs[0], outputs[0]), labels, placement)
 
 
@@ -195,26 +85,6 @@ def softmax(values: Floats) -> Floats:
 def sigmoid(values: Floats) -> Floats:
     """Element by element; safe for large values."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)))
-
-
-def non_maximum_suppression(boxes: Floats, scores: Floats, classes: Array, iou: float, limit: int) -> list[int]:
-    """Indices of the boxes to keep, best first, at most `limit`.
-
-    `boxes` [n,4] as xmin, ymin, xmax, ymax. Of two boxes of one class that overlap by more than `iou` (intersection
-    over union) the better one stays.
-    """
-    order = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
-    areas = np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
-    kept: list[int] = []
-    while order.size and len(kept) < limit:
-        best, rest = order[0], order[1:]
-        kept.append(int(best))
-        low = np.maximum(boxes[best, :2], boxes[rest, :2])
-        high = np.minimum(boxes[best, 2:], boxes[rest, 2:])
-        overlap = np.prod(np.maximum(high - low, 0), axis=1)
-        union = areas[best] + areas[rest] - overlap
-        order = rest[(overlap <= iou * union) | (classes[rest] != classes[best])]
-    return kept
 
 
 def _label(labels: Sequence[str], index: int) -> str:
@@ -314,7 +184,7 @@ def _yolov2(rules: OutputRules, values: Floats, labels: Sequence[str], placement
     flat_scores, flat_best = scores.reshape(-1), best.reshape(-1)
     usable = (flat_scores >= rules.threshold) & np.isfinite(boxes).all(axis=-1)
     boxes, flat_scores, flat_best = boxes[usable], flat_scores[usable], flat_best[usable]
-    kept = non_maximum_suppression(boxes, flat_scores, flat_best, rules.iou, rules.max_results)
+    kept = suppress(boxes.astype(np.float32), flat_scores, flat_best, rules.iou, rules.max_results)
     found = [(int(flat_best[i]), float(flat_scores[i]), [float(v) for v in boxes[i]]) for i in kept]
     return _detections(found, labels, placement)
 

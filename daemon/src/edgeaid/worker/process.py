@@ -126,7 +126,7 @@ class Worker:
         if self.target == "media":
             from ..vision import media
 
-            rules = media.rules_from(body["media"])
+            rules = media.rules_from(body["media"], inputs)
             self.models[number] = Loaded(body["key"], inputs, outputs, media=rules, noted=body["noted"])
         loaded = self.models[number]
         fd = os.dup(fds[0])

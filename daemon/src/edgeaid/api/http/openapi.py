@@ -134,7 +134,7 @@ _WHAT: Final[tuple[tuple[str, str, str, tuple[str, ...], str, tuple[str, ...]], 
     (r"/edgeai/v1/events", "GET", "Events as they happen", (), "", ("text/event-stream",)),
     (r"/edgeai/v1/models", "GET", "Models with what their manifests say", (), "Models", ()),
     (
-        r"/edgeai/v1/models/.*/(classify|detect|segment)",
+        r"/edgeai/v1/models/.*/(classify|detect|segment|pose)",
         "POST",
         "Ask about a picture",
         PICTURES,

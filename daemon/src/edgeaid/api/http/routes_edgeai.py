@@ -21,7 +21,7 @@ from ..inference import BINARY
 from .replies import reply
 from .server import Call, Routes
 
-TASKS: Final = ("classify", "detect", "segment")
+TASKS: Final = ("classify", "detect", "segment", "pose")
 #: Bytes read at once of a model that is downloaded.
 CHUNK: Final = 1 << 18
 
@@ -49,6 +49,7 @@ def register(routes: Routes) -> None:
     add("POST", "/edgeai/v1/models/{m}/classify", Role.INFER)(picture)
     add("POST", "/edgeai/v1/models/{m}/detect", Role.INFER)(picture)
     add("POST", "/edgeai/v1/models/{m}/segment", Role.INFER)(picture)
+    add("POST", "/edgeai/v1/models/{m}/pose", Role.INFER)(picture)
     add("GET", "/v2/logging", Role.OBSERVE)(get_logging)
     add("POST", "/v2/logging", Role.CONTROL)(set_logging)
     for path in ("/v2/trace/setting", "/v2/models/{m}/trace/setting"):

@@ -6,10 +6,13 @@ callers decide. Slots: tensorflow/tflite-support:tensorflow_lite_support/metadat
 
 from __future__ import annotations
 
+import ast
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from ...errors import InvalidModel
+from ...errors import InvalidModel, TooLarge
 from ..wire import zipdir
 from ..wire.binary import Data, as_view, text
 from ..wire.flatbuffer import Flatbuffer, Table
@@ -19,6 +22,9 @@ from .reader import TfliteModel, read
 MAX_LABEL_BYTES: Final = 1 << 20
 #: Label files read from one model.
 MAX_LABEL_FILES: Final = 16
+
+MAX_EXPORTER_LABELS: Final = 65536
+_EXPORTER_FILES: Final = ("metadata.json", "temp_meta.txt")
 
 _FILE_TYPES: Final = (
     "unknown",
@@ -124,6 +130,32 @@ def labels(data: Data, model: TfliteModel | None = None) -> tuple[str, ...]:
             if file.kind.endswith("labels") and file.name in files:
                 return files[file.name]
     return next(iter(files.values())) if len(files) == 1 else ()
+
+
+def exporter_facts(data: Data) -> dict[str, Any]:
+    """What Ultralytics' exporter writes beside the model (task, names, kpt_shape, imgsz ...); {} of other files."""
+    try:
+        entry = next((e for e in zipdir.entries(data) if e.name in _EXPORTER_FILES), None)
+        if entry is None:
+            return {}
+        written = text(zipdir.read(data, entry, MAX_LABEL_BYTES))
+        # Older releases write a Python literal, newer ones JSON.
+        value = json.loads(written) if entry.name.endswith(".json") else ast.literal_eval(written)
+    except (InvalidModel, TooLarge, ValueError, SyntaxError, MemoryError, RecursionError):
+        return {}  # no runtime follows it
+    return value if isinstance(value, dict) else {}
+
+
+def exporter_labels(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Class names by number, as the exporter has them."""
+    names = facts.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or len(names) > MAX_EXPORTER_LABELS:
+        return ()
+    by_number = {str(k): str(v).strip() for k, v in names.items()}
+    labels = tuple(by_number.get(str(i), "") for i in range(len(by_number)))
+    return labels if all(label and "\n" not in label for label in labels) else ()
 
 
 def split_labels(raw: bytes) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InvalidModel
-from ...vision import postprocess, preprocess
+from ...vision import postprocess, preprocess, results
 from ...vision.placement import Placement
 from .link import Lease, Link
 from .tracker import Seen
@@ -54,7 +54,7 @@ def pixels_of(part: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
     return left, top, max(left + 1, round(part[2] * size[0])), max(top + 1, round(part[3] * size[1]))
 
 
-def result(question: Question, threshold: float | None = None) -> postprocess.Result:
+def result(question: Question, threshold: float | None = None) -> results.Result:
     """What an answered question's outputs mean."""
     model = question.lease.model
     if model.rules.output is None:
@@ -68,6 +68,7 @@ def result(question: Question, threshold: float | None = None) -> postprocess.Re
         model.rules.labels,
         question.placement,
         threshold=threshold,
+        size=model.rules.size,
     )
 
 
@@ -87,7 +88,7 @@ def threshold_of(question: Question) -> float:
 def objects(question: Question, threshold: float | None) -> list[Seen]:
     """Objects of a detector's answer, in units of the frame."""
     answer = result(question, threshold)
-    if not isinstance(answer, postprocess.Detections):
+    if not isinstance(answer, results.Detections):
         raise InvalidModel(f"model {question.lease.model.name!r} does not detect objects; name it in a classify stage")
     left, top, right, bottom = question.part
     wide, high = right - left, bottom - top
@@ -144,7 +145,7 @@ def attribute(question: Question, kind: str, threshold: float) -> tuple[Any, tup
     values = answer.to_json()
     for key in ("width", "height"):
         values.pop(key, None)
-    if isinstance(answer, postprocess.Classification):
+    if isinstance(answer, results.Classification):
         values["classes"] = [c for c in values["classes"] if c["score"] >= threshold]
         best = answer.classes[0] if answer.classes and answer.classes[0].score >= threshold else None
         return values, (best.label, best.score) if best else None

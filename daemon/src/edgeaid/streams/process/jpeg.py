@@ -9,7 +9,7 @@ from typing import Final
 from PIL import Image
 
 from ...vision import draw
-from ...vision.postprocess import Detected, Detections
+from ...vision.results import Detected, Detections
 from .stages import Thing
 
 QUALITY: Final = 80

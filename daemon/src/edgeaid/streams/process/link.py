@@ -207,7 +207,7 @@ class Link:
         region = Region(fd, Layout.of(inputs, outputs, body["slots"]))
         os.close(fd)  # the map keeps the memory, and goes with the last view of it
         region.fd = -1
-        rules = media.rules_from(body["media"])
+        rules = media.rules_from(body["media"], inputs)
         model = Model(body["model"], body["name"], body["version"], body["task"], inputs, outputs, rules, region)
         with self._changed:
             self._models[model.number] = model

@@ -1,0 +1,147 @@
+"""What an answer is: classes, objects or areas of a picture, and their JSON."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScore:
+    """One class that a picture may show."""
+
+    #: Class number of the model, from 0.
+    index: int
+    #: Its name, or the number as text where the model has no label for it.
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """One object in a picture."""
+
+    index: int
+    label: str
+    score: float
+    #: xmin, ymin, xmax, ymax as parts of the picture's width and height, 0 to 1.
+    box: tuple[float, float, float, float]
+    #: The same in pixels of the picture.
+    pixels: tuple[int, int, int, int]
+    #: x, y (parts of the picture's sides) and score of each keypoint, in the model's order.
+    keypoints: tuple[tuple[float, float, float], ...] = ()
+    #: Corners of a rotated box, as parts of the picture's sides.
+    polygon: tuple[tuple[float, float], ...] = ()
+    #: [rows,columns] bool: which part of the box is the object; None = the model does not say.
+    mask: npt.NDArray[np.bool_] | None = None
+
+    def more(self) -> dict[str, Any]:
+        """JSON values of what only some models say."""
+        table: dict[str, Any] = {}
+        if self.keypoints:
+            table["keypoints"] = [list(point) for point in self.keypoints]
+        if self.polygon:
+            table["polygon"] = [list(point) for point in self.polygon]
+        if self.mask is not None:
+            buffer = io.BytesIO()
+            Image.fromarray(self.mask).save(buffer, "PNG")
+            rows, columns = self.mask.shape
+            png = base64.b64encode(buffer.getvalue()).decode("ascii")
+            table["mask"] = {"rows": int(rows), "columns": int(columns), "png": png}
+        return table
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """How much of a picture one class covers."""
+
+    index: int
+    label: str
+    #: Part of the mask's pixels, 0 to 1.
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """Classes, best first."""
+
+    classes: tuple[ClassScore, ...]
+    width: int
+    height: int
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values only."""
+        return {
+            "width": self.width,
+            "height": self.height,
+            "classes": [{"index": c.index, "label": c.label, "score": c.score} for c in self.classes],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Objects, best first."""
+
+    objects: tuple[Detected, ...]
+    width: int
+    height: int
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values only."""
+        corners = ("xmin", "ymin", "xmax", "ymax")
+        return {
+            "width": self.width,
+            "height": self.height,
+            "objects": [
+                {
+                    "index": o.index,
+                    "label": o.label,
+                    "score": o.score,
+                    "box": dict(zip(corners, o.box, strict=True)),
+                    "pixels": dict(zip(corners, o.pixels, strict=True)),
+                    **o.more(),
+                }
+                for o in self.objects
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """A class for each point of a picture."""
+
+    #: Classes that occur, largest area first.
+    classes: tuple[Area, ...]
+    #: [rows,columns] uint8 class numbers, at the model's resolution, letterbox borders cut away.
+    mask: npt.NDArray[np.uint8]
+    #: xmin, ymin, xmax, ymax of the mask as parts of the picture; all of it unless the picture was cropped.
+    box: tuple[float, float, float, float]
+    width: int
+    height: int
+
+    def to_json(self, *, with_mask: bool = True) -> dict[str, Any]:
+        """JSON values only; the mask as an 8-bit greyscale PNG in base64, pixel value = class number."""
+        result: dict[str, Any] = {
+            "width": self.width,
+            "height": self.height,
+            "classes": [{"index": c.index, "label": c.label, "fraction": c.fraction} for c in self.classes],
+        }
+        if with_mask:
+            buffer = io.BytesIO()
+            Image.fromarray(self.mask).save(buffer, "PNG")
+            result["mask"] = {
+                "rows": int(self.mask.shape[0]),
+                "columns": int(self.mask.shape[1]),
+                "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), self.box, strict=True)),
+                "png": base64.b64encode(buffer.getvalue()).decode("ascii"),
+            }
+        return result
+
+
+Result = Classification | Detections | Segmentation

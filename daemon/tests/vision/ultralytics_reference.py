@@ -1,0 +1,82 @@
+"""Run by an interpreter that has ultralytics: `ultralytics_reference.py DIRECTORY` writes one .npz per network.
+
+Tiny networks with random weights; what they put out and what ultralytics' own decoding makes of it.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from ultralytics import YOLO
+from ultralytics.utils import nms, ops
+
+NETWORKS = {
+    "yolov8n": "yolov8",
+    "yolov9t": "yolov8",
+    "yolo11n": "yolov8",
+    "yolo12n": "yolov8",
+    "yolov5n": "yolov8",
+    "yolov8n-seg": "yolov8-seg",
+    "yolo11n-seg": "yolov8-seg",
+    "yolov8n-pose": "yolov8-pose",
+    "yolo11n-pose": "yolov8-pose",
+    "yolov8n-obb": "yolov8-obb",
+    "yolov10n": "yolo-end2end",
+    "yolo26n": "yolo-end2end",
+}
+WIDTH, HEIGHT = 320, 256
+IOU = 0.5
+BEST = 200
+KEPT = 50
+
+
+def main(directory: Path) -> None:
+    for name, decoder in NETWORKS.items():
+        torch.manual_seed(7)
+        try:
+            network = YOLO(f"{name}.yaml", verbose=False).model.eval()
+        except FileNotFoundError:
+            continue  # an older release does not know it
+        for module in network.modules():  # as exporters do: the layout of the exported file
+            if hasattr(module, "export"):
+                module.export, module.format = True, "tflite"
+        with torch.no_grad():
+            out = network(torch.rand(1, 3, HEIGHT, WIDTH))
+        outputs = [t for t in (out if isinstance(out, list | tuple) else [out]) if isinstance(t, torch.Tensor)]
+        save(directory / f"{name}.npz", decoder, len(network.names), outputs)
+
+
+def save(file: Path, decoder: str, classes: int, outputs: list[torch.Tensor]) -> None:
+    table = outputs[0].float()
+    # Random weights give many equal scores; which of two equals stays is nobody's promise.
+    if decoder == "yolo-end2end":
+        table[..., 4] += torch.rand(table[..., 4].shape) * 1e-2
+    else:
+        table[:, 4 : 4 + classes] += torch.rand(table[:, 4 : 4 + classes].shape) * 1e-2
+    outputs[0] = table
+    if decoder == "yolo-end2end":
+        conf = float(table[0, :, 4].sort(descending=True).values[KEPT])
+        found = table[0][table[0, :, 4] > conf]
+    else:
+        best = table[0, 4 : 4 + classes].amax(0).sort(descending=True).values
+        conf = float(best[min(BEST, len(best) - 1)])
+        rotated = decoder == "yolov8-obb"
+        found = nms.non_max_suppression(table.clone(), conf, IOU, nc=classes, max_det=KEPT, rotated=rotated)[0]
+    values = {"found": found.numpy(), "conf": np.float32(conf), "classes": np.int64(classes)}
+    if decoder == "yolov8-seg":
+        prototypes = outputs[1].float()
+        # Every prototype's own resolution: what is compared is the mask, not its resizing.
+        masks = ops.process_mask(
+            prototypes[0], found[:, 6:], found[:, :4].clone() / 4, prototypes.shape[2:], upsample=False
+        )
+        values["masks"] = masks.numpy()
+    if decoder == "yolov8-obb":
+        values["corners"] = ops.xywhr2xyxyxyxy(found[:, [0, 1, 2, 3, 6]]).numpy()
+    for number, tensor in enumerate(outputs):
+        values[f"output{number}"] = tensor.numpy()
+    np.savez(file, decoder=decoder, size=np.array([WIDTH, HEIGHT]), **values)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

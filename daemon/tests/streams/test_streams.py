@@ -87,8 +87,10 @@ def test_a_result_comes_for_each_frame_while_somebody_listens(daemon):
     with Client(daemon.socket, fast=False) as client:
         reaches(daemon, "look", "running")
         following = Streams(client).results("look")
-        numbers = [next(following)["frame"] for _ in range(10)]
-    assert numbers[2:] == list(range(numbers[2], numbers[2] + 8))
+        seen = [next(following) for _ in range(10)]
+    numbers = [s["frame"] for s in seen]
+    assert numbers == sorted(set(numbers))
+    assert seen[-1]["time"] - seen[1]["time"] < 6  # unheard, results are sent once a second
     gone(daemon, "look")
 
 

@@ -75,6 +75,7 @@ class Leases:
             "inputs": [asdict(s) for s in live.inputs],
             "outputs": [asdict(s) for s in live.outputs],
             "slots": region.layout.slots,
+            "noted": live.noted,
             "media": {
                 "picture": asdict(manifest.picture) if manifest.picture is not None else None,
                 "output": asdict(manifest.output) if manifest.output is not None else None,

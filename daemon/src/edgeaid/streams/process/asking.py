@@ -40,7 +40,7 @@ def ask(link: Link, model: str, picture: Image.Image, part: Box = WHOLE) -> Ques
             raise InvalidModel(f"model {model!r} takes no pictures: its manifest needs an [input] table and one input")
         if part != WHOLE:
             picture = picture.crop(pixels_of(part, picture.size))
-        placement = preprocess.place(picture, known.inputs[0], known.rules.picture, known.input(lease.slot))
+        placement = preprocess.place(picture, known.inputs[0].one, known.rules.picture, known.input(lease.slot))
     except BaseException:
         link.give(lease)
         raise
@@ -61,10 +61,11 @@ def result(question: Question, threshold: float | None = None) -> results.Result
         raise InvalidModel(
             f"model {model.name!r} has no [output] table in its manifest, so its answer has no meaning here"
         )
+    specs, values = model.results(question.lease.slot)
     return postprocess.results(
         model.rules.output,
-        model.outputs,
-        model.results(question.lease.slot),
+        specs,
+        values,
         model.rules.labels,
         question.placement,
         threshold=threshold,
@@ -75,7 +76,8 @@ def result(question: Question, threshold: float | None = None) -> results.Result
 def embedding(question: Question) -> list[float]:
     """The first output as real numbers."""
     model = question.lease.model
-    values = postprocess.dequantized(model.outputs[0], model.results(question.lease.slot)[0])
+    specs, outputs = model.results(question.lease.slot)
+    values = postprocess.dequantized(specs[0], outputs[0])
     return [round(float(v), 6) for v in values.reshape(-1)]
 
 

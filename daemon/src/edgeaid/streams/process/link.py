@@ -9,7 +9,7 @@ import socket
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ... import errors
 from ...tensors import NUMPY, TensorSpec
 from ...vision import media
-from ...worker import wire
+from ...worker import note, wire
 from ...worker.loaded import spec_from
 from ...worker.regions import Layout, Region
 from ...worker.wire import HEADER, PHASES, Kind
@@ -44,15 +44,30 @@ class Model:
     outputs: tuple[TensorSpec, ...]
     rules: media.Rules
     region: Region
+    #: Slots say how large the tensors of their request are.
+    noted: bool
     gone: bool = False
 
     def input(self, slot: int) -> Array:
         """The only input tensor of a slot."""
-        return _array(self.region.inputs[slot][0], self.inputs[0])
+        return self._array(self.region.inputs[slot][0], self.inputs[0].one, slot, 0)
 
-    def results(self, slot: int) -> list[Array]:
-        """The output tensors of a slot."""
-        return [_array(v, s) for v, s in zip(self.region.outputs[slot], self.outputs, strict=True)]
+    def results(self, slot: int) -> tuple[list[TensorSpec], list[Array]]:
+        """The output tensors of a slot, as they are described for this request, and their values."""
+        first = len(self.inputs)
+        values = [
+            self._array(view, spec, slot, first + position)
+            for position, (view, spec) in enumerate(zip(self.region.outputs[slot], self.outputs, strict=True))
+        ]
+        specs = [replace(s, shape=v.shape, room=0) for s, v in zip(self.outputs, values, strict=True)]
+        return specs, values
+
+    def _array(self, view: memoryview, spec: TensorSpec, slot: int, position: int) -> Array:
+        shape = spec.shape
+        if self.noted:
+            form = note.read_form(self.region.notes[slot], position)
+            view, shape = view[: form.nbytes], form.shape
+        return np.frombuffer(view, dtype=NUMPY[spec.datatype]).reshape(shape)
 
 
 @dataclass(slots=True, eq=False)
@@ -204,11 +219,13 @@ class Link:
         outputs = tuple(spec_from(t) for t in body["outputs"])
         fd = os.dup(fds[0])
         os.set_inheritable(fd, False)
-        region = Region(fd, Layout.of(inputs, outputs, body["slots"]))
+        region = Region(fd, Layout.of(inputs, outputs, body["slots"], noted=body["noted"]))
         os.close(fd)  # the map keeps the memory, and goes with the last view of it
         region.fd = -1
         rules = media.rules_from(body["media"], inputs)
-        model = Model(body["model"], body["name"], body["version"], body["task"], inputs, outputs, rules, region)
+        model = Model(
+            body["model"], body["name"], body["version"], body["task"], inputs, outputs, rules, region, body["noted"]
+        )
         with self._changed:
             self._models[model.number] = model
 
@@ -223,7 +240,3 @@ class Link:
                 if lease.model is model:
                     self._ready[model.name].remove(lease)
                     self._leases.pop(lease.number, None)
-
-
-def _array(view: memoryview, spec: TensorSpec) -> Array:
-    return np.frombuffer(view, dtype=NUMPY[spec.datatype]).reshape(spec.shape)

@@ -195,6 +195,7 @@ TFLITE: dict[str, tuple[str, bytes, bytes]] = {
     "SAN001": ("cpu", bias_only(0.0), bias_only(1.0)),
     "SAN002": ("cpu", bias_only(float("nan")), bias_only(1.0)),
     "SAN003": ("cpu", input_range(0.0, 0), input_range(0.1, 0)),
+    "SAN010": ("cpu", input_range(1e-20, 0), input_range(0.1, 0)),
     "SAN005": ("cpu", relu((1, 3, 32, 32), FP), relu((1, 32, 32, 3), FP)),
     "SAN006": ("cpu", transposes((0, 3, 1, 2), (0, 2, 3, 1)), transposes((0, 3, 1, 2))),
     "SAN007": (

@@ -55,8 +55,11 @@ def sanity(data: bytes, model: TfliteModel, found: Findings, mean: tuple[float, 
     for tensor in graph.tensors:
         _weights(data, model, tensor, found)
         for scale in tensor.quantization.scale if tensor.quantization else ():
-            if not _MIN_SCALE < scale < _MAX_SCALE:  # NaN fails every comparison
+            if not 0 < scale < math.inf:  # NaN fails every comparison
                 found.add("SAN003", tensor.name, f"scale {scale!r}")
+            # A channel of weights that are all zero gets the smallest scale there is; that harms nothing.
+            elif scale >= _MAX_SCALE or (scale <= _MIN_SCALE and not tensor.constant):
+                found.add("SAN010", tensor.name, f"scale {scale!r}")
                 break
     _layout(graph, found)
     _normalisation(data, model, found, mean, std)

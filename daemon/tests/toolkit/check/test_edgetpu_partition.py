@@ -1,0 +1,72 @@
+"""Which operators the Edge TPU compiler takes: the cut of a graph, and public plain and compiled models."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from edgeaid.formats.tflite import reader as tflite
+from edgeaid.formats.tflite.model import EDGETPU_OP, Buffer, Operator, Subgraph, Tensor
+from edgeaid.toolkit.check.check import Options, check
+from edgeaid.toolkit.check.edgetpu_partition import first_part
+
+
+def graph(*operators: tuple[str, tuple[int, ...], tuple[int, ...]], tensors: int = 12) -> Subgraph:
+    """A graph of (name, inputs, outputs)."""
+    made = [operator(i, *o) for i, o in enumerate(operators)]
+    return Subgraph("", tuple(tensor(i) for i in range(tensors)), (0,), (tensors - 1,), tuple(made))
+
+
+def operator(index: int, name: str, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Operator:
+    return Operator(index, name, "", 1, inputs, outputs, {}, Buffer(0, 0))
+
+
+def tensor(index: int) -> Tensor:
+    return Tensor(index, f"t{index}", "INT8", (1, 4), (), None, 0, 0, False, False)
+
+
+def mapped(*operators: tuple[str, tuple[int, ...], tuple[int, ...]]) -> list[int]:
+    return sorted(first_part(graph(*operators), [name != "CPU" for name, _, _ in operators]))
+
+
+def test_what_reads_from_an_operator_on_the_cpu_is_lost_and_what_does_not_is_kept() -> None:
+    # 0 -> 1 -> CPU -> 3, and a branch 1 -> 4 that comes later.
+    chain = [("A", (0,), (1,)), ("CPU", (1,), (2,)), ("B", (2,), (3,)), ("C", (1,), (4,)), ("D", (3, 4), (5,))]
+    assert mapped(*chain) == [0, 3]
+
+
+def test_operators_on_the_cpu_in_front_do_no_harm() -> None:
+    assert mapped(("CPU", (0,), (1,)), ("CPU", (1,), (2,)), ("A", (2,), (3,)), ("B", (3,), (4,))) == [2, 3]
+
+
+def test_nothing_is_mapped_where_nothing_can_be() -> None:
+    assert mapped(("CPU", (0,), (1,)), ("CPU", (1,), (2,))) == []
+
+
+def test_a_graph_that_reads_what_nobody_makes_ends() -> None:
+    assert mapped(("A", (0, 2), (1,)), ("B", (1,), (2,))) == []
+
+
+def pairs(folders: list[Path]) -> list[tuple[Path, Path]]:
+    """(plain, compiled) models in these folders."""
+    files = {p.name: p for folder in folders if folder.is_dir() for p in folder.rglob("*.tflite")}
+    compiled = [p for name, p in files.items() if name.endswith("_edgetpu.tflite")]
+    plain = [(files.get(p.name.replace("_edgetpu.tflite", ".tflite")), p) for p in compiled]
+    return [(a, b) for a, b in plain if a is not None]
+
+
+def test_as_many_operators_stay_on_the_cpu_as_in_the_public_compiled_file(shared_data: Path) -> None:
+    more = os.environ.get("EDGEAI_EDGETPU_PAIRS")
+    chosen = pairs([shared_data, shared_data.parent / "findings", *([Path(more)] if more else [])])
+    assert len(chosen) >= 5
+    wrong = {}
+    for plain, compiled in chosen:
+        left = Counter(
+            o.label for o in tflite.read(compiled.read_bytes()).subgraphs[0].operators if o.custom_code != EDGETPU_OP
+        )
+        facts = check(plain, "edgetpu", Options(run=False)).facts
+        if facts["cpu_operators"] != sum(left.values()):
+            wrong[plain.name] = (facts["cpu_operators"], left)
+    print(f"{len(chosen) - len(wrong)} of {len(chosen)} counts right")
+    assert not wrong

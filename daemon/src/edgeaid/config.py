@@ -93,8 +93,10 @@ class Limits:
     request_seconds: float = 30.0
     #: Longest invoke before the worker counts as hung.
     invoke_seconds: float = 10.0
-    #: Longest load and self-test of a model.
+    #: Longest load and self-test of a model; on the CPU in a worker of its own, so that nobody waits for it.
     load_seconds: float = 60.0
+    #: Longest self-test and warm-up of a new model on an accelerator, whose other models wait meanwhile.
+    trial_seconds: float = 15.0
     picture_bytes: int = 32 << 20
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from math import inf
 from typing import Any, Final
 
@@ -22,10 +23,12 @@ from ..scheduling.placement import Seat
 from ..scheduling.queue import DeviceQueue
 from ..worker import wire
 from ..worker.handle import WorkerHandle
+from ..worker.spawner import Spawner
 from ..worker.wire import Kind
-from .device_models import ModelHost
+from .device_models import LoadedModels
 from .events import EventLog
 from .model import LiveModel, Request
+from .probation import Probation
 from .recovery import Recovery
 
 log = logging.getLogger(__name__)
@@ -35,11 +38,13 @@ TICK: Final = 0.02
 #: Opening a device may upload firmware and re-enumerate it.
 OPEN_SECONDS: Final = 60.0
 PING_SECONDS: Final = 5.0
+#: Starts of a CPU worker in a row that requests wait for; after that they are refused until it is there.
+QUICK_TRIES: Final = 3
 
 clock = time.monotonic
 
 
-class DeviceRunner(ModelHost):
+class DeviceRunner:
     """Keeps one device's worker alive and feeds it."""
 
     def __init__(
@@ -50,10 +55,33 @@ class DeviceRunner(ModelHost):
         on_failed: Callable[[Request, str], None],
         quarantine_after: int,
         ladder: LadderPolicy,
+        spawner: Spawner,
+        probation: Probation,
         found: Found | None = None,
     ) -> None:
-        super().__init__(config, limits)
+        self.config = config
+        self.id = config.id
+        self.target = config.target
+        self.limits = limits
+        self.handle: WorkerHandle | None = None
+        self.state = State.BOOTING
+        self.reason = ""
         self.events = events
+        self.models = LoadedModels(self)
+        #: Held while something is done to the worker during which it must have nothing else to do.
+        self.lock = asyncio.Lock()
+        #: Looks at the buses; called after whatever may load firmware, so that the device's leaving the bus and coming
+        #: back is known by then. When it does so later it was pulled or reset.
+        self.look: Callable[[], object] = lambda: None
+        self._spawner = spawner
+        self._probation = probation
+        #: Requests stay in the queue.
+        self._held = False
+        #: Set when the worker has nothing under way.
+        self._idle = asyncio.Event()
+        #: Starts that failed since the device was last ready.
+        self._tries = 0
+        self._starting = False
         # Where switching models costs something, the queue learns how much and keeps to the cached group.
         self.queue = DeviceQueue(
             capacity=limits.queue,
@@ -89,9 +117,30 @@ class DeviceRunner(ModelHost):
     # --- life -------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Spawn the worker, open the device, load what it had. DeviceError or Unsupported when that fails."""
-        handle = WorkerHandle(self.id, self._on_result, self._on_exit)
-        self.handle = handle
+        """Start the worker, open the device, load what it had.
+
+        DeviceError, Unsupported or DeadlineExceeded when that fails; it is tried again in the background.
+        """
+        self._starting = True
+        try:
+            self.handle = None
+            try:
+                handle = await WorkerHandle.spawn(self._spawner, self.id, self._on_result, self._on_exit)
+            except errors.DeviceError as error:
+                self._try_again(Action(Rung.REOPEN, self.recovery.backoff(self._tries), self._tries + 1, str(error)))
+                raise
+            self.handle = handle
+            if self._stopped:
+                await handle.stop()
+                raise errors.DeviceError("the daemon is stopping")
+            await self._open(handle)
+            await self.models.reload()
+        finally:
+            self._starting = False
+        self._tries = 0
+        self._set_state(State.READY)
+
+    async def _open(self, handle: WorkerHandle) -> None:
         self._opening, self._plugged = True, False
         body = {"target": self.target, "device": self.config.device, "options": dict(self.config.options)}
         try:
@@ -103,16 +152,14 @@ class DeviceRunner(ModelHost):
         self._opening = False
         self.look()
         self.runtime, self.description, self.facts = answer["runtime"], answer["description"], answer["facts"]
-        for live in list(self.models.values()):  # after a restart: not ready before it has its models back
-            if not live.quarantined:
-                await self.bring(live)
-        self._set_state(State.READY)
 
     async def stop(self) -> None:
         """End the worker; requests left fail with Unavailable."""
         self._stopped = True
         if self._task is not None:
             self._task.cancel()
+        if self._tick is not None:
+            self._tick.cancel()
         for request in [*self._inflight, *self._drain_queue()]:
             fail(request, errors.Unavailable("the daemon is stopping"))
         self._inflight.clear()
@@ -148,23 +195,41 @@ class DeviceRunner(ModelHost):
         action = self.recovery.next(clock(), cause)
         if quiet and self._plugged:
             action = Action(Rung.REOPEN, 0.0, 1, "plugged in meanwhile")
+        self._try_again(action, quiet=quiet)
+
+    def _try_again(self, action: Action, *, quiet: bool = False) -> None:
+        """Start a worker as the action says. `quiet`: the state says already what is wrong."""
+        if self._stopped:
+            return
+        self._tries += 1
         if not quiet:
-            self._set_state(State.FAILED if action.gives_up else State.RECOVERING, cause)
+            self._set_state(State.FAILED if action.gives_up else State.RECOVERING, action.cause)
+        if not self.accepts:
+            for request in self._drain_queue():
+                self._on_failed(request, f"device {self.id} is {self.state}: {self.reason}")
         self._task = asyncio.get_running_loop().create_task(self._recover(action, clock()))
 
     def _lost_worker(self, cause: str) -> None:
-        culprit = self._inflight[0].live if self._inflight else self.loading
+        culprit = self.models.loading or (self._inflight[0].live if self._inflight else None)
+        doing = "loaded" if self.models.loading else "ran"
         self.restarts += 1
         self.queue.reset()
-        text = f"worker of {self.id} {cause}" + (f" while it ran model {culprit.key!r}" if culprit else "")
+        text = f"worker of {self.id} {cause}" + (f" while it {doing} model {culprit.key!r}" if culprit else "")
         fields = {"device": self.id, "model": culprit.key if culprit else "", "cause": cause}
         self.events.publish("worker-died", text, level=logging.ERROR, **fields)
+        loading_here_only = culprit is self.models.loading and culprit is not None and not culprit.devices
         # An accelerator that fails is no fault of a model that it ran, nor of one that serves elsewhere.
-        if culprit is not None and (self.target == "cpu" or (culprit is self.loading and not culprit.devices)):
+        if culprit is not None and (self.target == "cpu" or loading_here_only):
             self._blame(culprit, cause)
         hit, self._inflight = self._inflight, deque()
-        for request in hit:
+        self._idle.set()
+        for number, request in enumerate(hit):
             request.running = False
+            # What the CPU had not begun yet is not touched by the end of its worker: the next one runs it.
+            if number and self.target == "cpu" and not request.abandoned and request.live is not culprit:
+                with contextlib.suppress(errors.QueueFull):
+                    self.queue.push(request, clock())
+                    continue
             self._on_failed(request, text)
 
     def _blame(self, live: LiveModel, cause: str) -> None:
@@ -196,11 +261,16 @@ class DeviceRunner(ModelHost):
         await self.recovery.perform(action)
         try:
             await self.start()
-        except errors.EdgeaiError as error:
-            log.warning("device %s: %s", self.id, error)
+        except Exception as error:  # whatever it is, it must not be the last try
+            if isinstance(error, errors.EdgeaiError):
+                log.warning("device %s: %s", self.id, error)
+            else:
+                log.exception("device %s cannot be started", self.id)
             if self.handle is not None:
-                self.handle.kill(f"did not take its models back: {error}")
-            return  # the exit of that worker starts the next try
+                self.handle.kill(f"did not take its models back: {error}")  # its exit starts the next try
+            elif self._task is asyncio.current_task():  # nothing has started one yet
+                self._try_again(Action(Rung.REOPEN, self.recovery.backoff(self._tries), self._tries + 1, str(error)))
+            return
         self.recovered_ms = (clock() - died) * 1e3
         text = f"device {self.id} is ready again after {self.recovered_ms:.0f} ms"
         self.events.publish("recovery", text, device=self.id, ms=round(self.recovered_ms, 1))
@@ -238,9 +308,12 @@ class DeviceRunner(ModelHost):
             self._set_state(State.ABSENT, "unplugged")
 
     async def check(self) -> bool:
-        """True when the worker answers; a silent one is killed. For the watchdog."""
-        if self.handle is None or not self.handle.alive or self._inflight or self.lock.locked():
-            return True  # recovering, or watched by its own timer
+        """True when the worker answers or is being replaced; a silent one is killed. For the watchdog."""
+        if self.handle is None:
+            waiting = self.state in (State.ABSENT, State.QUARANTINED) or self._stopped
+            return waiting or self._starting or (self._task is not None and not self._task.done())
+        if not self.handle.alive or self._inflight or self.lock.locked() or self._starting:
+            return True  # being replaced, or watched by a limit of its own
         try:
             answer, _ = await self.handle.call(Kind.PING, {}, timeout=PING_SECONDS)
             self.facts |= answer.get("health", {})
@@ -252,7 +325,61 @@ class DeviceRunner(ModelHost):
             return True  # died meanwhile: recovery is under way
         return True
 
+    # --- models -----------------------------------------------------------------------------------------------------
+
+    async def load(self, live: LiveModel, slots: int) -> None:
+        """Load a model that was never run here; requests to other models lose nothing by it.
+
+        On the CPU it is tried in a worker of its own first. An accelerator can be opened once only: there it is tried
+        while nothing else is under way. InvalidModel says what is wrong with it, DeviceError what with the device.
+        """
+        if self.target == "cpu":
+            passed = await self._probation.test(live, self.config, self.limits)
+        else:
+            passed = None
+            await self._wait_for_a_pause(self.limits.load_seconds / 2)
+        async with self._exclusive():
+            await self.models.load(live, slots, passed)
+            self.look()
+
+    async def unload(self, live: LiveModel) -> None:
+        """Take a model off this device."""
+        async with self._exclusive(ready=False):
+            await self.models.unload(live)
+
+    async def _wait_for_a_pause(self, seconds: float) -> None:
+        """Return when nothing waits or runs here, or after `seconds`: a device that is never idle is made to pause."""
+        until = clock() + seconds
+        while self.load_factor and clock() < until:
+            await asyncio.sleep(0.01)
+
+    @contextlib.asynccontextmanager
+    async def _exclusive(self, *, ready: bool = True) -> AsyncIterator[None]:
+        """Nothing else is under way in the worker: what comes waits in the queue, and its clock has not started.
+
+        `ready`: wait for a device that is being restarted, but not for one that is out of use.
+        """
+        async with self.lock:
+            self._held = True
+            try:
+                while self._inflight or (ready and self.state is not State.READY and self.accepts):
+                    self._idle.clear()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.05):
+                            await self._idle.wait()
+                yield
+            finally:
+                self._held = False
+                self.pump()
+
     # --- the path of a tensor ---------------------------------------------------------------------------------------
+
+    @property
+    def accepts(self) -> bool:
+        """Ready, or expected to be in a moment: an accelerator that recovers, a CPU worker that has just ended."""
+        if self.state is State.READY:
+            return True
+        return self.state is State.RECOVERING and (self.target != "cpu" or self._tries <= QUICK_TRIES)
 
     @property
     def load_factor(self) -> int:
@@ -278,8 +405,10 @@ class DeviceRunner(ModelHost):
         if (
             self.queue.is_open
             and len(self._inflight) < self.depth
-            and self.state == "ready"
+            and self.state is State.READY
             and self.handle is not None
+            and self.handle.sound
+            and not self._held
         ):
             self._hand_over(self.handle, request, request.enqueued)
         else:
@@ -292,7 +421,7 @@ class DeviceRunner(ModelHost):
     def pump(self) -> None:
         """Hand queued requests to the worker while it has room."""
         handle = self.handle
-        if handle is None or self.state is not State.READY:
+        if handle is None or not handle.sound or self.state is not State.READY or self._held:
             return
         while len(self._inflight) < self.depth:
             now = clock()
@@ -304,7 +433,7 @@ class DeviceRunner(ModelHost):
                 return
 
     def _hand_over(self, handle: WorkerHandle, request: Request, now: float) -> bool:
-        """Give a request to the worker; False when it does not take it, which ends the worker."""
+        """Give a request to the worker; False when it does not take it: the request waits for the next worker."""
         self._numbers += 1
         request.number = self._numbers
         request.running = True
@@ -317,8 +446,17 @@ class DeviceRunner(ModelHost):
         self.expect(now + self.queue.costs.run(request.model) if alone else inf)
         try:
             handle.infer(request.live.number, request.slot, request.number)
-        except OSError as error:
-            handle.kill(f"does not take messages: {error}")
+        except OSError as error:  # nothing of the request has reached it: the next worker gets it
+            handle.doubt(f"does not take messages: {error}")
+            self._inflight.pop()
+            request.running = False
+            if request.abandoned:
+                request.release()
+                return False
+            try:
+                self.queue.push(request, now)
+            except errors.QueueFull:
+                self._on_failed(request, f"worker of {self.id} does not take messages: {error}")
             return False
         return True
 
@@ -337,6 +475,8 @@ class DeviceRunner(ModelHost):
         now = clock()
         if inflight:
             inflight[0].started = now
+        else:
+            self._idle.set()
         request.running = False
         request.phases = phases
         if self.queue:
@@ -353,7 +493,7 @@ class DeviceRunner(ModelHost):
             request.release()
         elif done is not None:
             done(request)
-        # The books come after the answer: nobody waits for them.
+        # Statistics are kept after the answer: nobody waits for them.
         live.kills = 0
         self.busy_ns += phases[0] + phases[1] + phases[2]
         self.queue.finished(request, now, phases[1] / 1e9)
@@ -413,7 +553,7 @@ class DeviceRunner(ModelHost):
             "busy_seconds": self.busy_ns / 1e9,
             "in_flight": len(self._inflight),
             "queue": self.queue.snapshot(),
-            "models": [m.key for m in self.models.values()],
+            "models": [m.key for m in self.models.live.values()],
         }
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from .. import errors
 from ..config import Device as DeviceConfig
@@ -21,67 +21,88 @@ from ..worker.loaded import spec_from
 from ..worker.note import MAX_RANK
 from ..worker.wire import Kind
 from .model import LiveModel
+from .probation import Passed, load_body
 
 log = logging.getLogger(__name__)
 
 
-class ModelHost:
-    """Base of a device: its worker and the models in it."""
+class Host(Protocol):
+    """What the models of a worker need of its device."""
 
+    id: str
+    target: str
+    config: DeviceConfig
+    limits: Limits
+    handle: WorkerHandle | None
+    state: State
+    reason: str
     queue: DeviceQueue
+    #: What the backend said when it opened the device.
     facts: dict[str, Any]
 
-    def __init__(self, config: DeviceConfig, limits: Limits) -> None:
-        self.config = config
-        self.id = config.id
-        self.target = config.target
-        self.limits = limits
-        self.handle: WorkerHandle | None = None
-        self.state = State.BOOTING
-        self.reason = ""
-        self.models: dict[int, LiveModel] = {}
+
+class LoadedModels:
+    """The models in one device's worker."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        #: By their number.
+        self.live: dict[int, LiveModel] = {}
         #: The model being loaded: to blame when the worker dies meanwhile.
         self.loading: LiveModel | None = None
-        #: Held while a model is loaded.
-        self.lock = asyncio.Lock()
-        #: Looks at the buses; called after whatever may load firmware, so that the device's leaving the bus and coming
-        #: back is known by then. When it does so later it was pulled or reset.
-        self.look: Callable[[], object] = lambda: None
 
-    async def load(self, live: LiveModel, slots: int) -> dict[str, Any]:
-        """Load, attach and self-test a model here. Returns the self-test's figures."""
-        async with self.lock:
+    async def load(self, live: LiveModel, slots: int, passed: Passed | None) -> None:
+        """Load and attach a model; one that has not `passed` a self-test elsewhere is tested here.
+
+        Nothing else may be under way in the worker. What fails leaves nothing of the model in it.
+        """
+        host = self.host
+        self.loading = live
+        try:
+            await self.bring(live, slots)
+            if passed is None:
+                cases, tolerance = selftest_cases(live.found, str(host.facts.get("family", "")))
+                body = {"model": live.number, "cases": cases, "tolerance": tolerance}
+                answer = await self.call(Kind.SELFTEST, body, host.limits.trial_seconds)
+                passed = Passed(answer["cases"], answer["worst"], answer["infer_ns"])
+        except BaseException as error:
+            await self._forget(live)
+            if isinstance(error, errors.DeviceError) and host.handle is not None:
+                host.handle.kill(f"could not load {live.key!r}: {error}")  # the device is to blame: reopen it
+            if live.kills and isinstance(error, errors.EdgeaiError):
+                text = f"model {live.key!r} ended its worker on {host.id}: {error}"
+                raise errors.InvalidModel(text) from error
+            raise
+        finally:
+            self.loading = None
+        if passed.infer_ns:
+            host.queue.costs.learn(live.key, passed.infer_ns / 1e9, switched=False)
+        self.live[live.number] = live
+
+    async def reload(self) -> None:
+        """Give a fresh worker the models that the one before it had. DeviceError or DeadlineExceeded when it ends.
+
+        A model that cannot be loaded any more is quarantined; it does not keep the others from serving.
+        """
+        for live in list(self.live.values()):
+            if live.quarantined or (live.retiring and live.region is None):
+                continue
             self.loading = live
             try:
-                await self.bring(live, slots)
-                cases, tolerance = selftest_cases(live.found, str(self.facts.get("family", "")))
-                body = {"model": live.number, "cases": cases, "tolerance": tolerance}
-                result = await self.call(Kind.SELFTEST, body)
-                self.look()
-                if result["infer_ns"]:
-                    self.queue.costs.learn(live.key, result["infer_ns"] / 1e9, switched=False)
-            except errors.EdgeaiError as error:
-                await self._forget(live)
-                if isinstance(error, errors.DeviceError) and self.handle is not None:
-                    self.handle.kill(f"could not load {live.key!r}: {error}")  # the device is to blame: reopen it
-                if live.kills:
-                    text = f"model {live.key!r} made its worker die on {self.id}: {error}"
-                    raise errors.InvalidModel(text) from error
+                await self.bring(live)
+            except (errors.DeviceError, errors.DeadlineExceeded):
                 raise
+            except (errors.EdgeaiError, OSError) as error:
+                live.quarantined = f"it cannot be loaded again on {self.host.id}: {error}"
+                log.error("model %s is quarantined: %s", live.key, live.quarantined)
             finally:
                 self.loading = None
-            self.models[live.number] = live
-            return result
 
     async def bring(self, live: LiveModel, slots: int = 0) -> None:
         """Verify the artifact's digest and give it to the worker, with the shared memory."""
-        path = await asyncio.get_running_loop().run_in_executor(None, repository.verify, live.found, self.target)
-        artifact = next(a for a in live.found.manifest.artifacts if a.target == self.target)
-        # The number tells a reloaded model from the one it replaces: both are in the worker for a moment.
-        body = {"model": live.number, "key": f"{live.key}#{live.number}", "artifact": str(path)}
-        manifest = live.found.manifest
-        body |= {"max_batch_size": manifest.max_batch_size, "names": dict(manifest.names)}
-        answer = await self.call(Kind.LOAD, {**body, "options": dict(artifact.options)})
+        host = self.host
+        path = await asyncio.get_running_loop().run_in_executor(None, repository.verify, live.found, host.target)
+        answer = await self.call(Kind.LOAD, load_body(live, host.target, path), host.limits.load_seconds)
         inputs = tuple(spec_from(t) for t in answer["inputs"])
         outputs = tuple(spec_from(t) for t in answer["outputs"])
         facts = answer["facts"]
@@ -91,38 +112,42 @@ class ModelHost:
             live.state, live.max_batch = answer["state"], answer["batch"]
         elif _forms(inputs + outputs) != _forms(live.inputs + live.outputs) or answer["noted"] != live.noted:
             raise errors.InvalidModel(
-                f"model {live.key!r}: the artifact for {self.target} has other tensors than the first one"
+                f"model {live.key!r}: the artifact for {host.target} has other tensors than the first one"
             )
-        live.facts[self.id] = facts
-        live.groups[self.id] = str(facts.get("token") or live.key)
+        live.facts[host.id] = facts
+        live.groups[host.id] = str(facts.get("token") or live.key)
         # An Edge TPU's parameters, or the whole graph of a stick that holds one at a time.
         cached, streamed = facts.get("cached_bytes", facts.get("switch_bytes", 0)), facts.get("streamed_bytes", 0)
-        self.queue.costs.seed(live.key, cached_bytes=cached, streamed_bytes=streamed)
-        await attach(self.call, live, None)
+        host.queue.costs.seed(live.key, cached_bytes=cached, streamed_bytes=streamed)
+        await attach(self._load_call, live, None)
 
     async def unload(self, live: LiveModel) -> None:
         """Take a model off this device."""
-        self.models.pop(live.number, None)
-        if all(other.key != live.key for other in self.models.values()):
-            self.queue.forget(live.key)
+        self.live.pop(live.number, None)
+        if all(other.key != live.key for other in self.live.values()):
+            self.host.queue.forget(live.key)
         await self._forget(live)
 
     async def _forget(self, live: LiveModel) -> None:
-        if self.handle is not None and self.handle.alive:
+        if self.host.handle is not None and self.host.handle.alive:
             try:
-                await self.call(Kind.UNLOAD, {"model": live.number})
+                await self._load_call(Kind.UNLOAD, {"model": live.number})
             except errors.EdgeaiError as error:
-                log.warning("unload of %s from %s: %s", live.key, self.id, error)
+                log.warning("unload of %s from %s: %s", live.key, self.host.id, error)
 
-    async def call(self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...] = ()) -> dict[str, Any]:
-        """Ask the worker; one that does not answer in time is killed."""
-        handle = self.handle
+    async def _load_call(self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...] = ()) -> dict[str, Any]:
+        return await self.call(kind, body, self.host.limits.load_seconds, fds)
+
+    async def call(self, kind: Kind, body: dict[str, Any], seconds: float, fds: tuple[int, ...] = ()) -> dict[str, Any]:
+        """Ask the worker; one that does not answer within `seconds` is killed."""
+        handle = self.host.handle
         if handle is None:
-            raise errors.DeviceError(f"device {self.id} is {self.state}: {self.reason}")
+            raise errors.DeviceError(f"device {self.host.id} is {self.host.state}: {self.host.reason}")
         try:
-            answer, _ = await handle.call(kind, body, fds, timeout=self.limits.load_seconds)
+            answer, _ = await handle.call(kind, body, fds, timeout=seconds)
         except errors.DeadlineExceeded:
-            handle.kill(f"did not answer {kind.name} within {self.limits.load_seconds:g} s")
+            handle.kill(f"did not answer {kind.name} within {seconds:g} s")
+            await handle.ended()  # so that whom to blame is settled
             raise
         return answer
 

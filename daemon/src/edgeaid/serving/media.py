@@ -12,6 +12,7 @@ from typing import Any, Final
 from .. import errors
 from ..config import Limits
 from ..worker.handle import WorkerHandle
+from ..worker.spawner import Spawner
 from ..worker.wire import Kind, close_all
 from .device_models import attach
 from .events import EventLog
@@ -26,9 +27,10 @@ START_SECONDS: Final = 60.0
 class MediaRunner:
     """Pictures to tensors and tensors to answers, outside the daemon's process."""
 
-    def __init__(self, limits: Limits, events: EventLog) -> None:
+    def __init__(self, limits: Limits, events: EventLog, spawner: Spawner) -> None:
         self.limits = limits
         self.events = events
+        self._spawner = spawner
         self.handle: WorkerHandle | None = None
         self.restarts = 0
         self._lock = asyncio.Lock()
@@ -38,7 +40,7 @@ class MediaRunner:
         """A running worker that knows `live`."""
         async with self._lock:
             if self.handle is None:
-                handle = WorkerHandle("media", lambda *_: None, self._on_exit)
+                handle = await WorkerHandle.spawn(self._spawner, "media", lambda *_: None, self._on_exit)
                 try:
                     opening = {"target": "media", "device": "", "options": {}}
                     await handle.call(Kind.OPEN, opening, timeout=START_SECONDS)

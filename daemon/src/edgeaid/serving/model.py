@@ -40,6 +40,10 @@ class Device(Protocol):
     def load_factor(self) -> int:
         """Requests waiting or running."""
 
+    @property
+    def accepts(self) -> bool:
+        """Ready, or expected to be in a moment."""
+
     def seat(self, model: str) -> Seat:
         """What placement needs to know."""
 

@@ -50,6 +50,7 @@ class Plane(Registry):
 
     async def start(self) -> None:
         """Open the devices and load the models; a device or model that fails is reported and left out."""
+        await self.spawner.start()
         self.pins.read()
         await asyncio.get_running_loop().run_in_executor(None, self.repository.clean)
         for entry in self.config.device or (configuration.Device(id="cpu0", target="cpu"),):
@@ -64,7 +65,9 @@ class Plane(Registry):
         """Take a device into service; it stays listed, with its reason, when it cannot be opened."""
         after = self.config.models.quarantine_after
         ladder = policy_of(self.config.recovery)
-        device = DeviceRunner(entry, self.config.limits, self.events, self._on_failed, after, ladder, found)
+        device = DeviceRunner(
+            entry, self.config.limits, self.events, self._on_failed, after, ladder, self.spawner, self.probation, found
+        )
         if self.poller is not None:
             device.expect = self.poller.expect
         device.on_answered = self._answered
@@ -107,6 +110,7 @@ class Plane(Registry):
         while any(d.load_factor for d in self.devices.values()) and clock() < until:
             await asyncio.sleep(0.01)
         await asyncio.gather(*(d.stop() for d in self.devices.values()), self.media.stop())
+        self.spawner.close()
 
     async def reconfigure(self, fresh: Config) -> list[str]:
         """Take over what can change while serving; returns the names of sections that cannot and did."""
@@ -189,15 +193,19 @@ class Plane(Registry):
         """The device to serve a request: the only one there is, or the one expected to answer first."""
         devices = request.live.devices
         if len(devices) == 1 and not request.tried:
-            if devices[0].state in ("ready", "recovering"):
+            if devices[0].accepts:
                 return devices[0]
-            raise errors.Unavailable(self._why_no_device(request.live))
+            raise errors.Unavailable(
+                self.why_not_now(request.live) or f"model {request.live.key!r}: its devices failed this request"
+            )
         seats = {d.id: d for d in devices if d.id not in request.tried}
         remaining = request.deadline - clock() if request.deadline is not None else None
         targets = [a.target for a in request.live.found.manifest.artifacts]
         found = place(targets, [d.seat(request.live.key) for d in seats.values()], remaining_s=remaining)
         if not found:
-            raise errors.Unavailable(self._why_no_device(request.live))
+            raise errors.Unavailable(
+                self.why_not_now(request.live) or f"model {request.live.key!r}: its devices failed this request"
+            )
         return seats[found[0].device]
 
     def _place_turn(self, request: Request) -> Device:
@@ -217,8 +225,7 @@ class Plane(Registry):
         return chosen
 
     def _why_no_device(self, live: LiveModel) -> str:
-        states = "; ".join(f"{d.id} is {d.state}{': ' + d.reason if d.reason else ''}" for d in live.devices)
-        return f"no device can serve model {live.key!r} now ({states or 'none is present'})"
+        return self.why_not_now(live) or f"every device that serves model {live.key!r} has failed this request"
 
     async def infer(self, request: Request) -> None:
         """Submit and wait. Raises the request's error; cancelling this withdraws the request."""

@@ -74,8 +74,13 @@ class Recovery:
         """What to try with a worker gone, and how long to wait before."""
         self._failures += 1
         if self.ladder is None:
-            return Action(Rung.REOPEN, BACKOFF[min(self._failures - 1, len(BACKOFF) - 1)], self._failures, cause)
+            return Action(Rung.REOPEN, self.backoff(self._failures - 1), self._failures, cause)
         return self.ladder.failed(now, cause)
+
+    @staticmethod
+    def backoff(failures: int) -> float:
+        """Seconds to wait before the next start of a worker after so many in a row that failed."""
+        return BACKOFF[min(failures, len(BACKOFF) - 1)]
 
     async def perform(self, action: Action) -> None:
         """Wait, then touch the hardware as far as the rung does. A refused rung is logged: the next one follows."""

@@ -10,15 +10,18 @@ from typing import Any
 from .. import config as configuration
 from .. import errors
 from ..config import Config
+from ..devices.states import State as DeviceState
 from ..models import repository
 from ..models.gate import check_formats
 from ..models.manifest import Manifest
 from ..models.repository import Found, Repository
+from ..worker.spawner import Spawner
 from .device import DeviceRunner, clock
 from .events import EventLog
 from .media import MediaRunner
 from .model import LiveModel, State
 from .pins import Pins
+from .probation import Probation
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,9 @@ class Registry:
         self.events = events
         self.repository = Repository(self.directories(), max_file_bytes=config.limits.bundle_bytes)
         self.devices: dict[str, DeviceRunner] = {}
-        self.media = MediaRunner(config.limits, self.events)
+        self.spawner = Spawner()
+        self.probation = Probation(self.spawner)
+        self.media = MediaRunner(config.limits, self.events, self.spawner)
         self.served: dict[str, Served] = {}
         #: name/version -> why it does not serve.
         self.failures: dict[tuple[str, str], tuple[State, str]] = {}
@@ -80,11 +85,19 @@ class Registry:
             for version in sorted({*self.repository.versions(name), *loaded}, key=int):
                 live = loaded.get(version)
                 if live is not None:
-                    state, reason = (State.UNAVAILABLE, live.quarantined) if live.quarantined else (State.READY, "")
+                    reason = live.quarantined or self.why_not_now(live)
+                    state = State.UNAVAILABLE if reason else State.READY
                 else:
                     state, reason = self.failures.get((name, version), (State.UNAVAILABLE, "not loaded"))
                 rows.append({"name": name, "version": version, "state": str(state), "reason": reason})
         return rows
+
+    def why_not_now(self, live: LiveModel) -> str:
+        """Why no device serves a loaded model at this moment; "" when one does."""
+        if any(device.state is DeviceState.READY for device in live.devices):
+            return ""
+        states = "; ".join(f"{d.id} is {d.state}{': ' + d.reason if d.reason else ''}" for d in live.devices)
+        return f"no device can serve model {live.key!r} now ({states or 'none is present'})"
 
     async def load(self, name: str, config: dict[str, Any] | None = None) -> None:
         """Load or reload what the version policy says of `name`. NotFound; InvalidModel `failed to load ...`."""
@@ -155,12 +168,11 @@ class Registry:
         for artifact in found.manifest.artifacts:
             for device in [d for d in self.devices.values() if d.target == artifact.target and d.state == "ready"]:
                 try:
-                    result = await device.load(live, self.config.limits.queue + 8)
+                    await device.load(live, self.config.limits.queue + 8)
                 except errors.EdgeaiError as error:
                     failures.append(error)
                     continue
                 live.devices.append(device)
-                log.info("model %s on %s: %s", live.key, device.id, result)
         if not live.devices:
             if live.region is not None:
                 live.retire(lambda _: None)

@@ -24,11 +24,11 @@ OnMessage = Callable[[int, int, int, dict[str, Any]], None]
 class StreamHandle(WorkerHandle):
     """One stream's process."""
 
-    module: ClassVar[str] = "edgeaid.streams.process"
+    module: ClassVar[str] = "edgeaid.streams.process.main"
 
-    def __init__(self, name: str, on_message: OnMessage, on_exit: OnExit) -> None:
+    def __init__(self, name: str, pid: int, sock: socket.socket, on_message: OnMessage, on_exit: OnExit) -> None:
         self._on_message = on_message
-        super().__init__(name, lambda *_: None, on_exit)
+        super().__init__(name, pid, sock, lambda *_: None, on_exit)
 
     def _received(self, data: bytes, fds: list[int]) -> None:
         kind, status, _, _, number = HEADER.unpack_from(data)

@@ -127,8 +127,11 @@ class StreamRunner:
 
     async def _spawn(self) -> None:
         assert self._shared is not None  # noqa: S101  made by start
-        handle = StreamHandle(
-            f"stream {self.stream.name}", self._on_message, lambda cause: self._on_exit(handle, cause)
+        handle = await StreamHandle.spawn(
+            self.plane.spawner,
+            f"stream {self.stream.name}",
+            self._on_message,
+            lambda cause: self._on_exit(handle, cause),
         )
         self._handle = handle
         self._leases = Leases(self.stream, self.plane, handle, self._answered_by)

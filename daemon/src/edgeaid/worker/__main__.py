@@ -1,8 +1,8 @@
-"""`python -m edgeaid.worker FD`: run one worker on an inherited SOCK_SEQPACKET descriptor."""
+"""`python -m edgeaid.worker FD`: start workers on request of the daemon; FD is a SOCK_SEQPACKET descriptor."""
 
 import sys
 
-from .process import main
+from .forkserver import main
 
 if __name__ == "__main__":
     main(int(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""The daemon's end of one worker process: spawn, talk, notice its end, kill.
+"""The daemon's end of one worker process: start, talk, notice its end, kill.
 
 Everything runs on the event loop's thread. INFER goes out and RESULT comes in without a task or a future: `on_result`
 is called straight from the socket's reader, because this is the path of every tensor.
@@ -13,14 +13,14 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Any, ClassVar, Final
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self
 
 from .. import errors
 from . import wire
+from .spawner import Spawner
 from .wire import HEADER, PHASES, Kind
 
 log = logging.getLogger(__name__)
@@ -30,49 +30,72 @@ OnResult = Callable[[int, int, tuple[int, int, int], str], None]
 #: cause in plain words
 OnExit = Callable[[str], None]
 
-#: Workers compute with the threads a model asks for; BLAS pools beside them only take memory.
-ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+#: How long a worker may take to end by itself, and then to be taken away by the kernel: one that waits for hardware in
+#: the kernel goes when that answers, and nobody waits for it.
+STOP_SECONDS: Final = 1.0
+KILL_SECONDS: Final = 0.5
+#: From an error of its socket to the end of a worker that still lives.
+DOUBT_SECONDS: Final = 1.0
 
 
 class WorkerHandle:
     """One worker process. Made by `spawn`; dead once `on_exit` was called."""
 
-    #: What the process runs: `python -m MODULE FD`.
-    module: ClassVar[str] = "edgeaid.worker"
+    #: Whose `main(descriptor)` the process runs.
+    module: ClassVar[str] = "edgeaid.worker.process"
 
-    def __init__(self, name: str, on_result: OnResult, on_exit: OnExit) -> None:
+    def __init__(self, name: str, pid: int, sock: socket.socket, on_result: OnResult, on_exit: OnExit) -> None:
+        """`pid` is a child of this process, `sock` this end of its control socket."""
         self.name = name
+        self.pid = pid
         self._on_result = on_result
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
         self._calls: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
         self._next_call = 1
         self._cause = ""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        self._sock = ours
+        self._doubted = False
+        self._sock = sock
+        self._oom_kills = oom_kills()
+        self._ended = asyncio.Event()
+        self._pidfd = os.pidfd_open(pid)
+        self._loop.add_reader(self._pidfd, self._exited)
+        self._loop.add_reader(sock.fileno(), self._readable)
+
+    @classmethod
+    async def spawn(cls, spawner: Spawner, name: str, on_message: Callable[..., None], on_exit: OnExit) -> Self:
+        """Start a worker. DeviceError when there is no process to be had."""
         try:
-            # Not through asyncio: the parent-death signal is tied to the thread that forks, which must be this one.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self.module, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env={**ENVIRONMENT, **os.environ, "EDGEAI_WORKER_PARENT": str(os.getpid())},
-            )
-        except BaseException:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise errors.DeviceError(f"worker {name} cannot be started: {error.strerror}") from error
+        try:
+            ours.setblocking(False)
+            pid = await spawner.spawn(name, cls.module, theirs)
+            return cls(name, pid, ours, on_message, on_exit)
+        except BaseException as error:
             ours.close()
+            if isinstance(error, OSError):
+                raise errors.DeviceError(f"worker {name} cannot be started: {error.strerror}") from error
             raise
         finally:
             theirs.close()
-        self.pid = self._process.pid
-        self._pidfd = os.pidfd_open(self.pid)
-        self._loop.add_reader(self._pidfd, self._exited)
-        self._loop.add_reader(ours.fileno(), self._readable)
 
     @property
     def alive(self) -> bool:
         """False once the process has ended and `on_exit` was called."""
         return self._pidfd >= 0
+
+    @property
+    def sound(self) -> bool:
+        """False once its socket failed: it has ended, or will be killed."""
+        return not self._doubted
+
+    def doubt(self, cause: str) -> None:
+        """Its socket failed, most likely because it has ended: the kernel will say why, else it is killed."""
+        if not self._doubted:
+            self._doubted = True
+            self._loop.call_later(DOUBT_SECONDS, self.kill, cause)
 
     def infer(self, model: int, slot: int, request: int) -> None:
         """Ask for one inference; the answer comes through `on_result`."""
@@ -115,7 +138,11 @@ class WorkerHandle:
         if self.alive and not self._cause:
             self._cause = cause
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    async def ended(self) -> None:
+        """Return when the process is gone and `on_exit` was called."""
+        await self._ended.wait()
 
     async def stop(self) -> None:
         """Let the worker end by itself (its socket closes), kill it after a second."""
@@ -123,22 +150,26 @@ class WorkerHandle:
             return
         self._on_exit = lambda _cause: None
         self._loop.remove_reader(self._sock.fileno())
-        self._sock.shutdown(socket.SHUT_RDWR)
-        for _ in range(100):
-            if not self.alive:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        for patience in (STOP_SECONDS, KILL_SECONDS):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self.ended()
                 return
-            await asyncio.sleep(0.01)
-        self.kill("did not end")
-        while self.alive:
-            await asyncio.sleep(0.01)
+            self.kill("did not end")
 
     def _readable(self) -> None:
         try:
             data, fds = wire.receive(self._sock)
         except BlockingIOError:
             return
-        except (OSError, errors.InvalidRequest) as error:
+        except errors.InvalidRequest as error:
             self.kill(f"broke its socket: {error}")
+            return
+        except OSError as error:  # it ended with a message of ours unread; the pidfd tells why, unless it lives
+            self._loop.remove_reader(self._sock.fileno())
+            self.doubt(f"broke its socket: {error}")
             return
         if not data:
             self._loop.remove_reader(self._sock.fileno())  # the pidfd tells the rest
@@ -169,16 +200,18 @@ class WorkerHandle:
         # Results that the worker had sent before it died still count: they are in the socket's buffer.
         self._drain()
         self._loop.remove_reader(self._pidfd)
+        code = _status(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
-        code = self._process.wait()
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
-        cause = self._cause or describe_exit(code)
+        killed_here = self._cause and code in (None, -signal.SIGKILL)
+        cause = self._cause if killed_here else describe_exit(code, out_of_memory=oom_kills() > self._oom_kills)
         for future in list(self._calls.values()):
             if not future.done():
                 future.set_exception(errors.DeviceError(f"worker {self.name} {cause}"))
         self._on_exit(cause)
+        self._ended.set()
 
     def _drain(self) -> None:
         with contextlib.suppress(OSError, errors.EdgeaiError):
@@ -189,12 +222,34 @@ class WorkerHandle:
                 self._received(data, fds)
 
 
-def describe_exit(code: int) -> str:
-    """Plain words for a wait status as subprocess gives it (negative = signal)."""
+def _status(pidfd: int) -> int | None:
+    """Reap an ended child: its exit status, negative for a signal; None when another has reaped it."""
+    try:
+        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    except ChildProcessError:
+        return None
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
+def oom_kills() -> int:
+    """Processes that the kernel has killed for want of memory since it started, in this cgroup or anywhere."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def describe_exit(code: int | None, *, out_of_memory: bool = False) -> str:
+    """Plain words for an exit status (negative = signal). `out_of_memory`: the kernel killed somebody meanwhile."""
+    if code is None:
+        return "ended"
     if code == 0:
         return "ended by itself"
     if code == -signal.SIGKILL:
-        return "was killed by SIGKILL (out of memory?)"
+        return f"was killed by SIGKILL ({'out of memory' if out_of_memory else 'not by edgeaid'})"
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     return f"exited with status {code}"

@@ -1,22 +1,19 @@
 """What runs in a worker process: one thread, one device, one socket to the daemon.
 
 Frames are answered in order. The process ends when the daemon's end of the socket closes, and the kernel kills it when
-the daemon dies (PR_SET_PDEATHSIG), even in the middle of a call into a runtime that never returns.
+the daemon dies (see `forkserver`), even in the middle of a call into a runtime that never returns.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
-import signal
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from .. import errors
 from . import wire
@@ -26,8 +23,6 @@ from .wire import HEADER, PHASES, Kind
 
 if TYPE_CHECKING:
     from ..backends.base import Array, Backend, Phases
-
-PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 class Worker:
@@ -86,6 +81,10 @@ class Worker:
     # --- JSON frames ------------------------------------------------------------------------------------------------
 
     def open(self, body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
+        """Open the device; {"background": true} leaves the processor to others where they want it."""
+        if body.get("background"):
+            with contextlib.suppress(OSError):  # forbidden in some sandboxes
+                os.nice(10)
         self.target = body["target"]
         if self.target == "media":
             from ..vision import media
@@ -97,8 +96,15 @@ class Worker:
         facts = self.backend.open(body["device"], body["options"])
         return {"runtime": facts.runtime, "description": facts.description, "facts": dict(facts.facts)}
 
-    def ping(self, _body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
-        """Alive; and what the device says of itself where it can: temperature, throttling."""
+    def ping(self, body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
+        """Alive; and what the device says of itself where it can: temperature, throttling.
+
+        {"heap": true} ends the process when a model has damaged the heap.
+        """
+        if body.get("heap"):
+            from .heap import exercise
+
+            exercise()
         health = getattr(self.backend, "health", None)
         return {"health": dict(health())} if health is not None else {}
 
@@ -212,17 +218,7 @@ class Worker:
 
 
 def main(fd: int) -> None:
-    """Entry point of the child; `fd` is a connected SOCK_SEQPACKET socket."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    # The daemon's terminal and its signals are the daemon's business; the worker ends with its socket.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with contextlib.suppress(OSError):  # no /proc, or not allowed: then the kernel chooses
-        # When memory runs out, a worker goes before the daemon: it is replaced within a second.
-        Path("/proc/self/oom_score_adj").write_text("300")
-    sock = socket.socket(fileno=fd)
-    if os.getppid() == 1 and os.environ.get("EDGEAI_WORKER_PARENT") != "1":
-        sys.exit("parent is gone")  # died between fork and prctl
+    """Entry point of a forked worker; `fd` is a connected SOCK_SEQPACKET socket."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        Worker(sock).run()
+        Worker(socket.socket(fileno=fd)).run()
     os._exit(0)  # runtimes have been seen to crash in their exit handlers

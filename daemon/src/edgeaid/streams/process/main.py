@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
@@ -34,7 +32,6 @@ from .stages import Thing
 
 log = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 #: Results that nobody listens to are sent so rarely, in seconds: they answer "what is there now?".
 RESULT_SECONDS: Final = 1.0
 STATUS_SECONDS: Final = 1.0
@@ -250,18 +247,12 @@ class Process:
 
 def main(fd: int) -> None:
     """Entry point of the child; `fd` is a connected SOCK_SEQPACKET socket."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # A group of its own: the daemon ends it with all that it started. Handlers, unlike SIG_IGN, are not inherited.
     os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    with contextlib.suppress(OSError):  # not allowed: then the kernel chooses
-        # When memory runs out, a camera goes before a model and the daemon.
-        Path("/proc/self/oom_score_adj").write_text("500")
     set_up_logging(os.environ.get("EDGEAI_LOG_LEVEL", "info"))
     sock = socket.socket(fileno=fd)
-    if os.getppid() == 1 and os.environ.get("EDGEAI_WORKER_PARENT") != "1":
-        sys.exit("parent is gone")  # died between fork and prctl
     process = Process(sock)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         process.link.run()

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from .support.daemon import daemon, launch, start, three
 
-__all__ = ["daemon", "launch", "shared_data", "start", "three"]
+__all__ = ["daemon", "launch", "shared_data", "shared_findings", "start", "three"]
 
 # Timings live in benchmarks: a busy machine is no failure. The gate repeats the same examples each time; elsewhere
 # new ones are tried, and what they find is kept as a test.
@@ -28,4 +28,13 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("EDGEAI_TEST_DATA", TOP.parent / "shared" / "data"))
     if not (folder / "SHA256SUMS").is_file():
         pytest.skip(f"real models and pictures are not here: {folder} (set EDGEAI_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_findings() -> Path:
+    """Folder of inputs on which the product was once seen to fail, beside a development checkout."""
+    folder = Path(os.environ.get("EDGEAI_TEST_FINDINGS", TOP.parent / "shared" / "findings"))
+    if not (folder / "README.md").is_file():
+        pytest.skip(f"the inputs of former faults are not here: {folder} (set EDGEAI_TEST_FINDINGS)")
     return folder

@@ -10,6 +10,7 @@ from edgeaid.formats.detect import detect
 from edgeaid.formats.edgetpu import reader as edgetpu
 from edgeaid.formats.edgetpu import rules as edgetpu_rules
 from edgeaid.formats.k210 import kmodel, kpu
+from edgeaid.formats.labels import parse as labels_of
 from edgeaid.formats.ncs import reader as ncs
 from edgeaid.formats.tflite import metadata as tflite_metadata
 from edgeaid.formats.tflite import reader as tflite
@@ -61,7 +62,7 @@ def test_a_real_tflite_file_shows_its_tensors_operators_and_labels(shared_data: 
     assert model.inputs[0].quantization is not None
     assert model.inputs[0].quantization.scale == (0.0078125,)
     assert model.inputs[0].quantization.zero_point == (128,)
-    assert len(tflite_metadata.labels(data, model)) == labels
+    assert len(tflite_metadata.labels(data, model).names) == labels
     assert (model.min_runtime_version, model.edgetpu, model.custom_codes) == (oldest, False, ())
 
 
@@ -81,12 +82,12 @@ def test_the_operator_list_is_the_one_a_runtime_sees(shared_data: Path) -> None:
 def test_labels_are_those_of_the_label_file(shared_data: Path) -> None:
     data = (shared_data / "coral" / "mobilenet_v2_1.0_224_inat_bird_quant.tflite").read_bytes()
     lines = (shared_data / "coral" / "inat_bird_labels.txt").read_text("utf-8").splitlines()
-    assert list(tflite_metadata.labels(data)) == [line.strip() for line in lines]
+    assert list(tflite_metadata.labels(data).names) == [line.strip() for line in lines]
 
 
 def test_label_reading_stops_at_the_first_empty_line(shared_data: Path) -> None:
     raw = (shared_data / "coral" / "pascal_voc_segmentation_labels.txt").read_bytes()
-    labels = tflite_metadata.split_labels(raw)
+    labels = labels_of(raw).names
     assert (len(labels), labels[0], labels[8]) == (21, "background", "cat")
 
 

@@ -155,7 +155,7 @@ def test_tables_that_contain_each_other_end_in_an_error_and_not_in_a_hang() -> N
 
 def test_labels_stop_at_the_first_empty_line() -> None:
     data = with_labels(flat(tflite_tree(), b"TFL3"))
-    assert tflite_metadata.labels(data) == ("none", "cat", "dog")
+    assert tflite_metadata.labels(data).names == ("none", "cat", "dog")
 
 
 def test_labels_that_unpack_to_too_much_are_refused() -> None:
@@ -173,7 +173,7 @@ def test_damaged_metadata_does_not_make_the_model_unreadable() -> None:
     model = tflite.read(data)
     with pytest.raises(InvalidModel, match="TFLITE_METADATA"):
         tflite_metadata.metadata(data, model)
-    assert tflite_metadata.labels(data, model) == ("none", "cat", "dog")
+    assert tflite_metadata.labels(data, model).names == ("none", "cat", "dog")
 
 
 def test_control_characters_in_names_do_not_reach_the_terminal() -> None:

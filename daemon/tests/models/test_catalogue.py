@@ -21,10 +21,11 @@ from edgeaid.errors import (
     TooLarge,
     Unavailable,
 )
+from edgeaid.formats.labels import parse
 from edgeaid.models import manifest as manifests
 from edgeaid.models.catalogue import Entry, File, load, pull
 from edgeaid.models.repository import Repository
-from edgeaid.models.rules import OutputRules, PictureRules, parse_labels
+from edgeaid.models.rules import OutputRules, PictureRules
 from edgeaid.vision.preprocess import decode, to_tensor
 from edgeaid.vision.results import Classification, Segmentation
 
@@ -303,7 +304,7 @@ def test_what_is_called_tested_runs_on_a_real_picture_as_its_manifest_says(
             to_tensor((coral / picture).read_bytes(), runner.input, described.picture, tensors[-1])
         assert (runner.run(tensors[0]) != runner.run(tensors[1])).any()
         return
-    labels = parse_labels((where / described.labels_file).read_text())
+    labels = parse((where / described.labels_file).read_text()).names
     found = runner.ask(decode((coral / "bird.bmp").read_bytes()), described.picture, described.output, labels)
     assert isinstance(found, Classification | Segmentation)
     seen = [c.label.lower() for c in found.classes]

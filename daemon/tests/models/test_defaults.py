@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeaid.formats.labels import parse
 from edgeaid.models import manifest as manifests
-from edgeaid.models.rules import parse_labels
 from edgeaid.vision.draw import render
 from edgeaid.vision.preprocess import decode
 from edgeaid.vision.results import Classification, Detections, Result, Segmentation
@@ -41,7 +41,7 @@ def ask(name: str, picture: bytes) -> Result:
     described = manifest(name)
     assert described.picture is not None
     assert described.output is not None
-    labels = parse_labels((folder(name) / described.labels_file).read_text())
+    labels = parse((folder(name) / described.labels_file).read_text()).names
     runner = evaluate.Runner(folder(name) / "model.tflite")
     return runner.ask(decode(picture), described.picture, described.output, labels)
 

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeaid.errors import InvalidModel
-from edgeaid.models.rules import OutputRules, PictureRules, parse_labels
+from edgeaid.formats.labels import parse
+from edgeaid.models.rules import OutputRules, PictureRules
 
 
 def test_an_empty_input_table_means_raw_rgb_stretched() -> None:
@@ -93,4 +94,4 @@ def test_no_table_raises_anything_but_invalid_model(table: dict[str, object]) ->
 
 
 def test_labels_stop_at_the_first_empty_line() -> None:
-    assert parse_labels("background\ncat \r\n\nremark about 255\n") == ("background", "cat")
+    assert parse("background\ncat \r\n\nremark about 255\n").names == ("background", "cat")

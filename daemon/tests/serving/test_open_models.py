@@ -186,3 +186,19 @@ def test_a_manifest_that_renames_what_is_not_there_is_refused_with_the_names(ser
     assert status == 400
     assert "INPUT9" in answer["error"]
     assert "INPUT0" in answer["error"]
+
+
+def test_a_bare_float_model_is_pushed_with_what_was_assumed_of_it(served: Running, shared_findings: Path) -> None:
+    file = shared_findings / "toolkit" / "digits_float.tflite"
+    status, answer = served.json("PUT", "/edgeai/v1/models/bare-digits", file.read_bytes())
+    assert status in (200, 201), answer
+    assert any("ASSUMED" in note and "255" in note for note in answer["notes"])
+    assert "ASSUMED" in served.log.read_text()
+    assert served.json("POST", "/edgeai/v1/models/bare-digits/detect", b"")[0] == 400
+
+
+def test_the_refusal_of_a_wrong_task_names_the_lines_to_add(served: Running) -> None:
+    status, answer = served.json("POST", "/edgeai/v1/models/signed/detect", b"x")
+    assert status == 400
+    assert 'task = "detect"' in answer["error"]
+    assert 'decoder = "ssd"' in answer["error"]

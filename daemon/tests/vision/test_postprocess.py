@@ -248,12 +248,20 @@ def test_any_bits_in_float_outputs_give_json_without_nan(seed: int, decoder: str
     def noise(*shape: int) -> np.ndarray:
         return rng.integers(0, 2**32, shape, dtype=np.uint32).view(np.float32)
 
-    outputs = {"ssd": [noise(1, 9, 4), noise(1, 9), noise(1, 9), noise(1)], "yolov2": [noise(1, 4, 5, 16)]}
+    scores = rng.random((1, 9)).astype(np.float32)  # others are refused, see below
+    outputs = {"ssd": [noise(1, 9, 4), noise(1, 9), scores, noise(1)], "yolov2": [noise(1, 4, 5, 16)]}
     table: dict[str, object] = {"decoder": decoder}
     if decoder == "yolov2":
         table["anchors"] = [[1, 1], [2, 2]]
     with np.errstate(all="ignore"):
         answer(table, *outputs.get(decoder, [noise(1, 4, 5, 7)]))
+
+
+def test_scores_that_cannot_be_scores_are_refused_with_what_to_set() -> None:
+    boxes, classes = np.zeros((1, 2, 4), np.float32), np.array([[83.0, 1.0]], np.float32)
+    scores, count = np.array([[0.9, 0.1]], np.float32), np.array([2.0], np.float32)
+    with pytest.raises(InvalidModel, match=r"holds 83.*order"):
+        answer({"decoder": "ssd"}, boxes, scores, classes, count)
 
 
 # --- segmentation ---

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeaid.models.rules import OutputRules, PictureRules, parse_labels
+from edgeaid.formats.labels import parse
+from edgeaid.models.rules import OutputRules, PictureRules
 from edgeaid.tensors import FROM_NUMPY, NUMPY, Quantization, TensorSpec
 from edgeaid.vision.postprocess import results
 from edgeaid.vision.preprocess import to_tensor
@@ -39,7 +40,7 @@ def ask(folder: Path, model: str, picture: str, labels: str, decoder: str) -> Re
     placement = to_tensor((folder / picture).read_bytes(), spec(source), PictureRules.from_table({}), tensor)
     runtime.set_tensor(source["index"], tensor)
     runtime.invoke()
-    names = parse_labels((folder / labels).read_text())
+    names = parse((folder / labels).read_text()).names
     rules = OutputRules.from_table({"decoder": decoder})
     return results(rules, [spec(target)], [runtime.get_tensor(target["index"])], names, placement)
 

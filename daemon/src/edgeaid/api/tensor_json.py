@@ -139,7 +139,7 @@ def classify(data: memoryview, spec: TensorSpec, k: int, labels: tuple[str, ...]
         order = sorted(range(size), key=lambda i: (-part[i] if part[i] == part[i] else math.inf, i))[:k]
         for index in order:
             value = f"{part[index]:f}" if floats else str(part[index])
-            label = f":{labels[index]}" if index < len(labels) else ""
+            label = f":{labels[index]}" if index < len(labels) and labels[index] else ""
             found.append(f"{value}:{index}{label}".encode())
     return ([batches, k] if len(spec.shape) > 1 else [k]), found
 

@@ -3,82 +3,161 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import mmap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from ..errors import InvalidModel, TooLarge
 from ..formats import detect
+from ..formats.labels import Labels
 from ..formats.tflite import metadata as tflite_metadata
 from ..formats.tflite import reader as tflite
-from . import bundle
-from .guess import Guess, guess
+from ..formats.tflite.metadata import Metadata
+from . import bundle, catalogue, foreign, pictures
+from .guess import guess
 
 
-def unpack(upload: Path, staged: Path, name: str, limit: int) -> None:
-    """Turn an upload (bundle, or a bare .tflite) into a model directory `staged`. Blocking."""
+def unpack(upload: Path, staged: Path, name: str, limit: int) -> tuple[str, ...]:
+    """Turn an upload (bundle, or a bare .tflite) into a model directory `staged`; returns what was assumed. Blocking.
+
+    InvalidModel names what is pushed when it is no model, and what to do with it.
+    """
     with open(upload, "rb") as stream:
         head = stream.read(8)
+        # Not closed by hand: an exception may hold a view of it.
+        reason = foreign.refusal(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)) if head else b"")
+    if reason:
+        raise InvalidModel(reason)
     if head[4:8] == b"TFL3":
-        wrap_tflite(upload, staged, name)
-        return
+        return wrap_tflite(upload, staged, name)
     bundle.extract(upload, staged, bundle.Limits(total_bytes=limit))
+    return ()
 
 
-def wrap_tflite(upload: Path, staged: Path, name: str) -> None:
-    """Write a manifest for a bare model file from its own metadata and labels."""
+def wrap_tflite(upload: Path, staged: Path, name: str) -> tuple[str, ...]:
+    """Write a manifest for a bare model file: the catalogue's, else from the file itself. Returns what was assumed."""
     data = upload.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    published = catalogue.of_digest(digest, data)
+    if published is not None:
+        return _catalogued(published, digest, upload, staged, name)
     kind = detect.detect(data)
-    model = tflite.read(data)
-    target = "edgetpu" if kind == "edgetpu" or "edgetpu-custom-op" in model.custom_codes else "cpu"
+    try:
+        model = tflite.read(data)
+    except InvalidModel as error:
+        raise InvalidModel(
+            f"the .tflite file is damaged or cut short ({len(data)} bytes came): {error}; download or export it again"
+        ) from error
+    try:
+        about = tflite_metadata.metadata(data, model)
+    except InvalidModel:
+        about = None  # no runtime follows it
+    target = "edgetpu" if kind == "edgetpu" or model.edgetpu else "cpu"
     upload.replace(staged / "model.tflite")
     facts = tflite_metadata.exporter_facts(data)
     known = guess([i.shape for i in model.inputs], [o.shape for o in model.outputs], facts)
+    labels = _labels(data, model, facts)
+    task = known.task if known is not None else pictures.task_of(model, len(labels.names))
     lines = [
         "schema = 1",
         f'name = "{name}"',
-        f'task = "{known.task if known is not None else guess_task(model)}"',
+        f'task = "{task}"',
         'source = "pushed as a bare .tflite; this manifest was written from the file"',
         f"[artifacts.{target}]",
         'file = "model.tflite"',
-        f'sha256 = "{hashlib.sha256(data).hexdigest()}"',
+        f'sha256 = "{digest}"',
     ]
-    labels = tflite_labels(data) or tflite_metadata.exporter_labels(facts)
-    if labels:
-        (staged / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
+    if labels.names:
+        (staged / "labels.txt").write_text(_written(labels.names), encoding="utf-8")
         lines += ["[labels]", 'file = "labels.txt"']
-    shape = model.inputs[0].shape if len(model.inputs) == 1 else ()
-    if len(shape) == 4 and shape[3] in (1, 3):
-        lines += ["[input]", f'color = "{"RGB" if shape[3] == 3 else "GRAY"}"']
-        lines += _picture(model.inputs[0].datatype, known, ultralytics=bool(facts))
-        if known is not None:
-            lines += ["[output]", f'decoder = "{known.decoder}"']
-            lines += [f"keypoints = {known.keypoints}"] if known.keypoints else []
-        elif guess_task(model) == "classify":
-            lines += ["[output]", 'decoder = "classification"']
-    (staged / "model.toml").write_text("\n".join(lines) + "\n")
-
-
-def _picture(datatype: str, known: Guess | None, *, ultralytics: bool) -> list[str]:
-    """What the families of networks want: 0 to 1 and borders for YOLO, -1 to 1 for what TensorFlow trains."""
+    notes = list(labels.notes)
     decoder = known.decoder if known is not None else ""
-    if ultralytics or decoder.startswith(("yolov", "yolo-end2end")):
-        shape = ['resize = "crop"'] if decoder == "classification" else ['resize = "letterbox"', "fill = 114"]
-        return ["mean = [0.0]", "std = [255.0]", *shape]
-    if datatype != "FP32":
+    lines += _input(data, model, about, decoder, notes)
+    if known is not None:
+        lines += ["[output]", f'decoder = "{known.decoder}"']
+        lines += [f"keypoints = {known.keypoints}"] if known.keypoints else []
+    else:
+        lines += _output(model, about, task, labels.names, notes)
+    (staged / "model.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return tuple(notes)
+
+
+def _catalogued(
+    known: tuple[catalogue.Entry, catalogue.File], digest: str, upload: Path, staged: Path, name: str
+) -> tuple[str, ...]:
+    """The catalogue's manifest for a file that is in it. Its labels are another file, which did not come along."""
+    entry, file = known
+    text = catalogue.manifest(entry, {file: digest}, name=name, labels=False)
+    upload.replace(staged / file.name)
+    (staged / "model.toml").write_text(text, encoding="utf-8")
+    note = f"the file is the catalogue's {entry.name!r}: its manifest was taken"
+    if entry.labels is not None:
+        note += f", without labels; `edgeai pull {entry.name}` brings them"
+    return (note,)
+
+
+def _labels(data: bytes, model: tflite.TfliteModel, facts: Mapping[str, Any]) -> Labels:
+    exported = tflite_metadata.exporter_labels(facts)
+    if exported:
+        return Labels(exported)
+    shape = model.outputs[0].shape if len(model.outputs) == 1 else ()
+    try:
+        return tflite_metadata.labels(data, model, shape[-1] if len(shape) == 2 and shape[-1] > 1 else None)
+    except (InvalidModel, TooLarge) as error:
+        return Labels((), (f"the labels in the file cannot be read: {error}",))
+
+
+def _written(names: tuple[str, ...]) -> str:
+    """A label file that reads back as `names`: numbered where a class has no name or a name begins with a number."""
+    if all(n and not n[0].isdecimal() for n in names):
+        return "\n".join(names) + "\n"
+    return json.dumps({str(i): n for i, n in enumerate(names) if n}, ensure_ascii=False, indent=0) + "\n"
+
+
+def _input(data: bytes, model: tflite.TfliteModel, about: Metadata | None, decoder: str, notes: list[str]) -> list[str]:
+    size = pictures.picture_input(model)
+    if size is None:
         return []
-    return ["mean = [0.0]", "std = [1.0]"] if decoder == "yolox" else ["mean = [127.5]", "std = [127.5]"]
+    rule = pictures.normalisation(data, model, about, decoder)
+    lines = ["[input]", f'color = "{"RGB" if size[2] == 3 else "GRAY"}"', f"# normalisation: {rule.why}", *rule.placing]
+    if rule.mean is not None and rule.std is not None:
+        lines += [f"mean = {list(rule.mean)}", f"std = {list(rule.std)}"]
+        said = f"pixels become (pixel - {_short(rule.mean)}) / {_short(rule.std)}"
+        if rule.known:
+            notes.append(f"{said}: {rule.why}")
+        else:
+            notes.append(
+                f"ASSUMED: {said}, because nothing in the file says how pixels are normalised; if answers are wrong, "
+                "push again with --mean and --std, or set mean and std under [input] in model.toml"
+            )
+    return lines
 
 
-def tflite_labels(data: bytes) -> tuple[str, ...]:
-    """Labels inside a .tflite, () when there are none."""
-    return tuple(tflite_metadata.labels(data))
+def _short(values: tuple[float, ...]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else str([round(v, 4) for v in values])
 
 
-def guess_task(model: tflite.TfliteModel) -> str:
-    """A picture in and one row of scores out is a classifier; anything else is not guessed."""
-    if (
-        len(model.inputs) == 1
-        and len(model.inputs[0].shape) == 4
-        and len(model.outputs) == 1
-        and len(model.outputs[0].shape) == 2
-    ):
-        return "classify"
-    return "other"
+def _output(
+    model: tflite.TfliteModel, about: Metadata | None, task: str, labels: tuple[str, ...], notes: list[str]
+) -> list[str]:
+    if task == "classify":
+        return ["[output]", 'decoder = "classification"', f'activation = "{pictures.activation_of(model)}"']
+    if task == "segment":
+        return ["[output]", 'decoder = "segmentation"']
+    if task != "detect":
+        return []
+    guessed = pictures.guessed_order(model, about)
+    if guessed is None:
+        return []
+    order, why = guessed
+    lines = ["[output]", 'decoder = "ssd"', f"# order: {why}", f"order = {json.dumps(order)}"]
+    if why == "an assumption":
+        notes.append(
+            f"ASSUMED: the four outputs are {', '.join(order)}; if not, set `order` under [output] in model.toml"
+        )
+    if labels and (not labels[0] or labels[0].lower() == "???"):
+        lines.append("class_offset = 1")
+        notes.append("class numbers are looked up one line further: the labels begin with an entry for nothing")
+    return lines

@@ -179,11 +179,25 @@ def pull(
         return repository.commit(staged, name, repository.next_version(name))
 
 
-def manifest(entry: Entry, digests: Mapping[File, str]) -> str:
-    """The text of `model.toml` for the files that were fetched (file -> sha256)."""
+def of_digest(sha256: str, data: bytes) -> tuple[Entry, File] | None:
+    """The entry whose artifact these bytes are, None when no entry has them. `sha256` = their digest."""
+    blob = ""
+    for entry in load().values():
+        for file in entry.artifacts.values():
+            if file.sha256 == sha256:
+                return entry, file
+            if file.git and file.bytes in (None, len(data)):
+                blob = blob or hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+                if file.git == blob:
+                    return entry, file
+    return None
+
+
+def manifest(entry: Entry, digests: Mapping[File, str], *, name: str = "", labels: bool = True) -> str:
+    """The text of `model.toml` for the files that are there (file -> sha256); `labels` = the label file is, too."""
     lines = [
         "schema = 1",
-        f"name = {_toml(entry.name)}",
+        f"name = {_toml(name or entry.name)}",
         f"task = {_toml(entry.task)}",
         f"description = {_toml(entry.description)}",
         f"license = {_toml(entry.license)}",
@@ -192,7 +206,7 @@ def manifest(entry: Entry, digests: Mapping[File, str]) -> str:
     for target, file in entry.artifacts.items():
         if file in digests:
             lines += ["", f"[artifacts.{target}]", f"file = {_toml(file.name)}", f"sha256 = {_toml(digests[file])}"]
-    if entry.labels:
+    if entry.labels and labels:
         lines += ["", "[labels]", f"file = {_toml(entry.labels.name)}"]
     for title, table in (("input", entry.input), ("output", entry.output)):
         if table is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 from typing import Any
 
@@ -9,6 +10,7 @@ from .. import processor
 from ..errors import InvalidModel
 from ..formats.tflite import reader as tflite
 from .manifest import DEFAULT_TOLERANCE
+from .pictures import ssd_order
 from .repository import Found, open_inside
 
 
@@ -28,6 +30,7 @@ def check_formats(found: Found) -> None:
                 model = tflite.read(memoryview(data))
             except InvalidModel as error:
                 raise InvalidModel(f"{where}: {error}") from error
+        _check_order(found, model, where)
         compiled = "edgetpu-custom-op" in model.custom_codes
         if artifact.target == "cpu" and compiled:
             raise InvalidModel(
@@ -36,6 +39,29 @@ def check_formats(found: Found) -> None:
         if artifact.target == "edgetpu" and not compiled:
             raise InvalidModel(
                 f"{where} stands under [artifacts.edgetpu] but is not compiled for it; run edgetpu_compiler first"
+            )
+
+
+def _check_order(found: Found, model: tflite.TfliteModel, where: str) -> None:
+    """A detector's outputs must be what its manifest says, as far as the file tells."""
+    rules = found.manifest.output
+    if rules is None or rules.decoder != "ssd":
+        return
+    known = ssd_order(model)
+    if known is not None and known != rules.order:
+        raise InvalidModel(
+            f"{where}: [output] order = {list(rules.order)} is not the order of its outputs; "
+            f"write: order = {json.dumps(known)}"
+        )
+    if len(model.outputs) != len(rules.order):
+        raise InvalidModel(f"{where}: decoder ssd needs four outputs, the model has {len(model.outputs)}")
+    for spec, what in zip(model.outputs, rules.order, strict=True):
+        shape = tuple(d for d in spec.shape if d != 1)
+        wrong = (what == "boxes" and shape and shape[-1] != 4) or (what == "count" and len(shape) > 0)
+        if wrong:
+            raise InvalidModel(
+                f"{where}: [output] order calls output {spec.name!r} of shape {list(spec.shape)} {what!r}, which it "
+                "cannot be; boxes are [1, N, 4], the count has one value"
             )
 
 

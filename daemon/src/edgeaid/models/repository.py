@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import AlreadyExists, InvalidModel, NotFound, TooLarge, Unavailable
+from ..formats.labels import Labels
+from ..formats.labels import parse as parse_labels
 from . import manifest as manifests
 from .manifest import Manifest
 
@@ -202,17 +204,11 @@ def verify(found: Found, target: str) -> Path:
     raise NotFound(f"model {found.key} has no artifact for {target}")
 
 
-def labels(found: Found) -> tuple[str, ...]:
-    """The model's labels: line n is class n; reading stops at the first empty line."""
+def labels(found: Found, classes: int | None = None) -> Labels:
+    """The model's labels; `classes` = the scores that it gives, where that is known."""
     if not found.manifest.labels_file:
-        return ()
-    text = read_inside(found.path, found.manifest.labels_file, MAX_LABELS_BYTES).decode("utf-8", "replace")
-    names: list[str] = []
-    for line in text.splitlines():
-        if not line.strip():
-            break
-        names.append(line.strip())
-    return tuple(names)
+        return Labels()
+    return parse_labels(read_inside(found.path, found.manifest.labels_file, MAX_LABELS_BYTES), classes)
 
 
 def sync_tree(path: Path) -> None:

@@ -134,16 +134,6 @@ class OutputRules:
         )
 
 
-def parse_labels(text: str) -> tuple[str, ...]:
-    """Line n, from 0, names class n; reading stops at the first empty line (some files carry remarks below it)."""
-    lines = []
-    for line in text.splitlines():
-        if not line.strip():
-            break
-        lines.append(line.strip())
-    return tuple(lines)
-
-
 def _known(table: Mapping[str, object], where: str, keys: tuple[str, ...]) -> None:
     unknown = sorted(set(table) - set(keys))
     if unknown:

@@ -155,4 +155,5 @@ def _rules(live: LiveModel) -> dict[str, Any]:
         "picture": asdict(manifest.picture) if manifest.picture is not None else None,
         "output": asdict(manifest.output) if manifest.output is not None else None,
         "labels": str(live.found.path / manifest.labels_file) if manifest.labels_file else "",
+        "classes": live.classes,
     }

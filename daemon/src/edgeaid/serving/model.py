@@ -71,6 +71,8 @@ class LiveModel:
         self.version = found.version
         self.key = found.key
         self.labels = labels
+        #: What of its description is not certain.
+        self.notes: tuple[str, ...] = ()
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
         self.input_index: dict[str, int] = {}
@@ -110,6 +112,14 @@ class LiveModel:
         slots = max(2, min(slots, MAX_REGION_BYTES // one.stride))
         self.region = Region.create(Layout.of(inputs, outputs, slots, noted=noted), self.key)
         self.free = list(range(slots))
+
+    @property
+    def classes(self) -> int | None:
+        """Scores of a classifier's answer, None for other models: so many labels it should have."""
+        if self.found.manifest.task != "classify" or len(self.outputs) != 1 or not self.outputs[0].shape:
+            return None
+        count = self.outputs[0].shape[-1]
+        return count if count > 1 else None
 
     def take_slot(self) -> int:
         """A free slot; QueueFull when there is none."""

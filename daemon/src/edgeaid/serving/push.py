@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from ..models import bare, repository
 from ..models import manifest as manifests
 from .plane import Plane
 from .registry import Served
+
+log = logging.getLogger(__name__)
 
 
 async def receive(chunks: AsyncIterator[bytes], file: Path, limit: int) -> str:
@@ -60,8 +63,9 @@ async def accept(
     """
     limits = plane.config.limits
     loop = asyncio.get_running_loop()
+    notes: tuple[str, ...] = ()
     if upload_or_directory.is_file():
-        await loop.run_in_executor(None, bare.unpack, upload_or_directory, staged, name, limits.bundle_bytes)
+        notes = await loop.run_in_executor(None, bare.unpack, upload_or_directory, staged, name, limits.bundle_bytes)
     if unless_same and (same := await loop.run_in_executor(None, _same_as_newest, plane, name, staged)):
         return await _serve_stored(plane, name, same)
     version = version or await loop.run_in_executor(None, plane.repository.next_version, name)
@@ -70,6 +74,8 @@ async def accept(
         raise errors.AlreadyExists(f"model {name!r} has a version {version} already; push it under another version")
     found = await loop.run_in_executor(None, repository.read, staged, name, version, limits.bundle_bytes)
     live = await plane.bring_up(found)
+    for note in notes:
+        log.warning("model %s/%s: %s", name, version, note)
     try:
         path = await loop.run_in_executor(None, plane.repository.commit, staged, name, version)
     except BaseException:
@@ -90,6 +96,7 @@ async def accept(
         "version": version,
         "devices": [d.id for d in live.devices],
         "serving": served.default is live,
+        "notes": [*notes, *live.notes],
     }
 
 

@@ -163,7 +163,7 @@ class Registry:
         started = clock()
         await self._run(check_formats, found)
         self._numbers += 1
-        live = LiveModel(self._numbers, found, await self._run(repository.labels, found))
+        live = LiveModel(self._numbers, found, (await self._run(repository.labels, found)).names)
         failures: list[errors.EdgeaiError] = []
         for artifact in found.manifest.artifacts:
             for device in [d for d in self.devices.values() if d.target == artifact.target and d.state == "ready"]:
@@ -177,6 +177,11 @@ class Registry:
             if live.region is not None:
                 live.retire(lambda _: None)
             raise failures[0] if failures else errors.Unavailable(self._needs(found.manifest))
+        # How many scores there are, which settles doubts about labels, is known now.
+        labels = await self._run(repository.labels, found, live.classes)
+        live.labels, live.notes = labels.names, labels.notes
+        for note in live.notes:
+            log.warning("model %s: %s", live.key, note)
         ms = (clock() - started) * 1e3
         self.events.publish(
             "model-loaded",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import InvalidModel, NotFound, TooLarge
-from ..formats.tflite.metadata import split_labels
+from ..formats.labels import parse
 from ..formats.tflite.reader import Operator, Subgraph, TfliteModel
 
 MAX_FILE: Final = 1 << 30
@@ -30,7 +30,7 @@ def load(path: Path, most: int = MAX_FILE) -> bytes:
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Labels of a text file, one a line. Raises as `load` does."""
-    return split_labels(load(path, 1 << 20))
+    return parse(load(path, 1 << 20)).names
 
 
 def weights(graph: Subgraph, operator: Operator) -> tuple[int, ...] | None:

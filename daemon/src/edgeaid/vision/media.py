@@ -10,11 +10,13 @@ import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import PIL
 
 from ..errors import InvalidModel
+from ..formats.labels import parse
 from ..models.rules import OutputRules, PictureRules
 from ..tensors import TensorSpec
 from . import draw, postprocess, preprocess
@@ -46,7 +48,7 @@ def rules_from(table: dict[str, Any], inputs: Sequence[TensorSpec]) -> Rules:
     return Rules(
         PictureRules(**_tuples(table["picture"])) if table["picture"] is not None else None,
         OutputRules(**_tuples(table["output"])) if table["output"] is not None else None,
-        tuple(read_labels(table["labels"])),
+        read_labels(table["labels"], table["classes"]),
         picture_size(inputs[0].shape) if inputs else (0, 0),
     )
 
@@ -60,13 +62,9 @@ def picture_size(shape: tuple[int, ...]) -> tuple[int, int]:
     return width, height
 
 
-def read_labels(path: str) -> list[str]:
-    """One label per line up to the first empty line; "" = no labels."""
-    if not path:
-        return []
-    with open(path, encoding="utf-8", errors="replace") as stream:
-        lines = [line.strip() for line in stream]
-    return lines[: lines.index("")] if "" in lines else lines
+def read_labels(path: str, classes: int | None) -> tuple[str, ...]:
+    """The labels in a file, as the daemon reads them too; "" = no labels."""
+    return parse(Path(path).read_bytes(), classes).names if path else ()
 
 
 def _tuples(table: dict[str, Any]) -> dict[str, Any]:

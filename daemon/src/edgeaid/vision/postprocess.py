@@ -88,7 +88,7 @@ def sigmoid(values: Floats) -> Floats:
 
 
 def _label(labels: Sequence[str], index: int) -> str:
-    return labels[index] if 0 <= index < len(labels) else str(index)
+    return (labels[index] if 0 <= index < len(labels) else "") or str(index)
 
 
 def _classification(rules: OutputRules, scores: Floats, labels: Sequence[str], placement: Placement) -> Classification:
@@ -142,6 +142,7 @@ def _ssd(
     boxes, scores = named["boxes"].reshape(-1, 4), named["scores"].reshape(-1)
     classes = named["classes"].reshape(-1)
     count = float(named["count"].reshape(-1)[0])
+    _check_scores(scores, specs[rules.order.index("scores")].name, rules.order)
     size = min(len(boxes), len(scores), len(classes), int(count) if np.isfinite(count) and count > 0 else 0)
     found: list[tuple[int, float, Sequence[float]]] = []
     for i in np.argsort(-scores[:size], kind="stable"):
@@ -150,6 +151,16 @@ def _ssd(
             ymin, xmin, ymax, xmax = (float(value) for value in boxes[i])
             found.append((round(float(classes[i])) + rules.class_offset, float(scores[i]), (xmin, ymin, xmax, ymax)))
     return _detections(found, labels, placement)
+
+
+def _check_scores(scores: Floats, name: str, order: Sequence[str]) -> None:
+    """Scores are from 0 to 1; what is not means something else, and nobody would notice the wrong answer."""
+    finite = scores[np.isfinite(scores)]
+    if finite.size and (finite.max() > 1.01 or finite.min() < -0.01):
+        raise InvalidModel(
+            f"output {name!r}, taken for scores, holds {finite.max():g}; the outputs are not {list(order)}: set "
+            "`order` under [output] in model.toml to what they are"
+        )
 
 
 def _cells(rules: OutputRules, values: Floats, labels: Sequence[str]) -> Floats:

@@ -22,6 +22,7 @@ from ...serving.model import LiveModel
 from ...serving.pictures import ask
 from .. import oip
 from ..http.replies import reply
+from ..http.routes_edgeai import wrong_task
 from ..http.server import Call, Routes
 
 #: Parts of a form that are read: a picture, a key, a threshold and what a client may add.
@@ -50,7 +51,7 @@ def _detector(call: Call, name: str = "") -> LiveModel:
     if name:
         live = plane.model(name)
         if live.found.manifest.task != "detect":
-            raise errors.InvalidRequest(f"model {name!r} is made for '{live.found.manifest.task}', not for detection")
+            raise errors.InvalidRequest(wrong_task(live, "detect"))
         return live
     found = _all(call)
     if len(found) != 1:

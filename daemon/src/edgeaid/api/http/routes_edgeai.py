@@ -16,6 +16,7 @@ from ...models import manifest as manifests
 from ...models.repository import open_inside
 from ...serving import metrics, push
 from ...serving.access import Role
+from ...serving.model import LiveModel
 from ...serving.pictures import ask
 from ..inference import BINARY
 from .replies import reply
@@ -120,15 +121,29 @@ async def events(call: Call) -> web.StreamResponse:
     return response
 
 
+_DECODERS: Final = {"classify": "classification", "detect": "ssd", "segment": "segmentation"}
+
+
+def wrong_task(live: LiveModel, task: str) -> str:
+    """Why a model does not answer `task`, and the lines of its manifest that would make it."""
+    manifest = live.found.manifest
+    lines = [f'task = "{task}"']
+    if manifest.picture is None:
+        lines += ["[input]", 'color = "RGB"']
+    lines += ["[output]", f'decoder = "{_DECODERS.get(task, "none")}"']
+    return (
+        f"model {live.name!r} is made for the task '{manifest.task}', not '{task}'. If it does that, say so in its "
+        f"model.toml: {'; '.join(lines)} (docs/models.md has the other keys), or push it with --task {task}"
+    )
+
+
 async def picture(call: Call) -> web.Response:
     """A JPEG, PNG or BMP body; answers labelled JSON, or a drawn PNG with `Accept: image/png`."""
     task = call.request.rel_url.raw_path.rstrip("/").rpartition("/")[2]
     query = call.request.rel_url.query
     live = call.plane.model(call.args["m"], query.get("version", ""))
     if live.found.manifest.task != task:
-        raise errors.InvalidRequest(
-            f"model {live.name!r} is made for the task '{live.found.manifest.task}', not '{task}'"
-        )
+        raise errors.InvalidRequest(wrong_task(live, task))
     limit = _number(query.get("max_results"), "max_results")
     result = await ask(
         call.plane,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ...errors import InvalidModel, TooLarge
+from ..labels import Labels, parse
 from ..wire import zipdir
 from ..wire.binary import Data, as_view, text
 from ..wire.flatbuffer import Flatbuffer, Table
@@ -35,6 +36,7 @@ _FILE_TYPES: Final = (
     "vocabulary",
     "index",
 )
+_TEXTS: Final = (".txt", ".labels", ".json", ".pbtxt", ".csv")
 _COLORS: Final = ("", "RGB", "GRAY")
 
 
@@ -99,28 +101,28 @@ def metadata(data: Data, model: TfliteModel) -> Metadata | None:
     )
 
 
-def label_files(data: Data) -> dict[str, tuple[str, ...]]:
-    """Text files in the appended zip, name -> labels; {} when there is no zip.
+def label_files(data: Data, classes: int | None = None) -> dict[str, Labels]:
+    """Text files in the appended zip, name -> labels; {} when there is no zip. `classes` as `labels.parse` has it.
 
-    Line n, counted from 0, is class n; reading stops at the first empty line. Raises InvalidModel for a damaged
-    archive, TooLarge above MAX_LABEL_BYTES.
+    Raises InvalidModel for a damaged archive, TooLarge above MAX_LABEL_BYTES.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    files: dict[str, Labels] = {}
     for entry in zipdir.entries(data):
-        if entry.name.lower().endswith((".txt", ".labels")) and len(found) < MAX_LABEL_FILES:
-            found[entry.name] = split_labels(zipdir.read(data, entry, MAX_LABEL_BYTES))
-    return found
+        told = entry.name.lower().endswith(_TEXTS) and entry.name not in _EXPORTER_FILES
+        if told and len(files) < MAX_LABEL_FILES:
+            files[entry.name] = parse(zipdir.read(data, entry, MAX_LABEL_BYTES), classes)
+    return files
 
 
-def labels(data: Data, model: TfliteModel | None = None) -> tuple[str, ...]:
-    """Labels of the first output that has some; () when the file holds none. `model` saves reading it again.
+def labels(data: Data, model: TfliteModel | None = None, classes: int | None = None) -> Labels:
+    """Labels of the first output that has some; none when the file holds none. `model` saves reading it again.
 
     The file the metadata names as labels wins; without metadata, the only text file in the zip.
     Raises InvalidModel, TooLarge.
     """
-    files = label_files(data)
+    files = label_files(data, classes)
     if not files:
-        return ()
+        return Labels()
     try:
         about = metadata(data, model or read(data))
     except InvalidModel:
@@ -129,7 +131,7 @@ def labels(data: Data, model: TfliteModel | None = None) -> tuple[str, ...]:
         for file in output.files:
             if file.kind.endswith("labels") and file.name in files:
                 return files[file.name]
-    return next(iter(files.values())) if len(files) == 1 else ()
+    return next(iter(files.values())) if len(files) == 1 else Labels()
 
 
 def exporter_facts(data: Data) -> dict[str, Any]:
@@ -158,14 +160,13 @@ def exporter_labels(facts: Mapping[str, Any]) -> tuple[str, ...]:
     return labels if all(label and "\n" not in label for label in labels) else ()
 
 
-def split_labels(raw: bytes) -> tuple[str, ...]:
-    """Lines up to the first empty one, stripped."""
-    lines = []
-    for line in text(raw).lstrip("\N{ZERO WIDTH NO-BREAK SPACE}").splitlines():
-        if not line.strip():
-            break
-        lines.append(line.strip())
-    return tuple(lines)
+def attached_text(data: Data) -> str:
+    """The beginnings of the text files in the appended zip: exporters leave notes about themselves there."""
+    try:
+        found = [zipdir.read(data, e, MAX_LABEL_BYTES) for e in zipdir.entries(data) if e.name.lower().endswith(_TEXTS)]
+    except (InvalidModel, TooLarge):
+        return ""
+    return " ".join(text(raw[:2048]) for raw in found[:MAX_LABEL_FILES])
 
 
 def _files(table: Table, slot: int) -> tuple[AssociatedFile, ...]:

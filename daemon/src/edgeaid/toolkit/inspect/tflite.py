@@ -34,7 +34,7 @@ def tflite_report(data: bytes, path: Path, _depth: int) -> Report:
     about: tflite_metadata.Metadata | None = None
     try:
         about = tflite_metadata.metadata(data, model)
-        labels = tflite_metadata.labels(data, model)
+        labels = tflite_metadata.labels(data, model).names
     except EdgeaiError as error:
         findings.append(Finding(WARNING, "metadata", f"labels and metadata cannot be read: {error}"))
     custom = [c for c in model.custom_codes if c != tflite.EDGETPU_OP]

@@ -1,0 +1,126 @@
+"""Files that are pushed as models and are none that can be served: what each is, and what to do with it."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from typing import Final
+
+from ..formats import detect
+from ..formats.wire.binary import Data, as_view
+
+_CONVERT: Final = "convert it first: edgeai model convert FILE"
+_DIRECTORY: Final = "write a model directory for it (docs/models.md), then push that"
+#: Kinds of `formats.detect` -> the next step.
+_NEXT: Final = {
+    "ncs-v1": f"it runs on a Neural Compute Stick as [artifacts.ncs]; {_DIRECTORY}",
+    "ncs-v2": f"it runs on a Neural Compute Stick as [artifacts.ncs]; {_DIRECTORY}",
+    "myriad-blob": "push the OpenVINO IR (.xml and .bin) that it was made from, in a directory with [artifacts.ncs2]",
+    "openvino-ir": f"with its .bin it runs on a Neural Compute Stick 2 as [artifacts.ncs2]; {_DIRECTORY}",
+    "kmodel-v3": f"it runs on a K210 as [artifacts.k210]; {_DIRECTORY}",
+    "kmodel-v4": f"it runs on a K210 as [artifacts.k210]; {_DIRECTORY}",
+    "kmodel-v5": f"it runs on a K210 as [artifacts.k210]; {_DIRECTORY}",
+    "kfpkg": "it holds a .kmodel among firmware; push that in a model directory as [artifacts.k210]",
+    "onnx": _CONVERT,
+    "tf-savedmodel": "push the whole SavedModel directory as an artifact, or " + _CONVERT,
+    "tf-graphdef": _CONVERT,
+    "tf-metagraph": f"it is part of a checkpoint; {_CONVERT}",
+    "tf-checkpoint-index": f"it is part of a checkpoint; {_CONVERT}",
+    "caffe-prototxt": "with its .caffemodel it is compiled by: edgeai model compile FILE --target ncs",
+    "caffemodel": "with its .prototxt it is compiled by: edgeai model compile FILE --target ncs",
+}
+_MAGIC: Final = (
+    (b"\xff\xd8\xff", "a JPEG picture", "to ask a model about it: edgeai classify NAME FILE"),
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture", "to ask a model about it: edgeai classify NAME FILE"),
+    (b"GIF8", "a GIF picture", "models answer JPEG, PNG and BMP pictures: edgeai classify NAME FILE"),
+    (b"BM", "a BMP picture", "to ask a model about it: edgeai classify NAME FILE"),
+    (b"%PDF", "a PDF document", "push a .tflite file or a bundle"),
+    (b"\x89HDF\r\n\x1a\n", "a Keras model in HDF5", _CONVERT),
+    (b"\x7fELF", "a program or library", "push a .tflite file or a bundle"),
+    (b"\x93NUMPY", "a NumPy array", "push a .tflite file or a bundle"),
+    (b"\x80\x02", "a Python pickle, such as PyTorch writes", "export it to ONNX, then: edgeai model convert FILE"),
+    (b"\x1f\x8b", "a gzip archive", "unpack it and push the model in it"),
+    (b"BZh", "a bzip2 archive", "unpack it and push the model in it"),
+    (b"\xfd7zXZ\0", "an xz archive", "unpack it and push the model in it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it and push the model in it"),
+    (b"Rar!", "a RAR archive", "unpack it and push the model in it"),
+)
+
+
+def refusal(data: Data) -> str:
+    """Why these bytes are no model that can be pushed, and what to do; "" for what may be one (a .tflite, a bundle)."""
+    view = as_view(data)
+    head = bytes(view[:4096])
+    if not head:
+        return "the file is empty; download or export it again"
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        return (
+            "this is a Git LFS pointer: a note of where the model is, not the model; fetch it with `git lfs pull`, or "
+            "download it from the page of the file"
+        )
+    if head[4:8] == b"TFL3":
+        return ""
+    for magic, what, hint in _MAGIC:
+        if head.startswith(magic) and not (magic == b"BM" and head[6:10] != bytes(4)):
+            return f"this is {what}, not a model that can be served; {hint}" + _inside(view, magic)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text[:15].lower().startswith((b"<!doctype html", b"<html", b"<head")):
+        return "this is an HTML page, not a model; download the file itself (on GitHub: the link 'raw')"
+    if text.startswith(b"<?xml") and b"<Error>" in head:
+        return "this is a storage server's error message, not a model; check the address that it was downloaded from"
+    kind = detect.detect(view)
+    if kind == "zip":
+        return _archive(view)
+    if kind in _NEXT:
+        return f"this is a file of the kind: {detect.KINDS[kind]}; {_NEXT[kind]}"
+    if kind == "unknown":
+        return _unknown(head, len(view))
+    return ""
+
+
+def _inside(view: memoryview, magic: bytes) -> str:
+    if magic != b"\x1f\x8b":
+        return ""
+    try:
+        start = zlib.decompressobj(wbits=31).decompress(bytes(view[:4096]), 64)
+    except (zlib.error, gzip.BadGzipFile):
+        return ""
+    return " (a .tflite)" if start[4:8] == b"TFL3" else ""
+
+
+def _archive(view: memoryview) -> str:
+    """What a zip holds that is no bundle."""
+    from ..errors import InvalidModel
+    from ..formats.wire import zipdir
+
+    try:
+        names = [entry.name for entry in zipdir.entries(view)]
+    except InvalidModel:
+        return ""  # the reader of bundles says what is damaged
+    if "model.toml" in names:
+        return ""
+    if "config.json" in names and any(n.endswith(".weights.h5") for n in names):
+        return f"this is a Keras model (.keras); {_CONVERT}"
+    if any(n.endswith("data.pkl") for n in names):
+        return "this is a PyTorch file; export it to ONNX, then: edgeai model convert FILE"
+    models = [n for n in names if n.lower().endswith((".tflite", ".edgeai", ".onnx", ".pb", ".kmodel"))]
+    if models:
+        return f"this is a zip archive without model.toml; unpack it and push {', '.join(models[:5])}"
+    return "this is a zip archive without model.toml; make a bundle with: edgeai model bundle DIRECTORY"
+
+
+def _unknown(head: bytes, size: int) -> str:
+    if size < 8:
+        return f"the file has only {size} bytes; download or export it again"
+    printable = sum(b in b"\t\r\n" or 32 <= b < 127 or b >= 128 for b in head)
+    try:
+        head[:4000].decode()
+        decodes = True
+    except UnicodeDecodeError as error:
+        decodes = error.start > len(head[:4000]) - 4
+    if decodes and printable == len(head):
+        first = head.splitlines()[0][:60].decode(errors="replace").strip()
+        return f"this is a text ({first!r}), not a model; push a .tflite file, a bundle or a model directory"
+    if head.startswith(b"PK\x03\x04"):
+        return "this is the beginning of a zip archive: cut off, or not a bundle; download or copy it again"
+    return "this is not a model of any kind known here; push a .tflite file, a bundle or a model directory"

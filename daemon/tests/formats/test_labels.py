@@ -1,0 +1,91 @@
+"""Label files in the forms that people keep them in."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edgeaid.formats.labels import parse
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("cat\ndog\n", ("cat", "dog")),
+        ("\ufeffcat\r\ndog", ("cat", "dog")),
+        ("0  person\n1  bicycle\n3  motorcycle\n", ("person", "bicycle", "", "motorcycle")),
+        ("0: person\n1: bicycle", ("person", "bicycle")),
+        ("0,person\n1,bicycle", ("person", "bicycle")),
+        ("id,name\n0,person\n1,bicycle", ("person", "bicycle")),
+        ("0\tperson\n2\tcar", ("person", "", "car")),
+        ("0 Class 1\n1 Class 2\n", ("Class 1", "Class 2")),
+        ("???\nperson\ncar", ("???", "person", "car")),
+        ('item {\n  id: 1\n  name: "/m/01g317"\n  display_name: "person"\n}\nitem { name: \'car\' id: 3 }',
+         ("", "person", "", "car")),
+        ('["cat", "dog"]', ("cat", "dog")),
+        ('{"0": "cat", "2": "dog"}', ("cat", "", "dog")),
+        ('{"cat": 0, "dog": 1}', ("cat", "dog")),
+        ("{'author': 'Ultralytics', 'names': {0: 'cat', 1: 'dog'}}", ("cat", "dog")),
+        ("0\n1\n2\n", ("0", "1", "2")),
+        ("3 of a kind\n1 pair", ("3 of a kind", "1 pair")),
+        ("", ()),
+        ("{ not json", ("{ not json",)),
+    ],
+)  # fmt: skip
+def test_every_form_gives_the_names_by_class_number(text: str, names: tuple[str, ...]) -> None:
+    assert parse(text.encode()).names == names
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_names_survive_the_encodings_that_editors_write(encoding: str) -> None:
+    assert parse("Käfer\nVögel\n".encode(encoding)).names == ("Käfer", "Vögel")
+
+
+def test_windows_names_are_read_and_said_to_be_so() -> None:
+    found = parse("Käfer\nVögel\n".encode("cp1252"))
+    assert found.names == ("Käfer", "Vögel")
+    assert "Windows-1252" in found.notes[0]
+
+
+def test_remarks_below_an_empty_line_are_no_classes() -> None:
+    found = parse("background\ncat\n\nremark about 255\n")
+    assert found.names == ("background", "cat")
+    assert "empty line" in found.notes[0]
+
+
+def test_empty_lines_between_names_are_left_out_when_the_scores_say_so() -> None:
+    found = parse("cat\n\ndog\n\nbird\n", 3)
+    assert (found.names, found.notes) == (("cat", "dog", "bird"), ())
+
+
+def test_a_missing_background_is_added_and_said() -> None:
+    found = parse("\n".join(f"class-{n}" for n in range(1000)), 1001)
+    assert (len(found.names), found.names[0], found.names[1]) == (1001, "background", "class-0")
+    assert "class 1 is called 'class-0'" in found.notes[0]
+
+
+def test_a_background_too_many_is_left_out_and_said() -> None:
+    found = parse("background\ncat\ndog", 2)
+    assert found.names == ("cat", "dog")
+    assert "left out" in found.notes[0]
+
+
+def test_numbers_that_begin_names_stay_with_them() -> None:
+    assert parse("1 euro\n2 euro\n5 euro\n", 3).names == ("1 euro", "2 euro", "5 euro")
+
+
+def test_numbers_from_one_are_moved_to_begin_at_zero_when_the_scores_say_so() -> None:
+    found = parse("1: cat\n2: dog\n", 2)
+    assert found.names == ("cat", "dog")
+    assert "numbered from 1" in found.notes[0]
+
+
+def test_labels_that_do_not_fit_are_a_warning_with_examples() -> None:
+    found = parse("cat\ndog\n", 10)
+    assert "class 0 would be called 'cat' and class 1 'dog'" in found.notes[0]
+
+
+@pytest.mark.parametrize("text", ["[" * 100000, "{" * 100000, json.dumps({"a": [1]}), "item {" * 1000, "9999999 x\n"])
+def test_hostile_files_end_in_some_names(text: str) -> None:
+    assert len(parse(text, 10).names) <= 1 << 17

@@ -1,0 +1,256 @@
+"""What is pushed without a manifest: models are described from their files, everything else is named for what it is."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeaid.errors import InvalidModel
+from edgeaid.models import bare, catalogue, manifest
+
+from ..formats import builders
+from ..toolkit.tflite_builder import Graph, Op, T, build
+
+
+def wrapped(tmp_path: Path, data: bytes) -> tuple[manifest.Manifest, tuple[str, ...], Path]:
+    """Manifest, notes and directory of a bare file."""
+    upload, staged = tmp_path / "upload", tmp_path / "staged"
+    upload.write_bytes(data)
+    staged.mkdir()
+    notes = bare.unpack(upload, staged, "m", 1 << 30)
+    return manifest.parse((staged / "model.toml").read_bytes(), "m"), notes, staged
+
+
+def classifier(
+    *front: Op, tensors: tuple[T, ...] = (), name: str = "in", last: str = "SOFTMAX", classes: int = 3, **more: Any
+) -> bytes:
+    """A float picture [1,8,8,3], `front` from `in` to `x` if any, then a mean over the picture and scores."""
+    start = "x" if front else name
+    return build(
+        Graph(
+            [T(name, [1, 8, 8, 3]), *tensors, T("axes", [2], "INT32", [1, 2]), T("mean", [1, 3]),
+             T("w", [classes, 3], data=1.0), T("b", [classes], data=0.0), T("raw", [1, classes]),
+             T("out", [1, classes])],
+            [*front, Op("MEAN", [start, "axes"], ["mean"]), Op("FULLY_CONNECTED", ["mean", "w", "b"], ["raw"]),
+             *([Op("SOFTMAX", ["raw"], ["out"], [(0, "f", 1.0)])] if last == "SOFTMAX" else [])],
+            [name], ["out" if last == "SOFTMAX" else "raw"], **more,
+        )
+    )  # fmt: skip
+
+
+def test_a_float_model_that_says_nothing_gets_zero_to_one_and_its_pusher_is_told(tmp_path: Path) -> None:
+    found, notes, _ = wrapped(tmp_path, classifier())
+    assert found.picture is not None
+    assert (found.picture.mean, found.picture.std) == ((0.0,), (255.0,))
+    assert any(note.startswith("ASSUMED") and "--mean" in note for note in notes)
+
+
+def test_a_real_float_model_gets_the_normalisation_of_its_integer_twin(tmp_path: Path, shared_findings: Path) -> None:
+    file = shared_findings / "toolkit" / "digits_float.tflite"
+    found, _, _ = wrapped(tmp_path, file.read_bytes())
+    assert found.task == "classify"
+    assert found.picture is not None
+    assert (found.picture.color, found.picture.mean, found.picture.std) == ("GRAY", (0.0,), (255.0,))
+
+
+@pytest.mark.parametrize(
+    ("factor", "std"), [(1 / 255, 1.0), (1 / 127.5, 1.0), (4.3668, 255.0)], ids=["0..1", "-1..1", "after 0..1"]
+)
+def test_a_graph_that_rescales_pixels_itself_gets_what_it_expects(tmp_path: Path, factor: float, std: float) -> None:
+    scale = (T("factor", [1], data=factor), T("x", [1, 8, 8, 3]))
+    found, notes, _ = wrapped(tmp_path, classifier(Op("MUL", ["in", "factor"], ["x"]), tensors=scale))
+    assert found.picture is not None
+    assert (found.picture.mean, found.picture.std) == ((0.0,), (std,))
+    assert not any(note.startswith("ASSUMED") for note in notes)
+
+
+def test_a_known_producer_is_named(tmp_path: Path) -> None:
+    data = classifier(Op("RELU", ["in"], ["x"]), tensors=(T("x", [1, 8, 8, 3]), T("MobilenetV1/Conv2d_0/w", [1])))
+    found, notes, _ = wrapped(tmp_path, data)
+    assert found.picture is not None
+    assert (found.picture.mean, found.picture.std) == ((127.5,), (127.5,))
+    assert any("TensorFlow-Slim" in note for note in notes)
+
+
+def test_the_files_metadata_decides_before_everything_else(tmp_path: Path) -> None:
+    norm = {0: ("f", [10.0]), 1: ("f", [20.0])}
+    told = builders.flat({5: "author", 3: [{2: [{0: "image", 4: [{0: ("B", 1), 1: norm}]}]}]}, b"M001")
+    data = classifier(
+        Op("RELU", ["in"], ["x"]),
+        tensors=(T("x", [1, 8, 8, 3]), T("MobilenetV1/w", [1])),
+        metadata={"TFLITE_METADATA": told},
+    )
+    found, notes, _ = wrapped(tmp_path, data)
+    assert found.picture is not None
+    assert (found.picture.mean, found.picture.std) == ((10.0,), (20.0,))
+    assert any("metadata" in note for note in notes)
+
+
+def test_integers_are_fed_raw_pixels(tmp_path: Path) -> None:
+    q = (1 / 255, -128)
+    data = build(
+        Graph(
+            [T("in", [1, 4, 4, 1], "INT8", q=q), T("out", [1, 16], "INT8", q=q), T("shape", [2], "INT32", [1, 16])],
+            [Op("RESHAPE", ["in", "shape"], ["out"])], ["in"], ["out"],
+        )
+    )  # fmt: skip
+    found, _, _ = wrapped(tmp_path, data)
+    assert found.picture is not None
+    assert (found.picture.color, found.picture.mean) == ("GRAY", None)
+
+
+@pytest.mark.parametrize(("last", "activation"), [("SOFTMAX", "none"), ("", "softmax")])
+def test_raw_scores_are_made_probabilities(tmp_path: Path, last: str, activation: str) -> None:
+    found, _, _ = wrapped(tmp_path, classifier(last=last))
+    assert found.output is not None
+    assert (found.task, found.output.decoder, found.output.activation) == ("classify", "classification", activation)
+
+
+def test_labels_in_the_file_are_taken_over_and_doubts_are_told(tmp_path: Path) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as bundle:
+        bundle.writestr("labels.txt", "0: cat\n2: dog\n")
+    found, _, staged = wrapped(tmp_path, classifier() + archive.getvalue())
+    from edgeaid.models import repository
+
+    assert repository.labels(repository.Found(staged, found, "1")).names == ("cat", "", "dog")
+
+
+SHAPES = {"boxes": [1, 10, 4], "classes": [1, 10], "scores": [1, 10], "count": [1]}
+
+
+def detector(order: list[str], names: dict[str, str] | None = None) -> bytes:
+    """A graph that ends in the detection post-processing operator, its outputs in `order`."""
+    names = names or {what: what for what in SHAPES}
+    outputs = [T(names[what], shape) for what, shape in SHAPES.items()]
+    tensors = [T("in", [1, 30, 30, 3], "UINT8", q=(1 / 128, 128)), T("anchors", [10, 4], data=0.5), *outputs]
+    post = Op("CUSTOM", ["in", "in", "anchors"], [names[w] for w in SHAPES], custom="TFLite_Detection_PostProcess")
+    return build(Graph(tensors, [post], ["in"], [names[what] for what in order]))
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["boxes", "classes", "scores", "count"],
+        ["scores", "boxes", "count", "classes"],
+        ["count", "scores", "classes", "boxes"],
+    ],
+)
+def test_a_detectors_outputs_are_told_apart_whatever_their_order_and_names(tmp_path: Path, order: list[str]) -> None:
+    data = detector(order, {"boxes": "a:3", "classes": "a:2", "scores": "a:1", "count": "a:0"})
+    found, notes, _ = wrapped(tmp_path, data)
+    assert found.output is not None
+    assert (found.task, found.output.decoder, list(found.output.order)) == ("detect", "ssd", order)
+    assert not any("ASSUMED: the four" in note for note in notes)
+
+
+def test_a_manifest_with_a_wrong_order_is_refused_with_the_right_line(tmp_path: Path) -> None:
+    from edgeaid.models import gate, repository
+
+    found, _, staged = wrapped(tmp_path, detector(["scores", "boxes", "count", "classes"]))
+    text = (staged / "model.toml").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("order")]
+    (staged / "model.toml").write_text("\n".join(lines))
+    found = manifest.parse((staged / "model.toml").read_bytes(), "m")
+    with pytest.raises(InvalidModel, match=r'order = \["scores", "boxes", "count", "classes"\]'):
+        gate.check_formats(repository.Found(staged, found, "1"))
+
+
+def test_a_map_of_classes_is_a_segmenter(tmp_path: Path) -> None:
+    data = build(
+        Graph(
+            [T("in", [1, 32, 32, 3], "UINT8"), T("axis", [], "INT32", 3), T("map", [1, 32, 32], "INT64")],
+            [Op("ARG_MAX", ["in", "axis"], ["map"])], ["in"], ["map"],
+        )
+    )  # fmt: skip
+    found, _, _ = wrapped(tmp_path, data)
+    assert found.output is not None
+    assert (found.task, found.output.decoder) == ("segment", "segmentation")
+
+
+def test_a_picture_out_of_a_picture_is_not_taken_for_classes(tmp_path: Path) -> None:
+    data = build(
+        Graph([T("in", [1, 32, 32, 3]), T("out", [1, 32, 32, 3])], [Op("RELU", ["in"], ["out"])], ["in"], ["out"])
+    )
+    assert wrapped(tmp_path, data)[0].task == "other"
+
+
+def test_a_file_of_the_catalogue_gets_the_catalogues_manifest(tmp_path: Path, shared_data: Path) -> None:
+    data = (shared_data / "coral/deeplabv3_mnv2_dm05_pascal_quant.tflite").read_bytes()
+    found, notes, _ = wrapped(tmp_path, data)
+    entry = catalogue.load()["deeplabv3-mnv2-dm05"]
+    assert (found.name, found.task, found.license) == ("m", entry.task, entry.license)
+    assert any("edgeai pull deeplabv3-mnv2-dm05" in note for note in notes)
+
+
+def archive(**files: bytes) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as bundle:
+        for name, content in files.items():
+            bundle.writestr(name.replace("__", "."), content)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "what", "next_step"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git LFS pointer", "git lfs pull"),
+        (b"<!DOCTYPE html>\n<html>404</html>", "HTML page", "raw"),
+        (b"\n\n<html lang=en>", "HTML page", "raw"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(100), "JPEG picture", "edgeai classify"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "PNG picture", "edgeai classify"),
+        (builders.onnx(), "ONNX", "edgeai model convert"),
+        (builders.graphdef(), "GraphDef", "edgeai model convert"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "Keras", "edgeai model convert"),
+        (archive(config__json=b"{}", model__weights__h5=b""), "Keras", "edgeai model convert"),
+        (archive(model__tflite=b"x"), "zip archive", "model.tflite"),
+        (gzip.compress(b"x" * 100), "gzip", "unpack"),
+        (b"hello, this is a text\n", "text ('hello", "push"),
+        (b"", "empty", "download"),
+        (b"abc", "3 bytes", "download"),
+        (np.random.default_rng(0).bytes(5000), "not a model", "push"),
+        (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "error message", "address"),
+    ],
+    ids=lambda v: v[:12] if isinstance(v, str) else "",
+)
+def test_what_is_no_model_is_named_for_what_it_is(tmp_path: Path, data: bytes, what: str, next_step: str) -> None:
+    with pytest.raises(InvalidModel) as caught:
+        wrapped(tmp_path, data)
+    assert what in str(caught.value)
+    assert next_step in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("k210/iris_v3.kmodel", "K210 model version 3"),
+        ("k210/yolox_nano_224_v5.kmodel", "K210 model version 5"),
+        ("ncs/12net.graph", "NCSDK 2"),
+        ("ncs/p.graph", "NCSDK 1"),
+        ("coral/bird.bmp", "BMP picture"),
+        ("coral/parrot.jpg", "JPEG picture"),
+        ("coral/imagenet_labels.txt", "text"),
+    ],
+)
+def test_real_files_of_other_kinds_are_named(tmp_path: Path, shared_data: Path, file: str, what: str) -> None:
+    with pytest.raises(InvalidModel, match=what):
+        wrapped(tmp_path, (shared_data / file).read_bytes())
+
+
+def test_a_model_cut_short_is_said_to_be_so(tmp_path: Path) -> None:
+    data = classifier()
+    for size in (8, 100, len(data) // 2):
+        with pytest.raises(InvalidModel, match="cut short"):
+            wrapped(tmp_path / str(size) if (tmp_path / str(size)).mkdir() is None else tmp_path, data[:size])
+
+
+def test_a_manifest_is_valid_toml_whatever_the_names_in_the_file(tmp_path: Path) -> None:
+    wrapped(tmp_path, classifier(name='q"\\\n'))
+    assert tomllib.loads((tmp_path / "staged" / "model.toml").read_text())["name"] == "m"

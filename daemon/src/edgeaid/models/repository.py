@@ -211,6 +211,11 @@ def labels(found: Found, classes: int | None = None) -> Labels:
     return parse_labels(read_inside(found.path, found.manifest.labels_file, MAX_LABELS_BYTES), classes)
 
 
+def label_file(path: Path, classes: int | None) -> Labels:
+    """The labels in a file that `labels` has checked before: for the process that names what pictures show."""
+    return parse_labels(path.read_bytes(), classes)
+
+
 def sync_tree(path: Path) -> None:
     """fsync every file and directory below `path`, and it."""
     for directory, _, files in os.walk(path):

@@ -16,7 +16,7 @@ from typing import Any, Final
 import PIL
 
 from ..errors import InvalidModel
-from ..formats.labels import parse
+from ..models.repository import label_file
 from ..models.rules import OutputRules, PictureRules
 from ..tensors import TensorSpec
 from . import draw, postprocess, preprocess
@@ -48,7 +48,7 @@ def rules_from(table: dict[str, Any], inputs: Sequence[TensorSpec]) -> Rules:
     return Rules(
         PictureRules(**_tuples(table["picture"])) if table["picture"] is not None else None,
         OutputRules(**_tuples(table["output"])) if table["output"] is not None else None,
-        read_labels(table["labels"], table["classes"]),
+        label_file(Path(table["labels"]), table["classes"]).names if table["labels"] else (),
         picture_size(inputs[0].shape) if inputs else (0, 0),
     )
 
@@ -60,11 +60,6 @@ def picture_size(shape: tuple[int, ...]) -> tuple[int, int]:
     sides = shape[-3:]
     height, width = sides[1:] if sides[0] in (1, 3) and sides[2] not in (1, 3) else sides[:2]
     return width, height
-
-
-def read_labels(path: str, classes: int | None) -> tuple[str, ...]:
-    """The labels in a file, as the daemon reads them too; "" = no labels."""
-    return parse(Path(path).read_bytes(), classes).names if path else ()
 
 
 def _tuples(table: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from layer.workspace import MACHINES, RELEASES, Workspace, empty_build, feature_
 from rig.paths import Missing, need
 
 #: Not part of "all features": places that this machine lacks, halves of a choice, and what only another release or target has.
-LEFT_OUT = {"mirror", "offline-sources", "power-cool", "power-fast", "tflite", "testimage", "small-disk", "cve"}
+LEFT_OUT = {"mirror", "offline-sources", "power-cool", "power-fast", "tflite", "testimage", "cve"}
 #: Warnings of others: no network for uninative here; hosts that oe-core has not listed.
 KNOWN = re.compile("uninative|has not been validated|No bb files in default matched|Host distribution")
 
@@ -45,9 +45,9 @@ def dry_run(own: Workspace, *images: str) -> int:
     return int(re.findall(r"Attempted (\d+) tasks", done.stdout)[-1])
 
 
-def needed(own: Workspace, image: str) -> set[str]:
+def needed(own: Workspace, *targets: str) -> set[str]:
     """Recipes that the graph of an image holds. After a dry run of the same configuration nothing is parsed again."""
-    done = own.run("bitbake", "-g", image, timeout=3600, settings=quick(own))
+    done = own.run("bitbake", "-g", *targets, timeout=3600, settings=quick(own))
     assert done.returncode == 0, done.stdout[-3000:]
     return set((own.folder / "pn-buildlist").read_text().split())
 

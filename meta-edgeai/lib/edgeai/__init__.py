@@ -1,2 +1,2 @@
 # Python modules for this layer's classes and recipes; conf/layer.conf registers them with addpylib.
-BBIMPORTS = ["buildhost"]
+BBIMPORTS = ["bazelrun", "buildhost"]

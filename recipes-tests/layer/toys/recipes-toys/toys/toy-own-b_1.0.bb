@@ -1,7 +1,5 @@
 require toy.inc
 
 do_bazel_compile() {
-    toy_bazel
+    bazel ${EDGEAI_BAZEL_STARTUP} build //toy
 }
-
-inherit edgeai_bazel

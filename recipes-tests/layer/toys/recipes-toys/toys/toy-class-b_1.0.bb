@@ -1,0 +1,1 @@
+require toy-of-class.inc

@@ -1,0 +1,5 @@
+require toy.inc
+
+do_compile() {
+    bazel build //toy
+}

@@ -7,21 +7,21 @@ import re
 
 #: Commands of Bazel 4 to 8. A word "bazel" is an invocation only if one of these follows, after options.
 COMMANDS = (
-    "analyze-profile aquery build canonicalize-flags clean config coverage cquery dump fetch help info license mobile-install mod "
-    "print_action query run shutdown sync test vendor version"
-).split()
+    "analyze-profile|aquery|build|canonicalize-flags|clean|config|coverage|cquery|dump|fetch|help|info|license|mobile-install|mod"
+    "|print_action|query|run|shutdown|sync|test|vendor|version"
+)
 
 # "bazel build", "${BAZEL} --batch build", "/path/bazelisk run", ["bazel", "build"]; what is between may be options or variables.
 _SEPARATOR = r"""["']?[\s,]+["']?"""
 _PROGRAM = r"""(?:[^\s"'`;|&()=,\[\]#]*/)?bazel(?:isk)?(?:-[\d.]+)?(?:\.real)?|\$\{?\w*BAZEL\w*\}?"""
 _RUN = re.compile(
-    rf"""(?:^|(?<=[\s"'`;|&(=,\[]))(?P<program>{_PROGRAM})(?:{_SEPARATOR}[-$@{{*][^\s,]*)*{_SEPARATOR}(?:{"|".join(COMMANDS)})(?![\w.-])""",
-    re.M,
+    rf"""(?:^|(?<=[\s"'`;|&(=,\[]))(?P<program>{_PROGRAM})(?:{_SEPARATOR}[-$@{{*][^\s,]*)*{_SEPARATOR}(?:{COMMANDS})(?![\w.-])""",
+    re.MULTILINE,
 )
 # A script of the sources whose name says that it runs Bazel, such as build_pip_package_with_bazel.sh.
 _SCRIPT = re.compile(
     r"""(?:^|[;&|(]|\bthen\b|\bdo\b)\s*(?:\w+=\S*\s+)*(?:(?:ba|da)?sh\s+|exec\s+|nice\s+|env\s+|python3?\s+)*(?P<program>[^\s;&|()]*bazel[^\s;&|()]*\.(?:sh|py))(?=\s|$|;)""",
-    re.M,
+    re.MULTILINE,
 )
 # Limits that are written down: on the command line they win over every file of options.
 _WRITTEN = re.compile(
@@ -33,7 +33,7 @@ _JOBS = re.compile(r"(?:--jobs(?:=|\s+)|(?<=\s)-j\s*)([\w*.]+)")
 
 
 # What only says something.
-_SAID = re.compile(r"(?:^|(?<=[;&|({]))\s*(?:echo|printf|bb(?:plain|note|warn|error|fatal|debug)|bb\.(?:plain|note|warn|error|fatal))\b[^;&|\n]*", re.M)
+_SAID = re.compile(r"(?:^|(?<=[;&|({]))\s*(?:echo|printf|bb(?:plain|note|warn|error|fatal|debug)|bb\.(?:plain|note|warn|error|fatal))\b[^;&|\n]*", re.MULTILINE)
 
 
 def _plain(text):
@@ -49,7 +49,7 @@ def programs(text):
     ['bazel']
     """
     plain = _plain(text)
-    return [found["program"] for pattern in (_RUN, _SCRIPT) for found in pattern.finditer(plain)]
+    return [call["program"] for pattern in (_RUN, _SCRIPT) for call in pattern.finditer(plain)]
 
 
 def without_written_limits(text):
@@ -63,11 +63,8 @@ def without_written_limits(text):
 
 def foreign_jobs(text, jobs):
     """Numbers of jobs on Bazel's command lines that are not ours."""
-    found = []
-    for line in _plain(text).splitlines():
-        if programs(line):
-            found += [given for given in _JOBS.findall(line) if given != str(jobs)]
-    return found
+    lines = [line for line in _plain(text).splitlines() if programs(line)]
+    return [given for line in lines for given in _JOBS.findall(line) if given != str(jobs)]
 
 
 def _file_mentions(path):
@@ -124,8 +121,9 @@ def problem(d, task, text):
     import bb.data
 
     jobs, file = d.getVar("EDGEAI_BAZEL_JOBS"), d.getVar("EDGEAI_BAZEL_RC")
-    if foreign_jobs(text, jobs):
-        return "%s gives Bazel --jobs=%s, which wins over the limits of this host; leave the option out" % (task, foreign_jobs(text, jobs)[0])
+    foreign = foreign_jobs(text, jobs)
+    if foreign:
+        return f"{task} gives Bazel --jobs={foreign[0]}, which wins over the limits of this host; leave the option out"
     exported = " ".join(d.getVar(name) or "" for name in ("BAZEL_STARTUP_OPTIONS", "EXTRA_BAZEL_ARGS"))
     called = [one for one in programs(text) if not one.endswith((".sh", ".py"))]
     named = file in text or "EDGEAI_BAZEL_STARTUP" in text  # code in Python is not expanded
@@ -133,10 +131,11 @@ def problem(d, task, text):
         return ""
     if bb.data.inherits_class("bazel", d) and file in exported and all(one == d.getVar("BAZEL") for one in called):
         return ""
-    if not called and "--jobs=%s" % jobs in exported:
+    if not called and f"--jobs={jobs}" in exported:
         return ""
     # BitBake expands the text, so variables are named without ${}.
+    name = f" as {called[0]}" if called else ""
     return (
-        "%s runs Bazel%s without the limits of this host; put the variable EDGEAI_BAZEL_STARTUP between bazel and its command, "
-        "or inherit bazel and call the variable BAZEL" % (task, " as " + called[0] if called else "")
+        f"{task} runs Bazel{name} without the limits of this host; put the variable EDGEAI_BAZEL_STARTUP between bazel and its command, "
+        "or inherit bazel and call the variable BAZEL"
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from layer.test_whole import LEFT_OUT, needed, place, quick
+from layer.test_whole import LEFT_OUT, needed, place
 from layer.workspace import Workspace, feature_names
 
 EDGE = re.compile(r'^"(.+)" -> "(.+)"$')
@@ -54,7 +54,7 @@ def could_overlap(graph: Graph, tasks: dict[str, dict]) -> list[tuple[str, str]]
     return [
         (a, b)
         for a, b in unordered(graph, sorted(tasks))
-        if not set(tasks[a]["lockfiles"]) & set(tasks[b]["lockfiles"])
+        if not set(tasks[a]["lockfiles"].split()) & set(tasks[b]["lockfiles"].split())
         and not (a.rsplit(".", 1)[1] == b.rsplit(".", 1)[1] and tasks[a]["number_threads"] == "1")
     ]
 
@@ -68,14 +68,12 @@ def image(request: pytest.FixtureRequest) -> tuple[str, Graph, dict[str, dict]]:
     assert "BBMASK" not in "".join(p.read_text() for p in (own.folder / "conf").glob("*.conf"))
     graph = Graph()
     graph.add((own.folder / "task-depends.dot").read_text())
-    out = own.folder / "bazel-tasks.json"
-    script = own.build.project / "recipes-tests/layer/bazel_tasks.py"
-    done = own.run(
-        "env", f"PYTHONPATH={own.layers}/bitbake/lib", "python3", str(script), str(out), settings=quick(own), timeout=3600
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:]
-    listed = json.loads(out.read_text())
-    return request.param, graph, {name: one for name, one in listed.items() if name in graph.after}
+    tasks = {}
+    for file in (own.folder / "bazel-census").glob("*.json"):
+        recipe = json.loads(file.read_text())
+        for task, flags in recipe["tasks"].items():
+            tasks[f"{file.stem}.{task}"] = flags | recipe["variables"]
+    return request.param, graph, {name: one for name, one in tasks.items() if name in graph.after}
 
 
 def test_no_two_tasks_of_the_image_can_run_bazel_at_once(image) -> None:
@@ -96,7 +94,7 @@ def test_no_two_tasks_of_the_image_can_run_bazel_at_once(image) -> None:
 def test_the_same_question_without_the_locks_names_the_pairs(image) -> None:
     """The question is not empty: without the locks there are pairs that could run at once."""
     _, graph, tasks = image
-    bare = {name: one | {"lockfiles": []} for name, one in tasks.items()}
+    bare = {name: one | {"lockfiles": ""} for name, one in tasks.items()}
     pairs = could_overlap(graph, bare)
     assert ("tensorflow-lite.do_compile", "tensorflow.do_compile") in pairs
     assert ("bazel-native.do_compile", "tensorflow.do_compile") not in pairs, "the graph orders these"
@@ -105,14 +103,14 @@ def test_the_same_question_without_the_locks_names_the_pairs(image) -> None:
 def test_every_bazel_of_the_image_keeps_the_limits(image) -> None:
     _, _, tasks = image
     for name, one in tasks.items():
-        assert (one["prefuncs"] or "").split()[0] == "edgeai_bazel_write_limits", name
-        assert re.fullmatch(r"\d+", one["jobs"]), name
-        assert re.fullmatch(r"-Xmx\d+m", one["java"]), name
-        assert "--jobs=auto" not in f"{one['exported']} {one['do_compile']}", name
+        assert one["prefuncs"].split()[0] == "edgeai_bazel_write_limits", name
+        assert re.fullmatch(r"\d+", one["BAZEL_JOBS"]), name
+        assert re.fullmatch(r"-Xmx\d+m", one["JAVA_TOOL_OPTIONS"]), name
+        assert "--jobs=auto" not in f"{one['CUSTOM_BAZEL_FLAGS']} {one['do_compile']}", name
         if not name.startswith("bazel-native."):
-            assert "--host_jvm_args=-Xmx" in one["startup"], name
-            assert "/edgeai.bazelrc" in one["startup"], name
+            assert "--host_jvm_args=-Xmx" in one["BAZEL_STARTUP_OPTIONS"], name
+            assert "/edgeai.bazelrc" in one["BAZEL_STARTUP_OPTIONS"], name
         if name.split(".")[0] in ("tensorflow", "tensorflow-native"):
             assert "tflite_with_xnnpack=false" not in one["do_compile"], name
             for part in ("aws", "hdfs", "nccl"):
-                assert f"no_{part}_support=true" in one["options"], name
+                assert f"no_{part}_support=true" in one["EDGEAI_BAZEL_OPTIONS"], name

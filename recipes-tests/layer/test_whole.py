@@ -33,8 +33,8 @@ def place(release: str, machine: str, *features: str) -> Workspace:
 
 
 def quick(own: Workspace) -> str:
-    """Settings for a dry run without a process per task (dryrun/classes/dry-run-quick.bbclass)."""
-    return f'BBPATH .= ":{own.build.project}/recipes-tests/layer/dryrun"\nINHERIT += "dry-run-quick"\n'
+    """Settings for a dry run without a process per task, and for writing down what runs Bazel (dryrun/classes)."""
+    return f'BBPATH .= ":{own.build.project}/recipes-tests/layer/dryrun"\nINHERIT += "dry-run-quick bazel-census"\n'
 
 
 def dry_run(own: Workspace, *images: str) -> int:

@@ -19,7 +19,19 @@ GIB = buildhost.GIB
 
 @pytest.mark.parametrize(
     ("ram", "cpus", "jobs"),
-    [(2, 4, 1), (4, 4, 1), (4, 8, 1), (8, 8, 4), (8, 2, 2), (24, 2, 2), (24, 16, 12), (64, 16, 16), (64, 64, 34)],
+    [
+        (2, 4, 1),
+        (4, 4, 1),
+        (4, 8, 1),
+        (8, 8, 2),
+        (8, 2, 2),
+        (10, 6, 3),
+        (16, 8, 5),
+        (24, 2, 2),
+        (24, 16, 8),
+        (64, 16, 16),
+        (64, 64, 26),
+    ],
 )
 def test_jobs_follow_memory_first_and_processors_second(ram: int, cpus: int, jobs: int) -> None:
     assert buildhost.limits(ram * GIB, cpus)["jobs"] == jobs
@@ -39,6 +51,11 @@ def test_a_host_too_small_for_comfort_still_builds_with_one_job() -> None:
         "memory_mib": buildhost.MIB_PER_JOB,
         "jvm_mib": buildhost.JVM_MIN_MIB,
     }
+
+
+@pytest.mark.parametrize(("ram", "cpus", "jobs"), [(1, 8, 1), (4, 8, 3), (8, 16, 7), (8, 4, 4), (64, 16, 16)])
+def test_make_runs_as_many_steps_as_fit_into_the_memory(ram: int, cpus: int, jobs: int) -> None:
+    assert buildhost.make_jobs(cpus, ram * GIB) == jobs
 
 
 def fake_host(root: Path, **files: str) -> str:

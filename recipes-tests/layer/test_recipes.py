@@ -90,6 +90,7 @@ def test_no_step_of_a_build_uses_the_network(facts) -> None:
 def test_every_git_source_is_a_full_commit_and_every_download_has_a_checksum(facts) -> None:
     for name, one in own(facts).items():
         for uri, revision in one["revisions"].items():
+            assert not ("branch=" in uri.replace("nobranch=", "") and "nobranch=1" in uri), f"{name}: {uri}"
             assert COMMIT.fullmatch(revision or ""), f"{name}: {uri} at {revision}"
             assert "protocol=https" in uri
         for uri, checksum in one["checksums"].items():
@@ -140,7 +141,9 @@ def test_tflite_runtime_is_compiled_offline_with_xnnpack(facts) -> None:
     flags = one["EXTRA_OECMAKE"]
     assert "-DFETCHCONTENT_FULLY_DISCONNECTED=ON" in flags
     assert "-DTFLITE_ENABLE_XNNPACK=ON" in flags
-    assert len(one["revisions"]) == 14
+    assert len(one["revisions"]) == 13
+    for name in re.findall(r"destsuffix=deps/(\w+)", one["SRC_URI"]):
+        assert f"/deps/{name}/" in one["LIC_FILES_CHKSUM"], f"no licence text of {name}"
     for name in ("XNNPACK", "CPUINFO", "RUY", "EIGEN", "FLATBUFFERS"):
         assert re.search(rf"-DFETCHCONTENT_SOURCE_DIR_{name}=\S+/deps/{name.lower()}\b", flags)
 
@@ -158,12 +161,16 @@ def test_the_wheel_fits_the_releases_python(facts) -> None:
 
 
 def test_libedgetpu_is_built_against_the_headers_of_the_runtime(facts) -> None:
-    tensorflow = [r for u, r in facts["libedgetpu"]["revisions"].items() if "tensorflow/tensorflow" in u]
-    assert tensorflow == [
-        r for u, r in facts["python3-tflite-runtime"]["revisions"].items() if "tensorflow/tensorflow" in u
-    ]
+    tensorflow, *others = (
+        {u: c for u, c in facts[name]["checksums"].items() if "tensorflow/tensorflow" in u}
+        for name in ("libedgetpu", "python3-tflite-runtime")
+    )
+    assert tensorflow
+    assert others == [tensorflow]
     assert "abi-check.cc" in facts["libedgetpu"]["do_compile"]
-    assert {"libedgetpu-std", "libedgetpu-max", "libedgetpu-udev"} <= set(facts["libedgetpu"]["PACKAGES"].split())
+    assert {"libedgetpu-clock-std", "libedgetpu-clock-max", "libedgetpu-udev"} <= set(
+        facts["libedgetpu"]["PACKAGES"].split()
+    )
 
 
 def test_the_daemon_runs_as_its_own_user_behind_sockets(facts) -> None:

@@ -275,7 +275,7 @@ def test_what_is_printed_is_what_check_reads(tree: Path, tmp_path: Path, capsys:
     assert pins.main(["--tree", str(tree)]) == 0
     printed = capsys.readouterr().out
     assert (
-        'SRC_URI += "git://example.org/xnnpack.git;protocol=https;nobranch=1;name=xnnpack;destsuffix=deps/xnnpack"'
+        'SRC_URI += "git://example.org/xnnpack.git;protocol=https;branch=master;name=xnnpack;destsuffix=deps/xnnpack"'
         in printed
     )
     (tmp_path / "pins.inc").write_text(printed)

@@ -65,6 +65,15 @@ def test_every_insane_skip_has_its_reason_above_it(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(LAYER)))
+def test_every_source_without_a_branch_has_its_reason_above_it(path: Path) -> None:
+    text = path.read_text()
+    for at in re.finditer("nobranch=1", text):
+        assert re.findall(r"^# nobranch: .+", text[: at.start()], re.MULTILINE), (
+            f"{path.name}: nobranch without a reason"
+        )
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(LAYER)))
 def test_no_class_with_a_hyphen_exports_functions(path: Path) -> None:
     if path.suffix == ".bbclass":
         assert "-" not in path.stem
@@ -72,8 +81,8 @@ def test_no_class_with_a_hyphen_exports_functions(path: Path) -> None:
 
 def test_every_patch_says_where_it_stands_upstream() -> None:
     form = re.compile(
-        r"^Upstream-Status: (Submitted|Backport|Inappropriate|Denied|Inactive-Upstream) \[.+\]|^Upstream-Status: Pending",
-        re.M,
+        r"^Upstream-Status: (Submitted \[.+\]|Backport \[.+\]|Denied( \[.+\])?|Inactive-Upstream \[lastcommit: [\d-]+.*\]|Pending|Inappropriate \[oe[- ]specific.*\])",
+        re.MULTILINE,
     )
     for path in LAYER.rglob("*.patch"):
         text = path.read_text(errors="replace")

@@ -9,13 +9,19 @@ import os
 MIB = 1 << 20
 GIB = 1 << 30
 
-# Largest common TensorFlow compile steps (clang, -O2) stay below this; a few heavier ones overlap with light ones.
-MIB_PER_JOB = 1536
-# For the rest of the build, the desktop and the file cache: at least this, or an eighth of the memory.
+# Measured with gcc 12 at -O2: compile steps of TensorFlow Lite's kernels take 0.25 to 0.95 GiB (fully_connected.cc). TensorFlow's own
+# take more; users report killed compilers with six jobs on 10 GB (tensorflow issue 42066) and success with few jobs on 8 GB
+# (tensorflow_cc issue 255). Twice what was measured, so that 10 GB give three jobs and 8 GB give two.
+MIB_PER_JOB = 2048
+# For the rest of the build, the desktop and the file cache: at least this, or an eighth of the memory. BitBake itself, measured while it
+# parses all layers: 1 GiB, while tasks run a quarter of that.
 RESERVE_MIB = 768
-# Loading and analysing TensorFlow's graph needs about 1 GiB of heap; beyond 4 GiB nothing is gained.
+# Heap of the Bazel server: a quarter of the memory, which is Java's own default, within bounds. Less than 1 GiB ended in "Java heap
+# space" for users who built TensorFlow (issue 46120); a heap that is not used costs nothing.
 JVM_MIN_MIB = 1024
 JVM_MAX_MIB = 4096
+# One step of make for C++ with many templates: what was measured above.
+MAKE_MIB_PER_JOB = 1024
 
 # Only plain functions here, results are dicts: BitBake reads the source of everything in a registered module to put it into
 # signatures, and fails on a class made by a call (namedtuple).
@@ -25,16 +31,26 @@ def limits(memory, cpus):
     """Bazel's limits on a machine (or in a container) with `memory` bytes of RAM and `cpus` usable processors.
 
     >>> limits(8 * GIB, 8)
-    {'jobs': 4, 'memory_mib': 6144, 'jvm_mib': 1024}
+    {'jobs': 2, 'memory_mib': 5120, 'jvm_mib': 2048}
     """
     total = max(1, memory // MIB)
     reserve = max(RESERVE_MIB, total // 8)
-    jvm = min(JVM_MAX_MIB, max(JVM_MIN_MIB, total // 8))
+    jvm = min(JVM_MAX_MIB, max(JVM_MIN_MIB, total // 4))
     actions = total - reserve - jvm
     if actions < MIB_PER_JOB:
         # Too small for comfort: one job, and a hint that lets Bazel start any single action.
         return {"jobs": 1, "memory_mib": MIB_PER_JOB, "jvm_mib": jvm}
     return {"jobs": max(1, min(cpus, actions // MIB_PER_JOB)), "memory_mib": actions, "jvm_mib": jvm}
+
+
+def make_jobs(cpus, memory=None):
+    """Steps of make at a time for C++ sources whose compiler needs much memory.
+
+    >>> make_jobs(16, 8 * GIB)
+    7
+    """
+    total = (memory_bytes() if memory is None else memory) // MIB
+    return max(1, min(cpus, (total - max(RESERVE_MIB, total // 8)) // MAKE_MIB_PER_JOB))
 
 
 def _read(path):

@@ -4,7 +4,7 @@ DESCRIPTION = "Driver library in both clock settings and Python classes."
 inherit packagegroup
 
 RDEPENDS:${PN} = " \
-    libedgetpu-max \
-    libedgetpu-std \
+    libedgetpu-clock-max \
+    libedgetpu-clock-std \
     python3-pycoral \
 "

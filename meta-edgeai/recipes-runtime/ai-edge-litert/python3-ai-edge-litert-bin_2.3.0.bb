@@ -25,7 +25,7 @@ S = "${UNPACKDIR}/wheel"
 UPSTREAM_CHECK_URI = "https://pypi.org/project/ai-edge-litert/"
 UPSTREAM_CHECK_REGEX = "/ai-edge-litert/(?P<pver>\d+(\.\d+)+)/"
 
-inherit python3-dir
+inherit python3-dir python3native
 
 COMPATIBLE_HOST = "aarch64.*-linux"
 
@@ -52,6 +52,9 @@ do_install() {
         rm -f ${D}${PYTHON_SITEPACKAGES_DIR}/ai_edge_litert/$unused
     done
     rm -f ${D}${PYTHON_SITEPACKAGES_DIR}/ai_edge_litert-${PV}.dist-info/RECORD
+    # Compiled as the modules of every other Python package are: on a read-only root nothing could be written at the first start.
+    # The times of sources change on their way into an image, so nothing depends on them.
+    nativepython3 -m compileall -q -s ${D} -p / --invalidation-mode unchecked-hash ${D}${PYTHON_SITEPACKAGES_DIR}/ai_edge_litert
     find ${D}${PYTHON_SITEPACKAGES_DIR} -type d -exec chmod 0755 {} +
     find ${D}${PYTHON_SITEPACKAGES_DIR} -type f -exec chmod 0644 {} +
 }

@@ -9,7 +9,7 @@ EDGEAI_STATUS = "built"
 LICENSE = "Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 
-SRC_URI = "git://github.com/google/flatbuffers.git;branch=master;protocol=https;nobranch=1;destsuffix=flatbuffers"
+SRC_URI = "git://github.com/google/flatbuffers.git;branch=master;protocol=https;destsuffix=flatbuffers"
 # The commit that the tag v25.9.23 (an object of its own, edbe177) points to.
 SRCREV = "187240970746d00bbd26b0f5873ed54d2477f9f3"
 S = "${UNPACKDIR}/flatbuffers"

@@ -19,7 +19,7 @@ SRC_URI = " \
     file://abi-check.cc \
 "
 SRCREV_libedgetpu = "e35aed18fea2e2d25d98352e5a5bd357c170bd4d"
-SRCREV_FORMAT = "libedgetpu_tensorflow"
+SRCREV_FORMAT = "libedgetpu"
 S = "${UNPACKDIR}/libedgetpu"
 
 # Upstream tags releases by fish names ("release-grouper"); the driver calls itself 16.0.
@@ -31,7 +31,8 @@ DEPENDS += "abseil-cpp flatbuffers-tflite flatbuffers-tflite-native libusb1 xxd-
 inherit update-alternatives useradd
 
 # Which clock libedgetpu.so.1 means where both are installed: std or max. Maximum needs a cool place (25 C against 35 C).
-# Changed on the device by: update-alternatives --set libedgetpu.so.1 ...
+# Changed on the device by giving the other one the higher priority, which opkg-utils' update-alternatives understands:
+#   update-alternatives --install /usr/lib/libedgetpu.so.1 libedgetpu.so.1 /usr/lib/edgetpu/max/libedgetpu.so.1.0 70
 EDGEAI_EDGETPU_CLOCK ?= "std"
 
 # USB devices belong to plugdev (base-passwd); nodes of the PCIe driver to apex.
@@ -100,26 +101,27 @@ do_install() {
     install -D -m 0644 ${UNPACKDIR}/71-edgetpu.rules ${D}${nonarch_base_libdir}/udev/rules.d/71-edgetpu.rules
 }
 
-PACKAGES =+ "${PN}-max ${PN}-std ${PN}-udev"
-SUMMARY:${PN}-std = "${SUMMARY} - standard clock"
-SUMMARY:${PN}-max = "${SUMMARY} - maximum clock"
+# Not ${PN}-std and ${PN}-max: recipes of those names exist in another layer.
+PACKAGES =+ "${PN}-clock-max ${PN}-clock-std ${PN}-udev"
+SUMMARY:${PN}-clock-std = "${SUMMARY} - standard clock"
+SUMMARY:${PN}-clock-max = "${SUMMARY} - maximum clock"
 SUMMARY:${PN}-udev = "${SUMMARY} - device permissions"
-FILES:${PN}-std = "${libdir}/edgetpu/std"
-FILES:${PN}-max = "${libdir}/edgetpu/max"
+FILES:${PN}-clock-std = "${libdir}/edgetpu/std"
+FILES:${PN}-clock-max = "${libdir}/edgetpu/max"
 FILES:${PN}-udev = "${nonarch_base_libdir}/udev/rules.d"
-RDEPENDS:${PN}-std = "${PN}-udev"
-RDEPENDS:${PN}-max = "${PN}-udev"
+RDEPENDS:${PN}-clock-std = "${PN}-udev"
+RDEPENDS:${PN}-clock-max = "${PN}-udev"
 # "libedgetpu" is the chosen clock.
 ALLOW_EMPTY:${PN} = "1"
-RDEPENDS:${PN} = "${PN}-${EDGEAI_EDGETPU_CLOCK}"
+RDEPENDS:${PN} = "${PN}-clock-${EDGEAI_EDGETPU_CLOCK}"
 
-ALTERNATIVE:${PN}-std = "libedgetpu.so.1"
-ALTERNATIVE:${PN}-max = "libedgetpu.so.1"
+ALTERNATIVE:${PN}-clock-std = "libedgetpu.so.1"
+ALTERNATIVE:${PN}-clock-max = "libedgetpu.so.1"
 ALTERNATIVE_LINK_NAME[libedgetpu.so.1] = "${libdir}/libedgetpu.so.1"
-ALTERNATIVE_TARGET_libedgetpu-std[libedgetpu.so.1] = "${libdir}/edgetpu/std/libedgetpu.so.1.0"
-ALTERNATIVE_TARGET_libedgetpu-max[libedgetpu.so.1] = "${libdir}/edgetpu/max/libedgetpu.so.1.0"
-ALTERNATIVE_PRIORITY_libedgetpu-std[libedgetpu.so.1] = "${@'60' if d.getVar('EDGEAI_EDGETPU_CLOCK') == 'std' else '40'}"
-ALTERNATIVE_PRIORITY_libedgetpu-max[libedgetpu.so.1] = "${@'60' if d.getVar('EDGEAI_EDGETPU_CLOCK') == 'max' else '40'}"
+ALTERNATIVE_TARGET_libedgetpu-clock-std[libedgetpu.so.1] = "${libdir}/edgetpu/std/libedgetpu.so.1.0"
+ALTERNATIVE_TARGET_libedgetpu-clock-max[libedgetpu.so.1] = "${libdir}/edgetpu/max/libedgetpu.so.1.0"
+ALTERNATIVE_PRIORITY_libedgetpu-clock-std[libedgetpu.so.1] = "${@'60' if d.getVar('EDGEAI_EDGETPU_CLOCK') == 'std' else '40'}"
+ALTERNATIVE_PRIORITY_libedgetpu-clock-max[libedgetpu.so.1] = "${@'60' if d.getVar('EDGEAI_EDGETPU_CLOCK') == 'max' else '40'}"
 
 python () {
     clock = d.getVar("EDGEAI_EDGETPU_CLOCK")

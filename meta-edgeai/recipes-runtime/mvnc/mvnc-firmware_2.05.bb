@@ -14,7 +14,7 @@ LIC_FILES_CHKSUM = " \
     file://${UNPACKDIR}/v1/LICENSE;md5=05b1939845b405db6b10a8050e4aa40c \
 "
 
-# Two commits that only pull-request references of that repository reach, hence nobranch.
+# nobranch: two commits that only pull-request references of that repository reach.
 SRC_URI = " \
     git://github.com/movidius/ncsdk.git;protocol=https;nobranch=1;name=v1;subpath=api;destsuffix=v1 \
     git://github.com/movidius/ncsdk.git;protocol=https;nobranch=1;name=v2;subpath=api;destsuffix=v2 \

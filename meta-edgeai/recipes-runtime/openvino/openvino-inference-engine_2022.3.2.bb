@@ -7,11 +7,14 @@ SECTION = "libs"
 # How far it got here; README.md has the table.
 EDGEAI_STATUS = "resolved"
 LICENSE = "Apache-2.0 & MIT"
-LIC_FILES_CHKSUM = "file://LICENSE;md5=86d3f3a95c324c9479bd8986968f4327"
+LIC_FILES_CHKSUM = " \
+    file://LICENSE;md5=86d3f3a95c324c9479bd8986968f4327 \
+    file://thirdparty/json/nlohmann_json/LICENSE.MIT;md5=f969127d7b7ed0a8a63c2bbeae002588 \
+"
 
 SRC_URI = " \
     git://github.com/openvinotoolkit/openvino.git;branch=releases/2022/3;protocol=https;name=openvino;destsuffix=openvino \
-    git://github.com/nlohmann/json.git;branch=develop;protocol=https;nobranch=1;name=json;destsuffix=openvino/thirdparty/json/nlohmann_json \
+    git://github.com/nlohmann/json.git;branch=develop;protocol=https;name=json;destsuffix=openvino/thirdparty/json/nlohmann_json \
     file://97-myriad.rules \
 "
 SRCREV_openvino = "e2c7e4d7b4d6b315c0b62a22438146b28d15f1ee"

@@ -7,7 +7,11 @@ SECTION = "devel/python"
 # How far it got here; README.md has the table.
 EDGEAI_STATUS = "built"
 LICENSE = "Apache-2.0 & MIT"
-LIC_FILES_CHKSUM = "file://LICENSE;md5=d8927f3331d2b3e321b7dd1925166d25"
+# Google's part, and ours (edgetpu.py).
+LIC_FILES_CHKSUM = " \
+    file://LICENSE;md5=d8927f3331d2b3e321b7dd1925166d25 \
+    file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302 \
+"
 
 SRC_URI = " \
     git://github.com/google-coral/pycoral.git;branch=master;protocol=https;destsuffix=pycoral \

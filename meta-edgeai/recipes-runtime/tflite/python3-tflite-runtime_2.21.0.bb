@@ -6,21 +6,45 @@ BUGTRACKER = "https://github.com/tensorflow/tensorflow/issues"
 SECTION = "devel/python"
 # How far it got here; README.md has the table.
 EDGEAI_STATUS = "resolved"
-LICENSE = "Apache-2.0 & BSD-2-Clause & BSD-3-Clause & MIT & MPL-2.0"
-LIC_FILES_CHKSUM = "file://LICENSE;md5=4158a261ca7f2525513e31ba9c50ae98"
+LICENSE = "Apache-2.0 & BSD-2-Clause & BSD-3-Clause & MIT & MPL-2.0 & Ooura"
+LIC_FILES_CHKSUM = " \
+    file://LICENSE;md5=4158a261ca7f2525513e31ba9c50ae98 \
+    file://${UNPACKDIR}/deps/cpuinfo/LICENSE;md5=cabca80e8e4a4bbe90e9a4b4ad53f5f4 \
+    file://${UNPACKDIR}/deps/xnnpack/LICENSE;md5=afa8f8a91390ab659c837da57124977c \
+    file://${UNPACKDIR}/deps/pthreadpool/LICENSE;md5=1609499688b503850848d795dce4da2d \
+    file://${UNPACKDIR}/deps/fp16_headers/LICENSE;md5=998fb0b16ad8a4fb8bd41bf3faf2d21c \
+    file://${UNPACKDIR}/deps/fxdiv/LICENSE;md5=0c2eed7ba400a6fea8fec2a582b177e8 \
+    file://${UNPACKDIR}/deps/kleidiai/LICENSES/Apache-2.0.txt;md5=c846ebb396f8b174b10ded4771514fcc \
+    file://${UNPACKDIR}/deps/kleidiai/LICENSES/BSD-3-Clause.txt;md5=71f739ef75581cae312e8c711bcdab16 \
+    file://${UNPACKDIR}/deps/ml_dtypes/LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57 \
+    file://${UNPACKDIR}/deps/ml_dtypes/LICENSE.eigen;md5=f75d2927d3c1ed2414ef72048f5ad640 \
+    file://${UNPACKDIR}/deps/fft2d/readme.txt;beginline=140;endline=146;md5=263a6162392cb4b2b3049a64794e9f3e \
+    file://${UNPACKDIR}/deps/farmhash/COPYING;md5=7dfaa79e2b070897e495fec386e3acfc \
+    file://${UNPACKDIR}/deps/gemmlowp/LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57 \
+    file://${UNPACKDIR}/deps/ruy/LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57 \
+    file://${UNPACKDIR}/deps/eigen/COPYING.MPL2;md5=815ca599c9df247a0c7f619bab123dad \
+    file://${UNPACKDIR}/deps/flatbuffers/LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57 \
+"
+# The terms of OouraFFT are a paragraph of its readme and have no SPDX name.
+NO_GENERIC_LICENSE[Ooura] = "../deps/fft2d/readme.txt"
 
 require tensorflow-lite-source.inc
 SRC_URI = "${TENSORFLOW_SRC_URI}"
 require tensorflow-lite-pins-2.21.0.inc
 
-SRCREV_FORMAT = "tensorflow"
+SRCREV_FORMAT = "cpuinfo"
 S = "${TENSORFLOW_DIR}"
 
-UPSTREAM_CHECK_GITTAGREGEX = "v(?P<pver>\d+(\.\d+)+)$"
+UPSTREAM_CHECK_URI = "https://github.com/tensorflow/tensorflow/tags"
+UPSTREAM_CHECK_REGEX = "/tensorflow/releases/tag/v(?P<pver>\d+(\.\d+)+)\""
 
 DEPENDS += "abseil-cpp flatbuffers-tflite-native protobuf protobuf-native python3 python3-numpy python3-pybind11"
 
 inherit cmake python3native python3-dir
+
+# Each compile step of XNNPACK and of the kernels takes up to 1 GiB: as many as fit into the memory, see edgeai.buildhost.
+PARALLEL_MAKE = "-j ${@edgeai.buildhost.make_jobs(oe.utils.cpu_count())}"
+PARALLEL_MAKE[vardepvalue] = "1"
 
 COMPATIBLE_HOST = "(aarch64|x86_64).*-linux"
 

@@ -37,7 +37,7 @@ class EdgeaiEdgetpuTest(OERuntimeTestCase):
         return any(f"PRODUCT={one}/" in listed for one in products) or "/dev/apex_" in listed
 
     @OETestDepends(["ssh.SSHTest.test_ssh"])
-    @OEHasPackage(["libedgetpu-std", "libedgetpu-max"])
+    @OEHasPackage(["libedgetpu-clock-std", "libedgetpu-clock-max"])
     def test_library_loads(self):
         status, output = self.target.run(f'python3 -c "{ASK.format(library="/usr/lib*/libedgetpu.so.1")}"')
         self.assertEqual(status, 0, msg=f"libedgetpu.so.1 cannot be used: {output}")

@@ -1,8 +1,8 @@
 SUMMARY = "Settings of an Edge AI device: SSH, journal, watchdog, network"
 DESCRIPTION = "Drop-in files only: SSH by key, a bounded journal, the hardware watchdog, \
 DHCP on wire and Wi-Fi, time from the network."
-SECTION = "base"
 HOMEPAGE = "${EDGEAI_PROJECT_URL}"
+SECTION = "base"
 # How far it got here; README.md has the table.
 EDGEAI_STATUS = "built"
 LICENSE = "MIT"

@@ -1,8 +1,8 @@
 SUMMARY = "Frequency governor of the chosen power profile"
 DESCRIPTION = "Clocks are set in config.txt (see conf/include/edgeai-power.inc); this package sets \
 the governor that goes with them and says on the device which profile it was built with."
-SECTION = "base"
 HOMEPAGE = "${EDGEAI_PROJECT_URL}"
+SECTION = "base"
 # How far it got here; README.md has the table.
 EDGEAI_STATUS = "built"
 LICENSE = "MIT"

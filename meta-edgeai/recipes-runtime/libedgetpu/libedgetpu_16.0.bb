@@ -20,13 +20,12 @@ SRC_URI = " \
 "
 SRCREV_libedgetpu = "e35aed18fea2e2d25d98352e5a5bd357c170bd4d"
 SRCREV_FORMAT = "libedgetpu"
+DEPENDS += "abseil-cpp flatbuffers-tflite flatbuffers-tflite-native libusb1 xxd-native"
 S = "${UNPACKDIR}/libedgetpu"
 
 # Upstream tags releases by fish names ("release-grouper"); the driver calls itself 16.0.
 UPSTREAM_CHECK_GITTAGREGEX = "release-(?P<pver>\w+)"
 UPSTREAM_VERSION_UNKNOWN = "1"
-
-DEPENDS += "abseil-cpp flatbuffers-tflite flatbuffers-tflite-native libusb1 xxd-native"
 
 inherit update-alternatives useradd
 

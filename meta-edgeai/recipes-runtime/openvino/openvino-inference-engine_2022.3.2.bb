@@ -20,11 +20,10 @@ SRC_URI = " \
 SRCREV_openvino = "e2c7e4d7b4d6b315c0b62a22438146b28d15f1ee"
 SRCREV_json = "bc889afb4c5bf1c0d8ee29ef35eaaf4c8bef8a5d"
 SRCREV_FORMAT = "openvino"
+DEPENDS += "libusb1 pugixml"
 S = "${UNPACKDIR}/openvino"
 
 UPSTREAM_CHECK_GITTAGREGEX = "(?P<pver>2022\.3\.\d+)$"
-
-DEPENDS += "libusb1 pugixml"
 
 inherit cmake pkgconfig
 

@@ -33,12 +33,11 @@ SRC_URI = "${TENSORFLOW_SRC_URI}"
 require tensorflow-lite-pins-2.21.0.inc
 
 SRCREV_FORMAT = "cpuinfo"
+DEPENDS += "abseil-cpp flatbuffers-tflite-native protobuf protobuf-native python3 python3-numpy python3-pybind11"
 S = "${TENSORFLOW_DIR}"
 
 UPSTREAM_CHECK_URI = "https://github.com/tensorflow/tensorflow/tags"
 UPSTREAM_CHECK_REGEX = "/tensorflow/releases/tag/v(?P<pver>\d+(\.\d+)+)\""
-
-DEPENDS += "abseil-cpp flatbuffers-tflite-native protobuf protobuf-native python3 python3-numpy python3-pybind11"
 
 inherit cmake python3native python3-dir
 

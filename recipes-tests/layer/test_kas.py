@@ -26,7 +26,7 @@ from rig.paths import TOP
 #: Feature -> package that is under Intel's licence.
 FIRMWARE = {"ncs-firmware": "mvnc-firmware", "ncs2-firmware": "openvino-vpu-firmware"}
 COMMIT = re.compile(r"[0-9a-f]{40}")
-PLACES = ("mirror", "offline-sources")
+PLACES = ("mirror", "offline-sources", "public-mirrors")
 RUNTIMES = ("tensorflow", "edgetpu", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate")
 
 

@@ -14,7 +14,7 @@ from layer.workspace import MACHINES, RELEASES, Workspace, empty_build, feature_
 from rig.paths import Missing, need
 
 #: Not part of "all features": places that this machine lacks, halves of a choice, and what only another release or target has.
-LEFT_OUT = {"mirror", "offline-sources", "power-cool", "power-fast", "tflite", "testimage", "cve"}
+LEFT_OUT = {"mirror", "public-mirrors", "offline-sources", "power-cool", "power-fast", "tflite", "testimage", "cve"}
 #: Warnings of others: no network for uninative here; hosts that oe-core has not listed.
 KNOWN = re.compile("uninative|has not been validated|No bb files in default matched|Host distribution")
 
@@ -62,7 +62,7 @@ def test_all_features_together_parse_and_resolve_without_a_warning(release: str)
 @pytest.mark.parametrize("release", RELEASES)
 def test_what_is_left_out_of_all_features_parses_and_resolves_too(release: str) -> None:
     # power-cool is the other half of power-fast; mirror has its addresses from kas's environment, which is not in play here.
-    features = sorted(LEFT_OUT - {"power-cool", "mirror"})
+    features = sorted(LEFT_OUT - {"power-cool", "mirror", "public-mirrors"})
     assert dry_run(place(release, "raspberrypi4-64", *features), "edgeai-image", "edgeai-image-dev") > 3000
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -180,6 +181,41 @@ class Machine:
         """Until systemd finished starting; its word: "running" or "degraded"."""
         assert self.link is not None
         return self.link.run("systemctl is-system-running --wait", timeout=timeout).out.strip()
+
+    def ending(self) -> str:
+        """How QEMU ended, for a person; empty while it runs and after the guest powered off."""
+        code = self.process.poll() if self.process is not None else None
+        if not code:
+            return ""
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = "; the kernel does that when memory is short (dmesg tells)" if name == "SIGKILL" else ""
+            return f"QEMU was killed by {name}{hint}"
+        return f"QEMU ended with exit status {code}: {self._said()[-500:]}"
+
+    def _said(self) -> str:
+        path = self.folder / "qemu.log"
+        return path.read_text(errors="replace").strip() if path.is_file() else ""
+
+    def rebooted(self) -> bool:
+        """Whether QEMU ended because the guest asked for a reset (-no-reboot makes an end of it). Needs `listen()` before."""
+        if self.process is None or self.process.poll() != 0 or self._qmp is None:
+            return False
+        with contextlib.suppress(GuestError, OSError):
+            while True:
+                event = self._answer()
+                if event.get("event") == "SHUTDOWN":
+                    return bool(event["data"]["reason"] == "guest-reset")
+        return False
+
+    def listen(self) -> None:
+        """Keep a connection to the monitor, which tells why QEMU ends."""
+        self.monitor("info status")
+
+    def start_again(self, timeout: float = 300) -> None:
+        """Boot once more from the same disk, after the guest's reboot ended QEMU."""
+        self._close()
+        self.start(timeout=timeout)
 
     def kill(self) -> None:
         """Power cut."""

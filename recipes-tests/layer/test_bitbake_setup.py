@@ -1,0 +1,57 @@
+"""The configuration for bitbake-setup (wrynose's own tool, beside kas): the same commits as kas, and a build directory by the real tool."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import yaml
+
+from layer.workspace import MACHINES, Workspace, hand_over
+from rig import bitbake
+from rig.paths import TOP
+
+CONFIG = "kas/bitbake-setup/edgeai-wrynose.conf.json"
+
+
+def config() -> dict:
+    return json.loads((TOP / CONFIG).read_text())
+
+
+def test_bitbake_setup_takes_the_commits_of_the_lock_file() -> None:
+    lock = yaml.safe_load((TOP / "kas/release/wrynose.lock.yml").read_text())["overrides"]["repos"]
+    for name, source in config()["sources"].items():
+        assert source["git-remote"]["rev"] == lock[name]["commit"], name
+
+
+def test_bitbake_setup_offers_machines_that_kas_has() -> None:
+    (one,) = config()["bitbake-setup"]["configurations"]
+    named = {option["name"].removeprefix("machine/") for option in one["oe-fragments-one-of"]["machine"]["options"]}
+    assert named <= set(MACHINES)
+    assert {"raspberrypi4-64", "raspberrypi5", "qemuarm64"} <= named
+
+
+def test_bitbake_setup_makes_a_build_directory_of_this_distribution(wrynose: Workspace) -> None:
+    top: Path = wrynose.build.top / "setup"
+    shutil.rmtree(top, ignore_errors=True)
+    (top / "conf").mkdir(parents=True)
+    hand_over(top)
+    sources = [
+        word for name in config()["sources"] for word in ("--use-local-source", name, str(wrynose.layers / name))
+    ]
+    done = bitbake.run(
+        wrynose.build, str(wrynose.layers / "bitbake/bin/bitbake-setup"),
+        "--setting", "default", "top-dir-prefix", str(top), "--setting", "default", "top-dir-name", "t",
+        "init", "--non-interactive", *sources, str(wrynose.build.project / CONFIG), "edgeai", "machine/raspberrypi5", timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    folder = top / "t/edgeai-wrynose-raspberrypi5/build"
+    asked = bitbake.run(
+        wrynose.build, "bash", "-c", f". {folder}/init-build-env >/dev/null && bitbake-getvar MACHINE && bitbake-getvar DISTRO && bitbake-getvar BBLAYERS",
+        timeout=300,
+    )  # fmt: skip
+    value = dict(re.findall(r'^(MACHINE|DISTRO|BBLAYERS)="(.*)"$', asked.stdout, re.MULTILINE))
+    assert (value["MACHINE"], value["DISTRO"]) == ("raspberrypi5", "edgeai"), asked.stdout[-2000:]
+    assert str(wrynose.build.project / "meta-edgeai") in value["BBLAYERS"]

@@ -185,6 +185,8 @@ def test_help_and_list_name_every_feature() -> None:
     for path in (TOP / "kas/feature").glob("*.yml"):
         (line,) = [one for one in done.stdout.splitlines() if one.split()[:1] == [path.stem]]
         assert len(line.split()) > 3, f"{path.stem} has no explanation"
+    for line in done.stdout.splitlines():
+        assert not line.startswith("  ") or line.endswith((".", ".)")), f"not a whole sentence: {line}"
     assert (
         "exit status"
         in subprocess.run([TOP / "scripts/build", "--help"], capture_output=True, text=True, check=True).stdout
@@ -205,6 +207,24 @@ def test_a_build_that_fails_says_where_its_log_is(
     said = capsys.readouterr()
     assert "ERROR: a-1 do_fetch: gone" in said.out
     assert str(tmp_path / "work/build.log") in said.err
+
+
+def test_a_kas_with_known_vulnerabilities_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kas = tmp_path / "kas"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for said, problem in (
+        (
+            "kas 5.3 (configuration file format version 22)",
+            "kas is 5.3, which has known vulnerabilities; pip install 'kas>=5.4'",
+        ),
+        ("kas 5.4 (configuration file format version 23)", ""),
+        ("kas-container 10.0", ""),
+    ):
+        kas.write_text(f"#!/bin/sh\necho '{said}'\n")
+        kas.chmod(0o755)
+        assert build.kas_problem("kas") == problem
+    kas.unlink()
+    assert "is not installed" in build.kas_problem("kas")
 
 
 GIT_MODULE = """

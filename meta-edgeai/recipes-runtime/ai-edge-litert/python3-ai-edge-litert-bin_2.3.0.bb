@@ -9,35 +9,10 @@ EDGEAI_STATUS = "ran"
 LICENSE = "Apache-2.0"
 LIC_FILES_CHKSUM = "file://${UNPACKDIR}/wheel/ai_edge_litert-${PV}.dist-info/licenses/LICENSE;md5=86d3f3a95c324c9479bd8986968f4327"
 
-# One wheel per Python version. PyPI's redirect "packages/<tag>/<letter>/<name>/<file>" leads to the hashed path.
-LITERT_TAG = "cp${@d.getVar('PYTHON_BASEVERSION').replace('.', '')}"
-LITERT_WHEEL = "ai_edge_litert-${PV}-${LITERT_TAG}-${LITERT_TAG}-manylinux_2_27_aarch64.whl"
-LITERT_SHA256[cp311] = "853fc608f96da87bd5f3458465dfb9abbf18d5ae6b94eceacead407146f175ae"
-LITERT_SHA256[cp312] = "9891611b23a87cc2ace60e4b5ee9a2ee6f0fb7f395f009470961ae6e6310e1b8"
-LITERT_SHA256[cp313] = "2ab71e4f5dfa65b3882634b42755f455f3e7415630d720200bd792733e15e257"
-LITERT_SHA256[cp314] = "899b41423b30f3cef1ce8a361443092fdeefc4d536132511634fa21548347b0a"
-
-# A wheel is a zip file: fetched under a name that says so, and unpacked into a folder of its own.
-SRC_URI = "https://files.pythonhosted.org/packages/${LITERT_TAG}/a/ai-edge-litert/${LITERT_WHEEL};downloadfilename=${LITERT_WHEEL}.zip;subdir=wheel;name=wheel"
-SRC_URI[wheel.sha256sum] = "${@d.getVarFlag('LITERT_SHA256', d.getVar('LITERT_TAG')) or ''}"
+require ai-edge-litert-wheel.inc
 S = "${UNPACKDIR}/wheel"
 
-UPSTREAM_CHECK_URI = "https://pypi.org/project/ai-edge-litert/"
-UPSTREAM_CHECK_REGEX = "/ai-edge-litert/(?P<pver>\d+(\.\d+)+)/"
-
-inherit python3-dir python3native
-
-COMPATIBLE_HOST = "aarch64.*-linux"
-
-python () {
-    tag = d.getVar("LITERT_TAG")
-    if not d.getVarFlag("LITERT_SHA256", tag):
-        raise bb.parse.SkipRecipe("ai-edge-litert %s has no checksum here for %s" % (d.getVar("PV"), tag))
-}
-
-# Already compiled.
-do_configure[noexec] = "1"
-do_compile[noexec] = "1"
+inherit python3native
 
 # Loaded only by parts nobody here imports: GPU and NPU accelerators, the model converter's analysis tools.
 LITERT_UNUSED = " \
@@ -65,6 +40,5 @@ FILES:${PN} = "${PYTHON_SITEPACKAGES_DIR}"
 RDEPENDS:${PN} = "python3-core python3-ctypes python3-numpy"
 RPROVIDES:${PN} = "edgeai-cpu-runtime python3-ai-edge-litert"
 
-INHIBIT_PACKAGE_STRIP = "1"
 # Reason: the wheel comes stripped, there is nothing to split off.
 INSANE_SKIP:${PN} += "already-stripped"

@@ -37,7 +37,7 @@ DEPENDS += "abseil-cpp flatbuffers-tflite-native protobuf protobuf-native python
 S = "${TENSORFLOW_DIR}"
 
 UPSTREAM_CHECK_URI = "https://github.com/tensorflow/tensorflow/tags"
-UPSTREAM_CHECK_REGEX = "/tensorflow/releases/tag/v(?P<pver>\d+(\.\d+)+)\""
+UPSTREAM_CHECK_REGEX = "/tensorflow/releases/tag/v(?P<pver>\d+(\.\d+)+)$"
 
 inherit cmake python3native python3-dir
 

@@ -212,7 +212,7 @@ class Machine:
         """Keep a connection to the monitor, which tells why QEMU ends."""
         self.monitor("info status")
 
-    def start_again(self, timeout: float = 300) -> None:
+    def start_again(self, timeout: float = 900) -> None:
         """Boot once more from the same disk, after the guest's reboot ended QEMU."""
         self._close()
         self.start(timeout=timeout)

@@ -22,7 +22,7 @@ from layer.workspace import Workspace, empty_build, workspace
 from rig.paths import Missing
 
 GIB = 1 << 30
-LIMIT = 4 * GIB
+LIMIT = 3 * GIB
 CPUS = 16
 JAVA = Path("/usr/lib/jvm/java-17-openjdk-amd64")
 

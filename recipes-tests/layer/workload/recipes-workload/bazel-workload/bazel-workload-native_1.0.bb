@@ -20,7 +20,7 @@ do_prepare_recipe_sysroot[postfuncs] = ""
 BAZEL_STARTUP_OPTIONS:append = " --host_jvm_args=-XX:ActiveProcessorCount=${WORKLOAD_CPUS}"
 
 WORKLOAD_CPUS ?= "16"
-WORKLOAD_FILES ?= "16"
+WORKLOAD_FILES ?= "8"
 WORKLOAD_FLAGS ?= ""
 
 # Tables of five million numbers: 0.8 GB of memory for gcc 12, and little time.

@@ -99,6 +99,47 @@ def test_wrong_tensors_and_nonsense_get_zeros_at_once_and_the_bridge_lives(bridg
     assert frigate.detect(SCENE).any()
 
 
+def test_a_wrong_size_is_said_once_with_both_shapes_and_not_with_every_frame(caplog):
+    class Model:
+        def get(self, _path):
+            return {"inputs": [{"name": "in", "datatype": "UINT8", "shape": [1, 300, 300, 3]}]}
+
+    detector = Detector(Model(), "ssd")
+    frame = np.zeros((1, 320, 320, 3), np.uint8)
+    for _ in range(5):
+        assert detector.answer([json.dumps({"shape": [1, 320, 320, 3], "dtype": "uint8"}).encode(), frame.data]) == [
+            EMPTY
+        ]
+    said = [r.getMessage() for r in caplog.records if "Frigate sent" in r.getMessage()]
+    assert len(said) == 1
+    assert "Frigate sent [1, 320, 320, 3] uint8, model 'ssd' wants [1, 300, 300, 3] uint8" in said[0]
+
+
+@pytest.mark.parametrize(
+    "change", [{"dtype": "float32"}, {"dtype": "object"}, {"shape": [1, -1]}, {"shape": "x"}, {"dtype": 3}]
+)
+def test_a_header_that_lies_about_its_tensor_gets_zeros(bridge, change):
+    header = {"shape": list(SCENE.shape), "dtype": str(SCENE.dtype), "model_type": "ssd", **change}
+    frigate = Frigate(bridge[1])
+    assert frigate.ask(header, SCENE.tobytes()) == [EMPTY]
+    assert frigate.detect(SCENE).any()
+
+
+def test_tensors_with_channels_first_and_unsigned_pixels_are_turned_into_what_the_model_takes(bridge):
+    frigate = Frigate(bridge[1])
+    right = frigate.detect(SCENE)
+    assert right.any()
+    assert (frigate.detect(np.ascontiguousarray(SCENE.transpose(0, 3, 1, 2))) == right).all()
+    assert (frigate.detect(SCENE.view(np.uint8) ^ 0x80) == right).all()
+
+
+def test_a_model_file_is_refused_with_the_way_it_comes_instead(caplog):
+    detector = Detector(_Broken(), "m")
+    answer = json.loads(detector.answer([b'{"model_data":true,"model_name":"x"}', b"bytes"])[0])
+    assert answer["model_saved"] is False
+    assert "edgeai push m" in caplog.text
+
+
 class _Broken:
     def get(self, _path):
         raise Unavailable("gone")

@@ -11,14 +11,18 @@ import argparse
 import array
 import json
 import logging
+import math
 import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from .. import errors
 from ..client import Client
 from ..client.sync import DEFAULT_SOCKET
+from ..tensors import NUMPY
 
 log = logging.getLogger("edgeai-frigate")
 
@@ -46,13 +50,15 @@ class Detector:
     def __init__(self, client: Client, model: str) -> None:
         self.client = client
         self.model = model
+        self._wanted: tuple[tuple[int, ...], str] | None = None
+        self._said = ""
 
     def ready(self) -> bool:
         """True while the daemon serves the model."""
         try:
             return bool(self.client.get(f"/v2/models/{self.model}/ready")["ready"])
         except errors.EdgeaiError as error:
-            log.warning("%s", error)
+            self._say(str(error))
             return False
 
     def answer(self, frames: Sequence[bytes]) -> list[bytes]:
@@ -67,14 +73,60 @@ class Detector:
             there = self.ready()
             return [json.dumps({"model_available": there, "model_loaded": there}).encode()]
         if header.get("model_data"):
+            self._say(f"Frigate offers a model file; it is not taken: push it with `edgeai push {self.model} FILE`")
             return [json.dumps({"model_saved": False, "model_loaded": self.ready()}).encode()]
         if len(frames) != 2:
             return [EMPTY]
         try:
-            return [rows(self.client.detect_tensor(self.model, frames[1])["objects"])]
+            tensor = self._fitted(header, frames[1])
+            return [rows(self.client.detect_tensor(self.model, tensor)["objects"])]
         except (errors.EdgeaiError, KeyError, ValueError) as error:
-            log.warning("no detection: %s", error)
+            self._say(f"no detection: {error}")
             return [EMPTY]
+
+    def _fitted(self, header: dict[str, Any], data: bytes) -> bytes:
+        """The tensor as the model takes it; InvalidRequest says what Frigate sent and what the model wants."""
+        wanted_shape, datatype = self._input()
+        dtype = NUMPY.get(datatype, "")
+        sent, sent_dtype = header.get("shape"), header.get("dtype")
+        if not isinstance(sent, list) or not all(isinstance(d, int) and 0 < d < 1 << 16 for d in sent):
+            raise errors.InvalidRequest(f"Frigate's header has no usable shape: {sent!r:.80}")
+        refusal = errors.InvalidRequest(
+            f"Frigate sent {sent} {sent_dtype}, model {self.model!r} wants {list(wanted_shape)} {dtype}; set width, "
+            "height, input_tensor, input_pixel_format and input_dtype of Frigate's `model:` accordingly"
+        )
+        if sent_dtype not in ("uint8", "int8", "float32") or math.prod(sent) * np.dtype(sent_dtype).itemsize != len(
+            data
+        ):
+            raise refusal
+        tensor = np.frombuffer(data, sent_dtype).reshape(sent)
+        if tuple(sent) != wanted_shape and len(sent) == len(wanted_shape) == 4:
+            # Frigate's input_tensor: nchw, or nhwc for a model whose channels come first.
+            axes = (0, 2, 3, 1) if sent[1] in (1, 3) else (0, 3, 1, 2)
+            tensor = tensor.transpose(axes)
+        if tensor.shape != wanted_shape:
+            raise refusal
+        if (sent_dtype, dtype) == ("uint8", "int8"):
+            tensor = (tensor ^ 0x80).view(np.int8)  # the same pixels, minus 128
+        elif sent_dtype != dtype:
+            raise refusal
+        return tensor.tobytes()
+
+    def _input(self) -> tuple[tuple[int, ...], str]:
+        """Shape and datatype of the model's input, asked once and after each trouble."""
+        if self._wanted is None:
+            inputs = self.client.get(f"/v2/models/{self.model}")["inputs"]
+            if len(inputs) != 1:
+                raise errors.InvalidRequest(f"model {self.model!r} has {len(inputs)} inputs; a detector has one")
+            self._wanted = tuple(1 if d == -1 else d for d in inputs[0]["shape"]), inputs[0]["datatype"]
+        return self._wanted
+
+    def _say(self, text: str) -> None:
+        """Log a trouble once, not with every frame; the model may be another one after it."""
+        self._wanted = None
+        if text != self._said:
+            self._said = text
+            log.warning("%s", text)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -32,9 +32,9 @@ async def ask(
     try:
         with PictureFile(body) as file:
             started = clock()
-            if tensor and len(live.inputs) == 1 and len(body) == live.inputs[0].nbytes:
+            if tensor and _is_tensor(live, body):
                 request.inputs[0][:] = body
-                placement = _whole_picture(live.inputs[0].shape)
+                placement = _whole_picture(live.inputs[0].one.shape)
             else:
                 placement = await plane.media.prepare(live, request.slot, file)
             prepared = clock()
@@ -68,6 +68,12 @@ async def ask(
         "timing": {k: round(v, 3) for k, v in timing.items()},
         **result,
     }
+
+
+def _is_tensor(live: LiveModel, body: bytes | bytearray) -> bool:
+    """Whether a body has exactly the bytes of the model's only input."""
+    spec = live.inputs[0].one if len(live.inputs) == 1 else None
+    return spec is not None and spec.fixed and len(body) == spec.nbytes
 
 
 def _whole_picture(shape: tuple[int, ...]) -> dict[str, Any]:

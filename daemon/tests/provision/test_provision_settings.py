@@ -14,6 +14,7 @@ from edgeaid.provision.settings import (
     MAX_BYTES,
     Settings,
     Wifi,
+    keep,
     key_problem,
     parse,
     preshared_key,
@@ -90,7 +91,8 @@ def test_a_password_is_not_in_the_text_of_an_object() -> None:
         ("wifi = 1", "wifi"),
         ('[wifi]\nssid = "x"', "wifi.country"),
         ('[wifi]\ncountry = "DE"', "wifi.ssid"),
-        ('[wifi]\nssid = "x"\ncountry = "de"', "wifi.country"),
+        ('[wifi]\nssid = "x"\ncountry = "UK"', "wifi.country"),
+        ('[wifi]\nssid = "x"\ncountry = "XX"', "wifi.country"),
         ('[wifi]\nssid = "' + "ä" * 17 + '"\ncountry = "DE"', "wifi.ssid"),
         ('[wifi]\nssid = "a\\nb"\ncountry = "DE"', "wifi.ssid"),
         ('[wifi]\nssid = "x"\ncountry = "DE"\npassword = "short"', "wifi.password"),
@@ -164,7 +166,6 @@ def test_a_key_of_wpa_is_the_one_of_the_standard() -> None:
 @pytest.mark.parametrize(
     "broken",
     [
-        f'schema = 1\nhostname = "x\n[wifi]\nssid = "n"\npassword = "{PHRASE}"',
         f'hostname = "x" password = "{PHRASE}"',
         f'wifi = {{ ssid = "x", password = "{PHRASE}" ',
         f'a = "\nwifi.password = """\n{PHRASE}\n"""',
@@ -246,3 +247,44 @@ def test_any_value_in_any_place_is_used_or_reported(content: dict[str, object]) 
 def test_any_network_survives_being_written_and_read(password: str, ssid: str) -> None:
     wanted = Settings(wifi=Wifi(ssid, "DE", password))
     assert parse(render(wanted, secret=True)) == (wanted, ())
+
+
+def test_a_line_that_is_no_toml_costs_that_line_only() -> None:
+    text = 'schema = 1\nhostname = "x\ntimezone = "Europe/Berlin"\n[wifi\nssid = "n"\ncountry = de\ncountry = "de"\n'
+    found, problems = parse(text.encode())
+    assert (found.hostname, found.timezone) == ("", "Europe/Berlin")
+    assert found.wifi is not None
+    assert (found.wifi.ssid, found.wifi.country) == ("n", "DE")
+    assert [p.partition(":")[0] for p in problems] == ["line 2", "line 4", "line 6"]
+
+
+@pytest.mark.parametrize("country", ["de", "De", "GB", "us"])
+def test_countries_are_known_by_their_codes_in_any_case(country: str) -> None:
+    found, problems = parse(f'schema = 1\n[wifi]\nssid = "n"\ncountry = "{country}"\nopen = true'.encode())
+    assert problems == ()
+    assert found.wifi is not None
+    assert found.wifi.country == country.upper()
+
+
+@pytest.mark.parametrize(
+    "ssid", ["caf\u00e9", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "a\u00a0b", "\u3000x", "\u202eabc"]
+)
+def test_any_unicode_is_a_networks_name(ssid: str) -> None:
+    found, problems = parse(f'schema = 1\n[wifi]\nssid = "{ssid}"\ncountry = "DE"\nopen = true'.encode())
+    assert problems == ()
+    assert found.wifi is not None
+    assert found.wifi.ssid == ssid
+
+
+def test_what_was_typed_is_kept_for_correction_without_its_secrets() -> None:
+    key = ssh_key()
+    text = (
+        f'schema = 1\nhostnam = "pi"\n[wifi]\nssid = "n"\ncountry = "UK"\npassword = "{PHRASE}"\n'
+        f'pasword = "{PHRASE}2"\n'
+        f'[ssh]\nauthorized_keys = [\n  "{key}",\n  "nonsense",\n]\n# remember {PHRASE}\n'
+    )
+    kept = keep(text.encode(), ()).decode()
+    for line in ('hostnam = "pi"', 'ssid = "n"', 'country = "UK"', "authorized_keys = [", key):
+        assert line in kept
+    assert PHRASE not in kept
+    assert keep(keep(text.encode(), ()), ()).decode() == kept

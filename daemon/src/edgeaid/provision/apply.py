@@ -27,19 +27,7 @@ from typing import BinaryIO, Final
 from ..errors import AlreadyExists, EdgeaiError, InvalidConfig, InvalidModel
 from ..models import bundle, manifest, repository
 from ..systemd import stderr_is_the_journal
-from .settings import (
-    BUNDLE,
-    FILE,
-    LOG,
-    MAX_BYTES,
-    MODELS,
-    Settings,
-    Wifi,
-    parse,
-    preshared_key,
-    redact,
-    render,
-)
+from .settings import BUNDLE, FILE, LOG, MAX_BYTES, MODELS, Settings, Wifi, keep, parse, preshared_key, redact, render
 
 #: What was applied last, as a SHA-256 of the file after its secrets were erased; below the root.
 STATE: Final = "etc/edgeai/provision.applied"
@@ -215,7 +203,8 @@ def run(root: Path, boot: Path) -> Report | None:
         else:
             report.problems.extend(problems)
             final = apply(settings, root, boot, report)
-            clean = render(settings, secret=False)
+            secrets = (settings.wifi.password,) if settings.wifi and settings.wifi.password else ()
+            clean = keep(data, secrets) if problems else render(settings, secret=False)
         erase(path, clean)
         _write_log(boot / LOG, report)
         if final:

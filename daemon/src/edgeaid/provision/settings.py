@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 import hashlib
 import json
 import re
 import tomllib
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import InvalidConfig
+from .countries import is_country
 
 SCHEMA: Final = 1
 #: Names on the boot partition.
@@ -27,11 +30,12 @@ MAX_BYTES: Final = 64 << 10
 MAX_KEYS: Final = 32
 MAX_KEY_LENGTH: Final = 8 << 10
 MAX_PRELOAD: Final = 64
+#: Lines that are not TOML above which the file is something else.
+MAX_BAD_LINES: Final = 16
 
 #: One label of RFC 1123, lower case because mDNS and prompts show it.
 _HOSTNAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _TIMEZONE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,31}(?:/[A-Za-z0-9][A-Za-z0-9_+-]{0,31}){0,2}")
-_COUNTRY: Final = re.compile(r"[A-Z]{2}")
 _PSK: Final = re.compile(r"[0-9a-fA-F]{64}")
 #: IEEE 802.11i: a passphrase has 8 to 63 printable ASCII characters.
 _PASSPHRASE: Final = re.compile(r"[\x20-\x7e]{8,63}")
@@ -50,6 +54,25 @@ _KEY_TYPES: Final = frozenset(
 #: Lines of a file that is no TOML which may stay in it: known keys without secrets, table headers, empty ones.
 _HARMLESS: Final = re.compile(
     r"""\s*(?:(?:schema|hostname|timezone|country|ssid|authorized_keys|preload)\s*=.*|\[[a-z]+\]\s*|)"""
+)
+#: A line that begins a known table, however it goes on.
+_HEADER: Final = re.compile(r"\s*\[+\s*(wifi|ssh|models)\b")
+#: Keys whose values are no secrets, and lines of lists of such.
+_OPEN_KEYS: Final = (
+    "schema",
+    "hostname",
+    "timezone",
+    "ssid",
+    "country",
+    "open",
+    "hidden",
+    "authorized_keys",
+    "preload",
+)
+_SECRET_KEYS: Final = ("password", "passphrase", "psk", "key", "pass")
+_KEY: Final = re.compile(r"\s*#?\s*[\"']?([A-Za-z_-]{1,32})[\"']?\s*[=:]")
+_LISTED: Final = re.compile(
+    r"\s*[\"']?(?:(?:ssh-|ecdsa-|sk-)\S+ .*|[A-Za-z0-9][A-Za-z0-9._-]*\.edgeai[\"']?\s*,?|[\[\],\s]*)\s*"
 )
 _SUSPICIOUS: Final = re.compile(r"(?i)pass|psk|secret|\"\"\"|'''|\\u")
 
@@ -141,23 +164,20 @@ class _Table:
 
 
 def parse(data: bytes) -> tuple[Settings, tuple[str, ...]]:
-    """Settings and what is wrong with the file, key by key.
+    """Settings and what is wrong with the file, line by line and key by key; the rest is used.
 
-    Raises InvalidConfig where nothing can be used: too long, not UTF-8, not TOML, another schema.
+    Raises InvalidConfig where nothing can be used: too long, not UTF-8, no line that is TOML, another schema.
     """
     if len(data) > MAX_BYTES:
         raise InvalidConfig(f"{FILE} has {len(data)} bytes; at most {MAX_BYTES} are read")
     try:
-        content = tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise InvalidConfig(f"{FILE} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        place = re.search(r"at line \d+, column \d+", str(error))
-        raise InvalidConfig(f"{FILE} is not TOML ({place[0] if place else 'nested or long'}); correct it") from None
+    content, problems = _readable(text)
     schema = content.pop("schema", None)
     if type(schema) is not int or schema != SCHEMA:
         raise InvalidConfig(f"{FILE}: this image reads schema {SCHEMA}; put 'schema = {SCHEMA}' at its top")
-    problems: list[str] = []
     top = _Table(content, "", problems)
     hostname = top.text("hostname", _matches(_HOSTNAME), "1 to 63 of a-z 0-9 -, no - at the ends")
     timezone = top.text("timezone", _matches(_TIMEZONE), "a name of the tz database like Europe/Berlin")
@@ -174,6 +194,27 @@ def parse(data: bytes) -> tuple[Settings, tuple[str, ...]]:
     return Settings(hostname, timezone, wifi, keys, preload), tuple(problems)
 
 
+def _readable(text: str) -> tuple[dict[str, Any], list[str]]:
+    """The TOML of a file without the lines that are none, and what is wrong with those. InvalidConfig if too many."""
+    lines = text.split("\n")
+    problems: list[str] = []
+    for _ in range(MAX_BAD_LINES + 1):
+        try:
+            return tomllib.loads("\n".join(lines)), problems
+        except (ValueError, RecursionError) as error:
+            place = re.search(r"at line (\d+), column \d+", str(error))
+            number = int(place[1]) if place else 0
+            if not 0 < number <= len(lines) or not lines[number - 1].strip():
+                raise InvalidConfig(
+                    f"{FILE} is not TOML ({place[0] if place else 'nested or long'}); correct it"
+                ) from None
+            header = _HEADER.match(lines[number - 1])
+            # What belongs to a table stays in it, also when the line that begins it has a typing error.
+            lines[number - 1] = f"[{header[1]}]" if header and lines[number - 1] != f"[{header[1]}]" else ""
+            problems.append(f"line {number}: is not TOML and is not used; texts need quotes at both ends")
+    raise InvalidConfig(f"{FILE} has more than {MAX_BAD_LINES} lines that are not TOML; correct it")
+
+
 def _matches(pattern: re.Pattern[str]) -> Callable[[str], bool]:
     return lambda value: pattern.fullmatch(value) is not None
 
@@ -182,7 +223,9 @@ def _wifi(table: _Table | None) -> Wifi | None:
     if table is None:
         return None
     ssid = table.text("ssid", _ssid_valid, "a network name of 1 to 32 bytes without control characters")
-    country = table.text("country", _matches(_COUNTRY), "two capital letters such as DE")
+    country = table.text(
+        "country", is_country, "the code of a country (ISO 3166-1) such as DE; Great Britain is GB"
+    ).upper()
     password = table.text(
         "password", lambda v: bool(_PSK.fullmatch(v) or _PASSPHRASE.fullmatch(v)), "8 to 63 ASCII characters or 64 hex"
     )
@@ -198,7 +241,8 @@ def _wifi(table: _Table | None) -> Wifi | None:
 
 
 def _ssid_valid(value: str) -> bool:
-    return 1 <= len(value.encode()) <= 32 and value.isprintable()
+    """Any text of up to 32 bytes is legal; control characters are not typed but come from somewhere else."""
+    return 1 <= len(value.encode()) <= 32 and not any(unicodedata.category(c) in ("Cc", "Cs") for c in value)
 
 
 def key_problem(line: str) -> str:
@@ -253,6 +297,35 @@ def preshared_key(ssid: str, password: str) -> str:
     if _PSK.fullmatch(password):
         return password.lower()
     return hashlib.pbkdf2_hmac("sha1", password.encode(), ssid.encode(), 4096, 32).hex()
+
+
+def keep(data: bytes, secrets: tuple[str, ...]) -> bytes:
+    """The file as it was typed, for correction, without what is or might be a secret."""
+    text = data[:MAX_BYTES].decode("utf-8-sig", "replace")
+    if '"""' in text or "'''" in text:
+        return redact(data)  # a text over several lines may hold anything
+    head = f"# Not everything here could be used: see {LOG}. Correct it; the file is read again when it has changed."
+    lines = [line for line in text.splitlines() if line != head]
+    kept = [line if _is_open(line, secrets) else _removed(line) for line in lines]
+    return "\n".join([head, *kept, ""]).encode()
+
+
+def _is_open(line: str, secrets: tuple[str, ...]) -> bool:
+    """Whether a line holds no secret: one of a known key or a misspelt one, a table's beginning, a listed value."""
+    if any(secret in line for secret in secrets) or "\\u" in line or "PRIVATE" in line:
+        return False
+    if (_HEADER.match(line) and "=" not in line) or _LISTED.fullmatch(line) or line.startswith("# The key was erased"):
+        return True
+    key = _KEY.match(line)
+    if key is None:
+        return False
+    near = difflib.get_close_matches(key[1].lower(), (*_OPEN_KEYS, *_SECRET_KEYS), 1)
+    return bool(near) and near[0] in _OPEN_KEYS and not _SUSPICIOUS.search(line)
+
+
+def _removed(line: str) -> str:
+    key = _KEY.match(line)
+    return f"# {key[1]}: removed, as it might be a secret; write it again" if key else "# (removed)"
 
 
 def redact(data: bytes) -> bytes:

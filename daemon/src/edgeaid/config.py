@@ -78,13 +78,19 @@ class Limits:
     """[limits]; bytes and seconds."""
 
     body_bytes: int = 64 << 20
-    #: What the bodies of all connections may take together while they come.
+    #: What bodies, and answers that are not read yet, may take together, on all sockets.
     buffer_bytes: int = 256 << 20
+    #: The same of one user. Root and the daemon's own user have no limit of their own.
+    buffer_bytes_per_user: int = 128 << 20
+    #: Shared memory that clients of the fast socket have attached, by size.
+    region_bytes: int = 512 << 20
+    region_bytes_per_user: int = 256 << 20
     bundle_bytes: int = 512 << 20
     json_depth: int = 100
     chunks: int = 65_536
     connections: int = 1024
-    #: A connection that sends nothing, or a body that stalls.
+    connections_per_user: int = 256
+    #: A connection that sends nothing, a body that stalls or comes slower than 1 KiB/s, an answer that is not read.
     idle_seconds: float = 60.0
     #: Requests waiting per device; slots per model follow from it.
     queue: int = 64

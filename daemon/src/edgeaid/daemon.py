@@ -210,7 +210,7 @@ class Daemon:
             await self._grpc.stop(1.0)  # type: ignore[attr-defined]  # grpc.aio.Server
         for http in self._http:
             await http.close()
-        self.plane.regions.unregister()
+        self.plane.regions.close()
         for stored, path in self._bound.items():
             service.forget(stored)
             path.unlink(missing_ok=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
+from ..config import Limits
 from ..errors import InvalidRequest
 from ..serving.access import Peer
 from ..serving.media import PictureFile
@@ -13,6 +17,8 @@ from ..serving.model import LiveModel, Request
 from ..serving.plane import Plane
 from ..serving.shm import Region
 from . import oip
+
+T = TypeVar("T")
 
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
@@ -59,6 +65,30 @@ class Memory:
             self.live, self.head, self.tail = live, head, len(tail)
             self.sizes = tuple(len(view) for view in views)  # type: ignore[arg-type]  # views of the tail
             self.wanted = replace(wanted, inputs=tuple(oip.Given(g.index, None) for g in wanted.inputs))
+
+
+async def in_thread(function: Callable[..., T], *args: object) -> T:
+    """Call in a thread and wait for its end even when cancelled: it works on memory that is given back then."""
+    future = asyncio.get_running_loop().run_in_executor(None, functools.partial(function, *args))
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
+
+
+def body_limit(live: LiveModel, limits: Limits, header_length: str | None) -> int:
+    """Bytes of a body that a request of this model may have."""
+    limit = oip.json_limit(live.inputs)
+    if header_length is not None:  # tensors follow the JSON, or a picture
+        limit += max(limits.picture_bytes, sum(s.capacity for s in live.inputs))
+    return min(limit, limits.body_bytes)
+
+
+def json_size(body: oip.Body, header_length: str | None) -> int:
+    """Bytes of JSON in a body whose header says this; the whole body when it is not a number."""
+    text = (header_length or "").strip()
+    return min(int(text), len(body)) if text.isascii() and text.isdecimal() and len(text) < 11 else len(body)
 
 
 def decode(

@@ -17,14 +17,20 @@ from ..errors import InvalidRequest, TooLarge, Unsupported
 from ..serving.sequences import Named
 from ..serving.shm import Region
 from ..tensors import ITEMSIZE, TensorSpec, elements, nbytes
-from .tensor_json import TYPECODES, classify, encode, serialize_bytes, to_list
+from . import large_json
+from .tensor_json import TYPECODES, classify, dumps, encode, serialize_bytes, to_list
 
-_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKETS: Final = bytes(c for c in range(256) if c not in b"[]{}")
 MAX_TENSORS: Final = 256
 #: JSON that a request may have whatever the model, and further for each element of the model's inputs: a number with
 #: many digits, indented deeply.
 JSON_BYTES: Final = 1 << 16
 JSON_BYTES_PER_ELEMENT: Final = 64
+
+#: Elements of an output, above which a thread writes or sorts it, or packs the answer.
+HEAVY: Final = 8192
+HEAVY_PACKED: Final = 1 << 17
 
 Body = bytes | bytearray | memoryview
 
@@ -73,19 +79,19 @@ def loads(text: Body, depth: int) -> Any:
     """Parse JSON whose nesting is at most `depth`; InvalidRequest otherwise."""
     raw = bytes(text)
     if raw.count(b"[") + raw.count(b"{") > depth:
-        level = 0
-        for match in _BRACKETS.finditer(raw):
-            first = match.group()[0]
-            if first in b"[{":
-                level += 1
-                if level > depth:
-                    raise InvalidRequest(f"JSON is nested deeper than {depth} levels")
-            elif first in b"]}":
-                level -= 1
+        # Only brackets are left; each turn takes the innermost away.
+        left = _STRING.sub(b"", raw).translate(None, _NO_BRACKETS)
+        for _ in range(depth):
+            inner = left.replace(b"[]", b"").replace(b"{}", b"")
+            if len(inner) == len(left):
+                break
+            left = inner
+        if left and len(left) != len(left.replace(b"[]", b"").replace(b"{}", b"")):
+            raise InvalidRequest(f"JSON is nested deeper than {depth} levels")
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"request is not valid JSON: {error}") from error
+        raise InvalidRequest(f"request is not valid JSON: {str(error)[:200]}") from error
 
 
 def split(body: Body, header_length: str | None) -> tuple[memoryview, memoryview]:
@@ -106,11 +112,28 @@ def parse(
 ) -> InferRequest:
     """Decode a request for a model with these tensors."""
     if len(head) > JSON_BYTES:
-        # Parsed JSON takes many times its text: no request of this model needs more than this.
-        limit = JSON_BYTES + JSON_BYTES_PER_ELEMENT * sum(_most_elements(spec) for spec in inputs)
+        limit = json_limit(inputs)
         if len(head) > limit:
             raise TooLarge(f"the request has {len(head)} bytes of JSON, for this model the limit is {limit}")
-    return parse_message(loads(head, depth), tail, inputs, outputs)
+    message = large_json.parse(head, depth) if is_large(head) else loads(head, depth)
+    return parse_message(message, tail, inputs, outputs)
+
+
+def json_limit(inputs: tuple[TensorSpec, ...]) -> int:
+    """Bytes of JSON that a request of a model may have: parsed it takes many times that, and no request needs more."""
+    return JSON_BYTES + JSON_BYTES_PER_ELEMENT * sum(_most_elements(spec) for spec in inputs)
+
+
+def is_large(head: Body) -> bool:
+    """Whether a request's JSON is not for the event loop."""
+    return len(head) > large_json.LARGE
+
+
+def is_heavy(request: InferRequest, outputs: tuple[TensorSpec, ...], accept: str) -> bool:
+    """Whether writing the answer is not for the event loop: many numbers as JSON, many to sort, much to pack."""
+    if any(not w.binary and w.region is None and _most_elements(outputs[w.index]) > HEAVY for w in request.outputs):
+        return True
+    return bool(accept) and sum(_most_elements(outputs[w.index]) for w in request.outputs) > HEAVY_PACKED
 
 
 def parse_message(
@@ -251,7 +274,7 @@ def _input(
             raise InvalidRequest(
                 f"input {name!r} has datatype {entry.get('datatype')!r}, the model expects {spec.datatype}"
             )
-        if not spec.takes(shape):
+        if not spec.takes(shape) and not (spec.fixed and same_but_for_ones(shape, spec.shape)):
             raise InvalidRequest(f"input {name!r} has shape {list(shape)}, the model expects {list(spec.shape)}")
     elif math.prod(shape) != 1:
         raise InvalidRequest(f"input {name!r}: BYTES stands for one encoded picture, shape [1]")
@@ -278,10 +301,14 @@ def _input(
     if picture:
         raise InvalidRequest(f"input {name!r}: send the picture as binary data, JSON cannot hold it")
     if spec.fixed:
-        return Given(index, encode(entry["data"], spec)), offset
-    encoded = encode(entry["data"], replace(spec, shape=shape, room=0))
+        return Given(index, _encoded(entry["data"], spec)), offset
+    encoded = _encoded(entry["data"], replace(spec, shape=shape, room=0))
     _check_size(spec, shape, len(encoded))
     return Given(index, encoded, shape=shape), offset
+
+
+def _encoded(data: object, spec: TensorSpec) -> bytes:
+    return data.encode(spec) if isinstance(data, large_json.Numbers) else encode(large_json.whole(data), spec)
 
 
 def _one_element(data: memoryview, name: str) -> bytes:
@@ -303,6 +330,11 @@ def _shape(value: object, name: str) -> tuple[int, ...]:
     shape = tuple(value)
     elements(shape)  # refuses negative dimensions and products beyond every limit
     return shape
+
+
+def same_but_for_ones(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether two shapes name the same elements in the same order: they differ in dimensions of 1 only."""
+    return [d for d in given if d != 1] == [d for d in shape if d != 1]
 
 
 def _check_size(spec: TensorSpec, shape: tuple[int, ...], size: int) -> None:
@@ -370,6 +402,8 @@ def answer(
     over.
     """
     parts: list[Body] = []
+    #: Long arrays, by the mark that stands for them until the rest is written.
+    long: dict[bytes, bytes] = {}
     described: list[dict[str, Any]] = []
     for want in request.outputs:
         spec, data = specs[want.index], outputs[want.index]
@@ -391,6 +425,9 @@ def answer(
         elif want.binary:
             parts.append(data)
             entry["parameters"] = {"binary_data_size": len(data)}
+        elif len(data) > HEAVY:
+            entry["data"] = f"\0{want.index}"
+            long[b'"\\u0000%d"' % want.index] = dumps(data, spec.datatype)
         else:
             entry["data"] = to_list(data, spec.datatype)
         described.append(entry)
@@ -403,4 +440,8 @@ def answer(
     }
     if request.id:
         head["id"] = request.id
-    return json.dumps(head, separators=(",", ":"), allow_nan=False).encode(), parts
+    text = json.dumps(head, separators=(",", ":"), allow_nan=False).encode()
+    for mark, array in long.items():
+        before, _, after = text.partition(b'"data":' + mark)
+        text = b"".join((before, b'"data":', array, after))
+    return text, parts

@@ -66,26 +66,28 @@ class Denials:
         #: User id -> (when the last one was written, how many since).
         self._last: dict[int, tuple[float, int]] = {}
 
+    def refuse_token(self, what: str) -> NoReturn:
+        """Record and raise PermissionDenied for a client on TCP that shows `what` instead of the token."""
+        self._record(-1, f"TCP connection with {what} refused", pid=0)
+        raise PermissionDenied("TCP needs the header 'Authorization: Bearer TOKEN'")
+
     def deny(self, peer: Peer, role: Role, what: str) -> NoReturn:
         """Record and raise PermissionDenied; `what` needs `role`."""
-        now = time.monotonic()
-        written, since = self._last.get(peer.uid, (-inf, 0))
-        if now - written < DENIAL_SECONDS:
-            self._last[peer.uid] = (written, since + 1)
-        else:
-            self._last[peer.uid] = (now, 0)
-            more = f", and {since} more before it" if since else ""
-            self.events.publish(
-                "access-denied",
-                f"{what} denied to user id {peer.uid}, process {peer.pid}{more}",
-                level=logging.WARNING,
-                uid=peer.uid,
-                pid=peer.pid,
-            )
+        self._record(peer.uid, f"{what} denied to user id {peer.uid}, process {peer.pid}", peer.pid)
         raise PermissionDenied(
             f"{what} needs the role '{role.name.lower()}', user id {peer.uid} has "
             f"'{peer.role.name.lower()}'; join one of the groups that [access] names for it"
         )
+
+    def _record(self, uid: int, text: str, pid: int) -> None:
+        now = time.monotonic()
+        written, since = self._last.get(uid, (-inf, 0))
+        if now - written < DENIAL_SECONDS:
+            self._last[uid] = (written, since + 1)
+            return
+        self._last[uid] = (now, 0)
+        more = f", and {since} more before it" if since else ""
+        self.events.publish("access-denied", text + more, level=logging.WARNING, uid=uid, pid=pid)
 
 
 class Roles:

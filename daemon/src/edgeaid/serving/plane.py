@@ -20,6 +20,7 @@ from ..scheduling.placement import place
 from .access import Denials
 from .device import DeviceRunner, clock, fail
 from .events import EventLog
+from .holdings import Holdings
 from .model import Device, LiveModel, Request, State
 from .poller import Poller
 from .recovery import policy_of
@@ -39,6 +40,7 @@ class Plane(Registry):
         self.poller = poller
         self._configure_poller()
         self.denials = Denials(self.events)
+        self.holdings = Holdings(lambda: self.config.limits)
         self.settings = Settings()
         self.regions = Regions(config.shared_memory)
         self.ready = False

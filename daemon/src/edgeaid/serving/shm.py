@@ -21,7 +21,7 @@ from ..errors import (
     TooLarge,
     Unsupported,
 )
-from .access import Peer
+from .access import Peer, Role
 
 DIRECTORY = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lives on Linux
 
@@ -91,20 +91,34 @@ class Regions:
             )
         self._regions[name] = _Registered(fd, key, offset, size, peer.uid)
 
-    def unregister(self, name: str = "") -> None:
-        """Close one region, or all."""
-        for known in [name] if name else list(self._regions):
+    def _mine(self, peer: Peer) -> dict[str, _Registered]:
+        """What a peer may see and release: its own regions, with the role control all."""
+        return {n: r for n, r in self._regions.items() if r.uid == peer.uid or peer.role >= Role.CONTROL}
+
+    def unregister(self, peer: Peer, name: str = "") -> None:
+        """Close one region, or all of the peer's. PermissionDenied for one of somebody else."""
+        mine = self._mine(peer)
+        if name in self._regions and name not in mine:
+            raise PermissionDenied(f"shared memory region {name!r} was registered by another user")
+        for known in [name] if name else list(mine):
             region = self._regions.pop(known, None)
             if region is not None:
                 os.close(region.fd)
 
-    def status(self, name: str = "") -> list[dict[str, Any]]:
-        """What is registered; NotFound for an unknown name."""
-        if name and name not in self._regions:
+    def close(self) -> None:
+        """Close all."""
+        for region in self._regions.values():
+            os.close(region.fd)
+        self._regions.clear()
+
+    def status(self, peer: Peer, name: str = "") -> list[dict[str, Any]]:
+        """What the peer has registered; NotFound for an unknown name."""
+        mine = self._mine(peer)
+        if name and name not in mine:
             raise NotFound(f"shared memory region {name!r} is not registered")
         return [
             {"name": n, "key": r.key, "offset": r.offset, "byte_size": r.size}
-            for n, r in sorted(self._regions.items())
+            for n, r in sorted(mine.items())
             if not name or n == name
         ]
 

@@ -20,6 +20,8 @@ from edgeaid import errors
 from edgeaid.client.fast import INFER, RESULT
 from edgeaid.models.repository import EMBEDDED
 
+from ...support.users import STRANGER, connect_as
+
 GOLDEN = EMBEDDED / "digits" / "1" / "golden"
 
 
@@ -263,3 +265,25 @@ def test_a_role_that_is_taken_away_ends_the_connection(start):
     while "read again" not in daemon.log.read_text() and time.monotonic() < until:
         time.sleep(0.05)
     assert "unknown op" in raw.ask({"op": "?"})["error"], "who may still be here stays"
+
+
+def test_shared_memory_counts_by_size_per_user(start):
+    daemon = start('[limits]\nregion_bytes_per_user = 1000000\n[access]\ninfer = ["root"]\n')
+    path = daemon.folder / "run" / "fast.sock"
+    connections = []
+    for _ in range(2):
+        raw = Raw.__new__(Raw)
+        raw.sock = connect_as(STRANGER, path, socket.SOCK_SEQPACKET)
+        assert raw.ask({"op": "hello", "version": 1})["version"] == 1
+        connections.append(raw)
+    first, second = connections
+    big = memfd(900_000)  # without a single page
+    assert first.ask({"op": "attach"}, big)["size"] == 900_000
+    refused = second.ask({"op": "attach"}, big)
+    assert refused["code"] == 503
+    assert "1000000" in refused["error"]
+    first.sock.close()
+    until = time.monotonic() + 10
+    while "error" in second.ask({"op": "attach"}, big):
+        assert time.monotonic() < until
+    os.close(big)

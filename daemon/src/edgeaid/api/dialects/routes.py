@@ -20,7 +20,8 @@ from ... import errors
 from ...serving.access import Role
 from ...serving.model import LiveModel
 from ...serving.pictures import ask
-from .. import oip
+from .. import inference, large_json, oip
+from ..http.bodies import UnsupportedMediaType, encoding_of, proceed
 from ..http.replies import reply
 from ..http.routes_edgeai import wrong_task
 from ..http.server import Call, Routes
@@ -103,6 +104,9 @@ async def _form(call: Call) -> dict[str, bytes]:
     limits = call.plane.config.limits
     if not call.request.headers.get("Content-Type", "").startswith("multipart/form-data"):
         raise errors.InvalidRequest("the body must be multipart/form-data with the picture in the field 'image'")
+    if encoding_of(call.request):
+        raise UnsupportedMediaType("a form must not have a Content-Encoding")
+    await proceed(call.request)
     length, limit = call.request.content_length, limits.picture_bytes + MAX_PARTS * MAX_FIELD
     if length is not None and length > limit:
         raise errors.TooLarge(f"the body has {length} bytes, the limit is {limit}")
@@ -119,8 +123,6 @@ async def _form(call: Call) -> dict[str, bytes]:
     except (ValueError, AssertionError, RuntimeError, LookupError, ClientPayloadError, HttpProcessingError) as error:
         # everything that the parser raises for damage
         raise errors.InvalidRequest(f"the form cannot be read: {error}") from error
-    finally:
-        call.buffers.give(sum(map(len, form.values())))
     return form
 
 
@@ -130,7 +132,7 @@ async def _part(call: Call, part: BodyPartReader, limit: int) -> bytes:
         data += chunk
         if len(data) > limit:
             raise errors.TooLarge(f"the form's field {part.name!r} has more than {limit} bytes")
-    call.buffers.take(len(data))
+    call.hold(len(data))
     return bytes(data)
 
 
@@ -160,7 +162,11 @@ async def detect(call: Call) -> web.Response:
     identity: Any = ""
     try:
         data = await call.body(call.plane.config.limits.picture_bytes * 4 // 3 + (64 << 10))
-        body = oip.loads(data, call.plane.config.limits.json_depth) if data else {}
+        depth = call.plane.config.limits.json_depth
+        if len(data) > large_json.LARGE:
+            body = await inference.in_thread(large_json.parse, data, depth)
+        else:
+            body = oip.loads(data, depth) if data else {}
         if not isinstance(body, dict):
             raise errors.InvalidRequest("the body must be a JSON object")
         identity = body.get("id", "")
@@ -171,7 +177,9 @@ async def detect(call: Call) -> web.Response:
             raise errors.InvalidRequest("'detector_name' must be a text")
         live = _detector(call, "" if name == "default" else name)
         lowest = min((*wanted.values(), *(t for r in regions for t in r["detect"].values())), default=0.0)
-        answer = await ask(call.plane, live, _picture(body.get("data")), call.peer.pid, threshold=lowest)
+        answer = await ask(
+            call.plane, live, await inference.in_thread(_picture, body.get("data")), call.peer.pid, threshold=lowest
+        )
     except errors.EdgeaiError as error:
         return reply({"id": identity, "error": str(error)}, error.http)
     everything = not wanted and not regions
@@ -181,9 +189,11 @@ async def detect(call: Call) -> web.Response:
 
 
 def _picture(data: object) -> bytes:
-    if not isinstance(data, str) or not data:
+    if not isinstance(data, str | large_json.Text) or not data:
         raise errors.InvalidRequest("'data' must be a picture in base64")
     try:
+        if isinstance(data, large_json.Text):
+            return data.base64()
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
         raise errors.InvalidRequest(f"'data' is not base64: {error}") from error

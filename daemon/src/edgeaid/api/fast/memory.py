@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ... import errors
+from ...serving.holdings import Kind
 from ...serving.model import LiveModel
 from ...serving.plane import Plane
 from ...tensors import TensorSpec
@@ -47,8 +48,9 @@ class Binding:
 class ClientMemory:
     """Regions and bindings of one connection."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Plane, uid: int) -> None:
         self.plane = plane
+        self.uid = uid
         self.regions: dict[int, tuple[mmap.mmap, memoryview]] = {}
         self.bindings: dict[int, Binding] = {}
         self._numbers = 0
@@ -59,16 +61,20 @@ class ClientMemory:
             binding.release()
         self.bindings.clear()
         for region, view in self.regions.values():
-            view.release()
-            closer.run(region.close)  # giving back a quarter of a gigabyte takes its time
+            self._give(region, view)
         self.regions.clear()
+
+    def _give(self, region: mmap.mmap, view: memoryview) -> None:
+        self.plane.holdings.give(self.uid, Kind.REGIONS, len(view))
+        view.release()
+        closer.run(region.close)  # giving back a quarter of a gigabyte takes its time
 
     def _next(self) -> int:
         self._numbers += 1
         return self._numbers
 
     def attach(self, fds: list[int]) -> dict[str, Any]:
-        """Map a sealed memfd and close its descriptor. InvalidRequest, TooLarge: then nothing is closed."""
+        """Map a sealed memfd and close its descriptor. InvalidRequest, TooLarge, Unavailable: then nothing is closed."""
         if len(fds) != 1:
             raise errors.InvalidRequest(f"attach needs exactly one descriptor, {len(fds)} came")
         if len(self.regions) >= MAX_REGIONS:
@@ -84,9 +90,12 @@ class ClientMemory:
         size = os.fstat(fds[0]).st_size
         if not 0 < size <= MAX_REGION_BYTES:
             raise errors.TooLarge(f"the memfd has {size} bytes, allowed are 1 to {MAX_REGION_BYTES}")
+        # By size, whatever is in it now: to read a page that was never written makes one, and on our account.
+        self.plane.holdings.take(self.uid, Kind.REGIONS, size)
         try:
             region = mmap.mmap(fds[0], size)
         except (OSError, ValueError) as error:
+            self.plane.holdings.give(self.uid, Kind.REGIONS, size)
             raise errors.InvalidRequest(f"the memfd cannot be mapped for reading and writing: {error}") from error
         os.close(fds[0])  # not the last reference: the mapping is another
         number = self._next()
@@ -101,9 +110,7 @@ class ClientMemory:
         for key, binding in tuple(self.bindings.items()):
             if number in binding.regions:
                 self.bindings.pop(key).release()
-        region, view = self.regions.pop(number)
-        view.release()
-        closer.run(region.close)
+        self._give(*self.regions.pop(number))
         return {}
 
     def bind(self, message: dict[str, Any]) -> dict[str, Any]:

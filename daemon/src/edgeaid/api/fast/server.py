@@ -8,6 +8,7 @@ submits; the worker's answer copies the outputs back and sends the RESULT.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 from ... import __version__, errors
 from ...serving.access import Peer, Role, Roles
+from ...serving.holdings import Kind
 from ...serving.model import Request
 from ...serving.plane import Plane
 from ...worker import wire
@@ -64,14 +66,28 @@ class FastServer:
             log.warning("fast socket: %s", error)
             self._shed()
             return
-        if len(self.connections) >= self.plane.config.limits.connections and not self._shed():
+        peer = self.roles.peer(sock)
+        holdings = self.plane.holdings
+        own, _ = holdings.limits(Kind.FAST)
+        if not holdings.privileged(peer.uid) and holdings.of(peer.uid, Kind.FAST) >= own:
+            self._shed(peer.uid)
+        elif holdings.total(Kind.FAST) >= self.plane.config.limits.connections:
+            self._shed()
+        try:
+            holdings.take(peer.uid, Kind.FAST)
+        except errors.Unavailable as error:
+            with contextlib.suppress(OSError):
+                sock.send(json.dumps({"error": str(error), "code": error.http}).encode())
             sock.close()
             return
-        self.connections.add(_Connection(self, sock, self.roles.peer(sock)))
+        self.connections.add(_Connection(self, sock, peer))
 
-    def _shed(self) -> bool:
-        """Close the connection that has been idle longest; False when all are busy."""
-        oldest = min(self.connections, key=lambda c: c.since, default=None)
+    def _shed(self, uid: int | None = None) -> bool:
+        """Close the connection that has been idle longest, of a user or of the one with most; False when all are busy."""
+        of = self.plane.holdings.of
+        idle = [c for c in self.connections if c.since != inf and uid in (None, c.peer.uid)]
+        most = max((of(c.peer.uid, Kind.FAST) for c in idle), default=0)
+        oldest = min((c for c in idle if of(c.peer.uid, Kind.FAST) == most), key=lambda c: c.since, default=None)
         if oldest is None or oldest.since == inf:
             return False
         oldest.close()
@@ -102,7 +118,7 @@ class _Connection:
         self.peer = peer
         self.greeted = False
         self.version = MIN_VERSION
-        self.memory = ClientMemory(server.plane)
+        self.memory = ClientMemory(server.plane, peer.uid)
         self.waiting: dict[int, Request] = {}
         #: When it last did something; infinity while requests are under way.
         self.since = monotonic()
@@ -122,6 +138,7 @@ class _Connection:
         self.waiting.clear()
         self.memory.close()
         self.server.connections.discard(self)
+        self.plane.holdings.give(self.peer.uid, Kind.FAST)
 
     def _readable(self) -> None:
         # A bounded number of messages per turn: one client cannot keep the loop from the others.

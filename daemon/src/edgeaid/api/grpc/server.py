@@ -217,7 +217,7 @@ class Service:
     # --- settings and shared memory ---------------------------------------------------------------------------------
 
     async def SystemSharedMemoryStatus(self, request: Message) -> Message:
-        rows = self.plane.regions.status(request.name)
+        rows = self.plane.regions.status(self.peer, request.name)
         return MESSAGES["SystemSharedMemoryStatusResponse"](regions={r["name"]: r for r in rows})
 
     async def SystemSharedMemoryRegister(self, request: Message) -> Message:
@@ -226,7 +226,7 @@ class Service:
         return MESSAGES["SystemSharedMemoryRegisterResponse"]()
 
     async def SystemSharedMemoryUnregister(self, request: Message) -> Message:
-        self.plane.regions.unregister(request.name)
+        self.plane.regions.unregister(self.peer, request.name)
         return MESSAGES["SystemSharedMemoryUnregisterResponse"]()
 
     async def CudaSharedMemoryStatus(self, _: Message) -> Message:

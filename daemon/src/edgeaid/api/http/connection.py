@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 import time
 from dataclasses import dataclass
 from math import inf
@@ -18,12 +19,15 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 
 from ... import errors
-from ...serving.access import Peer, Role
+from ...serving.access import Peer, Role, credentials
+from ...serving.holdings import Kind
 from ...serving.model import Request
 from ...serving.plane import Plane
 from .. import inference, oip
-from .buffers import Buffers
-from .replies import failure
+from ..large_json import LARGE
+from .bodies import MIN_RATE
+from .framing import Framing
+from .replies import error_response, failure, shown
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,8 @@ _NOT_PLAIN: Final = frozenset(
 )
 #: Bytes behind a request under way (pipelining) before reading stops.
 _MAX_BEHIND: Final = 1 << 18
+#: What still comes of a refused body is read for so long, so that its sender gets to the answer.
+LINGER_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,9 @@ def plain_head(data: bytes) -> Head | None:
         or len(length) > 10
     ):
         return None
+    json_length = headers.get("inference-header-content-length", length)
+    if not json_length.isdecimal() or len(json_length) > 6 or int(json_length) > LARGE:
+        return None  # nonsense, or JSON that is not for the event loop
     return Head(
         match[0],
         match[1].decode(),
@@ -86,25 +95,50 @@ class Owner(Protocol):
     """What a connection needs of the server that accepted it."""
 
     plane: Plane
-    buffers: Buffers
     connections: set[Connection]
 
     @property
     def token(self) -> tuple[str, Role] | None: ...
     def identify(self, connection: Connection) -> Peer: ...
+    def admit(self, connection: Connection) -> None: ...
+    def malformed(self, connection: Connection, text: str) -> None: ...
 
 
 class Connection(web.RequestHandler):
-    """One client. `since` is when it last did something; infinity while a request of it is under way."""
+    """One client. `since` is when it last did its part; infinity while it waits for us."""
 
-    __slots__ = ("_behind", "_body", "_head", "_last", "_memory", "_running", "peer", "server", "since")
+    __slots__ = (
+        "_begun", "_behind", "_body", "_framing", "_head", "_held", "_last", "_memory", "_running", "_unread",
+        "admitted", "peer", "receiving", "server", "since", "uid",
+    )  # fmt: skip
 
     def __init__(self, server: Owner, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         no_log: Any = None  # what web.Server takes and passes on, too
-        super().__init__(manager, loop=loop, access_log=no_log, keepalive_timeout=_NEVER)
+        # Bodies are inflated where the route wants them, and only then.
+        super().__init__(
+            manager,
+            loop=loop,
+            access_log=no_log,
+            keepalive_timeout=_NEVER,
+            auto_decompress=False,
+            lingering_time=LINGER_SECONDS,
+        )
         self.server = server
         self.since = time.monotonic()
         self.peer: Peer | None = None
+        #: User id; -1 on TCP.
+        self.uid = -1
+        #: Counted among the connections.
+        self.admitted = False
+        #: A route reads a body, with a time limit of its own.
+        self.receiving = False
+        self._framing = Framing()
+        #: Bytes counted for the plain body, and for what came behind a request.
+        self._held = 0
+        #: Bytes counted for answers that the client has not read.
+        self._unread = 0
+        #: When the plain body began.
+        self._begun = 0.0
         #: Head and what has come of the body of a plain request that is not whole yet.
         self._head: Head | None = None
         self._body = bytearray()
@@ -116,26 +150,115 @@ class Connection(web.RequestHandler):
         self._last: Head | None = None
         self._memory = inference.Memory()
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come; it may be one too many."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  stream servers have stream transports
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family == socket.AF_UNIX:
+            self.uid = credentials(sock)[1]
+        try:
+            self.server.admit(self)
+        except errors.EdgeaiError as error:
+            headers, body = failure(error)
+            transport.write(_answer(error.http, {**headers, "Connection": "close"}, [body]))
+            transport.close()
+            return
+        self.admitted = True
+        super().connection_made(transport)
+
+    def leave(self) -> None:
+        """Give back what is counted for this connection."""
+        if not self.admitted:
+            return
+        self.admitted = False
+        self.server.connections.discard(self)
+        holdings = self.server.plane.holdings
+        holdings.give(self.uid, Kind.HTTP)
+        self._drop_body()
+        self._give(self._held)
+        holdings.give(self.uid, Kind.BYTES, self._unread)
+        self._unread = 0
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone: so is what it waited for."""
-        self.server.connections.discard(self)
-        self._drop_body()
+        if self._manager is None or self.transport is None:
+            return  # was one too many
+        self.leave()
         if self._running is not None:
             request = self._running[0]
             self._running = None
             self.server.plane.withdraw(request)
         super().connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered: what lies here is counted."""
+        super().pause_writing()
+        if self.admitted and self.transport is not None:
+            self._unread = self.transport.get_write_buffer_size()
+            self.server.plane.holdings.add(self.uid, Kind.BYTES, self._unread)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        if self._unread:
+            self.server.plane.holdings.give(self.uid, Kind.BYTES, self._unread)
+            self._unread = 0
+            if self.since != inf:
+                self.since = time.monotonic()
+
+    def look(self) -> None:
+        """See whether the client reads what lies here for it."""
+        if not self._unread or self.transport is None:
+            return
+        size = self.transport.get_write_buffer_size()
+        if self._unread - size >= MIN_RATE:
+            self.server.plane.holdings.give(self.uid, Kind.BYTES, self._unread - size)
+            self._unread = size
+            if self.since != inf:
+                self.since = time.monotonic()
+
+    def heard(self, good: float) -> None:
+        """A route reads a body; the client has done its part up to `good`."""
+        self.receiving = True
+        self.since = good
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is not HTTP: answered in JSON, cut short, and counted rather than written."""
+        text = shown((message or "").strip().partition("\n")[0] or "the request cannot be read", 200)
+        if status >= 500:
+            log.error("HTTP", exc_info=exc)
+            error: errors.EdgeaiError = errors.EdgeaiError("internal error; see the journal of edgeaid")
+        else:
+            self.server.malformed(self, text)
+            error = errors.InvalidRequest(f"bad request: {text}")
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is under way already")
+        response = error_response(error)
+        response.force_close()
+        return response
+
     def stalled(self, seconds: float) -> None:
         """Close: nothing has come for too long."""
         if self._head is not None:
-            self._fail(errors.InvalidRequest(f"the body stalled for {seconds:g} s"), close=True)
+            self._fail(errors.InvalidRequest(f"the body stalled for {seconds:g} s, or was too slow"), close=True)
         elif self.transport is not None:
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         if self._running is not None or self._behind:
+            try:
+                self._take(len(data))
+            except errors.Unavailable:
+                if self.transport is not None:
+                    self.transport.abort()  # an answer is under way: there is no place for another
+                return
             self._behind += data
             if len(self._behind) > _MAX_BEHIND and self.transport is not None:
                 self.transport.pause_reading()
@@ -144,13 +267,26 @@ class Connection(web.RequestHandler):
         else:
             head = self._plain(data)
             if head is None:
-                super().data_received(data)
+                self._pass_on(data)
             else:
                 self._begin(head, data)
 
+    def _pass_on(self, data: bytes) -> None:
+        """Bytes for aiohttp."""
+        self._framing.feed(data)
+        super().data_received(data)
+
+    def _take(self, size: int) -> None:
+        self.server.plane.holdings.take(self.uid, Kind.BYTES, size)
+        self._held += size
+
+    def _give(self, size: int) -> None:
+        self.server.plane.holdings.give(self.uid, Kind.BYTES, size)
+        self._held -= size
+
     def _plain(self, data: bytes) -> Head | None:
         """The head of a plain request, when aiohttp is between requests and the client reads its answers."""
-        if not data.startswith(_START) or self.server.token is not None:
+        if not data.startswith(_START) or self.server.token is not None or not self._framing.clean:
             return None
         waiter: asyncio.Future[None] | None = getattr(self, "_waiter", None)  # aiohttp's: waits for a request
         transport = self.transport
@@ -168,10 +304,16 @@ class Connection(web.RequestHandler):
         body = memoryview(data)[len(head.raw) :]
         if len(body) < head.length:
             self._head = head
-            self.since = time.monotonic()
+            self._begun = self.since = time.monotonic()
+            if (self.peer or self.server.identify(self)).role < Role.INFER:
+                self._infer(head, b"")  # refuses; no body is taken in before
+                if self.transport is not None:
+                    self.transport.close()
+                return
             self._more(head, body)
             return
         if len(body) > head.length:
+            self._take(len(body) - head.length)
             self._behind += body[head.length :]
             body = body[: head.length]
         self._infer(head, body)
@@ -179,23 +321,23 @@ class Connection(web.RequestHandler):
     def _more(self, head: Head, data: bytes | memoryview) -> None:
         missing = head.length - len(self._body)
         try:
-            self.server.buffers.take(min(len(data), missing))
+            self._take(len(data))
         except errors.Unavailable as error:
             self._fail(error, close=True)
             return
         self._body += data[:missing]
         if len(data) < missing:
-            self.since = time.monotonic()
+            self.since = min(time.monotonic(), self._begun + len(self._body) / MIN_RATE)
             return
         self._behind += data[missing:]
         body = self._body
         self._body = bytearray()
         self._head = None
         self._infer(head, body)
-        self.server.buffers.give(head.length)
+        self._give(head.length)
 
     def _drop_body(self) -> None:
-        self.server.buffers.give(len(self._body))
+        self._give(len(self._body))
         self._body = bytearray()
         self._head = None
 
@@ -208,12 +350,12 @@ class Connection(web.RequestHandler):
             peer = self.peer or server.identify(self)
             if peer.role < Role.INFER:
                 plane.denials.deny(peer, Role.INFER, f"POST /v2/models/{head.model}/infer")
+            plane.holdings.check(peer.uid, Kind.BYTES, 0)  # one that reads its answers has room
             live = plane.model(head.model, head.version)
             wanted = inference.decode(live, body, head.json_length, plane.config.limits.json_depth, self._memory)
-            if any(given.picture is not None for given in wanted.inputs):
-                # Another process decodes it, which takes a task: aiohttp's, and so is what came behind.
-                behind, self._behind = self._behind, bytearray()
-                super().data_received(b"".join((head.raw, body, behind)))
+            pictures = any(given.picture is not None for given in wanted.inputs)
+            if pictures or oip.is_heavy(wanted, live.outputs, head.accept):
+                self._hand_over(head, body)
                 return
             request = plane.request(live, peer.pid, priority=wanted.priority, timeout=wanted.timeout)
             inference.fill(plane, request, wanted, peer)
@@ -225,6 +367,10 @@ class Connection(web.RequestHandler):
             if request is not None:
                 request.release()
             self._fail(error)
+
+    def _hand_over(self, head: Head, body: oip.Body) -> None:
+        """What takes a thread or another process takes a task: it is aiohttp's, and so is what came behind."""
+        self._pass_on(b"".join((head.raw, body, self._taken_behind())))
 
     def _done(self, request: Request) -> None:
         running, self._running = self._running, None
@@ -259,18 +405,27 @@ class Connection(web.RequestHandler):
         transport = self.transport
         if transport is None:
             return
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        head = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nContent-Length: {sum(map(len, pieces))}\r\n{lines}\r\n"
-        transport.write(b"".join((head.encode("ascii"), *pieces)))
+        transport.write(_answer(status, headers, pieces))
         if self._behind:
             self._loop.call_soon(self._next)
 
+    def _taken_behind(self) -> bytes:
+        data, self._behind = bytes(self._behind), bytearray()
+        self._give(len(data))
+        return data
+
     def _next(self) -> None:
         """Go on with what came behind the request just answered."""
-        data, self._behind = bytes(self._behind), bytearray()
+        data = self._taken_behind()
         if self.transport is not None and data:
             self.transport.resume_reading()
             self.data_received(data)
+
+
+def _answer(status: int, headers: dict[str, str], pieces: list[oip.Body]) -> bytes:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    head = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nContent-Length: {sum(map(len, pieces))}\r\n{lines}\r\n"
+    return b"".join((head.encode("ascii"), *pieces))
 
 
 _REASONS: Final[dict[int, Any]] = {

@@ -16,6 +16,11 @@ class MethodNotAllowed(errors.InvalidRequest):
 
     http = 405
 
+    def __init__(self, text: str, allow: str) -> None:
+        super().__init__(text)
+        #: Verbs that the path takes.
+        self.allow = allow
+
 
 def error_response(error: errors.EdgeaiError) -> web.Response:
     """An error as the protocol wants it."""
@@ -28,7 +33,16 @@ def failure(error: errors.EdgeaiError) -> tuple[dict[str, str], bytes]:
     headers = {"Content-Type": JSON}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.allow
     return headers, json.dumps({"error": str(error)}).encode()
+
+
+def shown(text: object, limit: int = 300) -> str:
+    """Foreign text for an answer or the journal: printable ASCII, cut."""
+    plain = str(text)[: 2 * limit].encode("ascii", "backslashreplace").decode()
+    plain = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in plain)
+    return plain if len(plain) <= limit else f"{plain[:limit]}..."
 
 
 def reply(value: Any, status: int = 200) -> web.Response:

@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import tarfile
-from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from aiohttp import web
@@ -19,6 +18,7 @@ from ...serving.access import Role
 from ...serving.model import LiveModel
 from ...serving.pictures import ask
 from ..inference import BINARY
+from .bodies import UnsupportedMediaType, encoding_of
 from .replies import reply
 from .server import Call, Routes
 
@@ -109,9 +109,13 @@ async def events(call: Call) -> web.StreamResponse:
     """Server-sent events; `Last-Event-ID` continues where a client left off."""
     call.plane.events.check_room()
     last = call.request.headers.get("Last-Event-ID", "0")
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    after = int(last) if last.isascii() and last.isdecimal() and len(last) < 19 else 0
+    headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+    if call.request.method == "HEAD":
+        return web.Response(headers=headers)
+    response = web.StreamResponse(headers=headers)
     await response.prepare(call.request)
-    async for event in call.plane.events.listen(int(last) if last.isdecimal() else 0):
+    async for event in call.plane.events.listen(after):
         if event is None:
             await response.write(b": still here\n\n")
         else:
@@ -185,12 +189,14 @@ async def push_model(call: Call) -> web.Response:
     if version:
         manifests.check_version(version)
     limits = call.plane.config.limits
+    if encoding_of(call.request):
+        raise UnsupportedMediaType("an upload must not have a Content-Encoding; archives may be packed themselves")
     length = call.request.content_length
     if length is not None and length > limits.bundle_bytes:
         raise errors.TooLarge(f"the upload has {length} bytes, the limit is {limits.bundle_bytes}")
     with call.plane.repository.staging() as base:
         upload = base / "upload"
-        digest = await push.receive(_chunks(call), upload, limits.bundle_bytes)
+        digest = await push.receive(call.chunks(), upload, limits.bundle_bytes)
         expected = call.request.headers.get("X-Content-SHA256", digest).lower()
         if expected != digest:
             raise errors.InvalidRequest(
@@ -203,24 +209,14 @@ async def push_model(call: Call) -> web.Response:
         return reply(stored, 200 if stored.get("unchanged") else 201)
 
 
-async def _chunks(call: Call) -> AsyncIterator[bytes]:
-    content = call.request.content
-    while True:
-        try:
-            async with asyncio.timeout(call.plane.config.limits.idle_seconds):
-                chunk = await content.readany()
-        except TimeoutError:
-            raise errors.InvalidRequest("the upload stalled") from None
-        if not chunk:
-            return
-        yield chunk
-
-
 async def pull_model(call: Call) -> web.StreamResponse:
     """A model directory as an uncompressed tar of the files that its manifest names."""
     run = asyncio.get_running_loop().run_in_executor  # a slow card must not stall requests
     found = await run(None, call.plane.repository.find, call.args["m"], call.args["v"])
-    response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+    headers = {"Content-Type": "application/x-tar"}
+    if call.request.method == "HEAD":
+        return web.Response(headers=headers)
+    response = web.StreamResponse(headers=headers)
     await response.prepare(call.request)
     for file in ("model.toml", *found.manifest.files):
         with open(open_inside(found.path, file), "rb") as stream:  # noqa: ASYNC230  a local file, read piece by piece
@@ -283,7 +279,7 @@ def _is_cuda(call: Call) -> bool:
 
 
 async def shm_status(call: Call) -> web.Response:
-    return reply([] if _is_cuda(call) else call.plane.regions.status(call.args.get("r", "")))
+    return reply([] if _is_cuda(call) else call.plane.regions.status(call.peer, call.args.get("r", "")))
 
 
 async def shm_register(call: Call) -> web.Response:
@@ -295,5 +291,5 @@ async def shm_register(call: Call) -> web.Response:
 
 async def shm_unregister(call: Call) -> web.Response:
     if not _is_cuda(call):
-        call.plane.regions.unregister(call.args.get("r", ""))
+        call.plane.regions.unregister(call.peer, call.args.get("r", ""))
     return reply({})

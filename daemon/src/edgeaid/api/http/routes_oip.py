@@ -14,7 +14,8 @@ from ...serving.access import Role
 from ...serving.model import LiveModel
 from ...serving.plane import Plane
 from ...tensors import TensorSpec
-from .. import inference
+from .. import inference, large_json, oip
+from ..large_json import LARGE
 from .replies import reply
 from .server import Call, Routes
 
@@ -225,12 +226,22 @@ def load_parameters(parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[st
                 raise errors.InvalidRequest("failed to load: parameter 'config' must hold a JSON object")
         elif key.startswith("file:"):
             try:
-                files[key[5:]] = value if isinstance(value, bytes) else base64.b64decode(value, validate=True)
+                files[key[5:]] = _file(value)
             except (binascii.Error, TypeError, ValueError) as error:
                 raise errors.InvalidRequest(f"failed to load: {key!r} is not base64: {error}") from error
     if files and "config" not in parameters:
         raise errors.InvalidRequest("failed to load: 'file:' parameters need a 'config' beside them")
     return config, files
+
+
+def _file(value: object) -> bytes:
+    if isinstance(value, bytes):  # gRPC
+        return value
+    if isinstance(value, large_json.Text):
+        return value.base64()
+    if not isinstance(value, str):
+        raise TypeError("it must be a text")
+    return base64.b64decode(value, validate=True)
 
 
 #: Fields of ModelConfig that proto3's JSON mapping may write as strings.
@@ -248,11 +259,18 @@ def _numbers(value: Any, key: str = "") -> Any:
 
 
 async def load(call: Call) -> web.Response:
-    body = await call.json()
+    data = await call.body()
+    depth = call.plane.config.limits.json_depth
+    if len(data) > LARGE:
+        body = await inference.in_thread(large_json.parse, data, depth)
+    else:
+        body = oip.loads(data, depth) if data else {}
+    if not isinstance(body, dict):
+        raise errors.InvalidRequest("failed to load: the body must be a JSON object")
     parameters = body.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise errors.InvalidRequest("failed to load: 'parameters' must be an object")
-    await load_model(call.plane, call.args["m"], *load_parameters(parameters))
+    await load_model(call.plane, call.args["m"], *await inference.in_thread(load_parameters, parameters))
     return reply({})
 
 
@@ -279,15 +297,24 @@ async def infer(call: Call) -> web.Response:
     """What `Connection` leaves to aiohttp: chunked and compressed bodies, pictures, TCP."""
     plane, headers = call.plane, call.request.headers
     model = _live(call)
-    wanted = inference.decode(
-        model, await call.body(), headers.get(inference.HEADER_LENGTH), plane.config.limits.json_depth
-    )
+    length = headers.get(inference.HEADER_LENGTH)
+    body = await call.body(inference.body_limit(model, plane.config.limits, length))
+    given = (model, body, length, plane.config.limits.json_depth)
+    if inference.json_size(body, length) > LARGE:
+        wanted = await inference.in_thread(inference.decode, *given)
+    else:
+        wanted = inference.decode(*given)
+    accept = headers.get("Accept-Encoding", "")
     request = plane.request(model, call.peer.pid, priority=wanted.priority, timeout=wanted.timeout)
     try:
         inference.fill(plane, request, wanted, call.peer)
         await inference.prepare(plane, request, wanted)
         await plane.infer(request)
-        found, pieces = inference.answer(plane, request, wanted, call.peer, headers.get("Accept-Encoding", ""))
+        answering = (plane, request, wanted, call.peer, accept)
+        if oip.is_heavy(wanted, model.outputs, accept):
+            found, pieces = await inference.in_thread(inference.answer, *answering)
+        else:
+            found, pieces = inference.answer(*answering)
         return web.Response(body=b"".join(pieces), headers=found)
     finally:
         request.release()

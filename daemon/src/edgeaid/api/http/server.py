@@ -10,22 +10,28 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from math import inf
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
-from aiohttp import ClientPayloadError, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import web
 
 from ... import errors
 from ...serving.access import Peer, Role, Roles
+from ...serving.holdings import Kind
 from ...serving.plane import Plane
-from .buffers import Buffers
+from . import bodies
 from .connection import Connection
 from .replies import MethodNotAllowed, error_response
 
 log = logging.getLogger(__name__)
+
+#: Bytes of JSON that a route takes which needs little of it.
+SMALL_JSON: Final = 64 << 10
+#: Requests that are not HTTP are written once in so many seconds for a user.
+MALFORMED_SECONDS: Final = 10.0
 
 Handler = Callable[["Call"], Awaitable[web.StreamResponse]]
 
@@ -33,63 +39,68 @@ Handler = Callable[["Call"], Awaitable[web.StreamResponse]]
 class Call:
     """One HTTP request: what a route needs of it."""
 
-    __slots__ = ("args", "buffers", "peer", "plane", "request", "token")
+    __slots__ = ("_held", "_uid", "args", "connection", "peer", "plane", "request", "token")
 
-    def __init__(self, request: web.BaseRequest, server: HttpServer, peer: Peer, args: dict[str, str]) -> None:
+    def __init__(
+        self, request: web.BaseRequest, server: HttpServer, connection: Connection, peer: Peer, args: dict[str, str]
+    ) -> None:
         self.request = request
+        self.connection = connection
         self.plane = server.plane
-        self.buffers = server.buffers
         #: On TCP: the secret and the role of who knows it.
         self.token = server.token
         self.peer = peer
         #: Path parameters, percent-decoded.
         self.args = args
+        self._uid = connection.uid
+        self._held = 0
 
     def require(self, role: Role, secret: str = "") -> None:
         """For a route that anybody reaches because its secret is in the body: PermissionDenied without the role."""
-        if self.token is not None and hmac.compare_digest(secret.encode(), self.token[0].encode()):
+        if self.token is not None and _same(secret, self.token[0]):
             self.peer = Peer(-1, 0, self.token[1])
         if self.peer.role < role:
             self.plane.denials.deny(self.peer, role, f"{self.request.method} {self.request.rel_url.raw_path[:200]}")
 
+    def hold(self, size: int) -> None:
+        """Count bytes that this request keeps until it is answered. Unavailable over a limit."""
+        self.plane.holdings.take(self._uid, Kind.BYTES, size)
+        self._held += size
+
+    def release(self) -> None:
+        """The request is answered."""
+        self.plane.holdings.give(self._uid, Kind.BYTES, self._held)
+        self._held = 0
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, not inflated. InvalidRequest for damage, too many chunks or a stall."""
+        return bodies.chunks(self.request, self.plane.config.limits, self.connection.heard)
+
     async def body(self, limit: int | None = None) -> bytes | bytearray:
         """The whole body, inflated. TooLarge over the limit, InvalidRequest for damage, too many chunks or a stall."""
-        request = self.request
-        if not request.body_exists:
-            return b""
-        limits = self.plane.config.limits
-        limit = limit or limits.body_bytes
-        length = request.content_length
+        limit = limit or self.plane.config.limits.body_bytes
+        encoding = bodies.encoding_of(self.request)
+        length = self.request.content_length
         if length is not None and length > limit:
             raise errors.TooLarge(f"the body has {length} bytes, the limit is {limit}")
-        content = request.content
-        parts: list[bytes] = []
-        total = 0
-        try:
-            async with asyncio.timeout(limits.idle_seconds) as stall:
-                while chunk := await content.readany():
-                    self.buffers.take(len(chunk))
-                    total += len(chunk)
-                    if total > limit:
-                        raise errors.TooLarge(f"the body is larger than {limit} bytes (after decompression)")
-                    parts.append(chunk)
-                    if len(parts) > limits.chunks:
-                        raise errors.InvalidRequest(f"the body comes in more than {limits.chunks} chunks")
-                    if length is None or total < length:
-                        stall.reschedule(asyncio.get_running_loop().time() + limits.idle_seconds)
-        except TimeoutError:
-            raise errors.InvalidRequest(f"the body stalled for {limits.idle_seconds:g} s") from None
-        except (HttpProcessingError, ClientPayloadError, web.RequestPayloadError) as error:
-            raise errors.InvalidRequest(f"the body cannot be read: {error}") from error
-        finally:
-            self.buffers.give(total)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        data = bytearray()
+        async with aclosing(self.chunks()) as chunks:
+            async for chunk in chunks:
+                if len(data) + len(chunk) > limit:
+                    raise errors.TooLarge(f"the body is larger than {limit} bytes")
+                self.hold(len(chunk))
+                data += chunk
+        if not encoding:
+            return data
+        inflated = await asyncio.get_running_loop().run_in_executor(None, bodies.inflate, data, encoding, limit)
+        self.hold(len(inflated))
+        return inflated
 
-    async def json(self) -> dict[str, Any]:
-        """A JSON object; an empty body is an empty object."""
+    async def json(self, limit: int = SMALL_JSON) -> dict[str, Any]:
+        """A JSON object of at most `limit` bytes; an empty body is an empty object."""
         from ..oip import loads
 
-        data = await self.body()
+        data = await self.body(limit)
         if not data:
             return {}
         value = loads(data, self.plane.config.limits.json_depth)
@@ -138,10 +149,11 @@ class Routes:
                     break
         if methods is None:
             raise errors.NotFound(f"no such path: {path[:200]}")
-        found = methods.get(method)
-        if found is None:
-            raise MethodNotAllowed(f"{method} is not allowed on {path[:200]}, only {', '.join(sorted(methods))}")
-        return found[0], found[1], args
+        route = methods.get("GET" if method == "HEAD" else method)
+        if route is None:
+            allow = ", ".join(sorted({*methods, *({"HEAD"} if "GET" in methods else ())}))
+            raise MethodNotAllowed(f"{method[:20]} is not allowed on {path[:200]}, only {allow}", allow)
+        return route[0], route[1], args
 
     def table(self) -> list[tuple[str, str, Role]]:
         """(method, path, role) of every route."""
@@ -161,7 +173,8 @@ class HttpServer:
         self.roles = roles
         self.routes = routes
         self.token = token
-        self.buffers = Buffers(plane)
+        #: Requests that were not HTTP, by user id: (when it was last written, how many since).
+        self._malformed: dict[int, tuple[float, int]] = {}
         self.connections: set[Connection] = set()
         self._manager = web.Server(self.handle, handler_cancellation=True)
         self._sweeper: asyncio.TimerHandle | None = None
@@ -171,11 +184,18 @@ class HttpServer:
         loop = asyncio.get_running_loop()
         if self._sweeper is None:
             self._sweeper = loop.call_later(1.0, self._sweep)
-        if len(self.connections) >= self.plane.config.limits.connections and not self._shed():
-            return _Refuse()
-        connection = Connection(self, self._manager, loop)
+        return Connection(self, self._manager, loop)
+
+    def admit(self, connection: Connection) -> None:
+        """Count a new connection, at the cost of an idle one where there are too many. Unavailable."""
+        holdings, uid = self.plane.holdings, connection.uid
+        own, _ = holdings.limits(Kind.HTTP)
+        if not holdings.privileged(uid) and holdings.of(uid, Kind.HTTP) >= own:
+            self._shed(uid)
+        elif holdings.total(Kind.HTTP) >= self.plane.config.limits.connections:
+            self._shed()
+        holdings.take(uid, Kind.HTTP)
         self.connections.add(connection)
-        return connection
 
     async def close(self) -> None:
         """Close all connections."""
@@ -188,20 +208,41 @@ class HttpServer:
         for connection in self.connections:
             connection.peer = None
 
-    def _shed(self) -> bool:
-        """Close the connection that has been idle longest; False when all are busy."""
-        oldest = min((c for c in self.connections if c.transport is not None), key=lambda c: c.since, default=None)
-        if oldest is None or oldest.since == inf:
+    def _shed(self, uid: int | None = None) -> bool:
+        """Close the connection that has been idle longest, of a user or of the one with most; False when all are busy.
+
+        A body or an answer under way counts as idle since the client last did its part.
+        """
+        idle = [c for c in self.connections if c.transport is not None and c.since != inf and uid in (None, c.uid)]
+        if not idle:
             return False
-        self.connections.discard(oldest)
+        if uid is None:
+            of = self.plane.holdings.of
+            most = max(of(c.uid, Kind.HTTP) for c in idle)
+            idle = [c for c in idle if of(c.uid, Kind.HTTP) == most]
+        oldest = min(idle, key=lambda c: c.since)
+        oldest.leave()
         oldest.transport.abort()  # type: ignore[union-attr]  # chosen for having one
         return True
+
+    def malformed(self, connection: Connection, text: str) -> None:
+        """What came was not HTTP: counted, and written at most once in MALFORMED_SECONDS for a user."""
+        now = time.monotonic()
+        written, since = self._malformed.get(connection.uid, (-inf, 0))
+        if now - written < MALFORMED_SECONDS:
+            self._malformed[connection.uid] = (written, since + 1)
+            return
+        self._malformed[connection.uid] = (now, 0)
+        more = f", and {since} more before it" if since else ""
+        log.warning("user id %d sent what is not HTTP: %s%s", connection.uid, text, more)
 
     def _sweep(self) -> None:
         """Close connections that have sent no complete request for too long (slow-loris)."""
         seconds = self.plane.config.limits.idle_seconds
         limit = time.monotonic() - seconds
-        for connection in [c for c in self.connections if c.since < limit]:
+        for connection in self.connections:
+            connection.look()
+        for connection in [c for c in self.connections if c.since < limit and not c.receiving]:
             connection.stalled(seconds)
         self._sweeper = asyncio.get_running_loop().call_later(1.0, self._sweep)
 
@@ -210,6 +251,7 @@ class HttpServer:
         connection = request.protocol
         assert isinstance(connection, Connection)  # noqa: S101  this server makes no others
         connection.since = inf
+        call: Call | None = None
         try:
             role, handler, args = self.routes.find(request.method, request.rel_url.raw_path)
             peer = connection.peer or (
@@ -219,7 +261,8 @@ class HttpServer:
             )
             if peer.role < role:
                 self.plane.denials.deny(peer, role, f"{request.method} {request.rel_url.raw_path[:200]}")
-            return await handler(Call(request, self, peer, args))
+            call = Call(request, self, connection, peer, args)
+            return await handler(call)
         except errors.EdgeaiError as error:
             return self._failed(request, error)
         except (asyncio.CancelledError, ConnectionError):
@@ -228,6 +271,9 @@ class HttpServer:
             log.exception("%s %s", request.method, request.rel_url.raw_path[:200])
             return self._failed(request, errors.EdgeaiError("internal error; see the journal of edgeaid"))
         finally:
+            if call is not None:
+                call.release()
+            connection.receiving = False
             connection.since = time.monotonic()
 
     def _failed(self, request: web.BaseRequest, error: errors.EdgeaiError) -> web.Response:
@@ -240,8 +286,8 @@ class HttpServer:
         """Who is at the other end, by credentials of the Unix socket or, over TCP, by the request's token."""
         if self.token is not None:
             secret, role = self.token
-            if not hmac.compare_digest(authorization.encode(), f"Bearer {secret}".encode()):
-                raise errors.PermissionDenied("TCP needs the header 'Authorization: Bearer TOKEN'")
+            if not _same(authorization, f"Bearer {secret}"):
+                self.plane.denials.refuse_token("no token" if not authorization else "a wrong token")
             return Peer(-1, 0, role)
         transport = connection.transport
         if transport is None:
@@ -256,12 +302,6 @@ def _secret(headers: Mapping[str, str]) -> str:
     return headers.get("Authorization", f"Bearer {doods}" if doods else "")
 
 
-class _Refuse(asyncio.Protocol):
-    """Closes a connection beyond the limit."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  stream servers have stream transports
-        transport.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
-        )
-        transport.close()
+def _same(given: str, secret: str) -> bool:
+    """Whether a client knows a secret. Headers may hold any bytes."""
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), secret.encode(errors="surrogateescape"))

@@ -1,0 +1,233 @@
+"""JSON that is too large for the event loop: read in a thread, piece by piece.
+
+Large requests are large for two reasons: the base64 of files, and the numbers of tensors. Both are cut out here by
+searches that take little time each, and what is left is parsed like any small request. The interpreter's lock is given
+up between the pieces, so that the loop waits for one piece at most.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..errors import InvalidRequest, TooLarge
+from ..tensors import TensorSpec
+from .tensor_json import TYPECODES, pack
+
+#: Bytes searched or converted at once.
+PIECE: Final = 1 << 16
+#: JSON longer than this is read here.
+LARGE: Final = 1 << 16
+#: Arrays and texts longer than this are cut out.
+LONG_ARRAY: Final = 1 << 12
+LONG_TEXT: Final = 1 << 16
+#: Bytes looked through for either at once.
+WINDOW: Final = 1 << 12
+#: What may be left.
+MAX_REST: Final = 1 << 18
+MAX_PARTS: Final = 1024
+MAX_ESCAPES: Final = 20_000
+#: Characters of one number.
+LONG: Final = 1 << 12
+
+_NUMERIC: Final = re.compile(rb"[-+0-9.eE, \t\r\n\[\]truefalsn]*")
+_NO_SKELETON: Final = bytes(c for c in range(256) if c not in b"[],")
+#: A value beside a bracket where only a comma may stand.
+_MISPLACED: Final = re.compile(rb"[^\s,\[\]][\s]*\[|\][\s]*[^\s,\[\]]")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The inside of a long text, not unescaped."""
+
+    raw: memoryview
+
+    def text(self) -> str:
+        """The text that it stands for. InvalidRequest."""
+        try:
+            text: str = json.loads(b'"%b"' % bytes(self.raw))
+        except ValueError as error:
+            raise InvalidRequest("request is not valid JSON") from error
+        return text
+
+    def base64(self) -> bytes:
+        """The bytes that it stands for. binascii.Error."""
+        out = bytearray()
+        rest = b""
+        for at in range(0, len(self.raw), PIECE):
+            piece = rest + bytes(self.raw[at : at + PIECE])
+            whole = len(piece) - 1 if piece.endswith(b"\\") else len(piece)
+            plain = piece[:whole].replace(b"\\/", b"/")  # some encoders escape the slash
+            last = at + PIECE >= len(self.raw)
+            cut = len(plain) if last else len(plain) - len(plain) % 4
+            out += binascii.a2b_base64(plain[:cut], strict_mode=True)
+            rest = plain[cut:] + piece[whole:]
+        return bytes(out)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The text of an array of numbers, not parsed yet."""
+
+    text: memoryview
+
+    def encode(self, spec: TensorSpec) -> bytes:
+        """The array as a tensor's bytes. InvalidRequest."""
+        what = f"input {spec.name!r}"
+        if spec.datatype not in TYPECODES:
+            raise InvalidRequest(f"{what} of datatype {spec.datatype} has no JSON form; send it as binary data")
+        skeleton = b"".join(piece.translate(None, _NO_SKELETON) for piece in self._pieces())
+        if skeleton not in (_nested((math.prod(spec.shape),)), _nested(spec.shape)):
+            raise InvalidRequest(f"{what}: data is nested differently from shape {list(spec.shape)}")
+        out = bytearray()
+        rest = b""
+        for piece in self._pieces():
+            text = rest + piece
+            if _MISPLACED.search(text):
+                raise InvalidRequest(f"{what}: data is not an array of numbers")
+            cut = text.rfind(b",") + 1
+            text, rest = text[:cut], text[cut:]
+            if len(rest) > LONG:
+                raise InvalidRequest(f"{what}: a value has more than {LONG} characters")
+            out += _packed(text, spec)
+        out += _packed(rest, spec)
+        return bytes(out)
+
+    def _pieces(self) -> Iterator[bytes]:
+        for at in range(0, len(self.text), PIECE):
+            yield bytes(self.text[at : at + PIECE])
+
+
+def whole(data: object) -> object:
+    """An array of texts, those that were cut out among them, with all of them whole."""
+    if isinstance(data, list) and any(isinstance(item, Text) for item in data):
+        return [item.text() if isinstance(item, Text) else item for item in data]
+    return data
+
+
+def _packed(text: bytes, spec: TensorSpec) -> bytes:
+    plain = text.translate(None, b"[]").strip().removesuffix(b",")
+    if not plain:
+        return b""
+    try:
+        values = json.loads(b"[" + plain + b"]")
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"input {spec.name!r}: data is not an array of numbers") from error
+    return pack(values, spec)
+
+
+def _nested(shape: tuple[int, ...]) -> bytes:
+    """Brackets and commas of an array of this shape."""
+    text = b""
+    for depth, size in enumerate(reversed(shape)):
+        text = b"[" + (b"," * (size - 1) if depth == 0 else b",".join([text] * size)) + b"]"
+    return text
+
+
+def parse(raw: bytes | bytearray | memoryview, depth: int) -> Any:
+    """The value of a JSON text; long texts stand in it as Text, long arrays of numbers as Numbers.
+
+    For a thread. InvalidRequest; TooLarge when there is much besides.
+    """
+    from .oip import loads
+
+    cut = _Cut(bytes(raw) if isinstance(raw, memoryview) else raw)
+    return cut.filled(loads(bytes(cut.rest), depth))
+
+
+class _Cut:
+    """A JSON text whose long parts are cut out."""
+
+    def __init__(self, raw: bytes | bytearray) -> None:
+        self._raw = raw
+        self._parts: list[memoryview] = []
+        #: What is left; a part is stood for by a text that begins with a NUL.
+        self.rest = bytearray()
+        at = 0
+        while at < len(raw):
+            at = self._step(at)
+
+    def filled(self, value: Any) -> Any:
+        """`value` with the parts in their places."""
+        if isinstance(value, dict):
+            return {k: self.filled(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [self.filled(v) for v in value]
+        if isinstance(value, str) and value.startswith("\0"):
+            number = value[1:]
+            if not number.isdecimal() or len(number) > 4 or int(number) >= len(self._parts):
+                raise InvalidRequest("a text begins with a NUL")
+            part = self._parts[int(number)]
+            return Numbers(part) if part[0] == ord("[") else Text(part[1:-1])
+        return value
+
+    def _step(self, at: int) -> int:
+        raw = self._raw
+        window = min(at + WINDOW, len(raw))
+        quote = raw.find(b'"', at, window)
+        bracket = raw.find(b"[", at, quote if quote >= 0 else window)
+        if bracket >= 0:
+            start, end, long = bracket, self._numbers(bracket), LONG_ARRAY
+        elif quote >= 0:
+            start, end, long = quote, self._text(quote), LONG_TEXT
+        else:
+            start = end = window
+            long = 0
+        if end - start > long and long:
+            self._keep(at, start)
+            if len(self._parts) >= MAX_PARTS:
+                raise TooLarge(f"the request has more than {MAX_PARTS} long texts and arrays")
+            self.rest += b'"\\u0000%d"' % len(self._parts)
+            self._parts.append(memoryview(raw)[start:end])
+        else:
+            end = max(end, start + 1) if long else end
+            self._keep(at, end)
+        return end
+
+    def _keep(self, start: int, end: int) -> None:
+        if len(self.rest) + end - start > MAX_REST:
+            raise TooLarge(
+                f"the request has more than {MAX_REST} bytes of JSON beside long texts and arrays of numbers"
+            )
+        self.rest += self._raw[start:end]
+
+    def _text(self, start: int) -> int:
+        """End of the text that begins at `start`."""
+        raw, at = self._raw, start + 1
+        for _ in range(MAX_ESCAPES):
+            quote = -1
+            while quote < 0:
+                if at >= len(raw):
+                    raise InvalidRequest("request is not valid JSON: a text does not end")
+                quote = raw.find(b'"', at, at + (PIECE << 4))
+                at = at + (PIECE << 4) if quote < 0 else quote + 1
+            slashes = 1
+            while slashes < MAX_ESCAPES and raw[quote - slashes] == ord("\\"):
+                slashes += 1
+            if slashes % 2:
+                return quote + 1
+        raise TooLarge(f"a text has more than {MAX_ESCAPES} escaped quotation marks")
+
+    def _numbers(self, start: int) -> int:
+        """End of the array of numbers that begins at `start`; `start` when it is short or something else is in it."""
+        raw, at = self._raw, start
+        while at < len(raw):
+            match = _NUMERIC.match(raw, at, at + PIECE)
+            end = match.end() if match is not None else at
+            whole = end == at + PIECE
+            at = end
+            if not whole:
+                break
+        if at - start <= LONG_ARRAY:
+            return start
+        # Back to its closing bracket: a comma and white space may have followed.
+        while raw[at - 1] in b", \t\r\n":
+            at -= 1
+        if raw[at - 1] != ord("]"):
+            raise InvalidRequest("request is not valid JSON, or has texts among many numbers")
+        return at

@@ -74,7 +74,10 @@ class ClientMemory:
         return self._numbers
 
     def attach(self, fds: list[int]) -> dict[str, Any]:
-        """Map a sealed memfd and close its descriptor. InvalidRequest, TooLarge, Unavailable: then nothing is closed."""
+        """Map a sealed memfd and close its descriptor.
+
+        InvalidRequest, TooLarge, Unavailable: then nothing is closed.
+        """
         if len(fds) != 1:
             raise errors.InvalidRequest(f"attach needs exactly one descriptor, {len(fds)} came")
         if len(self.regions) >= MAX_REGIONS:

@@ -83,7 +83,7 @@ class FastServer:
         self.connections.add(_Connection(self, sock, peer))
 
     def _shed(self, uid: int | None = None) -> bool:
-        """Close the connection that has been idle longest, of a user or of the one with most; False when all are busy."""
+        """Close the connection idle longest, of a user or of the one with most; False when all are busy."""
         of = self.plane.holdings.of
         idle = [c for c in self.connections if c.since != inf and uid in (None, c.peer.uid)]
         most = max((of(c.peer.uid, Kind.FAST) for c in idle), default=0)

@@ -86,7 +86,7 @@ def loads(text: Body, depth: int) -> Any:
             if len(inner) == len(left):
                 break
             left = inner
-        if left and len(left) != len(left.replace(b"[]", b"").replace(b"{}", b"")):
+        if left.count(b"[") + left.count(b"{") > depth or b"[]" in left or b"{}" in left:
             raise InvalidRequest(f"JSON is nested deeper than {depth} levels")
     try:
         return json.loads(raw)

@@ -108,7 +108,7 @@ def _whole(value: object, spec: TensorSpec) -> object:
     if not isinstance(value, float):
         return value
     if not value.is_integer():
-        raise InvalidRequest(f"input {spec.name!r}: {value!r} is not an integer, and the datatype is {spec.datatype}")
+        raise InvalidRequest(f"input {spec.name!r}: a value does not fit {spec.datatype}: {value!r} is not an integer")
     return int(value)
 
 

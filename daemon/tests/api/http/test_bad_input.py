@@ -42,7 +42,7 @@ def small(tmp_path_factory, launch):
 def test_an_oversized_body_is_413_and_says_the_limit(small):
     status, answer = small.json("POST", PATH, b"x" * 200_001)
     assert status == 413
-    assert "200000" in answer["error"]
+    assert "the limit is" in answer["error"]
     assert answers(small)
 
 
@@ -125,7 +125,8 @@ def test_a_short_or_left_over_binary_tail_is_400(daemon):
 
 
 def test_deep_json_is_refused_and_flat_brackets_in_texts_are_not(daemon):
-    assert "nested" in daemon.json("POST", PATH, b"[" * 100_000)[1]["error"]
+    assert "nested" in daemon.json("POST", PATH, b"[" * 60_000)[1]["error"]
+    assert daemon.json("POST", PATH, b"[" * 100_000)[0] == 400
     status, answer = daemon.json("POST", PATH, json.dumps({"id": "[" * 500, "inputs": []}).encode())
     assert status == 400
     assert "inputs" in answer["error"]
@@ -135,13 +136,16 @@ def test_json_that_no_request_of_the_model_needs_is_413(daemon):
     values = json.dumps({"inputs": [{"name": "image", "data": [1234567] * 40_000}]}).encode()
     status, answer = daemon.json("POST", PATH, values)
     assert status == 413
-    assert "for this model" in answer["error"]
+    assert "the limit is" in answer["error"]
+
+
+LINES = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: 9\r\n"
 
 
 def test_bodies_of_all_connections_together_are_bounded(start):
     daemon = start("[limits]\nbuffer_bytes = 300000\n")
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n".encode()
-    chunked = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    head = f"{LINES}Content-Length: 200000\r\n\r\n".encode()
+    chunked = f"{LINES}Transfer-Encoding: chunked\r\n\r\n".encode()
     piece = b"x" * 120_000
     with daemon.raw() as first, daemon.raw() as second, daemon.raw() as third:
         first.sendall(head + piece)
@@ -153,7 +157,7 @@ def test_bodies_of_all_connections_together_are_bounded(start):
     while time.monotonic() < until:
         with daemon.raw() as later:
             later.sendall(head + b"y" * 200_000)
-            if b"413" in later.recv(1000).split(b"\r\n")[0]:  # read whole, and then too much JSON
+            if b"400" in later.recv(1000).split(b"\r\n")[0]:  # read whole, and then nonsense
                 return
         time.sleep(0.1)
     raise AssertionError("what went with its clients is still counted")

@@ -48,6 +48,8 @@ _NOT_PLAIN: Final = frozenset(
 _MAX_BEHIND: Final = 1 << 18
 #: What still comes of a refused body is read for so long, so that its sender gets to the answer.
 LINGER_SECONDS: Final = 2.0
+#: How long a connection that is one too many stays to read its refusal.
+REFUSED_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,9 @@ class Connection(web.RequestHandler):
         except errors.EdgeaiError as error:
             headers, body = failure(error)
             transport.write(_answer(error.http, {**headers, "Connection": "close"}, [body]))
-            transport.close()
+            # Closed at once, the client would fail on sending its request and not read this.
+            transport.write_eof()
+            self._loop.call_later(REFUSED_SECONDS, transport.close)
             return
         self.admitted = True
         super().connection_made(transport)
@@ -252,6 +256,8 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
+        if not self.admitted:
+            return
         if self._running is not None or self._behind:
             try:
                 self._take(len(data))

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from ..errors import InvalidRequest, TooLarge
 from ..tensors import TensorSpec
+from .json_text import loads
 from .tensor_json import TYPECODES, pack
 
 #: Bytes searched or converted at once.
@@ -134,8 +135,6 @@ def parse(raw: bytes | bytearray | memoryview, depth: int) -> Any:
 
     For a thread. InvalidRequest; TooLarge when there is much besides.
     """
-    from .oip import loads
-
     cut = _Cut(bytes(raw) if isinstance(raw, memoryview) else raw)
     return cut.filled(loads(bytes(cut.rest), depth))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import struct
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -18,10 +17,9 @@ from ..serving.sequences import Named
 from ..serving.shm import Region
 from ..tensors import ITEMSIZE, TensorSpec, elements, nbytes
 from . import large_json
+from .json_text import loads
 from .tensor_json import TYPECODES, classify, dumps, encode, serialize_bytes, to_list
 
-_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_NO_BRACKETS: Final = bytes(c for c in range(256) if c not in b"[]{}")
 MAX_TENSORS: Final = 256
 #: JSON that a request may have whatever the model, and further for each element of the model's inputs: a number with
 #: many digits, indented deeply.
@@ -73,25 +71,6 @@ class InferRequest:
     timeout: float | None
     #: None = it stands alone.
     sequence: Named | None = None
-
-
-def loads(text: Body, depth: int) -> Any:
-    """Parse JSON whose nesting is at most `depth`; InvalidRequest otherwise."""
-    raw = bytes(text)
-    if raw.count(b"[") + raw.count(b"{") > depth:
-        # Only brackets are left; each turn takes the innermost away.
-        left = _STRING.sub(b"", raw).translate(None, _NO_BRACKETS)
-        for _ in range(depth):
-            inner = left.replace(b"[]", b"").replace(b"{}", b"")
-            if len(inner) == len(left):
-                break
-            left = inner
-        if left.count(b"[") + left.count(b"{") > depth or b"[]" in left or b"{}" in left:
-            raise InvalidRequest(f"JSON is nested deeper than {depth} levels")
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"request is not valid JSON: {str(error)[:200]}") from error
 
 
 def split(body: Body, header_length: str | None) -> tuple[memoryview, memoryview]:

@@ -20,7 +20,7 @@ from ... import errors
 from ...serving.access import Role
 from ...serving.model import LiveModel
 from ...serving.pictures import ask
-from .. import inference, large_json, oip
+from .. import inference, json_text, large_json
 from ..http.bodies import UnsupportedMediaType, encoding_of, proceed
 from ..http.replies import reply
 from ..http.routes_edgeai import wrong_task
@@ -166,7 +166,7 @@ async def detect(call: Call) -> web.Response:
         if len(data) > large_json.LARGE:
             body = await inference.in_thread(large_json.parse, data, depth)
         else:
-            body = oip.loads(data, depth) if data else {}
+            body = json_text.loads(data, depth) if data else {}
         if not isinstance(body, dict):
             raise errors.InvalidRequest("the body must be a JSON object")
         identity = body.get("id", "")

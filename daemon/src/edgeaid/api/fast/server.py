@@ -325,7 +325,7 @@ class _Connection:
 
 
 def _loads(data: bytes) -> dict[str, Any]:
-    from ..oip import loads
+    from ..json_text import loads
 
     value = loads(data, 16)
     if not isinstance(value, dict):

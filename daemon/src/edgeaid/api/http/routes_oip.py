@@ -14,7 +14,7 @@ from ...serving.access import Role
 from ...serving.model import LiveModel
 from ...serving.plane import Plane
 from ...tensors import TensorSpec
-from .. import inference, large_json, oip
+from .. import inference, json_text, large_json, oip
 from ..large_json import LARGE
 from .replies import reply
 from .server import Call, Routes
@@ -264,7 +264,7 @@ async def load(call: Call) -> web.Response:
     if len(data) > LARGE:
         body = await inference.in_thread(large_json.parse, data, depth)
     else:
-        body = oip.loads(data, depth) if data else {}
+        body = json_text.loads(data, depth) if data else {}
     if not isinstance(body, dict):
         raise errors.InvalidRequest("failed to load: the body must be a JSON object")
     parameters = body.get("parameters") or {}

@@ -98,7 +98,7 @@ class Call:
 
     async def json(self, limit: int = SMALL_JSON) -> dict[str, Any]:
         """A JSON object of at most `limit` bytes; an empty body is an empty object."""
-        from ..oip import loads
+        from ..json_text import loads
 
         data = await self.body(limit)
         if not data:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from edgeaid.client import Client
 from edgeaid.client.streams import Streams
-
-from .conftest import TRACKED, accounted, gone, put, reaches, show, until
+from tests.support.streams import TRACKED, accounted, gone, put, reaches, show, until
 
 
 def events_of(daemon, name):
@@ -39,6 +44,9 @@ def test_a_directory_of_pictures_becomes_tracked_events_and_every_frame_is_infer
     assert {e["label"] for e in started} == {"2", "5", "7"}
     assert {e["id"] for e in told if e["type"] == "end"} == {e["id"] for e in started}
     assert [e["state"] for e in told if e["type"] == "state"] == ["starting", "running", "ended"]
+    metrics = daemon.http("GET", "/metrics")[2].decode()
+    assert 'edgeai_stream_frames_total{stream="walk",end="captured"} 40\n' in metrics
+    assert 'edgeai_stream_frames_total{stream="walk",end="inferred"} 40\n' in metrics
     gone(daemon, "walk")
 
 
@@ -210,3 +218,92 @@ def test_passwords_are_in_no_answer_and_in_no_log(start):
         assert secret not in daemon.log.read_text()
     state = daemon.folder / "state" / "streams" / "tables" / "cam.json"
     assert state.stat().st_mode & 0o077 == 0
+
+
+def test_the_newest_frame_is_a_jpeg_of_the_wanted_size_with_its_number(daemon):
+    put(daemon, "view", source="test:digits?width=384&height=256", fps=10, stage=TRACKED)
+    reaches(daemon, "view", "running")
+    until(lambda: daemon.http("GET", "/edgeai/v1/streams/view/frame")[0] == 200)
+    status, headers, data = daemon.http("GET", "/edgeai/v1/streams/view/frame?boxes=1&width=192")
+    with Image.open(io.BytesIO(data)) as picture:
+        assert (status, picture.format, picture.size) == (200, "JPEG", (192, 128))
+    assert int(headers["x-edgeai-frame"]) > 0
+    assert daemon.http("GET", "/edgeai/v1/streams/view/frame?width=wide")[0] == 400
+    gone(daemon, "view")
+
+
+def test_frames_without_end_carry_their_numbers(daemon):
+    put(daemon, "view", source="test:digits", fps=10, stage=TRACKED)
+    until(lambda: daemon.http("GET", "/edgeai/v1/streams/view/frame")[0] == 200)
+    with daemon.raw() as sock:
+        sock.sendall(b"GET /edgeai/v1/streams/view/mjpeg?fps=20 HTTP/1.1\r\nHost: x\r\n\r\n")
+        data = b""
+        while data.count(b"--edgeai-frame\r\n") < 3:
+            data += sock.recv(65536)
+    numbers = [int(n) for n in re.findall(rb"X-Edgeai-Frame: (\d+)", data)]
+    assert numbers == sorted(set(numbers))
+    gone(daemon, "view")
+
+
+def test_a_websocket_sends_each_result_and_then_its_picture(daemon):
+    aiohttp = pytest.importorskip("aiohttp")
+    put(daemon, "view", source="test:digits", fps=10, stage=TRACKED)
+    until(lambda: daemon.http("GET", "/edgeai/v1/streams/view/frame")[0] == 200)
+
+    async def ask() -> tuple[str, bytes]:
+        connector = aiohttp.UnixConnector(str(daemon.socket))
+        path = "http://x/edgeai/v1/streams/view/websocket?fps=20"
+        async with aiohttp.ClientSession(connector=connector) as session, session.ws_connect(path) as ws:
+            return await ws.receive_str(timeout=30), await ws.receive_bytes(timeout=30)
+
+    text, picture = asyncio.run(ask())
+    assert json.loads(text)["frame"] <= json.loads(text)["picture"]
+    assert picture[:2] == b"\xff\xd8"
+    gone(daemon, "view")
+
+
+def test_snapshots_and_the_journal_stay_on_disk_and_webhooks_are_called(start, frames_of_digits):
+    called: list[dict] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            called.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(503 if len(called) == 1 else 204)  # the first one is tried again
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    daemon = start()
+    put(
+        daemon, "keep", source=str(frames_of_digits), stage=TRACKED, events={"snapshot": True},
+        keep={"journal_mb": 1}, webhook=[{"url": f"http://127.0.0.1:{server.server_port}/", "types": ["new", "end"]}],
+    )  # fmt: skip
+    reaches(daemon, "keep", "ended")
+    until(lambda: len(called) >= 7)
+    server.shutdown()
+    kinds = [c["type"] for c in called[1:]]
+    assert kinds.count("new") == kinds.count("end") >= 3
+    names = daemon.json("GET", "/edgeai/v1/streams/keep/snapshots")[1]["snapshots"]
+    assert len(names) == kinds.count("new")
+    assert daemon.http("GET", f"/edgeai/v1/streams/keep/snapshots/{names[0]}")[2][:2] == b"\xff\xd8"
+    assert daemon.http("GET", "/edgeai/v1/streams/keep/snapshots/..%2fevents.jsonl")[0] == 404
+    lines = (daemon.folder / "state" / "streams" / "data" / "keep" / "events.jsonl").read_text().splitlines()
+    assert {json.loads(line)["type"] for line in lines} >= {"new", "end"}
+
+
+def test_who_listens_goes_on_listening_when_the_table_changes_and_is_told_of_the_end(daemon, frames_of_digits):
+    put(daemon, "change", source="test:digits", fps=5, stage=TRACKED)
+    reaches(daemon, "change", "running")
+    with Client(daemon.socket, fast=False) as client:
+        following = Streams(client).events("change", types=("state",))
+        assert next(following)["state"] == "starting"
+        put(daemon, "change", source=str(frames_of_digits), stage=TRACKED)
+        states = []
+        for event in following:
+            states.append(event["state"])
+            if event["state"] == "ended":
+                gone(daemon, "change")
+    assert states == ["running", "stopped", "starting", "running", "ended", "stopped"]

@@ -50,10 +50,12 @@ class Streams:
         query = urlencode({"boxes": int(boxes), **({"width": width} if width else {})})
         return self._client.request("GET", f"{_path(name)}/frame?{query}")[0]
 
-    def events(self, name: str, after: str = "", types: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-        """Events as they happen; the last one's `event_id` is `after` of the next call."""
-        query = f"?{urlencode({'types': ','.join(types)})}" if types else ""
-        yield from self._follow(f"{_path(name)}/events{query}", {"Last-Event-ID": after} if after else {})
+    def events(
+        self, name: str, after: str = "", types: tuple[str, ...] = (), *, past: bool = True
+    ) -> Iterator[dict[str, Any]]:
+        """Events as they happen; the last one's `event_id` is `after` of the next call. `past`: those that are kept."""
+        query = urlencode({"past": int(past or bool(after)), **({"types": ",".join(types)} if types else {})})
+        yield from self._follow(f"{_path(name)}/events?{query}", {"Last-Event-ID": after} if after else {})
 
     def results(self, name: str) -> Iterator[dict[str, Any]]:
         """What is seen in each frame, as it comes."""

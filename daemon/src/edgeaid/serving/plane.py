@@ -43,6 +43,8 @@ class Plane(Registry):
         self.holdings = Holdings(lambda: self.config.limits)
         self.settings = Settings()
         self.regions = Regions(config.shared_memory)
+        #: What others add to `/metrics`.
+        self.more_metrics: Callable[[], str] = str
         self.ready = False
         self.stopping = False
         #: Looks for devices that came, went or changed; set by hot-plug.

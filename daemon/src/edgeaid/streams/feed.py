@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -27,6 +28,9 @@ class Item:
     identity: str
     kind: str
     value: dict[str, Any]
+
+
+_END: Final = Item("", "", {})
 
 
 class Feed:
@@ -66,6 +70,13 @@ class Feed:
             return list(self.ring)
         return [i for i in self.ring if int(i.identity.partition("-")[2]) > int(number)]
 
+    def close(self) -> None:
+        """The stream is gone: all listeners come to their end."""
+        for queue in list(self._listeners):
+            self._listeners.discard(queue)
+            with contextlib.suppress(asyncio.QueueFull):
+                queue.put_nowait(_END)
+
     def subscribe(self) -> asyncio.Queue[Item]:
         """Items from now on, for `listen`, which ends the subscription."""
         queue: asyncio.Queue[Item] = asyncio.Queue(LISTENER_QUEUE)
@@ -79,8 +90,12 @@ class Feed:
                 yield item
             while queue in self._listeners or not queue.empty():
                 try:
-                    yield await asyncio.wait_for(queue.get(), ALIVE_SECONDS)
+                    item = await asyncio.wait_for(queue.get(), ALIVE_SECONDS)
                 except TimeoutError:
                     yield None
+                    continue
+                if item is _END:
+                    return
+                yield item
         finally:
             self._listeners.discard(queue)

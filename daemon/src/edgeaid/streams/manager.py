@@ -104,9 +104,9 @@ class StreamManager:
         runner = self.runners.get(name)
         if runner is None or runner.table != entry.table:
             if runner is not None:
-                await runner.close()
+                await runner.close(final=False)
             directory = self._state / "data" / name if self._state is not None else None
-            runner = StreamRunner(entry.stream, entry.table, self.plane, directory)
+            runner = StreamRunner(entry.stream, entry.table, self.plane, directory, runner)
             self.runners[name] = runner
         self._wanted[name] = entry
         if self._switched.get(name, entry.stream.enabled):

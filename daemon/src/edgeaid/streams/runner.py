@@ -44,13 +44,21 @@ _SECRET_KEYS: Final = ("password", "passwd", "token", "secret", "key")
 class StreamRunner:
     """One stream. `directory` is where its journal and snapshots go; None = nowhere."""
 
-    def __init__(self, stream: Stream, table: Mapping[str, Any], plane: Plane, directory: Path | None) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        table: Mapping[str, Any],
+        plane: Plane,
+        directory: Path | None,
+        before: StreamRunner | None = None,
+    ) -> None:
         self.stream = stream
         self.table = table
         self.directory = directory
         self.plane = plane
-        self.events = Feed()
-        self.results = Feed(keep=1)
+        # Who listens to a stream goes on listening when its table changes.
+        self.events: Feed = before.events if before is not None else Feed()
+        self.results: Feed = before.results if before is not None else Feed(keep=1)
         self.state = State.STOPPED
         self.reason = ""
         self.since = time.time()
@@ -99,9 +107,12 @@ class StreamRunner:
             self._task = None
         self._set_state(State.STOPPED)
 
-    async def close(self) -> None:
-        """Stop, and let go of the memory: the counters are gone."""
+    async def close(self, *, final: bool = True) -> None:
+        """Stop, and let go of the memory: the counters are gone. `final`: so are its listeners."""
         await self.stop()
+        if final:
+            self.events.close()
+            self.results.close()
         if self._shared is not None:
             self._shared.close()
             self._shared = None
@@ -147,6 +158,8 @@ class StreamRunner:
         }
         try:
             os.write(fd, data)
+            if self.results.listeners:
+                self.listen()
             await handle.call(Kind.OPEN, body, (self._shared.fd, fd), timeout=OPEN_SECONDS)
         except errors.EdgeaiError:
             handle.kill("did not open the stream")

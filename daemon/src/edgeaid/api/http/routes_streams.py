@@ -11,6 +11,7 @@ from aiohttp import web
 
 from ... import errors
 from ...serving.access import Role
+from ...streams import metrics
 from .replies import reply
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def register(routes: Routes, manager: StreamManager | None) -> None:
     add = routes.add
     here = StreamRoutes(manager)
     base = "/edgeai/v1/streams"
+    if manager is not None:
+        manager.plane.more_metrics = lambda: metrics.render(manager.runners.values())
     add("GET", base, Role.OBSERVE)(here.index)
     add("GET", f"{base}/{{s}}", Role.OBSERVE)(here.show)
     add("PUT", f"{base}/{{s}}", Role.CONTROL)(here.put)

@@ -1,0 +1,218 @@
+"""The MQTT bridge against a real mosquitto: entities are found, and nothing is lost while the broker is away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeaid.bridges.homeassistant import Topics, discovery, word
+from edgeaid.bridges.outbox import Message, Outbox
+from tests.support.streams import TRACKED, gone, put, reaches, until
+
+mqtt = pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
+BROKER = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+class Broker:
+    """A mosquitto on a free port of the loopback."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.config = folder / "mosquitto.conf"
+        self.config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start, and wait for the port."""
+        self.process = subprocess.Popen([BROKER, "-c", self.config], stderr=subprocess.DEVNULL)
+
+        def listening() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+        until(listening)
+
+    def stop(self) -> None:
+        """End it; it forgets everything, retained messages too."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+
+class Ear:
+    """Hears all topics."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.last: dict[str, bytes] = {}
+        self.all: list[tuple[str, bytes]] = []
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        self.connections = 0
+        self.client.on_connect = lambda *_: self.client.subscribe("#", 1)
+        self.client.on_subscribe = lambda *_: self._subscribed()
+        self.client.on_message = lambda _c, _d, m: self._heard(m)
+        self.client.reconnect_delay_set(1, 1)
+        self.client.connect("127.0.0.1", broker.port)
+        self.client.loop_start()
+
+    def _subscribed(self) -> None:
+        self.connections += 1
+
+    def _heard(self, message: Any) -> None:
+        self.last[message.topic] = message.payload
+        self.all.append((message.topic, message.payload))
+
+    def json(self, topic: str) -> Any:
+        """The last message on a topic, waited for."""
+        return json.loads(until(lambda: self.last.get(topic)))
+
+    def events(self, stream: str) -> list[dict[str, Any]]:
+        """What was heard of a stream's events."""
+        return [json.loads(payload) for topic, payload in self.all if topic == f"edgeai/pi/{stream}/events"]
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    if BROKER is None:
+        pytest.skip("mosquitto is not installed")
+    running = Broker(tmp_path)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def bridge(daemon: Any, broker: Broker) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(*words: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "edgeaid.bridges.mqtt", "--socket", str(daemon.socket), "--node", "pi"]
+        started.append(subprocess.Popen([*command, "--broker", f"127.0.0.1:{broker.port}", *words]))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_home_assistant_finds_streams_sticks_and_models_by_itself_and_can_stop_a_stream(daemon, broker, bridge):
+    put(daemon, "hall", source="test:digits?width=384&height=384", fps=5, stage=TRACKED)
+    reaches(daemon, "hall", "running")
+    ear = Ear(broker)
+    process = bridge()
+    try:
+        until(lambda: ear.last.get("edgeai/pi/availability") == b"online")
+        topic = "homeassistant/device/edgeai_pi/config"
+        config = until(lambda: "hall_count_7" in (c := ear.json(topic))["components"] and c)
+        assert config["origin"]["name"] == "edgeaid"
+        components = config["components"]
+        assert {c["platform"] for c in components.values()} == {"switch", "sensor", "image", "binary_sensor", "update"}
+        assert len({c["unique_id"] for c in components.values()}) == len(components)
+        until(lambda: ear.last.get(components["hall_count_7"]["state_topic"]) == b"1")
+        assert ear.json(components["model_digits"]["state_topic"])["installed_version"] == "1"
+        assert until(lambda: ear.last.get("edgeai/pi/device/cpu0/state")) == b"ready"
+        ear.client.publish(components["hall_switch"]["command_topic"], "OFF", qos=1)
+        reaches(daemon, "hall", "stopped")
+        until(lambda: ear.last.get(components["hall_switch"]["state_topic"]) == b"OFF")
+        until(lambda: ear.last.get(components["hall_count_7"]["state_topic"]) == b"0")
+        ear.client.publish(components["hall_switch"]["command_topic"], "ON", qos=1)
+        reaches(daemon, "hall", "running")
+        image = until(lambda: ear.last.get(components["hall_snapshot"]["image_topic"]))
+        assert image[:2] == b"\xff\xd8"
+        heard = len(ear.all)
+        ear.client.publish("homeassistant/status", "online", qos=1)
+        until(lambda: "homeassistant/device/edgeai_pi/config" in [t for t, _ in ear.all[heard:]])
+        process.kill()
+        until(lambda: ear.last["edgeai/pi/availability"] == b"offline")
+    finally:
+        ear.client.loop_stop()
+        gone(daemon, "hall")
+
+
+def test_after_a_restart_of_the_broker_everything_is_told_again_and_no_event_is_missing(
+    daemon, broker, bridge, frames_of_digits
+):
+    process = bridge()
+    ear = Ear(broker)
+    try:
+        until(lambda: ear.last.get("edgeai/pi/availability") == b"online")
+        put(daemon, "walk", source="test:digits?width=384&height=384&frames=400", fps=5, stage=TRACKED)
+        until(lambda: "edgeai/pi/walk/enabled/state" in ear.last)
+        broker.stop()
+        time.sleep(1)
+        put(daemon, "walk", source=str(frames_of_digits), stage=TRACKED)
+        reaches(daemon, "walk", "ended")
+        ear.last.clear()
+        ear.all.clear()
+        process.send_signal(signal.SIGSTOP)  # what hears must be there before what speaks
+        ear.connections = 0
+        broker.start()
+        until(lambda: ear.connections)
+        process.send_signal(signal.SIGCONT)
+        until(lambda: ear.last.get("edgeai/pi/availability") == b"online")
+        until(lambda: ear.json("edgeai/pi/walk/state")["state"] == "ended")
+        told = until(lambda: (e := ear.events("walk")) and e[-1]["type"] == "end" and e)
+        ended = {e["id"] for e in told if e["type"] == "end"}
+        assert len(ended) >= 3
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        until(lambda: ear.last["edgeai/pi/availability"] == b"offline")
+    finally:
+        ear.client.loop_stop()
+        gone(daemon, "walk")
+
+
+def test_a_full_queue_loses_its_oldest_message_and_counts_it():
+    sent: list[Message] = []
+    outbox = Outbox(lambda m: sent.append(m) or True, size=3)
+    for number in range(5):
+        outbox.put(Message("events", str(number).encode()))
+    outbox.put(Message("state", b"a", retain=True))
+    outbox.put(Message("state", b"b", retain=True))
+    assert outbox.dropped == 3
+    outbox.start()
+    outbox.connected(yes=True)
+    until(lambda: not len(outbox))
+    outbox.halt()
+    assert [m.payload for m in sent] == [b"b", b"3", b"4"]
+
+
+def test_what_the_broker_does_not_confirm_is_sent_again():
+    tries: list[bytes] = []
+
+    def send(message: Message) -> bool:
+        tries.append(message.payload)
+        return len(tries) > 2
+
+    outbox = Outbox(send)
+    outbox.start()
+    outbox.connected(yes=True)
+    outbox.put(Message("events", b"1"))
+    until(lambda: not len(outbox))
+    outbox.halt()
+    assert tries == [b"1"] * 3
+
+
+def test_labels_with_separators_and_wildcards_stay_one_level_of_a_topic():
+    topics = Topics("edgeai", "pi")
+    assert topics.stream("door", "a/b#+ c") == "edgeai/pi/door/a_b_c"
+    stream = {"name": "door", "counts": {"zones": {"in": {}}}}
+    made = discovery(topics, "1", [stream], {"door": ["a/b", "person"]}, [], [])
+    for component in made["components"].values():
+        for key, value in component.items():
+            if key.endswith("topic"):
+                assert not set(value) & set("#+ "), value
+    assert word("") == "_"

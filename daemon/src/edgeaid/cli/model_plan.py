@@ -24,14 +24,14 @@ from ..toolkit.plan.plan import Conditions, Plan, plans
 @click.option("--interval", default=10.0, show_default=True, help="Seconds to watch the device for.")
 @click.option("--compute", default="", help="Milliseconds per inference without transfers: a=10.3,b=13.6.")
 @click.option("--bandwidth", default=USB2_BANDWIDTH, show_default=True, help="MiB/s to the accelerator.")
-@click.option("--budget", default=ON_CHIP_MIB, show_default=True, help="On-chip parameter memory, MiB.")
+@click.option("--budget", type=float, help=f"On-chip parameter memory, MiB; as a log says, else {ON_CHIP_MIB}.")
 @click.option("--sticks", default=1, show_default=True, type=click.IntRange(1, 8), help="Accelerators at hand.")
 @click.option("--top", default=6, show_default=True, help="How many plans to show.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the comparison as a page.")
 @click.option("--json", "as_json", is_flag=True, help="All plans as JSON.")
 def plan(
     models: tuple[str, ...], *, rates: str, from_device: str | None, interval: float, compute: str, bandwidth: float,
-    budget: float, sticks: int, top: int, html: Path | None, as_json: bool,
+    budget: float | None, sticks: int, top: int, html: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Find the best way to compile Edge TPU models together.
 
@@ -54,8 +54,10 @@ def plan(
                 " (NAME=FILE.tflite), or give --rates"
             )
     found, remarks = plan_sources.candidates(models, wanted, plan_sources.assignments(compute, "--compute"))
-    # Files of a compiler tell the truth about streaming; only predictions need the surcharge.
-    known = all(c.built is not None for c in found)
+    # Compiled files of today stream exactly what found no room; predictions and logs of version 1.0 need the surcharge.
+    known = all(c.built is not None for c in found) and not any(m.endswith(".log") for m in models)
+    if budget is None:
+        budget = plan_sources.log_budget(models) or ON_CHIP_MIB
     conditions = Conditions(bandwidth, budget * MIB, 1.0 if known else STREAM_OVERHEAD, sticks)
     ranked = plans(found, conditions)
     if html:
@@ -128,6 +130,9 @@ def _show(ranked: list[Plan], top: int, remarks: list[str], conditions: Conditio
     console.print(f"\n[bold]Recommended:[/] {escape(best.title)}", soft_wrap=True)
     for command in best.commands():
         console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)
+    missing = sorted({m.path for s in best.sticks for m in s.models if not Path(m.path).is_file()})
+    if missing and best.commands():
+        console.print(f"  Not here: {escape(', '.join(missing))}; put the paths of the plain .tflite files there.")
     if best.as_built:
         console.print("  The files are already compiled that way.")
     if not best.holds:

@@ -47,13 +47,15 @@ def output_channels(operator: Operator, shape: tuple[int, ...]) -> int:
     return shape[-1] if operator.name == "DEPTHWISE_CONV_2D" else shape[0]
 
 
-def macs(model: TfliteModel) -> int:
-    """Multiply-accumulates of one inference: convolutions and fully connected layers."""
+def macs(model: TfliteModel, mapped: frozenset[int] | None = None) -> int:
+    """Multiply-accumulates of one inference: convolutions and fully connected layers; of `mapped` operators only."""
     graph = model.subgraphs[0]
     total = 0
-    for operator in graph.operators:
+    for number, operator in enumerate(graph.operators):
         shape = weights(graph, operator)
         if not shape or not operator.outputs or any(d < 0 for d in shape):
+            continue
+        if mapped is not None and number not in mapped:
             continue
         output = graph.tensors[operator.outputs[0]].shape
         if operator.name == "DEPTHWISE_CONV_2D":
@@ -65,16 +67,25 @@ def macs(model: TfliteModel) -> int:
     return max(0, total)
 
 
-#: Bytes that the Edge TPU compiler adds per output channel (biases, scales, padding): fitted to four public pairs of
-#: plain and compiled files, all predicted within 2.5 %.
+#: Bytes that the Edge TPU compiler adds per output channel: biases, scales, padding.
 EDGETPU_BYTES_PER_CHANNEL: Final = 24
+#: Weights of recurrent operators are laid out in tiles of this many rows and columns.
+_TILE: Final = 64
 
 
-def edgetpu_parameters(model: TfliteModel) -> int:
-    """Predicted parameter bytes (C + S) of a quantised model once it is compiled for the Edge TPU."""
+def edgetpu_parameters(model: TfliteModel, mapped: frozenset[int] | None = None) -> int:
+    """Predicted parameter bytes (C + S) of a quantised model once it is compiled for the Edge TPU.
+
+    `mapped` = numbers of the operators that run there, None = all.
+    """
     graph = model.subgraphs[0]
     total = 0
-    for operator in graph.operators:
+    for number, operator in enumerate(graph.operators):
+        if mapped is not None and number not in mapped:
+            continue
+        if operator.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+            matrices = [graph.tensors[i].shape for i in operator.inputs[1:9] if i >= 0]
+            total += sum(math.prod(-(-d // _TILE) * _TILE for d in shape) for shape in matrices)
         shape = weights(graph, operator)
         if shape and all(d > 0 for d in shape):
             total += math.prod(shape) + EDGETPU_BYTES_PER_CHANNEL * output_channels(operator, shape)

@@ -14,7 +14,7 @@ from ...formats.tflite.reader import Operator, Subgraph, Tensor, TfliteModel
 from .. import compiler_logs as compile_logs
 from ..files import WEIGHTED, edgetpu_parameters
 from . import edgetpu_partition
-from .rules import Findings
+from .rules import PROFILES, Findings
 from .tflite import layer_name
 
 #: Supported operators (coral.ai/docs/edgetpu/models-intro, a copy of 2019 and Axis' page for the same chip; TILE: a
@@ -91,6 +91,14 @@ def check_log(data: bytes, found: Findings) -> None:
         if model.on_cpu:
             found.add("ETP044", name, f"{model.on_cpu} operators")
     found.facts |= {"compiler": log.version, "models": len(log.models)}
+
+
+def mapped_operators(data: bytes, model: TfliteModel) -> frozenset[int]:
+    """Numbers of the operators of the first subgraph that the compiler takes; none of a float model."""
+    graph = model.subgraphs[0]
+    return edgetpu_partition.first_part(
+        graph, [_operator(data, model, graph, o, Findings(PROFILES["default"])) for o in graph.operators]
+    )
 
 
 def _plain(data: bytes, model: TfliteModel, found: Findings) -> None:

@@ -26,6 +26,8 @@ from .cost import (
 MAX_MODELS: Final = 8
 #: Up to this many models every order is tried; above, only the order of falling rate.
 MAX_PERMUTED: Final = 5
+#: Compiling again has to bring more than a prediction can be off: files as they are count as this much less busy.
+KEEP: Final = 0.95
 #: A stick busier than this part of the time is counted as unable to hold its rates: queues grow without bound near 1.
 MAX_LOAD: Final = 0.9
 
@@ -41,7 +43,10 @@ class Candidate:
     parameters: int
     #: Wanted inferences per second.
     rate: float = 1.0
+    #: Computing, without transfers.
     compute_ms: float = 10.33
+    #: Bytes of inputs, outputs and instructions, which travel with every inference.
+    transfer: int = 0
     #: C, S and token of the file as it is now, if it is a compiled one.
     built: Built | None = None
 
@@ -151,8 +156,8 @@ def _stick(groups: Sequence[Sequence[tuple[Candidate, int, int]]], conditions: C
     for group, rate in zip(groups, rates, strict=True):
         members = []
         for model, cached, streamed in group:
-            warm = latency_ms(model.compute_ms, streamed, conditions.bandwidth)
-            cold = latency_ms(model.compute_ms, streamed + cached, conditions.bandwidth)
+            warm = latency_ms(model.compute_ms, model.transfer + streamed, conditions.bandwidth)
+            cold = latency_ms(model.compute_ms, model.transfer + streamed + cached, conditions.bandwidth)
             again = resend_probability(model.rate, total - rate if len(groups) > 1 else 0.0)
             mean = warm + (cold - warm) * again
             load += model.rate * mean / 1000
@@ -229,8 +234,22 @@ def plans(models: Sequence[Candidate], conditions: Conditions | None = None) -> 
         else:
             # With several sticks only the best arrangement of each stick can be part of the best plan.
             found.append(Plan(tuple(min(_stick_choices(part, conditions, every), key=_cost) for part in split)))
-    found.extend(as_built(models, conditions))
-    return sorted(found, key=lambda p: (not p.holds, len(p.sticks) if p.holds else 0, *_rank(p.load, p.mean_ms)))
+    built = as_built(models, conditions)
+    # What the files are now is known; a prediction of the same command would only compete with it.
+    known = {_commands_of(plan) for plan in built}
+    found = [plan for plan in found if _commands_of(plan) not in known]
+    found.extend(built)
+
+    def order(plan: Plan) -> tuple[bool, int, float, float]:
+        load = plan.load * (KEEP if plan.as_built else 1.0)
+        return (not plan.holds, len(plan.sticks) if plan.holds else 0, *_rank(load, plan.mean_ms))
+
+    return sorted(found, key=order)
+
+
+def _commands_of(plan: Plan) -> frozenset[tuple[str, ...]]:
+    """What is compiled together, in which order."""
+    return frozenset(tuple(m.name for m in group) for stick in plan.sticks for group in stick.groups)
 
 
 def _cost(stick: Stick) -> tuple[float, float, float]:
@@ -252,4 +271,6 @@ def as_built(models: Sequence[Candidate], conditions: Conditions) -> list[Plan]:
         # Token 0 never shares the memory, so each such model is a group of its own.
         key = (built.token, "" if built.token else model.name)
         groups.setdefault(key, []).append((model, built.cached, built.streamed))
-    return [Plan((_stick(list(groups.values()), conditions),), as_built=True)]
+    # The compiler gives memory in the order of its command line: what has all its parameters there came first.
+    ordered = [sorted(g, key=lambda m: m[2] / max(1, m[1] + m[2])) for g in groups.values()]
+    return [Plan((_stick(ordered, conditions),), as_built=True)]

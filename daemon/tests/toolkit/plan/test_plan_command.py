@@ -142,6 +142,10 @@ class _Device(BaseHTTPRequestHandler):
     asked = 0
 
     def do_GET(self) -> None:
+        if self.path == "/v2/health/live":  # what a client asks before anything else
+            self.answer(b"")
+            return
+        assert self.path == "/v2/models/stats"
         type(self).asked += 1
         n = type(self).asked
         rows: list[dict[str, Any]] = [
@@ -149,8 +153,9 @@ class _Device(BaseHTTPRequestHandler):
              "inference_stats": {"compute_infer": {"count": n, "ns": n * 10**7}}}
             for name, times in (("bird", 10), ("plant", 1), ("idle", 0))
         ]  # fmt: skip
-        body = json.dumps({"model_stats": rows}).encode()
-        assert self.path == "/v2/models/stats"
+        self.answer(json.dumps({"model_stats": rows}).encode())
+
+    def answer(self, body: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

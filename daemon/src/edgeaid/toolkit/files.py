@@ -11,6 +11,7 @@ from ..formats.labels import parse
 from ..formats.tflite.reader import Operator, Subgraph, TfliteModel
 
 MAX_FILE: Final = 1 << 30
+MIB: Final = 1 << 20
 #: Operators with weights.
 WEIGHTED: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 

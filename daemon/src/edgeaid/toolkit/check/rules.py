@@ -13,7 +13,7 @@ from typing import Any, Final
 from ...errors import InvalidConfig, NotFound
 from ...formats.edgetpu import rules as edgetpu_rules
 from ...formats.k210 import kpu
-from ..plan.cost import MIB
+from ..files import MIB
 
 ERROR: Final = "error"
 WARNING: Final = "warning"

@@ -69,6 +69,11 @@ class Models:
     versions: str = "latest:1"
     #: Exceptions by model name.
     version_policy: Mapping[str, str] = field(default_factory=dict)
+    #: Public keys (ed25519) whose signatures count: 64 hexadecimal digits each, or a file that has them.
+    trusted_keys: tuple[str, ...] = ()
+    #: Take and load only models that one of `trusted_keys` signed. Models of the image, in repositories that are only
+    #: read, are the image's matter.
+    require_signature: bool = False
     #: A model that kills its worker so often in a row is quarantined.
     quarantine_after: int = 3
 
@@ -239,6 +244,8 @@ def from_table(table: Mapping[str, Any], where: str = "configuration") -> Config
         raise InvalidConfig(
             f"{where}: server.log_level {config.server.log_level!r} is none of debug, info, warning, error"
         )
+    if config.models.require_signature and not config.models.trusted_keys:
+        raise InvalidConfig(f"{where}: models.require_signature needs models.trusted_keys: nothing could be accepted")
     _check_recovery(config.recovery, where)
     return config
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 
@@ -42,3 +43,33 @@ def test_a_push_onto_a_full_disk_fails_cleanly(start, small_disk, tmp_path):
         assert not (small_disk / "models" / "big").exists()
         assert client.infer("digits", np.load(DIGITS / "golden" / "0.in.npy"))["scores"].size == 10
         assert client.push("fits", DIGITS / "model.tflite")["version"] == "2"
+
+
+@pytest.mark.root
+def test_unpacking_and_rolling_back_on_a_full_disk_say_so_and_change_nothing(start, small_disk, tmp_path):
+    from zipfile import ZIP_DEFLATED, ZipFile
+
+    folder = small_disk / "models"
+    daemon = start(
+        f'[server]\nstate_directory = "{small_disk}/state"\n[models]\nrepositories = ["{folder}"]\n', repository=folder
+    )
+    bundle = tmp_path / "large-1.edgeai"
+    with ZipFile(bundle, "w", ZIP_DEFLATED) as archive:  # fits as it comes, not when it is unpacked
+        archive.write(DIGITS / "model.toml", "model.toml")
+        archive.writestr("large.bin", os.urandom(20_000) * 50)
+    with daemon.client() as client:
+        for _ in range(2):
+            client.push("mine", DIGITS / "model.tflite")
+        with pytest.raises(errors.Unavailable, match="free some space"):
+            client.push("digits", bundle)
+        assert os.listdir(folder / ".staging") == []
+        filler = small_disk / "filler"
+        with open(filler, "wb", buffering=0) as stream, contextlib.suppress(OSError):
+            while stream.write(bytes(4096)):
+                pass
+        with pytest.raises(errors.Unavailable, match="free some space"):
+            client.rollback("mine")
+        assert next(m for m in client.models() if m["name"] == "mine" and m.get("default"))["version"] == "2"
+        filler.unlink()
+        assert client.rollback("mine") == "1"
+        assert client.infer("mine", np.load(DIGITS / "golden" / "0.in.npy")).outputs

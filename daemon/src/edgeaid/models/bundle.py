@@ -158,14 +158,7 @@ class Bundle:
         """
         if DIGESTS not in self.entries:
             return {}
-        listed: dict[str, str] = {}
-        for line in self.read(DIGESTS).decode("ascii", "replace").splitlines():
-            match = _DIGEST_LINE.fullmatch(line)
-            if match is None or match[2] in listed:
-                raise InvalidModel(
-                    f"{DIGESTS} has a line that is not '<sha256>  <name>' or a name twice: {line[:80]!r}"
-                )
-            listed[match[2]] = match[1]
+        listed = parse_digests(self.read(DIGESTS))
         if listed.keys() != self.entries.keys() - {DIGESTS, SIGNATURE}:
             odd = sorted(listed.keys() ^ (self.entries.keys() - {DIGESTS, SIGNATURE}))
             raise InvalidModel(f"{DIGESTS} and the bundle's files differ: {', '.join(odd[:5])}")
@@ -194,6 +187,17 @@ class Bundle:
         return signature.public_key
 
 
+def parse_digests(data: bytes) -> dict[str, str]:
+    """SHA-256 in hex per file name of a `bundle.sha256`. InvalidModel."""
+    listed: dict[str, str] = {}
+    for line in data.decode("ascii", "replace").splitlines():
+        match = _DIGEST_LINE.fullmatch(line)
+        if match is None or match[2] in listed:
+            raise InvalidModel(f"{DIGESTS} has a line that is not '<sha256>  <name>' or a name twice: {line[:80]!r}")
+        listed[match[2]] = match[1]
+    return listed
+
+
 @contextmanager
 def open_bundle(source: Path | BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Iterator[Bundle]:
     """Open and check a bundle's directory. Raises InvalidModel, TooLarge; the data of the files is not read yet."""
@@ -212,18 +216,14 @@ def extract(
     source: Path | BinaryIO,
     destination: Path,
     limits: Limits = DEFAULT_LIMITS,
-    *,
-    trusted_keys: Sequence[bytes] = (),
 ) -> None:
     """Unpack a bundle into `destination`, a folder that is empty or does not exist yet (its parent must).
 
     Each file is streamed, checked against `bundle.sha256` when the bundle has one, and flushed to the disk before this
-    returns. With `trusted_keys` (raw ed25519 public keys) the bundle must be signed by one of them. On any error what
+    returns. Whose signature it has is another question (see `trust`). On any error what
     was written is removed again. Raises InvalidModel, TooLarge, PermissionDenied, Unsupported, OSError.
     """
     with open_bundle(source, limits) as bundle:
-        if trusted_keys:
-            bundle.check_signature(trusted_keys)
         digests = bundle.digests()
         created = not destination.exists()
         if created:

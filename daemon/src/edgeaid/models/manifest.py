@@ -56,6 +56,8 @@ class Manifest:
     """A model as its author describes it."""
 
     name: str
+    #: Rises with each release of its author; a device takes no smaller one than it has. 0 = not said.
+    serial: int = 0
     task: str = "other"
     description: str = ""
     license: str = ""
@@ -152,6 +154,7 @@ def parse(data: bytes, directory_name: str = "") -> Manifest:
     output = top.table.pop("output", None)
     manifest = Manifest(
         name=name,
+        serial=_serial(top.table.pop("serial", 0)),
         task=task,
         description=top.text("description", ""),
         license=top.text("license", ""),
@@ -169,6 +172,12 @@ def parse(data: bytes, directory_name: str = "") -> Manifest:
     _plain(top.table.pop("conversion", {}), "[conversion]")  # notes of the toolkit; nothing here reads them
     top.done()
     return manifest
+
+
+def _serial(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
+        raise InvalidModel("model.toml: serial must be a whole number from 0 up")
+    return value
 
 
 def _artifacts(value: object) -> tuple[Artifact, ...]:

@@ -24,6 +24,7 @@ from ..formats.labels import Labels
 from ..formats.labels import parse as parse_labels
 from . import manifest as manifests
 from .manifest import Manifest
+from .storage import storing
 
 #: Staging area inside the writable repository: on the same file system, so that rename is atomic.
 STAGING: Final = ".staging"
@@ -117,18 +118,21 @@ class Repository:
     def commit(self, staged: Path, name: str, version: str) -> Path:
         """Make a staged, complete directory visible as name/version. Syncs everything first. AlreadyExists if taken."""
         target = self.writable / manifests.check_name(name) / manifests.check_version(version)
-        sync_tree(staged)
-        target.parent.mkdir(mode=0o750, exist_ok=True)
-        try:
-            os.rename(staged, target)  # a directory is only ever renamed over an empty one
-        except OSError as error:
-            if target.exists():
-                raise AlreadyExists(
-                    f"model {name!r} has a version {version} already; push it under another version"
-                ) from error
-            raise Unavailable(f"cannot store model {name!r}: {error.strerror}") from error
-        for directory in (target.parent, self.writable):
-            _sync(directory)
+        with storing(f"model {name!r}"):
+            sync_tree(staged)
+            target.parent.mkdir(mode=0o750, exist_ok=True)
+            try:
+                os.rename(staged, target)  # a directory is only ever renamed over an empty one
+            except OSError as error:
+                if target.exists():
+                    raise AlreadyExists(
+                        f"model {name!r} has a version {version} already; push it under another version"
+                    ) from error
+                with contextlib.suppress(OSError):
+                    target.parent.rmdir()  # made for nothing, unless it has other versions
+                raise
+            for directory in (target.parent, self.writable):
+                _sync(directory)
         return target
 
     def remove(self, name: str, version: str) -> None:
@@ -136,7 +140,7 @@ class Repository:
         path = self.writable / manifests.check_name(name) / manifests.check_version(version)
         if not path.is_dir():
             raise NotFound(f"model {name!r} version {version} is not in the writable repository {self.writable}")
-        with self.staging() as grave:
+        with self.staging() as grave, storing(f"the removal of model {name!r}"):
             os.rename(path, grave / "gone")
             _sync(path.parent)
 
@@ -163,7 +167,10 @@ def read(path: Path, name: str, version: str, max_file_bytes: int) -> Found:
 def open_inside(directory: Path, file: str) -> int:
     """Open a regular file below `directory` without following any symbolic link. InvalidModel if there is none."""
     manifests.check_path(file, str(directory))
-    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidModel(f"{directory}: {error.strerror}") from error
     try:
         for part in file.split("/"):
             inner = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=fd)

@@ -17,6 +17,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from typing import BinaryIO, Final
 
 from ..errors import AlreadyExists, EdgeaiError, InvalidConfig, InvalidModel
 from ..models import bundle, manifest, repository
+from ..models.trust import Trust, check_serial, trust_of
 from ..systemd import stderr_is_the_journal
 from .settings import BUNDLE, FILE, LOG, MAX_BYTES, MODELS, Settings, Wifi, keep, parse, preshared_key, redact, render
 
@@ -152,6 +154,8 @@ def _apply_model(file: str, root: Path, boot: Path) -> str:
         found = repository.read(staged, name, version, models.max_file_bytes)
         for artifact in found.manifest.artifacts:
             repository.verify(found, artifact.target)
+        _trust(root).check(found)
+        check_serial(found.manifest, [models.find(name, other).manifest for other in models.versions(name)])
         for path in (staged, *staged.rglob("*")):
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
         with contextlib.suppress(AlreadyExists):
@@ -162,6 +166,18 @@ def _apply_model(file: str, root: Path, boot: Path) -> str:
     with contextlib.suppress(OSError):
         source.parent.rmdir()
     return f"model {name} version {version}"
+
+
+def _trust(root: Path) -> Trust:
+    """Whose signatures the daemon of this device accepts: the [models] table of its configuration."""
+    file = root / "etc/edgeai/edgeaid.toml"
+    if not file.is_file():
+        return Trust()
+    try:
+        table = tomllib.loads(file.read_text("utf-8")).get("models", {})
+        return trust_of(table.get("trusted_keys", ()), bool(table.get("require_signature", False)))
+    except (OSError, ValueError, AttributeError) as error:
+        raise InvalidConfig(f"{file} cannot be read, so whom to trust is not known: {error}") from error
 
 
 def _extract(stream: BinaryIO, folder: Path) -> None:

@@ -16,6 +16,7 @@ from .. import errors
 from ..config import Config
 from ..devices.discovery import Found as Hardware
 from ..models.repository import Repository
+from ..models.trust import trust_of
 from ..scheduling.placement import place
 from .access import Denials
 from .device import DeviceRunner, clock, fail
@@ -118,6 +119,7 @@ class Plane(Registry):
 
     async def reconfigure(self, fresh: Config) -> list[str]:
         """Take over what can change while serving; returns the names of sections that cannot and did."""
+        self.trust = trust_of(fresh.models.trusted_keys, fresh.models.require_signature)
         old, self.config = self.config, fresh
         self.repository = Repository(self.directories(), max_file_bytes=fresh.limits.bundle_bytes)
         for device in self.devices.values():

@@ -7,7 +7,7 @@ sync, rename into place, serve. Whatever goes wrong before the rename leaves not
 from __future__ import annotations
 
 import asyncio
-import errno
+import contextlib
 import hashlib
 import logging
 from collections.abc import AsyncIterator
@@ -18,8 +18,10 @@ from typing import Any
 from .. import errors
 from ..models import bare, repository
 from ..models import manifest as manifests
+from ..models.manifest import Manifest
+from ..models.storage import storing
+from ..models.trust import check_serial
 from .plane import Plane
-from .registry import Served
 
 log = logging.getLogger(__name__)
 
@@ -29,20 +31,13 @@ async def receive(chunks: AsyncIterator[bytes], file: Path, limit: int) -> str:
     digest = hashlib.sha256()
     total = 0
     loop = asyncio.get_running_loop()
-    try:
-        with open(file, "wb") as stream:  # noqa: ASYNC230  opening is quick; writing is done in a thread
-            async for chunk in chunks:
-                total += len(chunk)
-                if total > limit:
-                    raise errors.TooLarge(f"the upload is larger than {limit} bytes")
-                digest.update(chunk)
-                await loop.run_in_executor(None, stream.write, chunk)  # a slow card must not stall requests
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            raise errors.Unavailable(
-                f"the upload cannot be stored: {error.strerror}; free some space and push again"
-            ) from error
-        raise
+    with storing("the upload"), open(file, "wb") as stream:  # noqa: ASYNC230  opening is quick; a thread writes
+        async for chunk in chunks:
+            total += len(chunk)
+            if total > limit:
+                raise errors.TooLarge(f"the upload is larger than {limit} bytes")
+            digest.update(chunk)
+            await loop.run_in_executor(None, stream.write, chunk)  # a slow card must not stall requests
     if total == 0:
         raise errors.InvalidRequest("the upload is empty")
     return digest.hexdigest()
@@ -56,48 +51,66 @@ async def accept(
     staged: Path,
     *,
     unless_same: bool = False,
+    allow_older: bool = False,
 ) -> dict[str, Any]:
     """Check, load, self-test and commit a staged model; serve it. `upload_or_directory` is gone afterwards.
 
     `unless_same`: what is stored already as the newest version is served as it is.
+    `allow_older`: take it also when its `serial` is below that of a version that is here.
     """
     limits = plane.config.limits
-    loop = asyncio.get_running_loop()
+    run = asyncio.get_running_loop().run_in_executor
     notes: tuple[str, ...] = ()
     if upload_or_directory.is_file():
-        notes = await loop.run_in_executor(None, bare.unpack, upload_or_directory, staged, name, limits.bundle_bytes)
-    if unless_same and (same := await loop.run_in_executor(None, _same_as_newest, plane, name, staged)):
-        return await _serve_stored(plane, name, same)
-    version = version or await loop.run_in_executor(None, plane.repository.next_version, name)
-    manifests.check_version(version)
-    if version in plane.repository.versions(name):
-        raise errors.AlreadyExists(f"model {name!r} has a version {version} already; push it under another version")
-    found = await loop.run_in_executor(None, repository.read, staged, name, version, limits.bundle_bytes)
-    live = await plane.bring_up(found)
-    for note in notes:
-        log.warning("model %s/%s: %s", name, version, note)
-    try:
-        path = await loop.run_in_executor(None, plane.repository.commit, staged, name, version)
-    except BaseException:
-        await plane.retire(live)
-        raise
-    live.found = replace(found, path=path)
-    served = plane.served.setdefault(name, Served())
-    async with served.lock:
-        keep = served.versions if plane.config.models.versions == "all" else {}
-        newest = max((int(v) for v in served.versions), default=0)
-        if keep or int(version) > newest:
-            await plane.unpin(name)
-            plane.swap(name, served, {version: live})
-        else:
+        notes = await run(None, _unpack, upload_or_directory, staged, name, limits.bundle_bytes)
+    async with plane.changing(name):
+        if unless_same and (same := await run(None, _same_as_newest, plane, name, staged)):
+            return await _serve_stored(plane, name, same)
+        version = version or await run(None, plane.repository.next_version, name)
+        manifests.check_version(version)
+        if version in await run(None, plane.repository.versions, name):
+            raise errors.AlreadyExists(f"model {name!r} has a version {version} already; push it under another version")
+        found = await run(None, repository.read, staged, name, version, limits.bundle_bytes)
+        await run(None, plane.trust.check, found)
+        if not allow_older:
+            check_serial(found.manifest, await run(None, _others, plane, name))
+        live = await plane.bring_up(found)
+        for note in notes:
+            log.warning("model %s/%s: %s", name, version, note)
+        try:
+            path = await run(None, plane.repository.commit, staged, name, version)
+        except BaseException:
             await plane.retire(live)
+            raise
+        live.found = replace(found, path=path)
+        try:
+            serving = await plane.add_version(live)
+        except BaseException:  # neither served nor stored
+            await plane.retire(live)
+            await run(None, plane.repository.remove, name, version)
+            raise
+        devices = [d.id for d in live.devices]
     return {
         "name": name,
         "version": version,
-        "devices": [d.id for d in live.devices],
-        "serving": served.default is live,
+        "devices": devices,
+        "serving": serving,
         "notes": [*notes, *live.notes],
     }
+
+
+def _unpack(upload: Path, staged: Path, name: str, limit: int) -> tuple[str, ...]:
+    with storing(f"model {name!r}"):
+        return bare.unpack(upload, staged, name, limit)
+
+
+def _others(plane: Plane, name: str) -> list[Manifest]:
+    """Manifests of the versions that are stored already; one that cannot be read says nothing. Blocking."""
+    manifests_here = []
+    for version in plane.repository.versions(name):
+        with contextlib.suppress(errors.EdgeaiError, OSError):
+            manifests_here.append(plane.repository.find(name, version).manifest)
+    return manifests_here
 
 
 def _same_as_newest(plane: Plane, name: str, staged: Path) -> str:
@@ -129,8 +142,8 @@ async def _serve_stored(plane: Plane, name: str, version: str) -> dict[str, Any]
     served = plane.served.get(name)
     live = served.versions.get(version) if served is not None else None
     if served is None or live is None or served.default is not live:
-        await plane.unpin(name)
-        await plane.load(name)
+        await plane.pins.store(name, None)
+        await plane.load_locked(name)
         served = plane.served[name]
         live = served.default
     if live is None:
@@ -155,13 +168,19 @@ async def from_files(plane: Plane, name: str, files: dict[str, bytes]) -> None:
         staged = base / "model"
         staged.mkdir()
         contents = {manifests.check_path(path.partition("/")[2], path): data for path, data in files.items()}
+        run = asyncio.get_running_loop().run_in_executor
         if "model.toml" not in contents and len(contents) == 1:
             upload = base / "upload"
-            upload.write_bytes(next(iter(contents.values())))
+            await run(None, _write, base, {"upload": next(iter(contents.values()))})
             await accept(plane, name, version, upload, staged)
             return
+        await run(None, _write, staged, contents)
+        await accept(plane, name, version, staged, staged)
+
+
+def _write(directory: Path, contents: dict[str, bytes]) -> None:
+    with storing("the model"):
         for path, data in contents.items():
-            target = staged / path
+            target = directory / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        await accept(plane, name, version, staged, staged)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from ..models import repository
 from ..models.gate import check_formats
 from ..models.manifest import Manifest
 from ..models.repository import Found, Repository
+from ..models.trust import trust_of
 from ..worker.spawner import Spawner
 from .device import DeviceRunner, clock
 from .events import EventLog
@@ -35,7 +38,6 @@ class Served:
     def __init__(self) -> None:
         self.versions: dict[str, LiveModel] = {}
         self.default: LiveModel | None = None
-        self.lock = asyncio.Lock()
 
 
 class Registry:
@@ -53,7 +55,10 @@ class Registry:
         #: name/version -> why it does not serve.
         self.failures: dict[tuple[str, str], tuple[State, str]] = {}
         self.pins = Pins(config.server.state_directory)
+        self.trust = trust_of(config.models.trusted_keys, config.models.require_signature)
         self._numbers = 0
+        #: Model name -> its lock, and how many hold it or wait for it.
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         #: Keeps tasks from being collected while they run.
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -99,40 +104,81 @@ class Registry:
         states = "; ".join(f"{d.id} is {d.state}{': ' + d.reason if d.reason else ''}" for d in live.devices)
         return f"no device can serve model {live.key!r} now ({states or 'none is present'})"
 
-    async def load(self, name: str, config: dict[str, Any] | None = None) -> None:
-        """Load or reload what the version policy says of `name`. NotFound; InvalidModel `failed to load ...`."""
+    @asynccontextmanager
+    async def changing(self, name: str) -> AsyncIterator[None]:
+        """One change of a model name at a time: load, unload, push, rollback, removal."""
+        lock, users = self._locks.get(name, (asyncio.Lock(), 0))
+        self._locks[name] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(name)
+            if users > 1:
+                self._locks[name] = (lock, users - 1)
+
+    async def load(self, name: str, config: dict[str, Any] | None = None, *, unpin: bool = False) -> None:
+        """Load or reload what the version policy says of `name`; `unpin` forgets a rollback before.
+
+        NotFound; InvalidModel `failed to load ...`.
+        """
+        async with self.changing(name):
+            if unpin:
+                await self.pins.store(name, None)
+            await self.load_locked(name, config)
+
+    async def load_locked(self, name: str, config: dict[str, Any] | None = None) -> None:
+        """`load` for those who have the name's lock."""
         versions = await self._run(self.repository.versions, name)
         if not versions:
             raise errors.NotFound(
                 f"failed to load {name!r}: no such model in {', '.join(map(str, self.repository.directories))}"
             )
         wanted = self._wanted(name, versions, config or {})
-        served = self.served.setdefault(name, Served())
-        async with served.lock:
-            fresh: dict[str, LiveModel] = {}
-            try:
-                for version in wanted:
-                    fresh[version] = await self._load_version(name, version, config or {})
-            except errors.EdgeaiError as error:
-                for live in fresh.values():
-                    await self.retire(live)
-                text = f"failed to load {name!r}: {error}"
-                self.events.publish("model-failed", text, level=logging.ERROR, model=name)
-                raise type(error)(text) from error
-            self.swap(name, served, fresh)
+        fresh: dict[str, LiveModel] = {}
+        try:
+            for version in wanted:
+                fresh[version] = await self._load_version(name, version, config or {})
+        except BaseException as error:
+            for live in fresh.values():
+                await self.retire(live)
+            if not isinstance(error, errors.EdgeaiError):
+                raise
+            text = f"failed to load {name!r}: {error}"
+            self.events.publish("model-failed", text, level=logging.ERROR, model=name)
+            raise type(error)(text) from error
+        self.swap(name, fresh)
 
-    def swap(self, name: str, served: Served, fresh: dict[str, LiveModel]) -> None:
-        """Replace a name's versions in one step; the old ones finish what they have."""
-        old = served.versions
+    def swap(self, name: str, fresh: dict[str, LiveModel]) -> None:
+        """Replace a name's versions in one step, the one for requests without a version first.
+
+        Those that are in `fresh` no more finish what they have.
+        """
+        served = self.served.setdefault(name, Served())
+        old = [live for live in served.versions.values() if live not in fresh.values()]
         served.versions = fresh
         served.default = next(iter(fresh.values()))
-        for live in old.values():
+        for live in old:
             live.retire(lambda gone: self._later(self._drop(gone)))
         for version in fresh:
             self.failures.pop((name, version), None)
 
-    def _wanted(self, name: str, versions: list[str], config: dict[str, Any]) -> list[str]:
-        if self.pins.get(name) in versions:
+    async def add_version(self, live: LiveModel) -> bool:
+        """Serve a version that has just been stored; False, and it is retired, if the version policy wants others."""
+        served = self.served.get(live.name)
+        loaded = served.versions if served is not None else {}
+        newest = max((int(v) for v in loaded), default=0)
+        wanted = self._wanted(live.name, await self._run(self.repository.versions, live.name), {}, pinned=False)
+        if live.version not in wanted or int(live.version) < newest:
+            await self.retire(live)
+            return False
+        await self.pins.store(live.name, None)
+        every = {**loaded, live.version: live}
+        self.swap(live.name, {v: every[v] for v in sorted(every, key=int, reverse=True) if v in wanted})
+        return True
+
+    def _wanted(self, name: str, versions: list[str], config: dict[str, Any], *, pinned: bool = True) -> list[str]:
+        if pinned and self.pins.get(name) in versions:
             return [self.pins[name]]
         policy = self.config.models.version_policy.get(name, self.config.models.versions)
         kind, numbers = configuration.parse_policy(_policy_of(config) or policy)
@@ -151,9 +197,11 @@ class Registry:
         self.failures[name, version] = (State.LOADING, "")
         try:
             found = await self._run(self.repository.find, name, version)
+            if found.path.is_relative_to(self.repository.writable):
+                await self._run(self.trust.check, found)
             live = await self.bring_up(found)
-        except errors.EdgeaiError as error:
-            self.failures[name, version] = (State.UNAVAILABLE, str(error))
+        except BaseException as error:
+            self.failures[name, version] = (State.UNAVAILABLE, str(error) or "loading was cancelled")
             raise
         live.config = config
         return live
@@ -164,21 +212,13 @@ class Registry:
         await self._run(check_formats, found)
         self._numbers += 1
         live = LiveModel(self._numbers, found, (await self._run(repository.labels, found)).names)
-        failures: list[errors.EdgeaiError] = []
-        for artifact in found.manifest.artifacts:
-            for device in [d for d in self.devices.values() if d.target == artifact.target and d.state == "ready"]:
-                try:
-                    await device.load(live, self.config.limits.queue + 8)
-                except errors.EdgeaiError as error:
-                    failures.append(error)
-                    continue
-                live.devices.append(device)
-        if not live.devices:
-            if live.region is not None:
-                live.retire(lambda _: None)
-            raise failures[0] if failures else errors.Unavailable(self._needs(found.manifest))
-        # How many scores there are, which settles doubts about labels, is known now.
-        labels = await self._run(repository.labels, found, live.classes)
+        try:
+            await self._load_on_devices(live)
+            # How many scores there are, which settles doubts about labels, is known now.
+            labels = await self._run(repository.labels, found, live.classes)
+        except BaseException:
+            await self.retire(live)
+            raise
         live.labels, live.notes = labels.names, labels.notes
         for note in live.notes:
             log.warning("model %s: %s", live.key, note)
@@ -190,6 +230,20 @@ class Registry:
         )
         return live
 
+    async def _load_on_devices(self, live: LiveModel) -> None:
+        failures: list[errors.EdgeaiError] = []
+        for artifact in live.found.manifest.artifacts:
+            ready = [d for d in self.devices.values() if d.target == artifact.target and d.state is DeviceState.READY]
+            for device in ready:
+                try:
+                    await device.load(live, self.config.limits.queue + 8)
+                except errors.EdgeaiError as error:
+                    failures.append(error)
+                    continue
+                live.devices.append(device)
+        if not live.devices:
+            raise failures[0] if failures else errors.Unavailable(self._needs(live.found.manifest))
+
     def _needs(self, manifest: Manifest) -> str:
         wants = " or ".join(a.target for a in manifest.artifacts)
         have = ", ".join(f"{d.id} ({d.state})" for d in self.devices.values())
@@ -200,44 +254,47 @@ class Registry:
 
     async def unload(self, name: str) -> None:
         """Stop serving a model; requests under way finish."""
-        served = self.served.get(name)
-        if served is None or not served.versions:
-            raise errors.NotFound(f"failed to unload {name!r}: it is not loaded")
-        async with served.lock:
-            old, served.versions, served.default = served.versions, {}, None
-            for live in old.values():
+        async with self.changing(name):
+            served = self.served.get(name)
+            if served is None or not served.versions:
+                raise errors.NotFound(f"failed to unload {name!r}: it is not loaded")
+            del self.served[name]
+            for live in served.versions.values():
                 self.failures[name, live.version] = (State.UNAVAILABLE, "unloaded")
                 live.retire(lambda gone: self._later(self._drop(gone)))
             self.events.publish("model-unloaded", f"model {name!r} is unloaded", model=name)
 
     async def rollback(self, name: str) -> str:
         """Serve the next older version on disk and pin it; returns its number."""
-        live = self.model(name)
-        older = [v for v in await self._run(self.repository.versions, name) if int(v) < int(live.version)]
-        if not older:
-            raise errors.NotFound(f"model {name!r} has no version older than {live.version}")
-        before = self.pins.get(name)
-        self.pins[name] = older[0]
-        try:
-            await self.load(name)
-        except errors.EdgeaiError:
-            if before is None:
-                self.pins.pop(name)
-            else:
-                self.pins[name] = before
-            raise
-        await self._run(self.pins.write)
-        return str(older[0])
+        async with self.changing(name):
+            live = self.model(name)
+            older = [v for v in await self._run(self.repository.versions, name) if int(v) < int(live.version)]
+            if not older:
+                raise errors.NotFound(f"model {name!r} has no version older than {live.version}")
+            before = self.pins.get(name)
+            await self.pins.store(name, older[0])
+            try:
+                await self.load_locked(name)
+            except BaseException:
+                await self.pins.store(name, before)
+                raise
+            return str(older[0])
 
-    async def unpin(self, name: str) -> None:
-        """Forget a rollback: the version policy decides again."""
-        if self.pins.pop(name, None) is not None:
-            await self._run(self.pins.write)
+    async def remove(self, name: str, version: str) -> None:
+        """Delete a version that is not being served from the writable repository."""
+        async with self.changing(name):
+            served = self.served.get(name)
+            if served is not None and version in served.versions:
+                raise errors.InvalidRequest(
+                    f"model {name!r} version {version} is being served; unload it or load another version first"
+                )
+            await self._run(self.repository.remove, name, version)
+            self.failures.pop((name, version), None)
 
     async def retire(self, live: LiveModel) -> None:
-        """Take a model that never served, or serves no more, off its devices."""
-        live.retire(lambda _: None)
+        """Take a model that never served off its devices, and free its memory."""
         await self._drop(live)
+        live.retire(lambda _: None)
 
     async def _drop(self, live: LiveModel) -> None:
         for device in live.devices:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from edgeaid.errors import InvalidModel, NotFound, PermissionDenied
+from edgeaid.models import repository
 from edgeaid.models.bundle import extract
 from edgeaid.models.pack import write
+from edgeaid.models.trust import Trust
 from edgeaid.toolkit.bundle.bundle import make_key, read_key, verify
 
 from ..markers import signed
@@ -66,10 +68,11 @@ def test_a_signed_bundle_is_accepted_for_its_key_only(directory: Path, tmp_path:
     mine, other = make_key(tmp_path / "key"), make_key(tmp_path / "other")
     path = write(directory, tmp_path, read_key(tmp_path / "key"))
     assert verify(path, [other, mine]).signed_by == mine.hex()
-    extract(path, tmp_path / "out", trusted_keys=[mine])
-    with pytest.raises(PermissionDenied, match="not a trusted key"):
-        extract(path, tmp_path / "out2", trusted_keys=[other])
-    assert not (tmp_path / "out2").exists()
+    extract(path, tmp_path / "out")
+    found = repository.read(tmp_path / "out", "digits", "3", 1 << 20)
+    Trust((other, mine), required=True).check(found)
+    with pytest.raises(PermissionDenied, match="not among"):
+        Trust((other,)).check(found)
 
 
 @signed

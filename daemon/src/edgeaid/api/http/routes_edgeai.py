@@ -12,6 +12,7 @@ from aiohttp import web
 
 from ... import __version__, errors
 from ...models import manifest as manifests
+from ...models.bundle import DIGESTS, SIGNATURE
 from ...models.repository import open_inside
 from ...serving import metrics, push
 from ...serving.access import Role
@@ -205,7 +206,10 @@ async def push_model(call: Call) -> web.Response:
         staged = base / "model"
         staged.mkdir()
         unless_same = call.request.headers.get("X-Unless-Same", "").lower() == "true"
-        stored = await push.accept(call.plane, name, version, upload, staged, unless_same=unless_same)
+        allow_older = call.request.headers.get("X-Allow-Older", "").lower() == "true"
+        stored = await push.accept(
+            call.plane, name, version, upload, staged, unless_same=unless_same, allow_older=allow_older
+        )
         return reply(stored, 200 if stored.get("unchanged") else 201)
 
 
@@ -218,7 +222,8 @@ async def pull_model(call: Call) -> web.StreamResponse:
         return web.Response(headers=headers)
     response = web.StreamResponse(headers=headers)
     await response.prepare(call.request)
-    for file in ("model.toml", *found.manifest.files):
+    signed = [file for file in (DIGESTS, SIGNATURE) if (found.path / file).is_file()]
+    for file in ("model.toml", *found.manifest.files, *signed):
         with open(open_inside(found.path, file), "rb") as stream:  # noqa: ASYNC230  a local file, read piece by piece
             info = tarfile.TarInfo(file)
             stream.seek(0, io.SEEK_END)
@@ -237,13 +242,7 @@ async def pull_model(call: Call) -> web.StreamResponse:
 
 async def remove(call: Call) -> web.Response:
     """Delete a version that is not being served from the writable repository."""
-    name, version = call.args["m"], call.args["v"]
-    served = call.plane.served.get(name)
-    if served is not None and version in served.versions:
-        raise errors.InvalidRequest(
-            f"model {name!r} version {version} is being served; unload it or load another version first"
-        )
-    await asyncio.get_running_loop().run_in_executor(None, call.plane.repository.remove, name, version)
+    await call.plane.remove(call.args["m"], call.args["v"])
     return reply({})
 
 

@@ -280,8 +280,7 @@ async def load_model(plane: Plane, name: str, config: dict[str, Any], files: dic
         from ...serving.push import from_files
 
         await from_files(plane, name, files)
-    await plane.unpin(name)
-    await plane.load(name, config)
+    await plane.load(name, config, unpin=True)
 
 
 async def unload(call: Call) -> web.Response:

@@ -86,7 +86,19 @@ LogSettingsResponse: settings=1 <string,.SettingValue>
 HEALTH: Final = """
 HealthCheckRequest: service=1 string
 HealthCheckResponse: status=1 int32
+HealthListRequest:
+HealthListResponse: statuses=1 <string,HealthCheckResponse>
 """
+
+REFLECTION: Final = """
+ExtensionRequest: containing_type=1 string, extension_number=2 int32
+ServerReflectionRequest: host=1 string, file_by_filename=3 string, file_containing_symbol=4 string, file_containing_extension=5 ExtensionRequest, all_extension_numbers_of_type=6 string, list_services=7 string
+FileDescriptorResponse: file_descriptor_proto=1 bytes*
+ServiceResponse: name=1 string
+ListServiceResponse: service=1 ServiceResponse*
+ErrorResponse: error_code=1 int32, error_message=2 string
+ServerReflectionResponse: valid_host=1 string, original_request=2 ServerReflectionRequest, file_descriptor_response=4 FileDescriptorResponse, list_services_response=6 ListServiceResponse, error_response=7 ErrorResponse
+"""  # noqa: E501  a table reads best with one row a message
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _TYPES: Final = {
@@ -125,6 +137,14 @@ def _add_field(message: Any, text: str, package: str, path: str) -> Any:
     return field
 
 
+_FILES: Final[dict[str, Any]] = {}
+
+
+def file_of(package: str) -> Any:
+    """The FileDescriptorProto of a package's messages."""
+    return _FILES[package]
+
+
 def build(schema: str, package: str) -> dict[str, Any]:
     """Message classes by name (nested ones as Outer.Inner)."""
     file = descriptor_pb2.FileDescriptorProto(name=f"edgeaid/{package}.proto", package=package, syntax="proto3")
@@ -153,6 +173,7 @@ def build(schema: str, package: str) -> dict[str, Any]:
                     parts[-1] += char
             for text in parts:
                 _add_field(message, text, package, name)
+    _FILES[package] = file
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")) for name in messages}
@@ -160,3 +181,6 @@ def build(schema: str, package: str) -> dict[str, Any]:
 
 MESSAGES: Final = build(SCHEMA, PACKAGE)
 HEALTH_MESSAGES: Final = build(HEALTH, "grpc.health.v1")
+REFLECTION_MESSAGES: Final = {
+    package: build(REFLECTION, package) for package in ("grpc.reflection.v1", "grpc.reflection.v1alpha")
+}

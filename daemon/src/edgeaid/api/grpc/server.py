@@ -1,33 +1,40 @@
-"""Open Inference Protocol over gRPC on a Unix socket: the same data plane, another skin.
+"""Open Inference Protocol over gRPC on a Unix socket: another protocol adapter over the same data plane.
 
-Python's gRPC cannot tell who is at the other end of a Unix socket, so the socket's file mode is the guard: whoever may
-connect has the role that the configuration says, `infer` unless changed.
+Python's gRPC cannot tell who is at the other end of a Unix socket; `front` can, and counts what a user holds. Whoever
+may connect has the role that the configuration says, `infer` unless changed: the socket's file mode is the guard.
 """
 
 from __future__ import annotations
 
 import logging
-import os
+import socket
+import tempfile
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from ... import __version__, errors
 from ...serving.access import Peer, Role
+from ...serving.holdings import Kind
 from ...serving.model import LiveModel, Request
 from ...serving.plane import Plane
 from ...tensors import TensorSpec
 from .. import inference, oip, tensor_json
+from ..descriptors import ListeningSocket
 from ..http import routes_oip
 from ..sockets import bind
-from .schema import HEALTH_MESSAGES, MESSAGES, PACKAGE
+from .front import Front
+from .reflection import HEALTH, REFLECTION, SERVICE, Health, Reflection, files
+from .schema import HEALTH_MESSAGES, MESSAGES, REFLECTION_MESSAGES
 
 log = logging.getLogger(__name__)
 
-SERVICE: Final = f"{PACKAGE}.GRPCInferenceService"
 #: Field of InferTensorContents for each datatype.
 CONTENTS: Final = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -42,8 +49,13 @@ DATA_TYPES: Final = {
 }  # fmt: skip
 #: ModelInput.Format, in the order of its numbers.
 FORMATS: Final = ("FORMAT_NONE", "FORMAT_NHWC", "FORMAT_NCHW")
-SERVING: Final = 1
-NOT_SERVING: Final = 2
+#: Calls under way at once on a connection.
+MAX_STREAMS: Final = 64
+#: Answers from here on are counted until they are sent.
+COUNTED: Final = 1 << 16
+#: Values of typed contents converted at once.
+PIECE: Final = 8192
+_CALLER: Final[ContextVar[Peer]] = ContextVar("caller")
 
 Message = Any
 Unary = Callable[[Message], Awaitable[Message]]
@@ -65,8 +77,11 @@ class Service:
 
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
-        #: Nobody knows better; see the module's text.
-        self.peer = Peer(os.geteuid(), 0, Role[plane.config.server.grpc_role.upper()])
+
+    @property
+    def peer(self) -> Peer:
+        """Who made the call under way."""
+        return _CALLER.get()
 
     # --- core -------------------------------------------------------------------------------------------------------
 
@@ -77,7 +92,10 @@ class Service:
         return MESSAGES["ServerReadyResponse"](ready=routes_oip.is_ready(self.plane))
 
     async def ModelReady(self, request: Message) -> Message:
-        live = self.plane.model(request.name, request.version)
+        try:
+            live = self.plane.model(request.name, request.version)
+        except (errors.NotFound, errors.Unavailable):
+            return MESSAGES["ModelReadyResponse"](ready=False)
         return MESSAGES["ModelReadyResponse"](ready=routes_oip.model_is_ready(live))
 
     async def ServerMetadata(self, _: Message) -> Message:
@@ -130,6 +148,7 @@ class Service:
     # --- inference --------------------------------------------------------------------------------------------------
 
     async def ModelInfer(self, message: Message) -> Message:
+        self.plane.holdings.check(self.peer.uid, Kind.BYTES, 0)  # one that reads its answers has room
         live = self.plane.model(message.model_name, message.model_version)
         wanted = self._decode(message, live)
         request = self.plane.request(live, "grpc", priority=wanted.priority, timeout=wanted.timeout)
@@ -143,7 +162,7 @@ class Service:
         finally:
             request.release()
 
-    async def ModelStreamInfer(self, messages: AsyncIterator[Message], _context: Any) -> AsyncIterator[Message]:
+    async def ModelStreamInfer(self, messages: AsyncIterator[Message]) -> AsyncIterator[Message]:
         async for message in messages:
             answer = MESSAGES["ModelStreamInferResponse"]()
             try:
@@ -268,12 +287,6 @@ class Service:
             setattr(answer.settings[key], kind, value)
         return answer
 
-    async def Check(self, request: Message) -> Message:
-        ok = routes_oip.is_ready(self.plane)
-        if request.service not in ("", SERVICE):
-            raise errors.NotFound(f"no service {request.service!r}")
-        return HEALTH_MESSAGES["HealthCheckResponse"](status=SERVING if ok else NOT_SERVING)
-
 
 def _typed(tensor: Message) -> bytes:
     """Bytes of a tensor given as typed contents."""
@@ -299,50 +312,136 @@ UNARY: Final = (
 )  # fmt: skip
 
 
-def _unary(function: Unary, request: Any) -> Any:
-    async def call(message: Message, context: Any) -> Message:
-        try:
-            return await function(message)
-        except errors.EdgeaiError as error:
-            await context.abort(getattr(grpc.StatusCode, error.grpc), str(error))
-        except (grpc.aio.AbortError, grpc.aio.UsageError):
-            raise
-        except Exception:
-            log.exception("gRPC")
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error; see the journal of edgeaid")
-
-    return grpc.unary_unary_rpc_method_handler(call, request.FromString, lambda answer: answer.SerializeToString())
+def _abort(error: Exception) -> tuple[Any, str]:
+    if isinstance(error, errors.EdgeaiError):
+        return getattr(grpc.StatusCode, error.grpc), str(error)
+    log.error("gRPC", exc_info=error)
+    return grpc.StatusCode.INTERNAL, "internal error; see the journal of edgeaid"
 
 
-def handlers(service: Service) -> list[Any]:
-    """Generic handlers of both services."""
-    methods = {name: _unary(getattr(service, name), MESSAGES[f"{name}Request"]) for name in UNARY}
-    methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-        service.ModelStreamInfer, MESSAGES["ModelInferRequest"].FromString, lambda answer: answer.SerializeToString()
-    )
-    health = {"Check": _unary(service.Check, HEALTH_MESSAGES["HealthCheckRequest"])}
-    return [
-        grpc.method_handlers_generic_handler(SERVICE, methods),
-        grpc.method_handlers_generic_handler("grpc.health.v1.Health", health),
-    ]
-
-
-async def start(plane: Plane, path: str) -> Any:
-    """A running grpc.aio server on a Unix socket of mode 0660."""
-    import socket
-
-    bind(Path(path), socket.SOCK_STREAM).close()  # complains about a socket in use and takes a stale one away
-    Path(path).unlink()
-    limit = plane.config.limits.body_bytes
-    server = grpc.aio.server(
-        options=[("grpc.max_receive_message_length", limit), ("grpc.max_send_message_length", limit)]
-    )
-    server.add_generic_rpc_handlers(handlers(Service(plane)))
-    before = os.umask(0o117)
+def _parsed(kind: Any, data: bytes) -> Message:
     try:
-        if not server.add_insecure_port(f"unix:{path}"):
-            raise errors.InvalidConfig(f"gRPC cannot listen on {path}")
-        await server.start()
-    finally:
-        os.umask(before)
-    return server
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise errors.InvalidRequest(f"the message is not a valid {kind.DESCRIPTOR.name}") from error
+
+
+class Methods:
+    """Wraps RPCs: messages are parsed here, so that broken ones get an answer, and callers are known."""
+
+    def __init__(self, plane: Plane, front: Front) -> None:
+        self.plane = plane
+        self.front = front
+
+    def unary(self, function: Unary, kind: Any) -> Any:
+        """One message in, one out."""
+
+        async def call(data: bytes, context: Any) -> bytes:
+            peer = self.front.peer(context.peer())
+            _CALLER.set(peer)
+            try:
+                answer: bytes = (await function(_parsed(kind, data))).SerializeToString()
+            except (grpc.aio.AbortError, grpc.aio.UsageError):
+                raise
+            except Exception as error:
+                await context.abort(*_abort(error))
+                raise  # not reached: abort raises
+            if len(answer) > COUNTED:
+                holdings = self.plane.holdings
+                holdings.add(peer.uid, Kind.BYTES, len(answer))
+                context.add_done_callback(lambda _: holdings.give(peer.uid, Kind.BYTES, len(answer)))
+            return answer
+
+        return grpc.unary_unary_rpc_method_handler(call)
+
+    def stream(self, function: Callable[[Message], AsyncIterator[Message]], kind: Any) -> Any:
+        """One message in, many out."""
+
+        async def call(data: bytes, context: Any) -> AsyncIterator[bytes]:
+            try:
+                async for answer in function(_parsed(kind, data)):
+                    yield answer.SerializeToString()
+            except errors.EdgeaiError as error:
+                await context.abort(*_abort(error))
+
+        return grpc.unary_stream_rpc_method_handler(call)
+
+    def both(self, function: Callable[[AsyncIterator[Message]], AsyncIterator[Message]], kind: Any) -> Any:
+        """Many messages in and out."""
+
+        async def call(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            _CALLER.set(self.front.peer(context.peer()))
+
+            async def parsed() -> AsyncIterator[Message]:
+                async for data in messages:
+                    yield _parsed(kind, data)
+
+            try:
+                async for answer in function(parsed()):
+                    yield answer.SerializeToString()
+            except errors.EdgeaiError as error:
+                await context.abort(*_abort(error))
+
+        return grpc.stream_stream_rpc_method_handler(call)
+
+
+def handlers(plane: Plane, front: Front) -> list[Any]:
+    """Generic handlers of all services."""
+    service, health, methods = Service(plane), Health(plane), Methods(plane, front)
+    inference_methods = {name: methods.unary(getattr(service, name), MESSAGES[f"{name}Request"]) for name in UNARY}
+    inference_methods["ModelStreamInfer"] = methods.both(service.ModelStreamInfer, MESSAGES["ModelInferRequest"])
+    asked = HEALTH_MESSAGES["HealthCheckRequest"]
+    health_methods = {
+        "Check": methods.unary(health.check, asked),
+        "List": methods.unary(health.list, HEALTH_MESSAGES["HealthListRequest"]),
+        "Watch": methods.stream(health.watch, asked),
+    }
+    shapes = {
+        SERVICE: {**dict.fromkeys(UNARY, (False, False)), "ModelStreamInfer": (True, True)},
+        HEALTH: {"Check": (False, False), "List": (False, False), "Watch": (False, True)},
+        **{name: {"ServerReflectionInfo": (True, True)} for name in REFLECTION},
+    }
+    described = files(shapes)
+    served = {SERVICE: inference_methods, HEALTH: health_methods}
+    for name in REFLECTION:
+        package = name.rpartition(".")[0]
+        reflection = Reflection(package, tuple(shapes), described)
+        kind = REFLECTION_MESSAGES[package]["ServerReflectionRequest"]
+        served[name] = {"ServerReflectionInfo": methods.both(reflection.info, kind)}
+    return [grpc.method_handlers_generic_handler(name, table) for name, table in served.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The server, the socket that clients connect to, and the directory of the one behind it."""
+
+    server: Any
+    front: Front
+    directory: tempfile.TemporaryDirectory[str]
+
+    async def stop(self, seconds: float) -> None:
+        """End within so many seconds."""
+        await self.server.stop(seconds)
+        self.front.close()
+        self.directory.cleanup()
+
+
+async def start(plane: Plane, path: str) -> Running:
+    """Serve on a Unix socket of mode 0660."""
+    listening = ListeningSocket.of(bind(Path(path), socket.SOCK_STREAM))
+    directory = tempfile.TemporaryDirectory(prefix="edgeaid-grpc-")  # mode 0700: only this user gets past the front
+    limit = plane.config.limits.body_bytes
+    options = [
+        ("grpc.max_receive_message_length", limit),
+        ("grpc.max_send_message_length", limit),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ]
+    server = grpc.aio.server(options=options)
+    inner = Path(directory.name) / "s"
+    front = Front(plane, listening, inner, Role[plane.config.server.grpc_role.upper()])
+    server.add_generic_rpc_handlers(handlers(plane, front))
+    if not server.add_insecure_port(f"unix:{inner}"):
+        raise errors.InvalidConfig(f"gRPC cannot listen on {inner}")
+    await server.start()
+    await front.start()
+    return Running(server, front, directory)

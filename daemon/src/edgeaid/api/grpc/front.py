@@ -1,0 +1,267 @@
+"""What stands between the clients of gRPC and Python's gRPC server: who they are, what they hold, what they send along.
+
+Python's gRPC can neither say who is at the other end of a Unix socket nor bound what it holds for a client, and closes
+descriptors that come with a message in its own threads. So clients connect here; bytes go on to a socket of the
+server's own, and the frames of HTTP/2 are followed as far as it takes to count the bodies that are under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import re
+import secrets
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ... import errors
+from ...serving.access import Peer, Role, credentials
+from ...serving.holdings import Kind
+from ...serving.plane import Plane
+from ..descriptors import ListeningSocket
+
+_PREFACE: Final = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+_FRAME: Final = 9
+_DATA, _HEADERS, _RST_STREAM = 0, 1, 3
+_END_STREAM: Final = 1
+_ENHANCE_YOUR_CALM: Final = 11
+#: Body bytes of a call of a client that may not load models, beside four times the largest model's inputs.
+_SMALL: Final = 1 << 20
+_PEER: Final = re.compile(r"edgeaid-grpc-[0-9a-f]+-([0-9]+)")
+
+
+class Frames:
+    """Finds the frames in one direction of an HTTP/2 connection."""
+
+    __slots__ = ("_part", "_skip")
+
+    def __init__(self, skip: int = 0) -> None:
+        self._skip = skip
+        self._part = b""
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, int, int, int]]:
+        """(bytes of payload, type, flags, stream) of the frames that begin in `data`."""
+        at = 0
+        while at < len(data):
+            if self._skip:
+                step = min(self._skip, len(data) - at)
+                self._skip -= step
+                at += step
+                continue
+            take = _FRAME - len(self._part)
+            self._part += data[at : at + take]
+            at += take
+            if len(self._part) == _FRAME:
+                high, low, kind, flags, stream = struct.unpack(">BHBBI", self._part)
+                self._part = b""
+                self._skip = high << 16 | low
+                yield self._skip, kind, flags, stream & 0x7FFFFFFF
+
+
+def _go_away(text: str) -> bytes:
+    """Frames that end a connection with a reason: settings, which come first, and GOAWAY."""
+    settings = struct.pack(">BHBBI", 0, 0, 4, 0, 0)
+    body = struct.pack(">II", 0, _ENHANCE_YOUR_CALM) + text.encode()
+    return settings + struct.pack(">BHBBI", 0, len(body), 7, 0, 0) + body
+
+
+class Front:
+    """Accepts the clients of gRPC."""
+
+    def __init__(self, plane: Plane, listening: ListeningSocket, inner: Path, role: Role) -> None:
+        self.plane = plane
+        self.inner = inner
+        self.role = role
+        self.listening = listening
+        #: Who is behind the inner connection of this number.
+        self.peers: dict[int, Peer] = {}
+        self.connections: set[Client] = set()
+        self._names = f"\0edgeaid-grpc-{secrets.token_hex(8)}-"
+        self._numbers = itertools.count(1)
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Begin to accept."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: Client(self), sock=self.listening)
+
+    def close(self) -> None:
+        """Stop accepting and drop all connections."""
+        if self._server is not None:
+            self._server.close()
+        for client in list(self.connections):
+            client.close()
+
+    def peer(self, text: str) -> Peer:
+        """Who made a call, from what gRPC says of its connection."""
+        match = _PEER.search(text)
+        known = self.peers.get(int(match[1])) if match is not None else None
+        return known or Peer(-1, 0, self.role)
+
+    def connect(self, number: int) -> socket.socket:
+        """A connection to the server, known to it by its number."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            sock.bind(f"{self._names}{number}")
+            sock.connect(os.fspath(self.inner))  # into the backlog of a socket of this process
+        except OSError:
+            sock.close()
+            raise
+        sock.setblocking(False)
+        return sock
+
+    def number(self) -> int:
+        """One that no connection had before."""
+        return next(self._numbers)
+
+    def body_limit(self) -> int:
+        """Bytes that the body of one call may have."""
+        most = self.plane.config.limits.body_bytes
+        if self.role >= Role.CONTROL:
+            return most
+        models = [live for served in self.plane.served.values() for live in served.versions.values()]
+        return min(most, _SMALL + 4 * max((sum(s.capacity for s in live.inputs) for live in models), default=0))
+
+
+class Client(asyncio.Protocol):
+    """One client, and its connection to the server."""
+
+    def __init__(self, front: Front) -> None:
+        self.front = front
+        self.number = front.number()
+        self.uid = -1
+        self.transport: asyncio.Transport | None = None
+        self.inner: asyncio.Transport | None = None
+        #: Bytes of bodies by stream, until the server answers.
+        self.streams: dict[int, int] = {}
+        self._frames = Frames(_PREFACE)
+        self._admitted = False
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  stream servers have stream transports
+        self.transport = transport
+        pid, self.uid, _, _ = credentials(transport.get_extra_info("socket"))
+        try:
+            self.front.plane.holdings.take(self.uid, Kind.GRPC)
+        except errors.Unavailable as error:
+            self._refuse(str(error))
+            return
+        self._admitted = True
+        self.front.connections.add(self)
+        self.front.peers[self.number] = Peer(self.uid, pid, self.front.role)
+        transport.pause_reading()
+        self._task = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            sock = self.front.connect(self.number)
+            self.inner, _ = await loop.create_unix_connection(lambda: Inner(self), sock=sock)
+        except OSError:
+            self._refuse("the daemon is busy; ask again")
+            return
+        if self.transport is None or self.transport.is_closing():
+            self.inner.abort()
+            return
+        self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes for the server."""
+        if self.inner is None:
+            return
+        for size, kind, _, stream in self._frames.feed(data):
+            if kind == _RST_STREAM:
+                self.release(stream)
+            elif kind == _DATA and size:
+                try:
+                    self._hold(stream, size)
+                except errors.EdgeaiError as error:
+                    self._refuse(str(error))
+                    return
+        self.inner.write(data)
+
+    def _hold(self, stream: int, size: int) -> None:
+        limit = self.front.body_limit()
+        held = self.streams.get(stream, 0)
+        if held + size > limit:
+            raise errors.TooLarge(f"a message is larger than {limit} bytes")
+        self.front.plane.holdings.take(self.uid, Kind.BYTES, size)
+        self.streams[stream] = held + size
+
+    def release(self, stream: int) -> None:
+        """The body of a call is no longer held."""
+        held = self.streams.pop(stream, 0)
+        if held:
+            self.front.plane.holdings.give(self.uid, Kind.BYTES, held)
+
+    def pause_writing(self) -> None:
+        """The client does not read: take no more from the server."""
+        if self.inner is not None:
+            self.inner.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        if self.inner is not None:
+            self.inner.resume_reading()
+
+    def _refuse(self, text: str) -> None:
+        if self.transport is not None:
+            self.transport.write(_go_away(text[:500]))
+            self.transport.close()
+        if self.inner is not None:
+            self.inner.abort()
+
+    def close(self) -> None:
+        """Drop the connection."""
+        for transport in (self.transport, self.inner):
+            if transport is not None:
+                transport.abort()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """The client is gone."""
+        if self.inner is not None:
+            self.inner.close()
+        for stream in list(self.streams):
+            self.release(stream)
+        if self._admitted:
+            self._admitted = False
+            self.front.connections.discard(self)
+            self.front.peers.pop(self.number, None)
+            self.front.plane.holdings.give(self.uid, Kind.GRPC)
+
+
+class Inner(asyncio.Protocol):
+    """The other half: what the server says to one client."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._frames = Frames()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes for the client."""
+        for size, kind, flags, stream in self._frames.feed(data):
+            if (kind == _DATA and size) or kind == _RST_STREAM or (kind == _HEADERS and flags & _END_STREAM):
+                self.client.release(stream)
+        if self.client.transport is not None:
+            self.client.transport.write(data)
+
+    def pause_writing(self) -> None:
+        """The server takes no more for now: neither do we."""
+        if self.client.transport is not None:
+            self.client.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The server takes more."""
+        if self.client.transport is not None and not self.client.transport.is_closing():
+            self.client.transport.resume_reading()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """The server closed this connection."""
+        if self.client.transport is not None:
+            self.client.transport.close()

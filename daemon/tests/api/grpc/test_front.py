@@ -1,0 +1,152 @@
+"""What stands between gRPC's clients and its server: who they are, what they hold, what they send along."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import time
+
+import numpy as np
+import pytest
+
+from edgeaid.models.repository import EMBEDDED
+from edgeaid.serving.metrics import rss_bytes
+
+from ...support.users import STRANGER, connect_as
+from ..test_descriptors import KEPT, lingering
+
+grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
+
+from edgeaid.api.grpc.front import Frames  # noqa: E402  needs grpc
+from edgeaid.api.grpc.schema import HEALTH_MESSAGES, MESSAGES, REFLECTION_MESSAGES  # noqa: E402
+
+SERVICE = "inference.GRPCInferenceService"
+IMAGE = np.load(EMBEDDED / "digits" / "1" / "golden" / "0.in.npy")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, launch):
+    folder = tmp_path_factory.mktemp("front")
+    limits = "[limits]\nconnections_per_user = 5\nbuffer_bytes_per_user = 3000000\n"
+    running = launch(folder, f'{limits}[server]\ngrpc_socket = "{folder}/run/grpc.sock"\n')
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def channel(server):
+    with grpc.insecure_channel(f"unix:{server.folder}/run/grpc.sock") as found:
+        yield found
+
+
+def ask(channel, path, message=b""):
+    return channel.unary_unary(path)(message if isinstance(message, bytes) else message.SerializeToString(), timeout=20)
+
+
+def test_frames_are_found_however_the_bytes_are_cut():
+    frames = [(5, 0, 1, 3), (0, 4, 0, 0), (70_000, 0, 0, 5), (1, 1, 5, 5)]
+    data = b"PRI" + b"".join(
+        struct.pack(">BHBBI", size >> 16, size & 0xFFFF, kind, flags, stream) + bytes(size)
+        for size, kind, flags, stream in frames
+    )
+    for step in (1, 7, 1000, len(data)):
+        reader = Frames(3)
+        assert [f for at in range(0, len(data), step) for f in reader.feed(data[at : at + step])] == frames
+
+
+def test_broken_messages_are_invalid_arguments(channel):
+    for method in ("ModelInfer", "ModelMetadata", "RepositoryIndex"):
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(channel, f"/{SERVICE}/{method}", b"\xff\xff\xff")
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_model_that_is_not_there_is_not_ready_and_that_is_no_error(channel):
+    for name, version, ready in (("nothing", "", False), ("digits", "7", False), ("digits", "", True)):
+        request = MESSAGES["ModelReadyRequest"](name=name, version=version)
+        answer = MESSAGES["ModelReadyResponse"].FromString(ask(channel, f"/{SERVICE}/ModelReady", request))
+        assert answer.ready is ready
+
+
+def test_health_is_checked_listed_and_watched(channel):
+    request = HEALTH_MESSAGES["HealthCheckRequest"](service=SERVICE).SerializeToString()
+    path = "/grpc.health.v1.Health"
+    assert HEALTH_MESSAGES["HealthCheckResponse"].FromString(ask(channel, f"{path}/Check", request)).status == 1
+    listed = HEALTH_MESSAGES["HealthListResponse"].FromString(ask(channel, f"{path}/List"))
+    assert {name: s.status for name, s in listed.statuses.items()}[SERVICE] == 1
+    watching = channel.unary_stream(f"{path}/Watch")(request, timeout=20)
+    assert HEALTH_MESSAGES["HealthCheckResponse"].FromString(next(watching)).status == 1
+    watching.cancel()
+    unknown = HEALTH_MESSAGES["HealthCheckRequest"](service="no.such").SerializeToString()
+    watching = channel.unary_stream(f"{path}/Watch")(unknown, timeout=20)
+    assert HEALTH_MESSAGES["HealthCheckResponse"].FromString(next(watching)).status == 3
+    watching.cancel()
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(channel, f"{path}/Check", unknown)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_names_the_services_and_gives_files_that_a_pool_takes(channel, version):
+    from google.protobuf import descriptor_pb2, descriptor_pool
+
+    package = f"grpc.reflection.{version}"
+    kinds = REFLECTION_MESSAGES[package]
+    requests = [
+        kinds["ServerReflectionRequest"](list_services="*"),
+        kinds["ServerReflectionRequest"](file_containing_symbol=f"{SERVICE}.ModelInfer"),
+        kinds["ServerReflectionRequest"](file_containing_symbol="no.such"),
+    ]
+    call = channel.stream_stream(f"/{package}.ServerReflection/ServerReflectionInfo")
+    raw = call(iter([r.SerializeToString() for r in requests]), timeout=20)
+    services, described, missing = (kinds["ServerReflectionResponse"].FromString(m) for m in raw)
+    assert {SERVICE, "grpc.health.v1.Health"} <= {s.name for s in services.list_services_response.service}
+    pool = descriptor_pool.DescriptorPool()
+    for data in described.file_descriptor_response.file_descriptor_proto:
+        pool.Add(descriptor_pb2.FileDescriptorProto.FromString(data))
+    assert "ModelStreamInfer" in {m.name for m in pool.FindServiceByName(SERVICE).methods}
+    assert missing.error_response.error_code == 5
+
+
+def test_messages_larger_than_any_model_takes_are_refused(channel, server):
+    before = rss_bytes(server.process.pid)
+    request = MESSAGES["ModelInferRequest"](model_name="digits", raw_input_contents=[bytes(20 << 20)])
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(channel, f"/{SERVICE}/ModelInfer", request)
+    assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert rss_bytes(server.process.pid) - before < 16 << 20
+    assert server.json("GET", "/v2/health/live")[0] == 200
+
+
+def test_a_user_at_its_limit_of_connections_is_told_so(server):
+    path = server.folder / "run" / "grpc.sock"
+    held = [connect_as(STRANGER, path) for _ in range(5)]
+    try:
+        time.sleep(0.3)
+        with connect_as(STRANGER, path) as late:
+            answer = b""
+            while piece := late.recv(4096):
+                answer += piece
+            assert b"would hold more than 5 gRPC connections" in answer
+    finally:
+        for sock in held:
+            sock.close()
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        assert ask(channel, f"/{SERVICE}/ServerLive")
+
+
+def test_a_descriptor_sent_along_holds_up_nobody(server, channel):
+    with socket.socket(socket.AF_UNIX) as sender:
+        sender.connect(f"{server.folder}/run/grpc.sock")
+        fd = lingering()
+        with contextlib.suppress(PermissionError):  # the kernel keeps it out
+            socket.send_fds(sender, [b"PRI"], [fd])
+        os.close(fd)
+        asked = time.monotonic()
+        assert ask(channel, f"/{SERVICE}/ServerLive")
+        assert server.json("GET", "/v2/health/live")[0] == 200
+        assert time.monotonic() - asked < 5
+    while KEPT:
+        KEPT.pop().close()

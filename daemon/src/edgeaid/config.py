@@ -109,6 +109,8 @@ class Limits:
     #: Longest self-test and warm-up of a new model on an accelerator, whose other models wait meanwhile.
     trial_seconds: float = 15.0
     picture_bytes: int = 32 << 20
+    #: Processes that decode pictures at most; each takes about 40 MB.
+    decoders: int = min(4, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The daemon's end of the media worker: started by the first picture, replaced when a picture kills it."""
+"""The daemon's end of the media workers: started with the first model that takes pictures, replaced when one dies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -23,24 +24,26 @@ SECONDS: Final = 20.0
 #: Starting an interpreter that imports the image library, on a board that has just booted and is busy.
 START_SECONDS: Final = 60.0
 
+log = logging.getLogger(__name__)
 
-class MediaRunner:
-    """Pictures to tensors and tensors to answers, outside the daemon's process."""
 
-    def __init__(self, limits: Limits, events: EventLog, spawner: Spawner) -> None:
-        self.limits = limits
-        self.events = events
-        self._spawner = spawner
+class _Decoder:
+    """One media process: its handle, the models that it knows, and how many calls it has to answer."""
+
+    def __init__(self, number: int, spawner: Spawner, on_exit: Callable[[str], None]) -> None:
+        self.name = f"media{number}"
         self.handle: WorkerHandle | None = None
-        self.restarts = 0
+        self.busy = 0
+        self.attached: set[int] = set()
+        self._spawner = spawner
+        self._on_exit = on_exit
         self._lock = asyncio.Lock()
-        self._attached: set[int] = set()
 
-    async def _worker(self, live: LiveModel) -> WorkerHandle:
-        """A running worker that knows `live`."""
+    async def ready(self, live: LiveModel) -> None:
+        """Run, and know `live`. Raises DeviceError when no process is to be had."""
         async with self._lock:
             if self.handle is None:
-                handle = await WorkerHandle.spawn(self._spawner, "media", lambda *_: None, self._on_exit)
+                handle = await WorkerHandle.spawn(self._spawner, self.name, lambda *_: None, self._exited)
                 try:
                     opening = {"target": "media", "device": "", "options": {}}
                     await handle.call(Kind.OPEN, opening, timeout=START_SECONDS)
@@ -48,33 +51,69 @@ class MediaRunner:
                     await handle.stop()
                     raise
                 self.handle = handle
-            if live.number not in self._attached:
-                await attach(self._call, live, _rules(live))
-                self._attached.add(live.number)
-            return self.handle
+            if live.number not in self.attached:
+                await attach(self.ask, live, _rules(live))
+                self.attached.add(live.number)
 
-    def _on_exit(self, cause: str) -> None:
-        self.handle = None
-        self._attached.clear()
-        self.restarts += 1
-        self.events.publish("worker-died", f"media worker {cause}", level=logging.ERROR, device="media", cause=cause)
-
-    async def _call(self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...] = ()) -> dict[str, Any]:
-        answer, out = await self._call_fds(kind, body, fds)
+    async def ask(self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...] = ()) -> dict[str, Any]:
+        """One call; descriptors in its answer are closed."""
+        answer, out = await self.call(kind, body, fds)
         close_all(out)
         return answer
 
-    async def _call_fds(
-        self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...]
-    ) -> tuple[dict[str, Any], list[int]]:
+    async def call(self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...]) -> tuple[dict[str, Any], list[int]]:
+        """One call; a process that does not answer is killed."""
         handle = self.handle
         if handle is None:
             raise errors.Unavailable("the media worker is starting again; ask again")
+        self.busy += 1
         try:
             return await handle.call(kind, body, fds, timeout=SECONDS)
         except errors.DeadlineExceeded:
             handle.kill(f"did not answer {kind.name} within {SECONDS:g} s")
             raise
+        finally:
+            self.busy -= 1
+
+    def _exited(self, cause: str) -> None:
+        self.handle = None
+        self.attached.clear()
+        self._on_exit(cause)
+
+
+class MediaRunner:
+    """Pictures to tensors and tensors to answers, outside the daemon's process.
+
+    One process decodes as long as it is idle when a picture comes; when all are busy another one is started, up to
+    `decoders` of the limits. A call goes to the process with the fewest calls, which answers in their order.
+    """
+
+    def __init__(self, limits: Limits, events: EventLog, spawner: Spawner) -> None:
+        self.limits = limits
+        self.events = events
+        self.restarts = 0
+        self.decoders: list[_Decoder] = []
+        self._spawner = spawner
+
+    def _choose(self) -> _Decoder:
+        """The process for the next call."""
+        most = self.limits.decoders
+        best = min(self.decoders, key=lambda d: (d.busy, d.handle is None), default=None)
+        if best is None or (best.busy and len(self.decoders) < most):
+            best = _Decoder(len(self.decoders), self._spawner, self._on_exit)
+            self.decoders.append(best)
+        return best
+
+    def _on_exit(self, cause: str) -> None:
+        self.restarts += 1
+        self.events.publish("worker-died", f"media worker {cause}", level=logging.ERROR, device="media", cause=cause)
+
+    async def warm(self, live: LiveModel) -> None:
+        """Start a process ahead of the first picture of a model, and let it read the model's labels."""
+        try:
+            await self._choose().ready(live)
+        except errors.EdgeaiError as error:
+            log.warning("media worker: %s", error)  # the first picture tries again
 
     async def prepare(self, live: LiveModel, slot: int, picture: PictureFile) -> dict[str, Any]:
         """Write a picture into the first input of a slot; returns its placement."""
@@ -82,8 +121,10 @@ class MediaRunner:
             raise errors.InvalidRequest(
                 f"model {live.name!r} has {len(live.inputs)} inputs; pictures go to models with one"
             )
-        await self._worker(live)
-        return await self._call(Kind.PICTURE, {"model": live.number, "slot": slot, "size": picture.size}, (picture.fd,))
+        decoder = self._choose()
+        await decoder.ready(live)
+        body = {"model": live.number, "slot": slot, "size": picture.size}
+        return await decoder.ask(Kind.PICTURE, body, (picture.fd,))
 
     async def decode(
         self,
@@ -96,7 +137,8 @@ class MediaRunner:
         drawn_on: PictureFile | None,
     ) -> dict[str, Any] | bytes:
         """Labelled result of a slot's outputs as JSON values, or PNG bytes when it is to be drawn on the picture."""
-        await self._worker(live)
+        decoder = self._choose()
+        await decoder.ready(live)
         body = {
             "model": live.number,
             "slot": slot,
@@ -108,7 +150,7 @@ class MediaRunner:
         if drawn_on is not None:
             body["size"] = drawn_on.size
             fds = (drawn_on.fd,)
-        answer, out = await self._call_fds(Kind.DECODE, body, fds)
+        answer, out = await decoder.call(Kind.DECODE, body, fds)
         try:
             if not out:
                 result: dict[str, Any] = answer["result"]
@@ -120,15 +162,15 @@ class MediaRunner:
 
     async def forget(self, live: LiveModel) -> None:
         """The model is unloaded."""
-        if live.number in self._attached and self.handle is not None:
-            self._attached.discard(live.number)
-            await self._call(Kind.UNLOAD, {"model": live.number})
+        for decoder in self.decoders:
+            if live.number in decoder.attached:
+                decoder.attached.discard(live.number)
+                await decoder.ask(Kind.UNLOAD, {"model": live.number})
 
     async def stop(self) -> None:
-        """End the worker."""
-        if self.handle is not None:
-            await self.handle.stop()
-            self.handle = None
+        """End the processes."""
+        await asyncio.gather(*(d.handle.stop() for d in self.decoders if d.handle is not None))
+        self.decoders.clear()
 
 
 class PictureFile:

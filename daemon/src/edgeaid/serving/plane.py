@@ -65,6 +65,10 @@ class Plane(Registry):
                 with contextlib.suppress(errors.EdgeaiError):  # published as an event and kept in the index
                     await self.load(name)
         self.ready = True
+        for served in self.served.values():
+            for live in served.versions.values():
+                if live.found.manifest.picture is not None:
+                    self._later(self.media.warm(live))
 
     async def add_device(self, entry: configuration.Device, found: Hardware | None = None) -> DeviceRunner:
         """Take a device into service; it stays listed, with its reason, when it cannot be opened."""

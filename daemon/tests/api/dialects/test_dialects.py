@@ -236,7 +236,7 @@ def test_doods_labels_and_regions_choose(recorder):
         ({"data": "x", "regions": [{"top": 0, "left": 0, "bottom": 2, "right": 1}]}, 400, "'regions.bottom'"),
         ({"data": "x", "detector_name": 5}, 400, "must be a text"),
         ({"data": "x", "detector_name": "nothing"}, 404, "nothing"),
-        ({"data": "x", "detector_name": "digits"}, 400, "not for detection"),
+        ({"data": "x", "detector_name": "digits"}, 400, "not 'detect'"),
     ],
 )
 def test_a_doods_request_that_cannot_be_is_refused_with_its_reason(recorder, body, status, said):

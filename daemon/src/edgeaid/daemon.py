@@ -16,7 +16,7 @@ from . import errors
 from . import systemd as service
 from .api.descriptors import ListeningSocket, interruptible
 from .api.fast.server import FastServer
-from .api.http import routes_edgeai, routes_oip, routes_streams
+from .api.http import page, routes_edgeai, routes_oip, routes_streams
 from .api.http.server import HttpServer, Routes
 from .api.sockets import bind
 from .config import Config, Dialects
@@ -37,6 +37,7 @@ def routes(dialects: Dialects | None = None, streams: StreamManager | None = Non
     table = Routes()
     routes_oip.register(table)
     routes_edgeai.register(table)
+    page.register(table)
     routes_streams.register(table, streams)
     if dialects is not None and (dialects.deepstack or dialects.doods):
         from .api.dialects import routes as routes_dialects

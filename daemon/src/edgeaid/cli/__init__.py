@@ -34,6 +34,7 @@ VERBS: Final[dict[str, Verb]] = {
     "stats": Verb("watch", "stats", "Counts and mean times per model and phase.", _WATCH),
     "top": Verb("top", "top", "Show devices and models live.", _WATCH),
     "events": Verb("watch", "events", "Follow what happens: loads, device changes, recoveries.", _WATCH),
+    "ui": Verb("ui", "ui", "Show the daemon's page in a browser.", _WATCH),
     "wait": Verb("watch", "wait", "Return as soon as the daemon and its models are ready.", _WATCH),
     "bench": Verb("bench", "bench", "Measure latency and throughput of a model.", _WATCH),
     "doctor": Verb("doctor", "doctor", "Check sticks, rights, USB speed, power, versions and models.", _OTHER),

@@ -106,6 +106,7 @@ SCHEMAS: Final[dict[str, Any]] = {
 
 #: (pattern of the path, verb) -> (what it does, request media types, schema of the answer, other answer types)
 _WHAT: Final[tuple[tuple[str, str, str, tuple[str, ...], str, tuple[str, ...]], ...]] = (
+    (r"/", "GET", "A status page for a browser", (), "", ("text/html",)),
     (r"/v2/health/.*", "GET", "Liveness or readiness", (), "Free", ()),
     (r"/v2", "GET", "Server metadata", (), "ServerMetadata", ()),
     (r"/v2/models", "GET", "Names of the models that serve", (), "Models", ()),

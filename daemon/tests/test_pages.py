@@ -20,6 +20,8 @@ from .support.daemon import Running
 
 TOP = Path(__file__).resolve().parents[2]
 DOCS = TOP / "daemon" / "docs"
+if not (DOCS / "python.md").is_file():
+    pytest.skip("the pages are not beside the tests here", allow_module_level=True)
 PROGRAMS = re.findall(r"^## (\d+\. [^\n]+)\n+```python\n(.*?)^```", (DOCS / "python.md").read_text(), re.M | re.S)
 PAGES = sorted([TOP / "README.md", *DOCS.rglob("*.md"), *(TOP / "daemon" / "examples").glob("*.md")])
 
@@ -94,3 +96,54 @@ def reference() -> Callable[[], dict[Path, str]]:
 def test_the_reference_pages_are_what_the_code_says() -> None:
     for path, text in reference()().items():
         assert path.read_text() == text, f"{path} is not up to date: run scripts/reference"
+
+
+README = (TOP / "README.md").read_text() if (TOP / "README.md").is_file() else ""
+
+
+def test_the_block_of_the_readme_can_be_pasted_whole(tmp_path: Path) -> None:
+    block = re.search(r"can be pasted whole.*?```sh\n(.*?)```", README, re.S)
+    assert block is not None
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, module in (("edgeai", "edgeaid.cli"), ("edgeaid", "edgeaid")):
+        (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
+        (folder / name).chmod(0o755)
+    script = block[1].replace(". .venv-demo/bin/activate", f'PATH="{folder}:$PATH"')
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "120"}
+    environment.pop("EDGEAI_SOCKET", None)
+    done = subprocess.run(
+        ["bash", "-em"], input=script, cwd=TOP, env=environment,
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in ("READY", "digit-5.png", "mine version 1", '"name":"mine"', "inat-bird", "mine is deleted"):
+        assert word in done.stdout, done.stdout
+    assert "edgeaid." not in done.stderr, "the daemon's log does not mix into the terminal"
+
+
+def test_the_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeaid.demo"], capture_output=True, text=True, cwd=tmp_path, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    shown = re.search(r"## What the demo prints\n```\n(.*?)```", README, re.S)
+    assert shown is not None
+
+    def still(line: str) -> str:
+        """A line without what differs from run to run: times, versions, the processor."""
+        line = re.sub(r"^edgeaid is ready after .*", "edgeaid is ready", line)
+        return "times" if re.search(r"ms: prepare", line) else line.rstrip()
+
+    printed = [still(line) for line in done.stdout.splitlines()]
+    for line in shown[1].splitlines():
+        wanted = still(line)
+        assert wanted == "..." or any(p == wanted or p.startswith(wanted.removesuffix("...")) for p in printed), line
+    assert (tmp_path / "edgeai-demo.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_demo_names_a_picture_that_is_not_there(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeaid.demo", "nofile.png"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (done.returncode, done.stderr) == (66, "demo: nofile.png: there is no such file\n")

@@ -8,15 +8,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-from .client import Client
+from .cli import private
+from .client import Answer, Classification, Client, Detection, Segmentation
 from .client.streams import Streams
 from .errors import EdgeaiError
 from .models.repository import EMBEDDED
 
 START_SECONDS = 60.0
 STREAM_FRAMES = 150
+SCENE = EMBEDDED / "digit-scenes" / "1" / "samples" / "scene-1.png"
+DIGIT = EMBEDDED / "digits" / "1" / "samples" / "digit-5.png"
+#: Where the drawn picture goes.
+DRAWN = Path("edgeai-demo.png")
 
 
 def _wait(client: Client, process: subprocess.Popen[bytes]) -> None:
@@ -30,21 +34,20 @@ def _wait(client: Client, process: subprocess.Popen[bytes]) -> None:
     sys.exit(f"edgeaid was not ready after {START_SECONDS:g} s")
 
 
-def _line(answer: dict[str, Any]) -> str:
-    if "objects" in answer:
-        found = (f"{o['label']} ({o['score']:.2f}) at {tuple(o['pixels'].values())}" for o in answer["objects"])
-        return ", ".join(found) or "nothing"
-    if "mask" in answer:
-        return ", ".join(f"{c['label']} {c['fraction']:.0%}" for c in answer["classes"])
-    best = answer["classes"][0]
-    return f"{best['label']} ({best['score']:.3f})"
+def _line(answer: Answer) -> str:
+    if isinstance(answer, Detection):
+        corners = ((o, (o.pixels.xmin, o.pixels.ymin, o.pixels.xmax, o.pixels.ymax)) for o in answer)
+        return ", ".join(f"{o.label} ({o.score:.2f}) at {place}" for o, place in corners) or "nothing"
+    if isinstance(answer, Segmentation):
+        return ", ".join(f"{c.label} {c.fraction:.0%}" for c in answer.classes)
+    return f"{answer.label} ({answer.score:.3f})" if isinstance(answer, Classification) else ""
 
 
 def _ask(client: Client, model: str, task: str, picture: Path) -> None:
     started = time.perf_counter()
-    answer = getattr(client, task)(model, picture.read_bytes())
+    answer: Answer = getattr(client, task)(model, picture)
     total = (time.perf_counter() - started) * 1e3
-    times = "  ".join(f"{k.removesuffix('_ms')} {v:.2f}" for k, v in answer["timing"].items())
+    times = "  ".join(f"{k.removesuffix('_ms')} {v:.2f}" for k, v in answer.timing.items())
     print(f"  {picture.name:22} -> {_line(answer)}")
     print(f"  {'':22}    {total:.2f} ms: {times}")
 
@@ -59,11 +62,9 @@ def _pictures(client: Client, argv: list[str]) -> None:
         samples = sorted((EMBEDDED / model["name"] / model["version"] / "samples").glob("*.png"))
         for picture in [Path(a) for a in argv] or samples:
             _ask(client, model["name"], task, picture)
-    print("\nthe same by hand, while a daemon runs:")
-    print(
-        "  curl --unix-socket /run/edgeai/edgeaid.sock --data-binary @three.png "
-        "http://localhost/edgeai/v1/models/digits/classify"
-    )
+    if not argv:
+        DRAWN.write_bytes(client.draw("detect", "digit-scenes", SCENE))
+        print(f"\nthe first picture with what was seen on it: {DRAWN}")
 
 
 def _stream(client: Client) -> None:
@@ -101,6 +102,10 @@ def _stream(client: Client) -> None:
 def main(argv: list[str]) -> int:
     """Run the demonstration; `argv` are pictures of digits, [] = the samples of the models, ["--stream"] = a stream."""
     say = print
+    for name in argv if argv != ["--stream"] else ():
+        if not Path(name).is_file():
+            say(f"demo: {name}: there is no such file", file=sys.stderr)
+            return 66
     with tempfile.TemporaryDirectory(prefix="edgeai-demo-") as folder:
         socket = Path(folder) / "edgeaid.sock"
         started = time.perf_counter()
@@ -136,7 +141,12 @@ def main(argv: list[str]) -> int:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             status = process.wait(timeout=30)
-    say(f"\nedgeaid stopped with status {status}")
+    say(f"\nedgeaid stopped with status {status}; the same by hand, the first line starts a daemon of your own:")
+    say(f"  {Path(sys.prefix) / 'bin' / 'edgeai'} run digits {DIGIT}")
+    say(
+        f"  curl --unix-socket {private.place() / 'edgeaid.sock'} --data-binary @{DIGIT} "
+        f"http://localhost/edgeai/v1/models/digits/classify"
+    )
     return status
 
 

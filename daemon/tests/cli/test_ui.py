@@ -155,7 +155,8 @@ def hostile(start: Callable[..., Running], tmp_path: Path) -> Running:
     directory = tmp_path / "hostile" / "1"
     shutil.copytree(EMBEDDED / "digits" / "1", directory)
     text = (directory / "model.toml").read_text().replace('name = "digits"', 'name = "hostile"')
-    text = re.sub(r"^description = .*$", f"description = {json.dumps(HOSTILE)}", text, flags=re.MULTILINE)
+    told = f"description = {json.dumps(HOSTILE)}"
+    text = re.sub(r"^description = .*$", lambda _: told, text, flags=re.MULTILINE)
     (directory / "model.toml").write_text(text)
     labels = next(directory.glob("*labels*.txt"))
     labels.write_text("".join(f"{n} {HOSTILE}\n" for n in range(10)))

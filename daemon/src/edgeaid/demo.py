@@ -15,7 +15,7 @@ from .client.streams import Streams
 from .errors import EdgeaiError
 from .models.repository import EMBEDDED
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 STREAM_FRAMES = 150
 SCENE = EMBEDDED / "digit-scenes" / "1" / "samples" / "scene-1.png"
 DIGIT = EMBEDDED / "digits" / "1" / "samples" / "digit-5.png"

@@ -29,11 +29,13 @@ _REPEATS = 3
 @click.option("--fail-on", default="error", show_default=True, type=click.Choice([*SEVERITIES, "never"]),
               help="Least severity that makes the exit status 1.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write one self-contained page.")
 @click.option("--sarif", type=click.Path(path_type=Path, dir_okay=False), help="Also write a SARIF file.")
 @click.option("--rules", "list_rules", is_flag=True, help="List all rules and stop.")
 def check_command(
     models: tuple[Path, ...], *, targets: tuple[str, ...], device_profile: str, mean: str, std: str, no_run: bool,
-    timeout: float, fail_on: str, as_json: bool, sarif: Path | None, list_rules: bool,
+    timeout: float, fail_on: str, as_json: bool, html: Path | None,
+    sarif: Path | None, list_rules: bool,
 ) -> None:  # fmt: skip
     """Compare models with every documented limit of a target.
 
@@ -52,6 +54,10 @@ def check_command(
     if bool(options.mean) != bool(options.std):
         raise InvalidRequest("--mean and --std belong together")
     reports = [check(path, target, options) for path in models for target in targets]
+    if html:
+        from ..toolkit.check.html import page
+
+        html.write_text(page(reports), "utf-8")
     if sarif:
         from ..toolkit.check.sarif import sarif as as_sarif
 

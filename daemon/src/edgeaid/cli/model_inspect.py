@@ -13,9 +13,10 @@ from ..errors import EdgeaiError
 @click.command("inspect")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--operators", is_flag=True, help="List every operator instead of counting them by type.")
+@click.option("--target", type=click.Choice(["edgetpu"]), help="Where each operator would run there, and a verdict.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one self-contained page.")
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
-def inspect(files: tuple[Path, ...], *, operators: bool, html: Path | None, as_json: bool) -> None:
+def inspect(files: tuple[Path, ...], *, operators: bool, target: str | None, html: Path | None, as_json: bool) -> None:
     """Show what a model file holds and where each operator will run.
 
     FILES are TensorFlow Lite (compiled for the Edge TPU or not), graphs for the Neural Compute Stick, OpenVINO IR and
@@ -32,7 +33,12 @@ def inspect(files: tuple[Path, ...], *, operators: bool, html: Path | None, as_j
     failures: list[EdgeaiError] = []
     for file in files:
         try:
-            reports.append(inspect_path(file))
+            report = inspect_path(file)
+            if target is not None:
+                from ..toolkit.inspect.target import placed
+
+                report = placed(report, file.read_bytes())
+            reports.append(report)
         except EdgeaiError as error:
             failures.append(error)
             if len(files) > 1:

@@ -71,6 +71,12 @@ def _compiled(data: bytes, model: TfliteModel, found: Findings) -> None:
     }  # fmt: skip
 
 
+def mapped(data: bytes, model: TfliteModel, found: Findings) -> frozenset[int]:
+    """Indices of the first subgraph's operators that the compiler would map to the Edge TPU."""
+    _plain(data, model, found)
+    return found.mapped
+
+
 def check_log(data: bytes, found: Findings) -> None:
     """What edgetpu_compiler printed, on the screen or into a .log file: its verdict on each operator by rule."""
     log = compile_logs.edgetpu(data)
@@ -122,6 +128,7 @@ def _plain(data: bytes, model: TfliteModel, found: Findings) -> None:
     able = [_operator(data, model, graph, operator, found) for operator in graph.operators]
     mapped = frozenset() if unquantised else edgetpu_partition.first_part(graph, able)
     _cut(graph, able, mapped, found, unquantised=bool(unquantised))
+    found.mapped = mapped
     found.facts["edgetpu_operators"] = len(mapped)
     found.facts["cpu_operators"] = sum(len(g.operators) for g in model.subgraphs) - len(mapped)
     found.facts["edgetpu_operators_measured"] = edgetpu_partition.MEASURED

@@ -134,7 +134,7 @@ def op_versions(runtime: str) -> Mapping[str, int]:
 class Findings:
     """Collects violations while a model is looked at."""
 
-    __slots__ = ("_seen", "facts", "found", "profile")
+    __slots__ = ("_seen", "facts", "found", "mapped", "profile")
 
     #: Per rule; a graph of thousands of layers may break a rule in each.
     LIMIT: Final = 50
@@ -143,6 +143,8 @@ class Findings:
         self.profile = profile
         self.found: list[Violation] = []
         self.facts: dict[str, Any] = {}
+        #: Edge TPU: operators of the first subgraph that its compiler would map, by index.
+        self.mapped: frozenset[int] = frozenset()
         self._seen: dict[str, int] = {}
 
     def add(self, number: str, layer: str = "", value: object = "", limit: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Reports as one self-contained page: no script, no external resource."""
+"""Reports as one self-contained page; its script only zooms and copies."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from html import escape
 from typing import Final
 
 from ...formats.detect import KINDS
+from .. import page as pages
 from .layout import device_class, svg
 from .report import (
     Bar,
@@ -16,6 +17,7 @@ from .report import (
     TensorRow,
     compare,
 )
+from .target import grade
 from .text import amount, quantization, shape
 
 _STYLE: Final = """
@@ -51,8 +53,9 @@ def page(reports: Sequence[Report]) -> str:
     body = "".join(_section(r) for r in reports)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head>\n<body><h1>Model files</h1>"
-        f"{_comparison(comparison) if comparison else ''}{body}</body></html>\n"
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{_STYLE}{pages.STYLE}</style></head>\n<body><h1>Model files</h1>"
+        f"{_comparison(comparison) if comparison else ''}{body}<script>{pages.SCRIPT}</script></body></html>\n"
     )
 
 
@@ -60,8 +63,9 @@ def _section(r: Report) -> str:
     rows = "".join(f"<tr><td>{escape(k)}</td><td>{escape(_fact(v))}</td></tr>" for k, v in r.facts.items())
     parts = [
         f"<section><h2>{escape(r.name)}</h2><p>{escape(KINDS.get(r.kind, r.kind))}, {amount(r.size)}</p>",
+        pages.verdict(r.verdict, grade(r)) if r.verdict else "",
         "".join(f'<p class="{f.severity}">{f.severity}: {escape(f.text)}</p>' for f in r.findings),
-        f"<table>{rows}</table>" if rows else "",
+        f'<div class="wide"><table>{rows}</table></div>' if rows else "",
         _edgetpu(r.edgetpu) if r.edgetpu else "",
         _tensors("Inputs", r.inputs),
         _tensors("Outputs", r.outputs),
@@ -102,7 +106,7 @@ def _tensors(title: str, rows: Sequence[TensorRow]) -> str:
         for t in rows
     )
     head = "<tr><th>name</th><th>type</th><th>shape</th><th>quantisation</th><th></th></tr>"
-    return f"<h3>{title}</h3><table>{head}{cells}</table>"
+    return f'<h3>{title}</h3><div class="wide"><table>{head}{cells}</table></div>'
 
 
 def _bar(bar: Bar) -> str:
@@ -133,7 +137,7 @@ def _graph(r: Report) -> str:
     drawn = svg(r)
     devices = sorted({o.device for o in r.operators if o.device})
     legend = " ".join(f'<span class="key {device_class(d)}">{escape(d)}</span>' for d in devices)
-    return f'<h3>Graph {legend}</h3><div class="scroll">{drawn}</div>' if drawn else ""
+    return f"<h3>Graph {legend}</h3>{pages.graph(drawn)}" if drawn else ""
 
 
 def _operators(r: Report) -> str:

@@ -98,6 +98,8 @@ class Report:
     edgetpu: EdgetpuFacts | None = None
     #: Files inside an archive or folder.
     parts: tuple[Report, ...] = ()
+    #: For the target that was asked for: how much of the model runs there.
+    verdict: str = ""
 
     @property
     def name(self) -> str:

@@ -63,6 +63,8 @@ def _report(r: Report, console: Console, every_operator: bool) -> None:
 
     console.rule(f"[bold]{escape(r.name)}[/bold]", align="left")
     console.print(f"{KINDS.get(r.kind, r.kind)}, {amount(r.size)}", highlight=False)
+    if r.verdict:
+        console.print(r.verdict, style="bold", markup=False, highlight=False)
     for f in r.findings:
         console.print(f"{f.severity}: {f.text}", style=_COLORS[f.severity], markup=False, highlight=False)
     facts = Table.grid(padding=(0, 2))

@@ -133,13 +133,16 @@ def _manifest(directory: Path) -> dict[str, Any]:
     return table
 
 
-def directory_of(file: Path, name: str, said: Description, directory: Path) -> Path:
-    """A model directory for a bare model file, described as its owner says. InvalidModel for what is not a model."""
+def directory_of(file: Path, name: str, said: Description, directory: Path) -> tuple[str, ...]:
+    """Make a model directory of a bare model file, described as its owner says; returns what was assumed nevertheless.
+
+    InvalidModel for what is not a model.
+    """
     directory.mkdir(parents=True)
     copy = directory.parent / f".{directory.name}.upload"
     shutil.copyfile(file, copy)
     try:
-        bare.unpack(copy, directory, name, MAX_BYTES)
+        notes = bare.unpack(copy, directory, name, MAX_BYTES)
     finally:
         copy.unlink(missing_ok=True)
     table = _manifest(directory)
@@ -147,11 +150,12 @@ def directory_of(file: Path, name: str, said: Description, directory: Path) -> P
     text = dump(table)
     manifests.parse(text.encode(), name)
     (directory / "model.toml").write_text(text, "utf-8")
-    return directory
+    answered = (("pixel", said.mean), ("label", said.labels), ("task", said.task), ("color", said.color))
+    return tuple(note for note in notes if not any(value and word in note for word, value in answered))
 
 
 def _apply(table: dict[str, Any], said: Description, directory: Path) -> None:
-    if said.task:
+    if said.task and said.task != table.get("task"):
         table["task"] = said.task
         decoder = _DECODERS.get(said.task)
         if decoder is None:

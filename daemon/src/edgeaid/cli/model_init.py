@@ -61,7 +61,8 @@ def init(
     if directory.exists():
         raise errors.AlreadyExists(f"{directory} exists already; remove it, or name another with --name or --output")
     said = local.description(mean, std, labels, task, input_format)
-    local.directory_of(file, name, said, directory)
+    for note in local.directory_of(file, name, said, directory):
+        hint(f"note: {note}")
     toml = directory / "model.toml"
     toml.write_text(commented(tomllib.loads(toml.read_text("utf-8"))), "utf-8")
     click.echo(str(directory))

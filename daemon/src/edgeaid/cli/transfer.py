@@ -15,7 +15,7 @@ from . import local
 from .accuracy import try_directory
 from .common import Session, pass_session
 from .local import Description
-from .text import table
+from .text import hint, plain, table
 
 
 @contextlib.contextmanager
@@ -39,15 +39,21 @@ def progress(session: Session, text: str) -> Iterator[Callable[[int, int], None]
 
 def push_file(session: Session, name: str, file: Path, version: str, said: Description) -> dict[str, Any]:
     """Upload a bundle, a model file or a model directory; the daemon's answer. The same file again is left as it is."""
+    notes: tuple[str, ...] = ()
     with tempfile.TemporaryDirectory(prefix="edgeai-") as folder:
         if not file.is_dir() and said:
-            file = local.directory_of(file, name, said, Path(folder) / name / "1")
+            directory = Path(folder) / name / "1"
+            notes = local.directory_of(file, name, said, directory)
+            file = directory
         elif said:
             raise errors.InvalidRequest(f"{file} describes itself: write what differs into its model.toml")
         if file.is_dir():
             file = _bundled(file, Path(folder))
         with progress(session, f"push {name}") as step:
-            return session.client.push(name, file, version, step, unless_same=not version)
+            stored = session.client.push(name, file, version, step, unless_same=not version)
+    for note in (*notes, *stored.get("notes", ())):
+        hint(f"note: {plain(note)}")
+    return stored
 
 
 @click.command()
@@ -151,8 +157,8 @@ def pull(session: Session, name: str | None, into: Path | None, list_: bool, all
         import difflib
 
         near = difflib.get_close_matches(name, entries, 1)
-        hint = f"; did you mean '{near[0]}'?" if near else "; see: edgeai pull --list"
-        raise errors.NotFound(f"the catalogue has no model {name!r}{hint}")
+        more = f"; did you mean '{near[0]}'?" if near else "; see: edgeai pull --list"
+        raise errors.NotFound(f"the catalogue has no model {name!r}{more}")
     targets = None if all_ or into is not None else _present(session, entries[name])
     with tempfile.TemporaryDirectory(prefix="edgeai-") as folder:
         with progress(session, f"pull {name}") as step:

@@ -1,0 +1,285 @@
+"""Capture on bad days: cameras that go, stall, freeze, send garbage or change their size, as real servers do."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from edgeaid.streams.memory import Count, Shared, frame_bytes
+from edgeaid.streams.process.capture import Capture
+from edgeaid.streams.process.frames import Frame, Ring
+from edgeaid.streams.process.pictures import Noise
+from edgeaid.streams.sources import plain, redacted, understand
+from edgeaid.streams.states import State
+from edgeaid.streams.table import from_table
+from tests.support.streams import until
+
+
+class Taken:
+    """A capture whose frames are looked at and let go at once."""
+
+    def __init__(self, **table: object) -> None:
+        self.stream = from_table("s", table)
+        self.shared = Shared.create("test", frame_bytes(self.stream.size))
+        self.ring = Ring(self.shared)
+        self.frames: list[Frame] = []
+        self.states: list[tuple[State, str]] = []
+        self.capture = Capture(
+            self.stream, self.ring, self._frame, lambda s, r: self.states.append((s, r)), lambda: None
+        )
+        self.capture.start()
+
+    def _frame(self, frame: Frame) -> None:
+        self.frames.append(frame)
+        self.ring.release(frame.slot)
+
+    @property
+    def state(self) -> State | None:
+        """The newest one."""
+        return self.states[-1][0] if self.states else None
+
+    def close(self) -> None:
+        """End it."""
+        self.capture.halt()
+        self.capture.join(5)
+        assert not self.capture.is_alive()
+
+
+@pytest.fixture
+def take() -> Iterator[Callable[..., Taken]]:
+    taken: list[Taken] = []
+
+    def make(**table: object) -> Taken:
+        taken.append(Taken(**table))
+        return taken[-1]
+
+    yield make
+    for one in taken:
+        one.close()
+
+
+def jpeg(width: int, height: int, number: int) -> bytes:
+    buffer = io.BytesIO()
+    Noise(width, height).frame(number).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+class Camera:
+    """An MJPEG camera that does what `answer` says with each connection."""
+
+    def __init__(self, answer: Callable[[socket.socket], None], port: int = 0) -> None:
+        self.answer = answer
+        self.sock = socket.create_server(("127.0.0.1", port))
+        self.port = self.sock.getsockname()[1]
+        self.open: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.sock.accept()
+            except OSError:
+                return
+            self.open.append(connection)
+            threading.Thread(target=self._run, args=(connection,), daemon=True).start()
+
+    def _run(self, connection: socket.socket) -> None:
+        try:
+            if not connection.recv(4096).strip():
+                return
+            self.answer(connection)
+        except OSError:
+            return
+
+    def unplug(self) -> None:
+        """It is gone, with all its connections."""
+        self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+        for connection in self.open:
+            connection.close()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}/video"
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=cut\r\n\r\n"
+
+
+def part(data: bytes, *, length: bool = True) -> bytes:
+    said = f"Content-Length: {len(data)}\r\n".encode() if length else b""
+    return b"--cut\r\nContent-Type: image/jpeg\r\n" + said + b"\r\n" + data + b"\r\n"
+
+
+def lively(connection: socket.socket, *, length: bool = True, size: tuple[int, int] = (64, 48)) -> None:
+    connection.sendall(HEAD)
+    for number in range(1000):
+        connection.sendall(part(jpeg(*size, number), length=length))
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("length", [True, False])
+def test_mjpeg_is_read_with_and_without_lengths(take, length):
+    camera = Camera(lambda c: lively(c, length=length))
+    taken = take(source=camera.url)
+    until(lambda: len(taken.frames) > 10)
+    assert taken.states == [(State.STARTING, ""), (State.RUNNING, "")]
+    assert [f.number for f in taken.frames[:10]] == list(range(1, 11))
+    assert (taken.frames[0].width, taken.frames[0].height) == (64, 48)
+
+
+def test_a_camera_that_is_pulled_is_seen_again_within_five_seconds_of_its_return(take):
+    camera = Camera(lively)
+    taken = take(source=camera.url)
+    until(lambda: taken.state is State.RUNNING)
+    camera.unplug()
+    until(lambda: taken.state is State.NO_SIGNAL)
+    time.sleep(3)
+    assert "refuses connections" in taken.states[-1][1]
+    back = Camera(lively, camera.port)
+    until(lambda: taken.state is State.RUNNING, 5)
+    back.unplug()
+
+
+def test_a_picture_that_stands_still_for_too_long_is_no_signal(take):
+    same = jpeg(64, 48, 1)
+
+    def frozen(connection: socket.socket) -> None:
+        connection.sendall(HEAD)
+        while True:
+            connection.sendall(part(same))
+            time.sleep(0.02)
+
+    taken = take(source=Camera(frozen).url, frozen_s=0.5)
+    until(lambda: taken.state is State.NO_SIGNAL)
+    assert "has not changed for 0.5 s" in taken.states[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", "refuses the user or password"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "does not know this path"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi", "answers text/html"),
+        (HEAD + part(b"\xff\xd8 no picture"), "no picture that can be read"),
+        (b"\x00\x01garbage\r\n\r\n", "connection failed"),
+        (HEAD + b"--cut\r\nContent-Length: 999999999\r\n\r\n", "a picture of more than"),
+    ],
+)
+def test_what_is_wrong_with_a_camera_is_said_in_plain_words(take, answer, reason):
+    taken = take(source=Camera(lambda c: c.sendall(answer) or c.close()).url)
+    until(lambda: taken.state is State.NO_SIGNAL)
+    assert reason in taken.states[-1][1]
+
+
+def test_a_camera_may_change_its_size(take):
+    def changing(connection: socket.socket) -> None:
+        connection.sendall(HEAD)
+        for number in range(1000):
+            connection.sendall(part(jpeg(64 + 16 * (number % 3), 48, number)))
+            time.sleep(0.02)
+
+    taken = take(source=Camera(changing).url, size=80)
+    until(lambda: len(taken.frames) > 6)
+    assert {f.width for f in taken.frames} == {64, 80}
+    assert all(f.width * f.height * 3 <= taken.shared.frame_bytes for f in taken.frames)
+
+
+def test_a_host_that_is_not_there_is_said_to_be_so(take):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        taken = take(source=f"rtsp://user:secret@127.0.0.1:{closed.getsockname()[1]}/live")
+        until(lambda: taken.state is State.NO_SIGNAL)
+    assert "refuses connections" in taken.states[-1][1]
+    assert "secret" not in str(taken.states)
+
+
+def test_an_rtsp_server_that_stalls_in_the_handshake_is_left_and_tried_again(take, monkeypatch):
+    if shutil.which("gst-launch-1.0") is None:
+        pytest.skip("GStreamer (gst-launch-1.0) is not installed")
+    monkeypatch.setattr("edgeaid.streams.process.capture.START_SECONDS", 1.5)
+    camera = Camera(lambda _c: time.sleep(60))
+    taken = take(source=f"rtsp://127.0.0.1:{camera.port}/live", reader="gstreamer")
+    until(lambda: taken.state is State.NO_SIGNAL)
+    assert "shows no picture for 1.5 s" in taken.states[-1][1]
+    until(lambda: taken.shared.get(Count.CONNECTIONS) >= 2)
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"no video at all\n" * 100, ""), (b"", ""), (None, "does not exist")])
+def test_a_file_that_is_no_video_has_failed_and_is_not_tried_again(take, tmp_path: Path, content, reason):
+    if shutil.which("gst-launch-1.0") is None and shutil.which("ffmpeg") is None:
+        pytest.skip("neither GStreamer nor ffmpeg is installed")
+    file = tmp_path / "video.mp4"
+    if content is not None:
+        file.write_bytes(content)
+    taken = take(source=str(file))
+    until(lambda: taken.state is State.FAILED)
+    assert reason in taken.states[-1][1]
+    assert taken.states[-1][1]
+    assert taken.shared.get(Count.CONNECTIONS) == 1
+
+
+@pytest.mark.slow
+def test_a_real_rtsp_camera_is_read_and_is_back_within_five_seconds_after_its_power_was_cut(take):
+    if shutil.which("gst-launch-1.0") is None:
+        pytest.skip("GStreamer (gst-launch-1.0) is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = rtsp_server(port)
+    try:
+        taken = take(source=f"rtsp://127.0.0.1:{port}/test", size=160)
+        until(lambda: len(taken.frames) > 20)
+        server.kill()
+        server.wait()
+        until(lambda: taken.state is State.NO_SIGNAL)
+        time.sleep(3)
+        server = rtsp_server(port)
+        until(lambda: taken.state is State.RUNNING, 5)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def rtsp_server(port: int) -> subprocess.Popen[bytes]:
+    """A server of a test picture at /test, by the system's Python, which has GStreamer's bindings."""
+    script = Path(__file__).with_name("rtsp_server.py")
+    server = subprocess.Popen(["/usr/bin/python3", script, str(port)], stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    if server.stdout.readline() != b"ready\n":
+        pytest.skip("the system's Python has no GStreamer RTSP server (gir1.2-gst-rtsp-server-1.0, python3-gi)")
+    return server
+
+
+def test_damaged_pictures_of_a_directory_are_left_out(take, tmp_path: Path):
+    for number in range(4):
+        Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"damaged")
+    taken = take(source=str(tmp_path))
+    until(lambda: taken.state is State.ENDED)
+    assert len(taken.frames) == 3
+
+
+def test_secrets_are_taken_out_of_whatever_is_said():
+    said = redacted("cannot open rtsp://admin:pa:ss@10.0.0.9:554/x?token=abc&a=1 now")
+    assert said == "cannot open rtsp://***@10.0.0.9:554/x?token=***&a=1 now"
+    assert "hunter2" not in plain("ERROR: login hunter2 failed", ("hunter2",))
+    assert plain("ERROR: from element: Unauthorized") == "the camera refuses the user or password"
+
+
+@pytest.mark.parametrize(
+    ("text", "live"),
+    [("rtsp://h/x", True), ("/dev/video0", True), ("libcamera:0", True), ("http://h/x.jpg", True), ("/v/x.mp4", False)],
+)
+def test_sources_know_whether_they_wait(text, live):
+    assert understand(text).live is live

@@ -1,4 +1,4 @@
-"""`rtsp_server.py PORT`: a test picture as H.264 at rtsp://127.0.0.1:PORT/test, by a Python with GStreamer's bindings"""
+"""`rtsp_server.py PORT`: an H.264 test picture at rtsp://127.0.0.1:PORT/test, by a Python with GStreamer's bindings."""
 
 import sys
 

@@ -281,3 +281,17 @@ def test_on_tcp_each_client_shows_the_token_where_it_can(start, tmp_path):
 def test_without_the_section_there_is_nothing(daemon):
     for method, path in (("GET", "/detectors"), ("POST", "/detect"), ("POST", "/v1/vision/detection")):
         assert exchange(Connection(daemon.socket), method, path)[0] == 404
+
+
+def test_deepstacks_custom_models_are_listed_and_asked_by_name(recorder):
+    status, answer = exchange(Connection(recorder.socket), "POST", "/v1/vision/custom/list")
+    assert status == 200
+    assert "digit-scenes" in answer["models"]
+    body, headers = form([("image", ("a.png", SCENES[0].read_bytes()))])
+    status, answer = exchange(Connection(recorder.socket), "POST", "/v1/vision/custom/digit-scenes", body, headers)
+    assert status == 200
+    assert answer["success"]
+    assert answer["predictions"]
+    body, headers = form([("image", ("a.png", SCENES[0].read_bytes()))])
+    status, answer = exchange(Connection(recorder.socket), "POST", "/v1/vision/custom/nothing", body, headers)
+    assert (status, answer["success"]) == (404, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import struct
@@ -150,3 +151,24 @@ def test_a_descriptor_sent_along_holds_up_nobody(server, channel):
         assert time.monotonic() - asked < 5
     while KEPT:
         KEPT.pop().close()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"input": [{"name": "image"}]},
+        {"max_batch_size": "4"},
+        {"input": [{"name": "image", "format": "FORMAT_NHWC", "reshape": {"shape": [1024]}}]},
+        {"version_policy": {"all": {}}},
+        {"instance_group": [{"kind": "KIND_CPU"}]},
+    ],
+)
+def test_the_configuration_can_be_asked_for_whatever_was_given_to_load(channel, server, config):
+    body = {"parameters": {"config": json.dumps(config)}}
+    try:
+        assert server.json("POST", "/v2/repository/models/digits/load", body)[0] == 200
+        request = MESSAGES["ModelConfigRequest"](name="digits")
+        answer = MESSAGES["ModelConfigResponse"].FromString(ask(channel, f"/{SERVICE}/ModelConfig", request))
+        assert answer.config.input[0].data_type == 6
+    finally:
+        assert server.json("POST", "/v2/repository/models/digits/load", b"{}")[0] == 200

@@ -40,6 +40,8 @@ def register(routes: Routes, *, deepstack: bool, doods: bool) -> None:
     if deepstack:
         # The key is in the form: the handler asks for it, where the connection does not say who it is.
         routes.add("POST", "/v1/vision/detection", Role.NOBODY)(detection)
+        routes.add("POST", "/v1/vision/custom/list", Role.NOBODY)(custom_models)
+        routes.add("POST", "/v1/vision/custom/{m}", Role.NOBODY)(detection)
     if doods:
         routes.add("GET", "/detectors", Role.OBSERVE)(detectors)
         routes.add("POST", "/detect", Role.INFER)(detect)
@@ -79,7 +81,9 @@ async def detection(call: Call) -> web.Response:
         if not form.get("image"):
             raise errors.InvalidRequest("the form has no picture in the field 'image'")
         confidence = _share(form.get("min_confidence", b"").decode(errors="replace") or CONFIDENCE, "min_confidence")
-        answer = await ask(call.plane, _detector(call), form["image"], call.peer.pid, threshold=confidence)
+        answer = await ask(
+            call.plane, _detector(call, call.args.get("m", "")), form["image"], call.peer.pid, threshold=confidence
+        )
     except errors.EdgeaiError as error:
         response = reply({"success": False, "error": str(error), "predictions": []}, error.http)
         if call.request.body_exists and not call.request.content.is_eof():
@@ -97,6 +101,18 @@ async def detection(call: Call) -> web.Response:
         for found in answer["objects"]
     ]
     return reply({"success": True, "predictions": predictions})
+
+
+async def custom_models(call: Call) -> web.Response:
+    """Names for `/v1/vision/custom/NAME`."""
+    try:
+        if call.token is None:
+            call.require(Role.INFER)
+        form = await _form(call) if call.request.body_exists else {}
+        call.require(Role.INFER, form.get("api_key", b"").decode(errors="replace"))
+    except errors.EdgeaiError as error:
+        return reply({"success": False, "error": str(error), "models": []}, error.http)
+    return reply({"success": True, "models": [live.name for live in _all(call)]})
 
 
 async def _form(call: Call) -> dict[str, bytes]:

@@ -111,8 +111,11 @@ class Service:
     async def ModelConfig(self, request: Message) -> Message:
         config = routes_oip.config_of(self.plane.model(request.name, request.version))
         tensors = {
-            side: [{**t, "data_type": DATA_TYPES[t["data_type"]]} for t in config.get(side, [])]
-            for side in ("input", "output")
+            side: [
+                {k: t[k] for k in ("name", "dims", *own) if k in t} | {"data_type": DATA_TYPES[t["data_type"]]}
+                for t in config[side]
+            ]
+            for side, own in (("input", ("format",)), ("output", ("label_filename",)))
         }
         for tensor in tensors["input"]:
             tensor["format"] = FORMATS.index(tensor.get("format", FORMATS[0]))
@@ -136,7 +139,9 @@ class Service:
 
     async def RepositoryModelLoad(self, request: Message) -> Message:
         self._control()
-        config, files = routes_oip.load_parameters({k: parameter(v) for k, v in request.parameters.items()})
+        config, files = routes_oip.load_parameters(
+            {k: parameter(v) for k, v in request.parameters.items()}, request.model_name
+        )
         await routes_oip.load_model(self.plane, request.model_name, config, files)
         return MESSAGES["RepositoryModelLoadResponse"]()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from typing import Any, Final
 
 from aiohttp import web
@@ -14,7 +13,7 @@ from ...serving.access import Role
 from ...serving.model import LiveModel
 from ...serving.plane import Plane
 from ...tensors import TensorSpec
-from .. import inference, json_text, large_json, oip
+from .. import inference, json_text, large_json, model_config, oip
 from ..large_json import LARGE
 from .replies import reply
 from .server import Call, Routes
@@ -48,7 +47,7 @@ def register(routes: Routes) -> None:
     both("GET", "/ready", Role.OBSERVE, model_ready)
     both("POST", "/infer", Role.INFER, infer)
     both("GET", "/stats", Role.OBSERVE, statistics)
-    both("GET", "/config", Role.OBSERVE, model_config)
+    both("GET", "/config", Role.OBSERVE, show_config)
     for prefix in ("/v2/repository", "/v2/repository/{repo}"):
         add("POST", f"{prefix}/index", Role.OBSERVE)(index)
         add("POST", f"{prefix}/models/{{m}}/load", Role.CONTROL)(load)
@@ -158,10 +157,10 @@ def config_of(live: LiveModel) -> dict[str, Any]:
             for s in live.outputs
         ],
     }
-    return base | live.config
+    return model_config.over(base, live.config)
 
 
-async def model_config(call: Call) -> web.Response:
+async def show_config(call: Call) -> web.Response:
     return reply(config_of(_live(call)))
 
 
@@ -210,20 +209,13 @@ async def index(call: Call) -> web.Response:
     return reply([r for r in call.plane.index() if not only or r["state"] == "READY"])
 
 
-def load_parameters(parameters: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+def load_parameters(parameters: dict[str, Any], name: str = "") -> tuple[dict[str, Any], dict[str, bytes]]:
     """(config override, files) of a load request's parameters."""
     config: dict[str, Any] = {}
     files: dict[str, bytes] = {}
     for key, value in parameters.items():
         if key == "config":
-            if not isinstance(value, str):
-                raise errors.InvalidRequest("failed to load: parameter 'config' must be JSON as a text")
-            try:
-                config = _numbers(json.loads(value))
-            except (ValueError, RecursionError) as error:
-                raise errors.InvalidRequest(f"failed to load: parameter 'config' is not valid JSON: {error}") from error
-            if not isinstance(config, dict):
-                raise errors.InvalidRequest("failed to load: parameter 'config' must hold a JSON object")
+            config = model_config.read(value, name)
         elif key.startswith("file:"):
             try:
                 files[key[5:]] = _file(value)
@@ -244,20 +236,6 @@ def _file(value: object) -> bytes:
     return base64.b64decode(value, validate=True)
 
 
-#: Fields of ModelConfig that proto3's JSON mapping may write as strings.
-_NUMERIC: Final = frozenset({"max_batch_size", "num_versions", "versions", "dims"})
-
-
-def _numbers(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {k: _numbers(v, k) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_numbers(v, key) for v in value]
-    if key in _NUMERIC and isinstance(value, str) and value.lstrip("-").isdecimal():
-        return int(value)
-    return value
-
-
 async def load(call: Call) -> web.Response:
     data = await call.body()
     depth = call.plane.config.limits.json_depth
@@ -270,7 +248,9 @@ async def load(call: Call) -> web.Response:
     parameters = body.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise errors.InvalidRequest("failed to load: 'parameters' must be an object")
-    await load_model(call.plane, call.args["m"], *await inference.in_thread(load_parameters, parameters))
+    await load_model(
+        call.plane, call.args["m"], *await inference.in_thread(load_parameters, parameters, call.args["m"])
+    )
     return reply({})
 
 
@@ -280,7 +260,15 @@ async def load_model(plane: Plane, name: str, config: dict[str, Any], files: dic
         from ...serving.push import from_files
 
         await from_files(plane, name, files)
+    served = plane.served.get(name)
+    if config and not files and served is not None and served.default is not None:
+        model_config.fit(config, served.default)  # before what serves is replaced
     await plane.load(name, config, unpin=True)
+    try:
+        model_config.fit(config, plane.model(name))
+    except errors.InvalidRequest:
+        await plane.unload(name)
+        raise
 
 
 async def unload(call: Call) -> web.Response:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import os
 import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from . import errors
 from . import systemd as service
@@ -30,6 +34,10 @@ log = logging.getLogger(__name__)
 
 #: Health checks without a watchdog.
 CHECK_SECONDS = 10.0
+#: From the end of the drain time to the end of the process, whatever hangs.
+END_SECONDS = 1.7
+#: For files and what else blocks.
+THREADS = 8
 
 
 def routes(dialects: Dialects | None = None, streams: StreamManager | None = None) -> Routes:
@@ -85,11 +93,12 @@ class Daemon:
         loop = asyncio.get_running_loop()
         config = self.config
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._on_hup)
         interruptible()
         # Every connection of both sockets, and what models, workers and pictures need beside them.
         service.allow_descriptors(2 * config.limits.connections + 1024)
+        loop.set_default_executor(threads())
         passed = service.listen_fds()
         roles = Roles(config.access)
         table = routes(config.dialects, self.streams)
@@ -104,7 +113,8 @@ class Daemon:
             if config.tcp.listen:
                 await self._listen_tcp(roles, table)
             service.notify("STATUS=loading models")
-            await self.plane.start()
+            if not await self._unless_stopped(self.plane.start()):
+                return
             if config.discover:
                 self._hotplug = Hotplug(self.plane, sysfs=Path(os.environ.get("EDGEAI_SYSFS", "/sys")))
                 self._hotplug.start()
@@ -123,6 +133,36 @@ class Daemon:
             watch.cancel()
         finally:
             await self._shut_down()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Carry `work` through, however long; False when the daemon was told to stop meanwhile."""
+        task = asyncio.get_running_loop().create_task(work)
+        stop = asyncio.get_running_loop().create_task(self._stop.wait())
+        try:
+            while not task.done() and not stop.done():
+                # Each model has a limit of its own, and the service manager waits for as many as there are.
+                service.notify(f"EXTEND_TIMEOUT_USEC={int(3 * CHECK_SECONDS * 1e6)}")
+                await asyncio.wait({task, stop}, timeout=CHECK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=END_SECONDS / 2)
+        if task.done() and not task.cancelled():
+            task.result()
+            return True
+        return False
+
+    def _on_stop(self) -> None:
+        """SIGTERM, SIGINT: end in time, whatever hangs."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        seconds = self.config.server.drain_seconds + END_SECONDS
+        asyncio.get_running_loop().call_later(seconds, os._exit, 0)
+        # Should the event loop itself stand still, the kernel ends the process.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds + 0.2)
 
     async def _start_grpc(self, passed: dict[str, socket.socket]) -> None:
         try:
@@ -203,22 +243,55 @@ class Daemon:
             self._hotplug.stop()
         for server in self._servers:
             server.close()
-        await self.streams.stop()
-        await self.plane.stop()
-        if self._fast is not None:
-            self._fast.close()
-        if self._grpc is not None:
-            await self._grpc.stop(1.0)  # type: ignore[attr-defined]  # grpc.aio.Server
-        for http in self._http:
-            await http.close()
+        try:
+            async with asyncio.timeout(self.config.server.drain_seconds + END_SECONDS - 0.3):
+                await self._finish()
+        except TimeoutError:
+            log.error("not everything ended in time; it is left to the kernel")
         self.plane.regions.close()
         for stored, path in self._bound.items():
             service.forget(stored)
             path.unlink(missing_ok=True)
 
+    async def _finish(self) -> None:
+        """Requests under way, then workers and connections."""
+        await self.streams.stop()
+        await self.plane.stop()
+        if self._fast is not None:
+            self._fast.close()
+        if self._grpc is not None:
+            await self._grpc.stop(0.2)  # type: ignore[attr-defined]  # grpc.aio.Server
+        for http in self._http:
+            await http.close()
+
+
+def threads() -> ThreadPoolExecutor:
+    """Threads for what blocks, all of them started: later there may be none to be had."""
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="blocking")
+    together = threading.Barrier(THREADS)
+
+    def meet() -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(1.0)
+
+    try:
+        for _ in range(THREADS):
+            pool.submit(meet)
+    except RuntimeError as error:
+        log.warning("not all threads could be started: %s", error)
+        together.abort()
+    return pool
+
 
 def main(config: Config, reload: Callable[[], Config] | None = None) -> None:
     """Run a daemon in this process until it is told to stop."""
     poller = Poller()
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:
-        runner.run(Daemon(config, reload or (lambda: config), poller).run())
+    daemon_ended = False
+    try:
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:
+            runner.run(Daemon(config, reload or (lambda: config), poller).run())
+            daemon_ended = True
+    except RuntimeError as error:  # asyncio wants a thread to wait for its threads, and there may be none to be had
+        if not daemon_ended:
+            raise
+        log.debug("threads were not waited for: %s", error)

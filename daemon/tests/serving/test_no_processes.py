@@ -1,0 +1,110 @@
+"""The kernel gives no new process: the device is tried again, clients are told, and the daemon still ends in time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeaid import errors
+from edgeaid.models.repository import EMBEDDED
+
+from ..support.daemon import Running
+
+IMAGE = np.load(EMBEDDED / "digits" / "1" / "golden" / "0.in.npy")
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A cgroup whose number of processes can be limited."""
+    top = next((p for p in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")) if os.access(p, os.W_OK)), None)
+    if top is None or os.geteuid() != 0:
+        pytest.skip("limiting processes needs root and a writable cgroup")
+    path = top / f"edgeai-test-{os.getpid()}"
+    try:
+        path.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made: {error.strerror}")
+    if not (path / "pids.max").exists():
+        path.rmdir()
+        pytest.skip("the pids controller is not enabled here")
+    yield path
+    (path / "pids.max").write_text("max")
+    until = time.monotonic() + 10
+    while (path / "cgroup.procs").read_text() and time.monotonic() < until:
+        time.sleep(0.1)
+    path.rmdir()
+
+
+def confine(daemon: Running, group: Path) -> None:
+    """Put the daemon and its children into the group."""
+    assert daemon.process is not None
+    for pid in (daemon.process.pid, *_children(daemon.process.pid)):
+        (group / "cgroup.procs").write_text(str(pid))
+
+
+def _children(pid: int) -> list[int]:
+    texts = [t.read_text() for t in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(number) for text in texts for number in text.split()]
+
+
+def test_a_device_whose_worker_cannot_be_started_is_tried_until_it_can(
+    group: Path, start: Callable[..., Running]
+) -> None:
+    daemon = start()
+    confine(daemon, group)
+    (group / "pids.max").write_text("1")
+    os.kill(daemon.worker(), signal.SIGKILL)
+    with daemon.client(fast=False) as client:
+        _until(lambda: daemon.json("GET", "/v2/health/ready")[0] == 503)
+        _until(lambda: "Resource temporarily unavailable" in client.devices()[0]["reason"])
+        _until(lambda: daemon.log.read_text().count("cannot be started") >= 4)
+        started = time.monotonic()
+        with pytest.raises(errors.Unavailable, match="cannot be started"):
+            client.infer("digits", IMAGE)
+        assert time.monotonic() - started < 5
+        (group / "pids.max").write_text("max")
+        _until(lambda: client.devices()[0]["state"] == "ready")
+        _until(lambda: daemon.json("GET", "/v2/health/ready")[0] == 200)
+        assert client.infer("digits", IMAGE)["scores"].argmax() == 3
+
+
+@pytest.mark.parametrize("hanging", [False, True])
+def test_the_daemon_ends_in_time_without_a_process_to_be_had_and_with_a_worker_that_hangs(
+    group: Path, start: Callable[..., Running], hanging: bool
+) -> None:
+    daemon = start("[server]\ndrain_seconds = 1\n")
+    confine(daemon, group)
+    (group / "pids.max").write_text("1")
+    os.kill(daemon.worker(), signal.SIGSTOP if hanging else signal.SIGKILL)
+    time.sleep(0.5)
+    started = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - started < 1 + 2
+
+
+def test_the_daemon_can_be_stopped_while_it_loads(start: Callable[..., Running], tmp_path: Path) -> None:
+    from .test_probation import slow
+
+    file = tmp_path / "slow.tflite"
+    file.write_bytes(slow())
+    daemon = start("[server]\ndrain_seconds = 1\n[limits]\nload_seconds = 3\n", models={"zzz": file})
+    assert daemon.stop() == 0
+    daemon.config.write_text("[server]\ndrain_seconds = 1\n")
+    daemon.start(wait=False)
+    _until(lambda: "model 'digits/1' is ready" in daemon.log.read_text(), 120)
+    started = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - started < 1 + 2
+
+
+def _until(check: Callable[[], bool], seconds: float = 30.0) -> None:
+    until = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < until, "did not happen in time"
+        time.sleep(0.05)

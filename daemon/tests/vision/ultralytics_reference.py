@@ -13,25 +13,24 @@ from ultralytics.utils import nms, ops
 
 NETWORKS = {
     "yolov8n": "yolov8",
-    "yolov9t": "yolov8",
+    "yolo11n-pose": "yolov8-pose",
+    "yolov8n-seg": "yolov8-seg",
+    "yolov8n-obb": "yolov8-obb",
+    "yolo26n": "yolo-end2end",
     "yolo11n": "yolov8",
     "yolo12n": "yolov8",
+    "yolov9t": "yolov8",
     "yolov5n": "yolov8",
-    "yolov8n-seg": "yolov8-seg",
-    "yolo11n-seg": "yolov8-seg",
-    "yolov8n-pose": "yolov8-pose",
-    "yolo11n-pose": "yolov8-pose",
-    "yolov8n-obb": "yolov8-obb",
     "yolov10n": "yolo-end2end",
-    "yolo26n": "yolo-end2end",
 }
-WIDTH, HEIGHT = 320, 256
+WIDTH, HEIGHT = 160, 128
 IOU = 0.5
 BEST = 200
 KEPT = 50
 
 
 def main(directory: Path) -> None:
+    torch.set_num_threads(1)
     for name, decoder in NETWORKS.items():
         torch.manual_seed(7)
         try:

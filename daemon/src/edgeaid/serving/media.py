@@ -52,7 +52,7 @@ class _Decoder:
                     raise
                 self.handle = handle
             if live.number not in self.attached:
-                await attach(self.ask, live, _rules(live))
+                await attach(self.ask, live, rules_of(live))
                 self.attached.add(live.number)
 
     async def ask(self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -191,7 +191,8 @@ class PictureFile:
         os.close(self.fd)
 
 
-def _rules(live: LiveModel) -> dict[str, Any]:
+def rules_of(live: LiveModel) -> dict[str, Any]:
+    """How a model sees pictures and what its outputs mean: what a process that prepares pictures is told."""
     manifest = live.found.manifest
     return {
         "picture": asdict(manifest.picture) if manifest.picture is not None else None,

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import errors
 from ..serving.device import clock
+from ..serving.media import rules_of
 from ..serving.model import LiveModel, Request
 from ..serving.plane import Plane
 from ..worker import wire
@@ -76,11 +77,7 @@ class Leases:
             "outputs": [asdict(s) for s in live.outputs],
             "slots": region.layout.slots,
             "noted": live.noted,
-            "media": {
-                "picture": asdict(manifest.picture) if manifest.picture is not None else None,
-                "output": asdict(manifest.output) if manifest.output is not None else None,
-                "labels": str(live.found.path / manifest.labels_file) if manifest.labels_file else "",
-            },
+            "media": rules_of(live),
         }
         self._attached[live.number] = live
         self._handle.post(wire.pack_json(Message.ATTACH, 0, body), (region.fd,))

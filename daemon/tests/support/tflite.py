@@ -30,6 +30,8 @@ class T:
     shape: Sequence[int]
     data: Any = None
     signature: Sequence[int] | None = None
+    #: Quantised with scale 1 and zero point 0: the stored numbers are the real ones.
+    whole: bool = False
 
 
 @dataclass
@@ -85,6 +87,8 @@ def build(
             }  # fmt: skip
             if tensor.signature is not None:
                 table[7] = ("i", list(tensor.signature))
+            if tensor.whole:
+                table[4] = {2: ("f", [1.0]), 3: ("q", [0])}
             tensors.append(table)
         operators: list[Tree] = []
         for op in graph.operators:
@@ -108,9 +112,10 @@ def build(
     return flat(tree, b"TFL3")
 
 
-def sum_and_difference() -> bytes:
-    """INPUT0, INPUT1 int32 [1,16] -> OUTPUT0 their sum, OUTPUT1 their difference; the graph has the inputs swapped."""
-    tensors = [T(n, "INT32", [1, 16]) for n in ("serving_b:0", "serving_a:0", "Call:0", "Call:1")]
+def sum_and_difference(kind: str = "INT32") -> bytes:
+    """INPUT0, INPUT1 [1,16] -> OUTPUT0 their sum, OUTPUT1 their difference; the graph has the inputs swapped."""
+    names = ("serving_b:0", "serving_a:0", "Call:0", "Call:1")
+    tensors = [T(n, kind, [1, 16], whole=kind == "INT8") for n in names]
     graph = Graph(tensors, [Op("ADD", [1, 0], [2]), Op("SUB", [1, 0], [3])], [0, 1], [2, 3])
     return build(graph, signature=({"INPUT0": 1, "INPUT1": 0}, {"OUTPUT0": 2, "OUTPUT1": 3}))
 

@@ -1,0 +1,226 @@
+"""Triton's own Python examples, unmodified, against a running daemon. Only the transport of the HTTP ones is adapted:
+they know no Unix sockets, so a loopback port is forwarded to the daemon's.
+
+`EDGEAI_TRITON_CLIENT` names a checkout or bare copy of github.com/triton-inference-server/client.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edgeaid.models.repository import EMBEDDED
+
+from ..support import tflite
+from ..support.daemon import Running
+from ..toolkit.tflite_builder import Graph, Op, T, build
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
+pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
+
+PLACE = "src/python/examples"
+#: Example -> why it cannot work here.
+IMPOSSIBLE = {
+    "simple_http_cudashm_client": "CUDA",
+    "simple_grpc_cudashm_client": "CUDA",
+    "simple_grpc_custom_repeat": "its model gives many answers to one request; TFLite has none such",
+    "memory_growth_test": "its model custom_identity_int32 is a program of Triton's, asked with any shape",
+    "ensemble_image_client": "an ensemble of Triton's that decodes pictures in a DALI or Python model",
+}
+HTTP = ["infer", "async_infer", "aio_infer", "string_infer", "shm", "shm_string", "sequence_sync_infer"]
+GRPC = [*HTTP, "aio_sequence_stream_infer", "sequence_stream_infer", "custom_args", "keepalive"]
+#: Example -> arguments beside the address.
+EXAMPLES: dict[str, list[str]] = {
+    **{f"simple_http_{name}_client": [] for name in HTTP},
+    **{f"simple_grpc_{name}_client": [] for name in GRPC},
+    "simple_http_health_metadata": [],
+    "simple_grpc_health_metadata": [],
+    "grpc_client": [],
+    "grpc_explicit_byte_content_client": [],
+    "grpc_explicit_int8_content_client": [],
+    "grpc_explicit_int_content_client": [],
+    "reuse_infer_objects_client": ["-i", "http"],
+    "reuse_infer_objects_client grpc": ["-i", "grpc"],
+    "image_client": ["-m", "pictures", "-c", "1", "PICTURE"],
+    "image_client http batch": ["-m", "pictures", "-c", "2", "-b", "2", "PICTURE"],
+    "image_client grpc async": ["-m", "pictures", "-i", "grpc", "-a", "-c", "1", "PICTURE"],
+    "grpc_image_client": ["-m", "pictures", "-c", "1", "-b", "1", "PICTURE"],
+}
+
+
+def example(name: str) -> str:
+    """Text of an example, from a checkout or a bare repository."""
+    place = os.environ.get("EDGEAI_TRITON_CLIENT", "")
+    if not place:
+        pytest.skip("set EDGEAI_TRITON_CLIENT to a copy of github.com/triton-inference-server/client")
+    file = Path(place) / PLACE / f"{name}.py"
+    if file.is_file():
+        return file.read_text()
+    command = ["git", "-C", place, "show", f"HEAD:{PLACE}/{name}.py"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    if shown.returncode:
+        pytest.skip(f"this copy of the examples has no {name}.py")
+    return shown.stdout
+
+
+@dataclass
+class Server:
+    """A daemon with the models of the examples."""
+
+    running: Running
+    http: str
+    grpc: str
+    picture: Path
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        source.close()
+
+
+def _forward(listener: socket.socket, path: Path) -> None:
+    while True:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return
+        upstream = socket.socket(socket.AF_UNIX)
+        upstream.connect(str(path))
+        for pair in ((client, upstream), (upstream, client)):
+            threading.Thread(target=_pump, args=pair, daemon=True).start()
+
+
+def named_like_densenet() -> bytes:
+    """data_0 float [3,224,224] -> fc6_1."""
+    tensors = [tflite.T("data_0", "FP32", [3, 224, 224]), tflite.T("fc6_1", "FP32", [3, 224, 224])]
+    return tflite.build(tflite.Graph(tensors, [tflite.Op("ADD", [0, 0], [1])], [0], [1]))
+
+
+def pictures() -> bytes:
+    """A classifier of pictures, float [-1,32,32,3] -> [-1,3]."""
+    return build(
+        Graph(
+            [T("in", [1, 32, 32, 3], signature=[-1, 32, 32, 3]), T("axes", [2], "INT32", [1, 2]),
+             T("mean", [1, 3], signature=[-1, 3]), T("w", [3, 3], data=[[1, 0, 0], [0, 1, 0], [0, 0, 1]]),
+             T("b", [3], data=0.0), T("out", [1, 3], signature=[-1, 3])],
+            [Op("MEAN", ["in", "axes"], ["mean"]), Op("FULLY_CONNECTED", ["mean", "w", "b"], ["out"])],
+            ["in"], ["out"],
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("triton")
+    files = {}
+    for name, data in {
+        "simple": tflite.sum_and_difference(),
+        "simple_int8": tflite.sum_and_difference("INT8"),
+        "simple_string": tflite.text_sum(),
+        "simple_identity": tflite.echo(),
+        "simple_sequence": tflite.sequence(),
+        "densenet_onnx": named_like_densenet(),
+    }.items():
+        files[name] = folder / f"{name}.tflite"
+        files[name].write_bytes(data)
+    running = launch(folder, f"{configuration(folder)}[shared_memory]\nenabled = true\n", models=files)
+    file = folder / "pictures.tflite"
+    file.write_bytes(pictures())
+    directory = running.store("pictures", file, extra='task = "classify"\n[labels]\nfile = "labels.txt"')
+    (directory / "labels.txt").write_text("red\ngreen\nblue\n")
+    with running.client() as client:
+        client.load("pictures")
+    picture = sorted((EMBEDDED / "digits" / "1" / "samples").glob("*.png"))[0]
+    with forwarded(running) as address:
+        yield Server(running, address, f"unix:{folder}/run/g.sock", picture)
+    running.stop()
+
+
+def configuration(folder: Path) -> str:
+    """Of a daemon that calls itself triton, as one of the examples wants it."""
+    return f'[server]\nname = "triton"\ngrpc_socket = "{folder}/run/g.sock"\ngrpc_role = "control"\n'
+
+
+@contextmanager
+def forwarded(running: Running) -> Iterator[str]:
+    """Address of a loopback port that leads to the daemon's socket."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=_forward, args=(listener, running.socket), daemon=True).start()
+    yield f"127.0.0.1:{listener.getsockname()[1]}"
+    listener.close()
+
+
+def run(tmp_path: Path, script: str, arguments: list[str]) -> None:
+    """Run an example and see it end well."""
+    file = tmp_path / f"{script}.py"
+    file.write_text(example(script))
+    # A package that one of them imports and that no Python since 3.10 can.
+    (tmp_path / "attrdict.py").write_text(ATTRDICT)
+    done = subprocess.run(
+        [sys.executable, str(file), *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
+    assert "error" not in done.stdout.lower(), done.stdout[-1500:]
+
+
+ATTRDICT = """
+class AttrDict(dict):
+    def __getattr__(self, name):
+        return wrapped(self[name])
+
+
+def wrapped(value):
+    if isinstance(value, dict):
+        return AttrDict(value)
+    return [wrapped(v) for v in value] if isinstance(value, list) else value
+"""
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs_unmodified(server: Server, tmp_path: Path, name: str) -> None:
+    script, *variant = name.split()
+    arguments = [str(server.picture) if a == "PICTURE" else a for a in EXAMPLES[name]]
+    address = server.grpc if "grpc" in script or "grpc" in variant else server.http
+    run(tmp_path, script, ["-u", address, *arguments])
+
+
+@pytest.mark.parametrize(("script", "models"), [("simple_http_model_control", 7), ("simple_grpc_model_control", 8)])
+def test_models_are_loaded_changed_and_unloaded(
+    start: Callable[..., Running], tmp_path: Path, script: str, models: int
+) -> None:
+    file = tmp_path / "simple.tflite"
+    file.write_bytes(tflite.sum_and_difference())
+    names = ["simple", *(f"simple_{n}" for n in range(1, models))]
+    config = f"{configuration(tmp_path)}[models]\nembedded = false\n"
+    running = start(config, models=dict.fromkeys(names, file))
+    with forwarded(running) as address:
+        run(tmp_path, script, ["-u", f"unix:{tmp_path}/run/g.sock" if "grpc" in script else address])
+
+
+def test_every_example_is_tried_or_has_its_reason() -> None:
+    place = os.environ.get("EDGEAI_TRITON_CLIENT", "")
+    if not place:
+        pytest.skip("set EDGEAI_TRITON_CLIENT to a copy of github.com/triton-inference-server/client")
+    folder = Path(place) / PLACE
+    if folder.is_dir():
+        names = {f.stem for f in folder.glob("*.py")}
+    else:
+        command = ["git", "-C", place, "ls-tree", "--name-only", "HEAD", f"{PLACE}/"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        names = {Path(f).stem for f in listed if f.endswith(".py")}
+    control = {"simple_http_model_control", "simple_grpc_model_control"}
+    assert names <= {n.split()[0] for n in EXAMPLES} | set(IMPOSSIBLE) | control

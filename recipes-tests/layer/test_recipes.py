@@ -18,7 +18,7 @@ from layer.workspace import MACHINES, RELEASES, Workspace, hand_over, kas_files,
 from rig import bitbake
 from rig.paths import TOP, Missing
 
-ALL = ("tensorflow", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate", "power-fast")
+ALL = ("tensorflow", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate", "camera", "weston", "power-fast")
 OTHERS = ("tensorflow", "tensorflow-lite", "tensorflow-native", "bazel-native", "rpi-config")
 MASK = """
 BBMASK = "/openembedded-core/meta/recipes- /meta-openembedded/ /meta-raspberrypi/(recipes-(?!bsp/bootfiles/rpi-config)|dynamic-layers) \
@@ -130,7 +130,20 @@ def test_intels_firmware_is_behind_a_licence_flag_and_in_no_image(facts) -> None
 
 def test_an_image_holds_exactly_the_runtimes_asked_for(facts) -> None:
     groups = {p for p in facts["edgeai-image"]["IMAGE_INSTALL"].split() if p.startswith("packagegroup-edgeai-")}
-    wanted = {"base", "cpu", "tensorflow", "edgetpu", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate"}
+    wanted = {
+        "base",
+        "cpu",
+        "tensorflow",
+        "edgetpu",
+        "edgetpu-pcie",
+        "ncs",
+        "ncs2",
+        "k210",
+        "grpc",
+        "frigate",
+        "camera",
+        "weston",
+    }
     assert groups == {f"packagegroup-edgeai-{name}" for name in wanted}
     assert "ssh-server-openssh" in facts["edgeai-image"]["IMAGE_FEATURES"]
     assert not re.search("empty-root|allow-root|allow-empty|debug-tweaks", facts["edgeai-image"]["IMAGE_FEATURES"])

@@ -82,14 +82,26 @@ RUNTIME_RECIPES = {
     "frigate": {"edgeaid-frigate", "python3-pyzmq"},
     "tensorflow": {"tensorflow"},
     "edgetpu-pcie": {"gasket-module"},
+    "camera": {"edgeai-camera", "gstreamer1.0", "libcamera"},
+    "weston": {"edgeai-screen", "weston"},
 }
 ALWAYS = {"edgeaid", "edgeai-models", "edgeai-power", "edgeai-config", "edgeai-provision", "python3-ai-edge-litert-bin"}
 #: In no image by itself: Intel's files, test-only parts, the other CPU runtime.
-NEVER = {"mvnc-firmware", "openvino-vpu-firmware", "edgeai-standins", "python3-tflite-runtime"}
+NEVER = {
+    "mvnc-firmware",
+    "openvino-vpu-firmware",
+    "edgeai-standins",
+    "python3-tflite-runtime",
+    "ffmpeg",
+    "x264",
+    "libcamera-apps",
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtimes", [(), ("edgetpu",), ("ncs", "k210"), ("ncs2", "grpc", "frigate")], ids=" ".join)
+@pytest.mark.parametrize(
+    "runtimes", [(), ("edgetpu",), ("ncs", "k210"), ("ncs2", "grpc", "frigate"), ("camera",)], ids=" ".join
+)
 def test_the_graph_of_an_image_holds_exactly_the_runtimes_asked_for(runtimes: tuple[str, ...]) -> None:
     graph = needed(place("wrynose", "raspberrypi4-64", *runtimes), "edgeai-image")
     assert graph >= ALWAYS

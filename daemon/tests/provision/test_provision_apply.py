@@ -74,6 +74,25 @@ def test_everything_is_applied_at_once(root: Path) -> None:
     assert PHRASE not in log
 
 
+def test_on_a_read_only_root_everything_is_written_to_the_data_partition(root: Path) -> None:
+    (root / "usr/lib/edgeai").mkdir(parents=True)
+    (root / "usr/lib/edgeai/persistent").write_text("/etc/hostname\n")
+    (root / "data/etc/edgeai").mkdir(parents=True)
+    (root / "etc/hostname").symlink_to("/data/etc/hostname")
+    text = f'hostname = "kitchen"\ntimezone = "Europe/Berlin"\n{WIFI}[ssh]\nauthorized_keys = ["{KEY}"]\n'
+    put(root, text)
+    report = run(root)
+    assert report is not None
+    assert report.problems == []
+    data = root / "data"
+    assert (data / "etc/hostname").read_text() == "kitchen\n"
+    assert os.readlink(data / "etc/localtime") == "/usr/share/zoneinfo/Europe/Berlin"
+    assert "psk=" in (data / "etc/wpa_supplicant/wpa_supplicant-wlan0.conf").read_text()
+    assert (data / "home/root/.ssh/authorized_keys").read_text() == KEY + "\n"
+    assert [path.name for path in (root / "etc").iterdir() if not path.is_symlink()] == ["passwd"]
+    assert run(root) is None, "applied twice"
+
+
 def test_the_secret_is_erased_from_the_boot_partition(root: Path) -> None:
     put(root, WIFI)
     run(root)

@@ -31,8 +31,11 @@ from ..models.trust import Trust, check_serial, trust_of
 from ..systemd import stderr_is_the_journal
 from .settings import BUNDLE, FILE, LOG, MAX_BYTES, MODELS, Settings, Wifi, keep, parse, preshared_key, redact, render
 
-#: What was applied last, as a SHA-256 of the file after its secrets were erased; below the root.
+#: What was applied last, as a SHA-256 of the file after its secrets were erased; below what `kept` says.
 STATE: Final = "etc/edgeai/provision.applied"
+#: On an image with a read-only root: the list of files that are links to KEPT, and where its data partition is mounted.
+LINKED: Final = "usr/lib/edgeai/persistent"
+KEPT: Final = "data"
 #: The interface whose supplicant edgeai-config starts.
 INTERFACE: Final = "wlan0"
 
@@ -45,17 +48,23 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
 
+def kept(root: Path) -> Path:
+    """Directory below which settings are written: the data partition of a read-only root, else the root itself."""
+    return root / KEPT if (root / LINKED).is_file() and (root / KEPT / "etc").is_dir() else root
+
+
 def apply(settings: Settings, root: Path, boot: Path, report: Report) -> bool:
     """Put `settings` into force below `root`; False where the device itself failed and trying again makes sense."""
+    target = kept(root)
     steps: list[tuple[str, Callable[[], str]]] = []
     if settings.hostname:
-        steps.append(("hostname", partial(_apply_hostname, settings.hostname, root)))
+        steps.append(("hostname", partial(_apply_hostname, settings.hostname, target, root == Path("/"))))
     if settings.timezone:
-        steps.append(("timezone", partial(_apply_timezone, settings.timezone, root)))
+        steps.append(("timezone", partial(_apply_timezone, settings.timezone, target, root)))
     if settings.wifi:
-        steps.append(("wifi", partial(_apply_wifi, settings.wifi, root)))
+        steps.append(("wifi", partial(_apply_wifi, settings.wifi, target)))
     if settings.authorized_keys:
-        steps.append(("ssh.authorized_keys", partial(_apply_keys, settings.authorized_keys, root)))
+        steps.append(("ssh.authorized_keys", partial(_apply_keys, settings.authorized_keys, target / _root_home(root))))
     for file in settings.preload:
         steps.append((f"models.preload {file}", partial(_apply_model, file, root, boot)))
     final = True
@@ -70,19 +79,19 @@ def apply(settings: Settings, root: Path, boot: Path, report: Report) -> bool:
     return final
 
 
-def _apply_hostname(name: str, root: Path) -> str:
-    _write(root / "etc/hostname", f"{name}\n".encode(), 0o644)
-    if root == Path("/"):
+def _apply_hostname(name: str, target: Path, now: bool) -> str:
+    _write(target / "etc/hostname", f"{name}\n".encode(), 0o644)
+    if now:
         socket.sethostname(name)
     return name
 
 
-def _apply_timezone(name: str, root: Path) -> str:
+def _apply_timezone(name: str, target: Path, root: Path) -> str:
     if not (root / "usr/share/zoneinfo" / name).is_file():
         raise InvalidConfig(f"{name!r} is not in this image's /usr/share/zoneinfo; check its spelling")
-    link = root / "etc/localtime"
+    link = target / "etc/localtime"
     temporary = link.with_name(f".localtime.{secrets.token_hex(4)}")
-    temporary.symlink_to(f"../usr/share/zoneinfo/{name}")
+    temporary.symlink_to(f"{'..' if target == root else ''}/usr/share/zoneinfo/{name}")
     temporary.replace(link)
     _sync_folder(link.parent)
     return name
@@ -112,9 +121,9 @@ def _apply_wifi(wifi: Wifi, root: Path) -> str:
     return f"network {wifi.ssid!r} on {INTERFACE}"
 
 
-def _apply_keys(keys: tuple[str, ...], root: Path) -> str:
+def _apply_keys(keys: tuple[str, ...], home: Path) -> str:
     """Keys are added, never taken away: a device must not lock its owner out."""
-    folder = root / _root_home(root) / ".ssh"
+    folder = home / ".ssh"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     target = folder / "authorized_keys"
@@ -204,12 +213,13 @@ def run(root: Path, boot: Path) -> Report | None:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return None
-    state = root / STATE
+    target = kept(root)
+    state = target / STATE
     with contextlib.suppress(OSError):
         if state.read_text().strip() == hashlib.sha256(data).hexdigest():
             return None
     report = Report()
-    with _writable(root), _writable(boot):
+    with _writable(target), _writable(boot):
         final = True
         try:
             settings, problems = parse(data)

@@ -317,11 +317,10 @@ def test_the_layers_pin_file_has_the_tools_form() -> None:
 
 
 def shell_files() -> list[Path]:
-    return sorted(
-        p
-        for p in (TOP / "scripts").iterdir()
-        if p.is_file() and p.read_bytes()[:64].split(b"\n")[0].rstrip().endswith((b"sh", b"bash"))
-    )
+    """Programs of scripts/ and of the layer that a shell reads."""
+    files = [*(TOP / "scripts").iterdir(), *(TOP / "meta-edgeai").rglob("device/*")]
+    first = {p: p.read_bytes()[:64].split(b"\n")[0].rstrip() for p in files if p.is_file()}
+    return sorted(p for p, line in first.items() if line.startswith(b"#!") and line.endswith((b"sh", b"bash")))
 
 
 @pytest.mark.parametrize("path", shell_files(), ids=lambda p: p.name)

@@ -70,13 +70,13 @@ def boxes(clean: Any) -> Any:
 
 def conv(x: Any, count: int, kernel: int = 3, stride: int = 1, activation: str | None = "relu") -> Any:
     x = layers.Conv2D(count, kernel, strides=stride, padding="same", use_bias=False)(x)
-    x = layers.BatchNormalization()(x)
+    x = layers.BatchNormalization(momentum=0.9)(x)
     return layers.Activation(activation)(x) if activation else x
 
 
 def depthwise(x: Any, stride: int, activation: str) -> Any:
     x = layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False)(x)
-    return layers.Activation(activation)(layers.BatchNormalization()(x))
+    return layers.Activation(activation)(layers.BatchNormalization(momentum=0.9)(x))
 
 
 def picture() -> Any:
@@ -194,7 +194,7 @@ def detector() -> Ends:
 #: Network, and epochs of training.
 NETWORKS: dict[str, tuple[Callable[[], Ends], int]] = {
     "plain": (plain, 8), "dense": (dense, 12), "mobilenet": (mobilenet, 10), "mobilenet3": (mobilenet3, 12),
-    "resnet": (resnet, 6), "densenet": (densenet, 8), "attention": (attention, 16), "sound": (sound, 10),
+    "resnet": (resnet, 12), "densenet": (densenet, 8), "attention": (attention, 16), "sound": (sound, 10),
     "segmentation": (segmentation, 3), "denoiser": (denoiser, 8), "detector": (detector, 12),
 }  # fmt: skip
 

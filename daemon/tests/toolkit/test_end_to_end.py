@@ -50,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with a trained digits classifier in three forms, and pictures."""
     folder = tmp_path_factory.mktemp("digits") / "work"
     done = child(
-        [need("tensorflow"), HERE / "train_digits.py", folder], timeout=600, env={"CUDA_VISIBLE_DEVICES": "-1"}
+        [need("tensorflow"), "-P", HERE / "train_digits.py", folder], timeout=600, env={"CUDA_VISIBLE_DEVICES": "-1"}
     )
     assert done.status == 0, done.error[-2000:]
     return folder
@@ -199,7 +199,7 @@ def test_onnx_is_compiled_for_the_k210_and_compared(tmp_path: Path) -> None:
         "--json",
     )
     (facts,) = json.loads(text)["facts"].values()
-    assert facts["compared"] == 8
+    assert facts["compared"] == 50
     assert facts["correlation"] > 0.95
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgeaid.toolkit.check.check import Options, check
@@ -118,6 +119,26 @@ def pooled_conv() -> bytes:
     pooling = Op("MAX_POOL_2D", ["c"], ["y"], [(0, "b", 1), (1, "i", 2), (2, "i", 2), (3, "i", 2), (4, "i", 2)])
     tensors = [T("x", (1, 24, 24, 1)), T("w", (8, 3, 3, 1), data=0.1), T("b", (8,), data=0), T("c", (1, 24, 24, 8))]
     return build(Graph([*tensors, T("y", (1, 12, 12, 8))], [convolution, pooling], ["x"], ["y"]))
+
+
+def transposed(kernel: int, stride: int, padding: int) -> bytes:
+    """A transposed convolution of 16x16x3 to 8 channels; padding 0 = SAME, 1 = VALID."""
+    options = [(0, "b", padding), (1, "i", stride), (2, "i", stride)]
+    edge = 16 * stride if padding == 0 else 16 * stride + max(kernel - stride, 0)
+    shape = T("shape", (4,), "INT32", data=np.array([1, edge, edge, 8], np.int32))
+    tensors = [shape, T("w", (8, kernel, kernel, 3), data=0.1), T("x", (1, 16, 16, 3)), T("y", (1, edge, edge, 8))]
+    return build(Graph(tensors, [Op("TRANSPOSE_CONV", ["shape", "w", "x"], ["y"], options)], ["x"], ["y"]))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 1), (2, 2), (3, 1), (3, 2), (4, 1), (4, 2)])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_only_the_transposed_convolution_that_nncase_compiles_passes(
+    kernel: int, stride: int, padding: int, tmp_path: Path
+) -> None:
+    """Twelve forms were compiled with nncase 1.9: 3x3 stride 1 SAME is the only one that it lays out."""
+    (tmp_path / "m.tflite").write_bytes(transposed(kernel, stride, padding))
+    rules = {v.rule.id for v in check(tmp_path / "m.tflite", "k210", Options(run=False)).violations}
+    assert ("KPU022" in rules) == ((kernel, stride, padding) != (3, 1, 0))
 
 
 #: One layer each -> KPU RAM of the kmodel that nncase 1.9 made of it.

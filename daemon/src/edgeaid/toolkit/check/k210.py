@@ -17,7 +17,7 @@ from .tflite import layer_name
 UNSUPPORTED: Final = frozenset(
     {
         "ARG_MAX", "ARG_MIN", "BATCH_TO_SPACE_ND", "CAST", "EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL",
-        "NOT_EQUAL", "EXPAND_DIMS", "GATHER", "GATHER_ND", "LOG_SOFTMAX", "PACK", "UNPACK", "POW", "PRELU", "SELECT",
+        "NOT_EQUAL", "EXPAND_DIMS", "GATHER", "GATHER_ND", "LOG_SOFTMAX", "PACK", "UNPACK", "POW", "SELECT",
         "SHAPE", "SPACE_TO_DEPTH", "SPACE_TO_BATCH_ND", "SPARSE_TO_DENSE", "SPLIT", "SPLIT_V", "SQUEEZE", "TILE",
         "TOPK_V2", "LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT", "ONE_HOT", "FLOOR_DIV", "FLOOR_MOD", "FILL", "RANGE",
         "MIRROR_PAD", "UNIQUE", "REVERSE_SEQUENCE", "REVERSE_V2", "ADD_N", "WHERE", "RANK", "ELU", "L2_POOL_2D",
@@ -94,6 +94,8 @@ def _operator(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operat
         found.add("KPU011", layer, "PReLU")
     if operator.name in UNSUPPORTED:
         found.add("KPU012", layer, operator.label)
+    elif operator.name == "TRANSPOSE_CONV":
+        _transposed(graph, operator, layer, found)
     elif operator.name in _CONVS:
         _convolution(data, model, graph, operator, found)
     elif operator.name in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
@@ -111,6 +113,16 @@ def _operator(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operat
             # It becomes a 1x1 convolution of maps padded to 4x4.
             _memory(found, layer, kpu.feature_map_bytes(shape[-1], 4, 4) + kpu.feature_map_bytes(shape[0], 4, 4))
         _range(data, model, graph, operator, found)
+
+
+def _transposed(graph: Subgraph, operator: Operator, layer: str, found: Findings) -> None:
+    """The compilers lay out transposed convolutions of one form only: of twelve forms tried, this one compiles."""
+    kernel = graph.tensors[operator.inputs[1]].shape[1:3]
+    strides = (operator.options.get("stride_h", 1), operator.options.get("stride_w", 1))
+    padding = operator.options.get("padding", "SAME")
+    if (kernel, strides, padding) != ((3, 3), (1, 1), "SAME"):
+        size = "x".join(map(str, kernel))
+        found.add("KPU022", layer, f"{size} stride {strides[1]}x{strides[0]} {padding}")
 
 
 def _convolution(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, found: Findings) -> None:

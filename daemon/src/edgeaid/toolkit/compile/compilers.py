@@ -30,6 +30,8 @@ from ..convert.representative import PIXELS, Normalisation
 from ..run import child
 
 _TIMEOUT: Final = 3600.0
+#: Inputs on which a compiled model is compared with the float one.
+_COMPARED: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,9 +288,9 @@ def _nncase(request: Request, say: Say) -> Compiled:
         folder = Path(name)
         data = None
         if request.calibration:
-            data = representative.load(request.calibration, shape[1:], request.rules, request.samples)
+            data = _samples(request, kind, shape)
             np.savez(folder / "data.npz", data=data)
-        samples = data[:8] if data is not None else np.random.default_rng(0).uniform(0, 1, (4, *shape[1:]))
+        samples = _compared(data, shape)
         np.savez(folder / "in.npz", data=samples.astype(np.float32))
         if kind == "tflite":
             reference, _, _ = compare.run(model, samples.astype(np.float32))
@@ -301,6 +303,7 @@ def _nncase(request: Request, say: Say) -> Compiled:
             {"model": str(source.resolve()), "kind": kind, "target": "k210",
              "calibration": str(folder / "data.npz") if data is not None else "", "inputs": str(folder / "in.npz"),
              "kmodel": str(folder / "out.kmodel"), "outputs": str(folder / "out.npz")}, folder, say,
+            Path(__file__).parent / "children",
         )  # fmt: skip
         simulated = np.load(folder / "out.npz")["data"]
         remarks = []
@@ -319,6 +322,29 @@ def _nncase(request: Request, say: Say) -> Compiled:
              "ram_bytes": read.ram_need, **facts}  # fmt: skip
     remarks.append("kmodel v5 runs with the vendor's SDK and its simulator; MaixPy loads v3 and v4 (--target k210-v4)")
     return Compiled("k210", (), (path,), {path.name: facts}, tuple(remarks))
+
+
+def _samples(request: Request, kind: str, shape: Sequence[int]) -> representative.Array:
+    """Calibration data [samples, *shape[1:]]; pictures become channels first where an ONNX model wants them so."""
+    pictures = Path(request.calibration).is_dir()
+    if kind == "onnx" and pictures and len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3):
+        _, channels, height, width = shape
+        last = representative.load(request.calibration, (height, width, channels), request.rules, request.samples)
+        return np.ascontiguousarray(np.moveaxis(last, -1, 1))
+    return representative.load(request.calibration, shape[1:], request.rules, request.samples)
+
+
+def _compared(data: representative.Array | None, shape: Sequence[int]) -> representative.Array:
+    """Inputs for the comparison, at least 50: real ones, then real ones with noise, without any random ones."""
+    generator = np.random.default_rng(0)
+    if data is None:
+        return generator.uniform(0, 1, (_COMPARED, *shape[1:]))
+    chosen = data[:: max(1, len(data) // _COMPARED)][: max(_COMPARED, len(data) // 4)]
+    if len(chosen) < _COMPARED:
+        again = data[generator.integers(0, len(data), _COMPARED - len(chosen))]
+        noise = generator.normal(0, 0.02 * float(np.ptp(data)), again.shape)
+        chosen = np.concatenate([chosen, np.clip(again + noise, data.min(), data.max())])
+    return chosen
 
 
 def _onnx_outputs(

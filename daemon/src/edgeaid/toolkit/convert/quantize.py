@@ -161,13 +161,15 @@ def _tensorflow(job: Job, source: str, folder: Path, more: dict[str, Any], say: 
     progress(1, 1)
 
 
-def run_child(environment: str, script: str, request: dict[str, Any], folder: Path, say: Say) -> dict[str, Any]:
-    """Run a child script in a converter's environment; its JSON answer. Raises InvalidModel if it fails."""
+def run_child(
+    environment: str, script: str, request: dict[str, Any], folder: Path, say: Say, children: Path = _CHILDREN
+) -> dict[str, Any]:
+    """Run a script of `children` in a converter's environment; its JSON answer. Raises InvalidModel if it fails."""
     python = environments.python(environment, say)
     ask, answer = folder / "request.json", folder / "answer.json"
     answer.unlink(missing_ok=True)
     ask.write_text(json.dumps({**request, "answer": str(answer)}), "utf-8")
-    done = child([python, _CHILDREN / f"{script}.py", ask], timeout=_TIMEOUT, env={"PYTHONPATH": ""}, cwd=folder)
+    done = child([python, children / f"{script}.py", ask], timeout=_TIMEOUT, env={"PYTHONPATH": ""}, cwd=folder)
     if done.status != 0 or not answer.is_file():
         raise InvalidModel(f"the converter ({environment}) failed: {done.reason or 'it gave no answer'}")
     reply: dict[str, Any] = json.loads(answer.read_text("utf-8"))

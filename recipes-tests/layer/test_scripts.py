@@ -345,3 +345,16 @@ def test_the_real_kas_and_bitbake_take_what_the_script_says(wrynose: Workspace) 
     assert "everything edgeai-image needs can be resolved for raspberrypi5" in done.stdout
     assert "BitBake Build Tool Core version" in (work / "build.log").read_text()
     assert 'MACHINE ??= "raspberrypi5"' in (work / "build/conf/local.conf").read_text()
+
+
+def test_a_kas_that_cannot_run_is_named_in_a_sentence(tmp_path: Path) -> None:
+    program = tmp_path / "kas"
+    program.write_text("#!/nonexistent/interpreter\n")
+    program.chmod(0o755)
+    assert build.kas_problem(str(program)).startswith(f"{program} cannot run (No such file or directory)")
+
+
+def test_a_file_that_is_not_a_disk_image_is_not_booted() -> None:
+    done = subprocess.run([TOP / "scripts" / "emulate", TOP / "README.md"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "README.md is not a disk image" in done.stderr

@@ -169,7 +169,7 @@ class Daemon:
             from .api.grpc.server import start
         except ImportError as error:
             raise errors.InvalidConfig(
-                f"server.grpc_socket is set but {error.name} is not installed; install edgeaid[grpc]"
+                f"server.grpc_socket is set but {error.name} is not installed; pip install './daemon[grpc]'"
             ) from error
         inherited = passed.pop("grpc", None)
         if inherited is not None:

@@ -171,6 +171,17 @@ def test_a_block_pasted_behind_the_start_of_the_daemon_works(tmp_path: Path) -> 
         process.wait(30)
 
 
+def test_a_socket_in_a_directory_that_cannot_be_made_ends_in_a_sentence(tmp_path: Path) -> None:
+    options = ["--socket", "/proc/none/edgeaid.sock", "--model-repository", tmp_path, "--log-level", "error"]
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeaid", *options], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (
+        78,
+        "edgeaid: the directory /proc/none cannot be made: No such file or directory\n",
+    )
+
+
 def test_waiting_for_a_daemon_that_does_not_come_ends_with_75(tmp_path: Path) -> None:
     done = call(tmp_path / "none.sock", "wait", "--seconds", "0.3")
     assert done.returncode == 75

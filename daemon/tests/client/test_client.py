@@ -280,13 +280,16 @@ def test_the_asynchronous_client_steers_models(start: Callable[..., Running], tm
     asyncio.run(steer())
 
 
-def test_who_may_not_use_the_socket_is_told_how_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_not_use_the_socket_is_told_how_to(tmp_path: Path) -> None:
     from edgeaid.client import http
 
-    error = http.unreachable(str(tmp_path), PermissionError(13, "Permission denied"))
+    denied = PermissionError(13, "Permission denied")
+    error = http.unreachable(str(tmp_path / "not to be seen"), denied)
     assert isinstance(error, errors.PermissionDenied)
     assert error.exit_code == 77
-    assert "sudo usermod -aG " in str(error)
+    assert "sudo usermod -aG edgeai $USER" in str(error)
+    tmp_path.chmod(0o700)
+    assert "usermod" not in str(http.unreachable(str(tmp_path), denied)), "no group may use it"
 
 
 def adder(file: Path, shape: tuple[int, ...]) -> Path:

@@ -14,7 +14,10 @@ from .. import errors
 
 def bind(path: Path, kind: int, mode: int = 0o660) -> socket.socket:
     """A listening Unix socket at `path`. A stale socket is replaced; one that somebody serves is InvalidConfig."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.InvalidConfig(f"the directory {path.parent} cannot be made: {error.strerror}") from error
     if len(os.fsencode(path)) > 107:
         raise errors.InvalidConfig(f"socket path {path} is longer than the 107 bytes that the kernel takes")
     with contextlib.suppress(FileNotFoundError):

@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         import zmq
     except ImportError:
-        sys.exit("edgeai-frigate needs pyzmq: pip install edgeaid[frigate], or the image feature 'frigate'")
+        sys.exit("edgeai-frigate needs pyzmq: pip install './daemon[frigate]', or the image feature 'frigate'")
     if not args.endpoint.startswith("ipc://"):
         sys.exit("edgeai-frigate listens on ipc:// endpoints only: Frigate's protocol has no authentication")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

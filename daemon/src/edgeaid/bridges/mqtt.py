@@ -254,7 +254,7 @@ def connect(args: argparse.Namespace) -> tuple[Bridge, str, int]:
         from paho.mqtt.client import Client as Mqtt
         from paho.mqtt.enums import CallbackAPIVersion
     except ImportError as error:
-        raise errors.Unsupported("edgeai-mqtt needs paho-mqtt 2; install edgeaid[mqtt]") from error
+        raise errors.Unsupported("edgeai-mqtt needs paho-mqtt 2; pip install './daemon[mqtt]'") from error
     node = word(args.node or socket.gethostname().partition(".")[0])
     host, _, port = args.broker.rpartition(":") if args.broker.count(":") == 1 else (args.broker, "", "")
     if port and not port.isdecimal():

@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
             return None
         if verb.module == "model" and find_spec(f"{__package__}.{verb.module}") is None:
             raise Unsupported(
-                "this device carries no toolkit: run `edgeai model` on a desk (pip install 'edgeaid[toolkit]') "
+                "this device carries no toolkit: run `edgeai model` on a desk (pip install './daemon[toolkit]') "
                 "or add the package edgeaid-toolkit to the image"
             )
         command: click.Command = getattr(importlib.import_module(f".{verb.module}", __package__), verb.command)

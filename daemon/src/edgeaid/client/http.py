@@ -52,23 +52,24 @@ def connect(path: str, timeout: float, kind: int = socket.SOCK_STREAM) -> socket
 def unreachable(path: str, error: OSError) -> errors.EdgeaiError:
     """Why nobody is reached at `path`, and what to do."""
     if isinstance(error, PermissionError):
-        return errors.PermissionDenied(
-            f"you may not use edgeaid at {path}: {error.strerror}; join its group and log in again: "
-            f"sudo usermod -aG {_group(path)} $USER"
-        )
+        return errors.PermissionDenied(f"you may not use edgeaid at {path}: {error.strerror}; {_cure(path)}")
     if len(os.fsencode(path)) > MAX_PATH:
         return errors.InvalidRequest(f"the socket's path has more than {MAX_PATH} bytes: {path}")
     return errors.Unavailable(f"cannot reach edgeaid at {path}: {error.strerror}; is it running?")
 
 
-def _group(path: str) -> str:
-    """The group that may use a socket, or what systemd's unit gives it."""
+def _cure(path: str) -> str:
+    """How to come to use a socket: its group, or where it cannot be seen the one that systemd's unit gives it."""
     import grp
 
     try:
-        return grp.getgrgid(os.stat(path).st_gid).gr_name
+        facts = os.stat(path)
+        if facts.st_gid == 0 or not facts.st_mode & 0o020:
+            return "its owner has not opened it to a group: run this with sudo, or as the user who started it"
+        group = grp.getgrgid(facts.st_gid).gr_name
     except (OSError, KeyError):
-        return "edgeai"
+        group = "edgeai"
+    return f"join its group and log in again: sudo usermod -aG {group} $USER"
 
 
 def request_head(method: str, target: str, headers: Mapping[str, str], body: Body) -> bytes:

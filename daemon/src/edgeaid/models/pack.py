@@ -129,5 +129,5 @@ def ed25519() -> Any:
     try:
         from cryptography.hazmat.primitives.asymmetric import ed25519 as module
     except ImportError as error:
-        raise Unsupported("signing needs the Python package 'cryptography': pip install 'edgeaid[bundle]'") from error
+        raise Unsupported("signing needs the Python package 'cryptography': pip install './daemon[bundle]'") from error
     return module

@@ -85,7 +85,7 @@ def litert(model: Path, request: Mapping[str, Any], timeout: float = 120.0) -> d
     Raises InvalidModel if the model cannot be run, Unsupported without a runtime.
     """
     if not have_litert():
-        raise Unsupported("no TFLite runtime is installed: pip install 'edgeaid[litert]'")
+        raise Unsupported("no TFLite runtime is installed: pip install './daemon[litert]'")
     with tempfile.TemporaryDirectory(prefix="edgeai-") as folder:
         ask, answer = Path(folder) / "ask.npz", Path(folder) / "answer.npz"
         np.savez(ask, **request)

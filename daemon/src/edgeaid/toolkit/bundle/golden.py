@@ -47,7 +47,7 @@ def _record(directory: Path, manifest: dict[str, Any], count: int) -> list[str]:
     if path is None or not path.is_file() or not tflite.is_tflite(path.read_bytes()):
         return ["no golden vectors: they are recorded with a TFLite artifact for the cpu, and there is none"]
     if not have_litert():
-        return ["no golden vectors: no TFLite runtime is installed (pip install 'edgeaid[litert]')"]
+        return ["no golden vectors: no TFLite runtime is installed (pip install './daemon[litert]')"]
     model = tflite.read(path.read_bytes())
     names = [s.name for s in (*model.inputs, *model.outputs)]
     if len(set(names)) != len(names):

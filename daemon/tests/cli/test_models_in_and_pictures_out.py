@@ -166,6 +166,22 @@ def test_try_prints_the_accuracy_on_labelled_pictures(start: Callable[..., Runni
     assert (accuracy["right"], accuracy["asked"], accuracy["unread"]) == (len(PICTURES), len(PICTURES), 1)
 
 
+def test_a_published_file_gets_its_labels_from_inside_or_from_beside_it(
+    start: Callable[..., Running], shared_data: Path, tmp_path: Path
+) -> None:
+    daemon = start()
+    coral = shared_data / "coral"
+    for name in ("mobilenet_v1_0.25_128_quant.tflite", "mobilenet_v2_1.0_224_inat_bird_quant.tflite"):
+        shutil.copy(coral / name, tmp_path)
+        assert call(daemon.socket, "push", name.split("_quant")[0], tmp_path / name).returncode == 0
+    inside = call(daemon.socket, "--json", "classify", "mobilenet_v1_0.25_128", coral / "parrot.jpg")
+    assert json.loads(inside.stdout)["classes"][0]["label"] == "macaw"
+    bird = tmp_path / "mobilenet_v2_1.0_224_inat_bird_quant.tflite"
+    shutil.copy(coral / "inat_bird_labels.txt", tmp_path)
+    done = call(daemon.socket, "--json", "run", bird, coral / "parrot.jpg")
+    assert "macaw" in json.loads(done.stdout)["classes"][0]["label"].lower(), done.stderr
+
+
 def test_pull_takes_what_the_devices_here_need(
     start: Callable[..., Running], shared_data: Path, tmp_path: Path
 ) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,6 +103,20 @@ def name_of(file: Path) -> str:
     stem = _SUFFIXES.sub("", file.name)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-")[:64]
     return manifests.check_name(name or "model")
+
+
+def with_published_labels(file: Path, said: Description) -> Description:
+    """For a file of the catalogue: its label file too, where it lies beside the model and nothing else was said."""
+    from ..models import catalogue
+
+    if said.labels is not None or file.stat().st_size > catalogue.MAX_BYTES:
+        return said
+    data = file.read_bytes()
+    known = catalogue.of_digest(hashlib.sha256(data).hexdigest(), data)
+    if known is None or known[0].labels is None:
+        return said
+    beside = file.with_name(known[0].labels.name)
+    return replace(said, labels=beside) if beside.is_file() else said
 
 
 def _is_bundle(file: Path) -> bool:

@@ -40,6 +40,8 @@ def progress(session: Session, text: str) -> Iterator[Callable[[int, int], None]
 def push_file(session: Session, name: str, file: Path, version: str, said: Description) -> dict[str, Any]:
     """Upload a bundle, a model file or a model directory; the daemon's answer. The same file again is left as it is."""
     notes: tuple[str, ...] = ()
+    if not file.is_dir():
+        said = local.with_published_labels(file, said)
     with tempfile.TemporaryDirectory(prefix="edgeai-") as folder:
         if not file.is_dir() and said:
             directory = Path(folder) / name / "1"

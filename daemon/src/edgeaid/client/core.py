@@ -297,7 +297,7 @@ class Core:
     ) -> Inference:
         said = dict(parameters)
         if timeout is not None:
-            said["timeout"] = int(timeout * 1e6)
+            said["timeout"] = max(1, int(timeout * 1e6))
         if priority:
             said["priority"] = priority
         body = codec.encode(arrays, said)

@@ -139,7 +139,7 @@ class Session:
     def run(self, binding: Binding, *, priority: int = 0, timeout: float | None = None) -> Steps:
         """Infer on what lies in `binding.inputs`; returns (device, version that answered, ms by phase)."""
         self._requests += 1
-        limit = int(timeout * 1e6) if timeout is not None else 0
+        limit = max(1, int(timeout * 1e6)) if timeout is not None else 0
         reply = yield INFER.pack(1, priority, 0, binding.number, self._requests, limit, 0), -1
         _, _, status, _, _, *times = RESULT.unpack_from(reply)
         text = reply[RESULT.size :].decode(errors="replace")

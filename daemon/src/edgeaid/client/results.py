@@ -82,6 +82,14 @@ class Answer:
     def __getitem__(self, key: str) -> Any:
         return self._json[key]
 
+    def keys(self) -> Any:
+        """Keys of the JSON form; with `answer[key]` that makes `dict(answer)` work."""
+        return self._json.keys()
+
+    def items(self) -> Any:
+        """Keys and values of the JSON form."""
+        return self._json.items()
+
     def __contains__(self, key: str) -> bool:
         return key in self._json
 

@@ -42,7 +42,7 @@ def wrap_tflite(upload: Path, staged: Path, name: str) -> tuple[str, ...]:
     digest = hashlib.sha256(data).hexdigest()
     published = catalogue.of_digest(digest, data)
     if published is not None:
-        return _catalogued(published, digest, upload, staged, name)
+        return _catalogued(published, digest, data, upload, staged, name)
     kind = detect.detect(data)
     try:
         model = tflite.read(data)
@@ -85,12 +85,20 @@ def wrap_tflite(upload: Path, staged: Path, name: str) -> tuple[str, ...]:
 
 
 def _catalogued(
-    known: tuple[catalogue.Entry, catalogue.File], digest: str, upload: Path, staged: Path, name: str
+    known: tuple[catalogue.Entry, catalogue.File], digest: str, data: bytes, upload: Path, staged: Path, name: str
 ) -> tuple[str, ...]:
-    """The catalogue's manifest for a file that is in it. Its labels are another file, which did not come along."""
+    """The catalogue's manifest for a file that is in it, with the labels inside the file where it has some: the
+    catalogue's own are another file, which did not come along.
+    """
     entry, file = known
     text = catalogue.manifest(entry, {file: digest}, name=name, labels=False)
+    model = tflite.read(data)
+    names = _labels(data, model, tflite_metadata.exporter_facts(data)).names
     upload.replace(staged / file.name)
+    if names:
+        (staged / "labels.txt").write_text(_written(names), encoding="utf-8")
+        (staged / "model.toml").write_text(f'{text}\n[labels]\nfile = "labels.txt"\n', encoding="utf-8")
+        return (f"the file is the catalogue's {entry.name!r}: its manifest was taken, with the labels in the file",)
     (staged / "model.toml").write_text(text, encoding="utf-8")
     note = f"the file is the catalogue's {entry.name!r}: its manifest was taken"
     if entry.labels is not None:

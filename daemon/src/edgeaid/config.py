@@ -10,9 +10,9 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from .devices.ladder import TRIES
+from .devices.ladder import TRIES, LadderPolicy
 from .errors import InvalidConfig
 
 
@@ -153,29 +153,33 @@ class Streams:
     limit: int = 32
 
 
+#: The defaults of [recovery].
+_LADDER: Final = LadderPolicy()
+
+
 @dataclass(frozen=True, slots=True)
 class Recovery:
     """[recovery]: what is tried when an accelerator fails, in which order, and how long is waited; seconds."""
 
     #: One name is one try: retry, reopen, usb-reset, authorized, port-power (docs/devices.md). A device leaves out what
     #: it does not have. Empty = straight to other devices.
-    rungs: tuple[str, ...] = ("retry", "reopen", "reopen", "usb-reset", "authorized", "port-power")
+    rungs: tuple[str, ...] = tuple(str(step.rung) for step in _LADDER.steps for _ in range(step.attempts))
     #: Wait before a try of a rung; the others have none.
     wait: Mapping[str, float] = field(
-        default_factory=lambda: {"reopen": 0.1, "usb-reset": 0.5, "authorized": 1.0, "port-power": 2.0}
+        default_factory=lambda: {str(step.rung): step.wait_s for step in _LADDER.steps if step.wait_s}
     )
     #: A device that worked for so long starts at the first rung again.
-    settle_seconds: float = 30.0
+    settle_seconds: float = _LADDER.settle_s
     #: Wait after all rungs failed, doubled each time ...
-    first_wait_seconds: float = 15.0
+    first_wait_seconds: float = _LADDER.first_wait_s
     #: ... up to this; also the longest quarantine.
-    longest_wait_seconds: float = 600.0
+    longest_wait_seconds: float = _LADDER.longest_wait_s
     #: Leaving the bus more often than this ...
-    flaps: int = 5
+    flaps: int = _LADDER.flaps
     #: ... within this time is flapping ...
-    flap_seconds: float = 60.0
+    flap_seconds: float = _LADDER.flap_window_s
     #: ... and quarantines the device for so long at first, then twice as long each time.
-    quarantine_seconds: float = 60.0
+    quarantine_seconds: float = _LADDER.quarantine_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ class State(StrEnum):
 
     READY = "READY"
     LOADING = "LOADING"
-    UNLOADING = "UNLOADING"
     UNAVAILABLE = "UNAVAILABLE"
 
 
@@ -75,8 +74,6 @@ class LiveModel:
         self.notes: tuple[str, ...] = ()
         self.inputs: tuple[TensorSpec, ...] = ()
         self.outputs: tuple[TensorSpec, ...] = ()
-        self.input_index: dict[str, int] = {}
-        self.output_index: dict[str, int] = {}
         #: Whether a request says how large its tensors are and which sequence it belongs to.
         self.noted = False
         #: Requests that one batch may have, 0 = the model takes no batches.
@@ -106,8 +103,6 @@ class LiveModel:
     ) -> None:
         """Fix the tensors and make the shared memory for up to `slots` requests at once."""
         self.inputs, self.outputs, self.noted = inputs, outputs, noted
-        self.input_index = {s.name: i for i, s in enumerate(inputs)}
-        self.output_index = {s.name: i for i, s in enumerate(outputs)}
         one = Layout.of(inputs, outputs, 1, noted=noted)
         slots = max(2, min(slots, MAX_REGION_BYTES // one.stride))
         self.region = Region.create(Layout.of(inputs, outputs, slots, noted=noted), self.key)

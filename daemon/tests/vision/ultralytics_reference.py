@@ -38,11 +38,13 @@ def main(directory: Path) -> None:
         except FileNotFoundError:
             continue  # an older release does not know it
         for module in network.modules():  # as exporters do: the layout of the exported file
-            if hasattr(module, "export"):
+            if hasattr(module, "export") and decoder != "yolo-end2end":
                 module.export, module.format = True, "tflite"
         with torch.no_grad():
             out = network(torch.rand(1, 3, HEIGHT, WIDTH))
         outputs = [t for t in (out if isinstance(out, list | tuple) else [out]) if isinstance(t, torch.Tensor)]
+        if decoder == "yolo-end2end" and outputs[0].shape[-1] != 6:
+            continue  # this release has no end-to-end head for it
         save(directory / f"{name}.npz", decoder, len(network.names), outputs)
 
 

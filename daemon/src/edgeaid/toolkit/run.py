@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -31,6 +33,12 @@ class Finished:
     error: str
 
     @property
+    def ran_out(self) -> bool:
+        """Whether it looks as if memory was refused: its own words, or an abort as C++ ends after that."""
+        words = ("MemoryError", "bad_alloc", "Cannot allocate memory", "Unable to allocate", "out of memory")
+        return self.status not in (0, None) and any(w in self.error for w in words)
+
+    @property
     def reason(self) -> str:
         """Why it failed, in words; "" if it did not."""
         if self.status == 0:
@@ -43,10 +51,23 @@ class Finished:
         return last[-1][:500] if last else f"ended with status {self.status}"
 
 
+def _memory() -> int:
+    """Bytes that a child which opens a foreign file may take: half of the machine's, at most 4 GiB."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(512 << 20, min(4 << 30, physical // 2))
+
+
 def child(
-    command: Sequence[str | Path], *, timeout: float, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str | Path],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    memory: int | None = None,
 ) -> Finished:
     """Run a command in a process group of its own; the whole group is killed when the time is over.
+
+    `memory` = bytes of data that it may have (RLIMIT_DATA), None = no limit of its own.
 
     Raises Unsupported if the program does not exist.
     """
@@ -59,6 +80,10 @@ def child(
             )  # fmt: skip
         except OSError as e:
             raise Unsupported(f"{command[0]} cannot be run: {e.strerror}") from e
+        if memory is not None:
+            # It has just begun, and its own code is not read yet: there is no gap in which a model could be opened.
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
         try:
             status: int | None = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -79,8 +104,10 @@ def have_litert() -> bool:
     return any(find_spec(name) is not None for name in ("ai_edge_litert", "tflite_runtime"))
 
 
-def litert(model: Path, request: Mapping[str, Any], timeout: float = 120.0) -> dict[str, np.ndarray[Any, Any]]:
-    """Run a TFLite model in a child, see litert_run.py for request and answer.
+def litert(
+    model: Path, request: Mapping[str, Any], timeout: float = 120.0, memory: int | None = None
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Run a TFLite model in a child, see litert_run.py for request and answer. `memory` in bytes, None = the usual.
 
     Raises InvalidModel if the model cannot be run, Unsupported without a runtime.
     """
@@ -93,8 +120,10 @@ def litert(model: Path, request: Mapping[str, Any], timeout: float = 120.0) -> d
             [sys.executable, "-m", f"{__package__}.litert_run", model, ask, answer],
             timeout=timeout,
             env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            memory=memory or _memory(),
         )
         if done.status != 0 or not answer.is_file():
-            raise InvalidModel(f"{model.name} cannot be run: the runtime {done.reason or 'gave no answer'}")
+            limit = f" (it may take {(memory or _memory()) >> 20} MiB)" if done.ran_out else ""
+            raise InvalidModel(f"{model.name} cannot be run: the runtime {done.reason or 'gave no answer'}{limit}")
         with np.load(answer, allow_pickle=False) as loaded:
             return dict(loaded)

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeaid.errors import InvalidModel
 from edgeaid.toolkit.check.check import Options, check
 from edgeaid.toolkit.check.rules import PROFILES, Violation
+from edgeaid.toolkit.run import litert
 
 from ...formats import builders
+from ...support import tflite
 from ..check_cases import FP, TFLITE, bias_only, concat, conv, dense, input_range, one, padded_conv, relu, strided_slice
 from ..compile.test_compile_logs import LOG_16
 from ..tflite_builder import Graph, Op, T, build
@@ -259,3 +262,18 @@ def test_without_a_runtime_the_report_says_so(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("edgeaid.toolkit.check.run.have_litert", lambda: False)
     (tmp_path / "m.tflite").write_bytes(relu())
     assert [v.rule.id for v in check(tmp_path / "m.tflite", "cpu").violations] == ["SAN009"]
+
+
+def test_a_model_that_keeps_state_between_runs_is_told_to_do_so(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    for data, state in ((tflite.sequence(), "resources"), (tflite.text_sum(), None), (tflite.batches(), None)):
+        path.write_bytes(data)
+        assert check(path, "cpu", Options(run=False)).facts.get("state") == state
+
+
+def test_a_child_that_opens_a_foreign_file_has_a_memory_limit(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    shape = [1, 1 << 14, 1 << 14]  # a gigabyte of values from a file of a few hundred bytes
+    path.write_bytes(build(Graph([T("x", shape), T("y", shape)], [Op("RELU", ["x"], ["y"])], ["x"], ["y"])))
+    with pytest.raises(InvalidModel, match="cannot be run"):
+        litert(path, {"runs": 1, "seed": 1, "threads": 1, "low": -1.0, "high": 1.0}, memory=600 << 20)

@@ -8,6 +8,7 @@ import re
 from ...errors import InvalidModel
 from ...formats.tflite import metadata as tflite_metadata
 from ...formats.tflite import reader as tflite
+from ...formats.tflite.entry import state_of
 from ...formats.tflite.reader import Subgraph, Tensor, TfliteModel
 from .rules import Findings, op_versions
 
@@ -44,6 +45,8 @@ def check(model: TfliteModel, found: Findings) -> None:
         tensor = graph.tensors[index]
         if -1 in (tensor.shape_signature or tensor.shape):
             found.add("TFL006", tensor.name, list(tensor.shape_signature or tensor.shape))
+    if state := state_of(model):
+        found.facts["state"] = str(state)
     found.facts["operators"] = len(graph.operators)
     found.facts["inputs"] = [f"{i.name} {i.datatype} {list(i.shape)}" for i in model.inputs]
     found.facts["outputs"] = [f"{o.name} {o.datatype} {list(o.shape)}" for o in model.outputs]

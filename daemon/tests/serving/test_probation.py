@@ -85,6 +85,8 @@ class Interpreter(real.Interpreter):
                 time.sleep(0.01)
         if self.todo in ("SIGSEGV", "SIGABRT", "SIGKILL", "SIGBUS"):
             os.kill(os.getpid(), getattr(signal, self.todo))
+        if self.todo == "memory":
+            held = [bytearray(os.urandom(1 << 20)) for _ in range(4096)]
         if self.todo == "heap":
             libc = ctypes.CDLL(None)
             libc.malloc.restype = ctypes.c_void_p
@@ -169,3 +171,51 @@ def test_a_model_that_is_slow_in_its_self_test_hurts_nobody_and_its_pusher_gets_
         assert client.devices()[0]["restarts"] == 0
         assert next(m for m in client.models() if m["name"] == "digits")["state"] == "READY"
     assert not (daemon.repository / "slow").exists()
+
+
+@pytest.fixture
+def memory_group() -> Iterator[Path]:
+    """A cgroup whose memory can be limited."""
+    top = next((p for p in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")) if os.access(p, os.W_OK)), None)
+    if top is None or os.geteuid() != 0:
+        pytest.skip("limiting memory needs root and a writable cgroup")
+    path = top / f"edgeai-test-{os.getpid()}"
+    try:
+        path.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made: {error.strerror}")
+    if _limit_of(path) is None:
+        path.rmdir()
+        pytest.skip("the memory controller is not enabled here")
+    yield path
+    until = time.monotonic() + 10
+    while (path / "cgroup.procs").read_text() and time.monotonic() < until:
+        time.sleep(0.1)
+    path.rmdir()
+
+
+def _limit_of(group: Path) -> Path | None:
+    names = ("memory.max", "memory.limit_in_bytes")
+    return next((group / name for name in names if (group / name).exists()), None)
+
+
+def test_a_model_that_takes_all_memory_is_killed_before_the_daemon_and_named_for_it(
+    memory_group: Path, misbehaving: Callable[..., Running], tmp_path: Path
+) -> None:
+    daemon = misbehaving()
+    assert daemon.process is not None
+    pids = [daemon.process.pid]
+    for task in Path(f"/proc/{daemon.process.pid}/task").glob("*/children"):
+        pids += [int(pid) for pid in task.read_text().split()]
+    for pid in pids:
+        (memory_group / "cgroup.procs").write_text(str(pid))
+    limit = _limit_of(memory_group)
+    assert limit is not None
+    limit.write_text(str(256 << 20))
+    greedy = telling("memory", tmp_path)
+    with asking(daemon) as seen, daemon.client() as client, pytest.raises(errors.InvalidRequest, match="out of memory"):
+        client.push("greedy", greedy)
+    assert seen
+    assert daemon.process.poll() is None
+    with daemon.client() as client:
+        assert client.infer("digits", IMAGE)["scores"].argmax() == 3

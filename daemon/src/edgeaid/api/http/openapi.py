@@ -170,6 +170,11 @@ _WHAT: Final[tuple[tuple[str, str, str, tuple[str, ...], str, tuple[str, ...]], 
     (r"/detect", "POST", "Objects in a picture, as DOODS answers", (JSON,), "Free", ()),
     (r"/metrics", "GET", "Metrics in Prometheus' text format", (), "", ("text/plain",)),
 )
+#: What path parameters may be: anything else is 400 or 404.
+_PATTERNS: Final = {
+    "m": {"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+    "v": {"pattern": "^[1-9][0-9]{0,8}$"},
+}
 _NAMES: Final = {"m": "name of a model", "v": "version of a model", "r": "name of a region", "repo": "ignored",
     "s": "name of a stream", "f": "name of a snapshot",
 }  # fmt: skip
@@ -195,7 +200,14 @@ def _operation(method: str, path: str, role: Role) -> dict[str, Any]:
     names = re.findall(r"\{(\w+)\}", path)
     if names:
         operation["parameters"] = [
-            {"name": n, "in": "path", "required": True, "schema": _TEXT, "description": _NAMES[n]} for n in names
+            {
+                "name": n,
+                "in": "path",
+                "required": True,
+                "schema": _TEXT | _PATTERNS.get(n, {}),
+                "description": _NAMES[n],
+            }
+            for n in names
         ]
     if takes and method in ("POST", "PUT"):
         schemas = {JSON: {"schema": _ref("InferRequest") if path.endswith("/infer") else _FREE}}

@@ -289,6 +289,7 @@ async def shm_register(call: Call) -> web.Response:
 
 
 async def shm_unregister(call: Call) -> web.Response:
+    await call.json()  # nothing in it matters, but it must be what the protocol says
     if not _is_cuda(call):
         call.plane.regions.unregister(call.peer, call.args.get("r", ""))
     return reply({})

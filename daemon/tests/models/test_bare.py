@@ -254,3 +254,10 @@ def test_a_model_cut_short_is_said_to_be_so(tmp_path: Path) -> None:
 def test_a_manifest_is_valid_toml_whatever_the_names_in_the_file(tmp_path: Path) -> None:
     wrapped(tmp_path, classifier(name='q"\\\n'))
     assert tomllib.loads((tmp_path / "staged" / "model.toml").read_text())["name"] == "m"
+
+
+def test_signatures_that_are_not_served_are_named(tmp_path: Path) -> None:
+    tree = builders.tflite_tree()
+    other = {**tree[7][0], 2: "encode"}
+    _, notes, _ = wrapped(tmp_path, builders.flat({**tree, 7: [other, *tree[7]]}, b"TFL3"))
+    assert any("'serving_default' is served" in note and "'encode'" in note for note in notes)

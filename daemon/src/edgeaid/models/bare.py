@@ -14,6 +14,7 @@ from ..formats import detect
 from ..formats.labels import Labels
 from ..formats.tflite import metadata as tflite_metadata
 from ..formats.tflite import reader as tflite
+from ..formats.tflite.entry import signature_of
 from ..formats.tflite.metadata import Metadata
 from . import bundle, catalogue, foreign, pictures
 from .guess import guess
@@ -73,6 +74,11 @@ def wrap_tflite(upload: Path, staged: Path, name: str) -> tuple[str, ...]:
         (staged / "labels.txt").write_text(_written(labels.names), encoding="utf-8")
         lines += ["[labels]", 'file = "labels.txt"']
     notes = list(labels.notes)
+    if len(model.signatures) > 1:
+        served = signature_of(model)
+        others = ", ".join(repr(s.key) for s in model.signatures if s is not served)
+        what = f"the signature {served.key!r}" if served is not None else "the main graph"
+        notes.append(f"{what} is served; the file also has the signatures {others}, which are not")
     decoder = known.decoder if known is not None else ""
     lines += _input(data, model, about, decoder, notes)
     if known is not None:

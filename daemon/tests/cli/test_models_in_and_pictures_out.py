@@ -182,6 +182,26 @@ def test_a_published_file_gets_its_labels_from_inside_or_from_beside_it(
     assert "macaw" in json.loads(done.stdout)["classes"][0]["label"].lower(), done.stderr
 
 
+def test_the_keypoints_of_a_pose_reach_the_program_and_the_terminal(
+    start: Callable[..., Running], shared_data: Path, tmp_path: Path
+) -> None:
+    model = shared_data.parent / "findings" / "toolkit" / "movenet_single_pose_lightning_ptq.tflite"
+    if not model.is_file():
+        pytest.skip(f"no pose model here: {model}")
+    daemon = start()
+    picture = shared_data / "coral" / "grace_hopper.bmp"
+    done = call(daemon.socket, "run", model, picture, "-t", "0.05", "-o", tmp_path / "drawn.jpg")
+    assert done.returncode == 0, done.stderr
+    assert "KEYPOINTS" in done.stdout
+    assert Image.open(tmp_path / "drawn.jpg").format == "JPEG"
+    with daemon.client() as client:
+        (person,) = client.pose("movenet_single_pose_lightning_ptq", picture, threshold=0.05, max_results=1)
+    assert len(person.keypoints) == 17
+    nose = person.keypoints[0]
+    assert nose[2] > 0.1
+    assert 0.3 < nose[0] < 0.7
+
+
 def test_pull_takes_what_the_devices_here_need(
     start: Callable[..., Running], shared_data: Path, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ VERBS: Final[dict[str, Verb]] = {
     "run": Verb("run", "run", "Ask a model file about pictures; starts a private daemon where none answers.", _ASK),
     "classify": Verb("infer", "classify", "Name what pictures show.", _ASK),
     "detect": Verb("infer", "detect", "Find objects in pictures.", _ASK),
+    "pose": Verb("infer", "pose", "Find people or objects in pictures, and their keypoints.", _ASK),
     "segment": Verb("infer", "segment", "Find the areas of pictures that show something.", _ASK),
     "infer": Verb("infer", "infer", "Run a model on tensors in .npy files.", _ASK),
     "models": Verb("models", "models", "List models: every version that is stored or served.", _MODELS),

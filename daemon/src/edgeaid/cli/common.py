@@ -130,7 +130,7 @@ pass_session = click.make_pass_decorator(Session)
 
 def complete_model(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Names of the daemon's models that fit the verb, for the shell."""
-    fitting = {"classify", "detect", "segment"} & {ctx.info_name or ""}
+    fitting = {"classify", "detect", "segment", "pose"} & {ctx.info_name or ""}
     return _complete(ctx, lambda m: m["name"] if not fitting or m.get("task") in fitting else "", incomplete)
 
 

@@ -16,6 +16,8 @@ from .pictures import OUTPUT, PICTURES, SHOW, ask_about
 from .text import hint, plain, table
 from .watch import until_interrupted
 
+#: Keypoints with a lower score are not shown in the table.
+POINT_SCORE = 0.1
 TOP = click.option("-k", "--top", type=click.IntRange(1), default=3, show_default=True, help="Classes to show.")
 THRESHOLD = click.option(
     "-t", "--threshold", type=click.FloatRange(0, 1), help="Least score (default: the model's own)."
@@ -34,6 +36,19 @@ def objects_text(answer: dict[str, Any]) -> str:
     return (
         table(("SCORE>", "LABEL", "XMIN>", "YMIN>", "XMAX>", "YMAX>"), rows) if rows else "nothing above the threshold"
     )
+
+
+def poses_text(answer: dict[str, Any]) -> str:
+    """Objects, best first, with how many of their keypoints are seen and where the surest ones are, in pixels."""
+    rows = []
+    for o in answer["objects"]:
+        points = [
+            f"{number}:({x * answer['width']:.0f},{y * answer['height']:.0f})"
+            for number, (x, y, score) in enumerate(o.get("keypoints", ()))
+            if score >= POINT_SCORE
+        ]
+        rows.append((f"{o['score']:.3f}", o["label"], len(points), " ".join(points)))
+    return table(("SCORE>", "LABEL", "POINTS>", "KEYPOINTS~"), rows) if rows else "nothing above the threshold"
 
 
 def areas_text(answer: dict[str, Any]) -> str:
@@ -58,6 +73,7 @@ def ask(
     questions: dict[str, tuple[Callable[[bytes], Any], Callable[[dict[str, Any]], str]]] = {
         "classify": (lambda data: client.classify(model, data, max_results=top), classes_text),
         "detect": (lambda data: client.detect(model, data, threshold=threshold), objects_text),
+        "pose": (lambda data: client.pose(model, data, threshold=threshold), poses_text),
         "segment": (lambda data: client.segment(model, data), areas_text),
     }
     question, text = questions[task]
@@ -99,6 +115,25 @@ def detect(
 ) -> None:
     """Find objects in pictures."""
     ask(session, "detect", model, pictures, output, show, threshold=threshold)
+
+
+@click.command()
+@model_argument
+@PICTURES
+@THRESHOLD
+@OUTPUT
+@SHOW
+@pass_session
+def pose(
+    session: Session,
+    model: str,
+    pictures: tuple[Path, ...],
+    threshold: float | None,
+    output: Path | None,
+    show: bool,
+) -> None:
+    """Find people or objects in pictures, and their keypoints."""
+    ask(session, "pose", model, pictures, output, show, threshold=threshold)
 
 
 @click.command()

@@ -18,7 +18,7 @@ from .. import errors
 from ..models import bare, bundle
 from ..models import manifest as manifests
 
-TASKS: Final = ("classify", "detect", "segment", "embed", "other")
+TASKS: Final = manifests.TASKS
 #: The decoder that a task has where the file's own manifest names none.
 _DECODERS: Final = {"classify": "classification", "detect": "ssd", "segment": "segmentation"}
 #: The largest file that is wrapped here; the daemon has its own limit.

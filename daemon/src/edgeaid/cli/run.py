@@ -84,7 +84,7 @@ def _task(session: Session, name: str) -> str:
     if not rows:
         raise errors.NotFound(f"unknown model {name!r}")
     kind = str(next((row for row in rows if row.get("default")), rows[-1]).get("task", ""))
-    if kind not in ("classify", "detect", "segment"):
+    if kind not in ("classify", "detect", "segment", "pose"):
         raise errors.InvalidRequest(
             f"what the outputs of {name} mean is not known (task '{kind}'): say it with --task classify, detect or "
             f"segment, or look at them: edgeai model inspect FILE"

@@ -29,7 +29,7 @@ MAX_BODY: Final = 32 << 20
 #: What the page asks.
 ALLOWED: Final = {
     "GET": re.compile(r"/|/edgeai/v1|/edgeai/v1/(devices|models)|/v2/health/ready"),
-    "POST": re.compile(r"/edgeai/v1/models/[A-Za-z0-9._%-]{1,200}/(classify|detect|segment)"),
+    "POST": re.compile(r"/edgeai/v1/models/[A-Za-z0-9._%-]{1,200}/(classify|detect|segment|pose)"),
 }
 #: Headers of the daemon's answer that the browser gets.
 _PASSED: Final = (

@@ -305,6 +305,20 @@ class AsyncClient:
         async with self._core() as core:
             return await core.answer(results.Detection, "detect", model, picture, **options)
 
+    async def pose(
+        self,
+        model: str,
+        picture: Any,
+        *,
+        threshold: float | None = None,
+        max_results: int | None = None,
+        timeout: float | None = None,
+    ) -> results.Detection:
+        """See Client.pose."""
+        options = {"threshold": threshold, "max_results": max_results, "timeout": timeout}
+        async with self._core() as core:
+            return await core.answer(results.Detection, "pose", model, picture, **options)
+
     async def segment(self, model: str, picture: Any, *, timeout: float | None = None) -> results.Segmentation:
         """See Client.segment."""
         async with self._core() as core:

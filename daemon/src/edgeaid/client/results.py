@@ -46,6 +46,10 @@ class Detected:
     box: Box
     #: Corners in pixels of the original picture.
     pixels: Box
+    #: x, y (parts of the picture's sides) and score of each keypoint, in the model's order; poses have them.
+    keypoints: tuple[tuple[float, float, float], ...] = ()
+    #: Corners of a rotated box, as parts of the picture's sides.
+    polygon: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,16 @@ class Detection(Answer):
     def from_json(cls, answer: Mapping[str, Any]) -> Self:
         """From the daemon's JSON."""
         objects = tuple(
-            Detected(o["index"], o["label"], o["score"], Box(**o["box"]), Box(**o["pixels"])) for o in answer["objects"]
+            Detected(
+                o["index"],
+                o["label"],
+                o["score"],
+                Box(**o["box"]),
+                Box(**o["pixels"]),
+                tuple((x, y, score) for x, y, score in o.get("keypoints", ())),
+                tuple((x, y) for x, y in o.get("polygon", ())),
+            )
+            for o in answer["objects"]
         )
         return cls(**cls._common(answer), objects=objects)
 

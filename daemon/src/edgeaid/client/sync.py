@@ -224,6 +224,19 @@ class Client:
         options = {"threshold": threshold, "max_results": max_results, "timeout": timeout}
         return self._run(self._core.answer(results.Detection, "detect", model, picture, **options))
 
+    def pose(
+        self,
+        model: str,
+        picture: Any,
+        *,
+        threshold: float | None = None,
+        max_results: int | None = None,
+        timeout: float | None = None,
+    ) -> results.Detection:
+        """Objects in a picture (see classify), best first, each with its `keypoints`."""
+        options = {"threshold": threshold, "max_results": max_results, "timeout": timeout}
+        return self._run(self._core.answer(results.Detection, "pose", model, picture, **options))
+
     def segment(self, model: str, picture: Any, *, timeout: float | None = None) -> results.Segmentation:
         """Areas of a picture (see classify), largest first, and the mask."""
         return self._run(self._core.answer(results.Segmentation, "segment", model, picture, timeout=timeout))
@@ -242,7 +255,7 @@ class Client:
         max_results: int | None = None,
         timeout: float | None = None,
     ) -> bytes:
-        """The picture (see classify) with the answer of `task` ("classify", "detect", "segment") on it: a PNG file."""
+        """A PNG file: the picture (see classify) with the answer of `task` (classify, detect, segment, pose) on it."""
         options = {"threshold": threshold, "max_results": max_results, "timeout": timeout}
         return self._run(self._core.picture(task, model, picture, options, "image/png"))
 

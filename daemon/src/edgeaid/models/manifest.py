@@ -20,7 +20,7 @@ TASKS: Final = ("classify", "detect", "segment", "pose", "embed", "other")
 #: `/` cannot be in a name (client libraries do not escape it); `stats` is a path of the protocol.
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED: Final = frozenset({"stats"})
-VERSION: Final = re.compile(r"[1-9][0-9]{0,17}")
+VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
 #: Requests that one batch may have.
 MAX_BATCH: Final = 1024

@@ -338,3 +338,11 @@ def test_head_answers_like_get_without_a_body_and_405_says_what_is_allowed(daemo
     ):
         status, headers, _ = daemon.http(method, path)
         assert (status, headers["allow"]) == (405, allow)
+
+
+def test_a_version_that_could_have_no_next_one_is_refused(daemon):
+    model = (EMBEDDED / "digits" / "1" / "model.tflite").read_bytes()
+    for version in ("999999999999999999", "1000000000", "0", "-1", "1.5"):
+        status, answer = daemon.json("PUT", f"/edgeai/v1/models/far/versions/{version}", model)
+        assert status == 400, version
+        assert "version" in answer["error"]

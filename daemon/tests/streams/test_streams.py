@@ -111,11 +111,15 @@ def test_a_wrong_table_is_refused_with_its_reason_and_the_old_one_goes_on(daemon
         ({"source": "gopher://camera"}, "scheme"),
         ({"source": "test:digits", "fps": True}, "fps"),
         ({"source": "test:digits", "zones": {"z": [[0, 0], [1, 1]]}}, "zones.z"),
-        ({"source": "test:digits", "zones": {f"z{i}": [[0, 0], [1, 0], [1, 1]] for i in range(10_000)}}, "10000"),
         ({"source": "test:digits", "stage": [{"track": {}}]}, "nothing to track"),
     ):
         status, answer = daemon.json("PUT", "/edgeai/v1/streams/keep", table)
         assert (status, reason in answer["error"]) == (400, True), answer
+    zones = "".join(f"z{i} = [[0, 0], [1, 0], [1, 1]]\n" for i in range(10_000))
+    text = f'[stream.keep]\nsource = "test:digits"\n[stream.keep.zones]\n{zones}'
+    headers = {"Content-Type": "application/toml"}
+    status, _, data = daemon.http("PUT", "/edgeai/v1/streams/keep", text.encode(), headers)
+    assert (status, b"has 10000 entries" in data) == (400, True), data
     assert show(daemon, "keep")["pid"] == pid
     gone(daemon, "keep")
 

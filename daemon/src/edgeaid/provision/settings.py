@@ -39,7 +39,7 @@ _TIMEZONE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,31}(?:/[A-Za-z0-9][A-Za
 _PSK: Final = re.compile(r"[0-9a-fA-F]{64}")
 #: IEEE 802.11i: a passphrase has 8 to 63 printable ASCII characters.
 _PASSPHRASE: Final = re.compile(r"[\x20-\x7e]{8,63}")
-BUNDLE: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})-([1-9][0-9]{0,17})\.edgeai")
+BUNDLE: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})-([1-9][0-9]{0,8})\.edgeai")
 _KEY_TYPES: Final = frozenset(
     {
         "ssh-ed25519",

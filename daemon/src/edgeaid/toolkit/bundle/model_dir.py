@@ -22,7 +22,7 @@ from .manifests import read_manifest
 def from_quantised(directory: Path, result: Result, rules: Normalisation, labels: Path | None) -> Path:
     """Make `directory` (<name>/<version>, must not exist) from a quantised classifier. Raises AlreadyExists."""
     name, version = directory.resolve().parent.name, directory.resolve().name
-    if not re.fullmatch(r"[1-9][0-9]{0,17}", version):
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", version):
         raise InvalidRequest(f"{directory}: a model directory is called <name>/<version>, the version a whole number")
     if directory.exists():
         raise AlreadyExists(f"{directory} exists; choose the next version")

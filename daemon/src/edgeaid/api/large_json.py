@@ -58,7 +58,7 @@ class Text:
 
     def base64(self) -> bytes:
         """The bytes that it stands for. binascii.Error."""
-        out = bytearray()
+        pieces: list[bytes] = []
         rest = b""
         for at in range(0, len(self.raw), PIECE):
             piece = rest + bytes(self.raw[at : at + PIECE])
@@ -66,9 +66,9 @@ class Text:
             plain = piece[:whole].replace(b"\\/", b"/")  # some encoders escape the slash
             last = at + PIECE >= len(self.raw)
             cut = len(plain) if last else len(plain) - len(plain) % 4
-            out += binascii.a2b_base64(plain[:cut], strict_mode=True)
+            pieces.append(binascii.a2b_base64(plain[:cut], strict_mode=True))
             rest = plain[cut:] + piece[whole:]
-        return bytes(out)
+        return b"".join(pieces)
 
 
 @dataclass(frozen=True, slots=True)

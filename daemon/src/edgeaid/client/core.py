@@ -264,6 +264,8 @@ class Core:
         return self._fast
 
     async def _bound(self, session: fast.Session, key: tuple[str, str]) -> fast.Binding | None:
+        if (known := session.bound(key)) is not None:
+            return known
         metadata = await self.metadata(*key)
         if not fast.fits(metadata):
             self._plain.add(key)

@@ -80,6 +80,13 @@ class Session:
             answer = yield from _control({"op": "hello", "version": 1})
         self.limits = answer["limits"]
 
+    def bound(self, key: tuple[str, str]) -> Binding | None:
+        """The binding of (model, version) when there is one already."""
+        binding = self._bindings.get(key)
+        if binding is not None:
+            self._bindings.move_to_end(key)
+        return binding
+
     def bind(self, model: str, version: str, metadata: Mapping[str, Any]) -> Steps:
         """The binding of a model, made at first use. TooLarge when its tensors are above the daemon's limit."""
         key = (model, version)

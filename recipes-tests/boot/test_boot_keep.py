@@ -137,5 +137,6 @@ def test_without_its_data_partition_the_device_boots_and_says_so(device: Device,
     device.stop()
     link = device.boot()
     assert "no partition edgeai-data" in link.run("dmesg").check()
+    assert link.run("findmnt -no FSTYPE /data").check().strip() == "tmpfs"
     assert len(link.run("cat /etc/machine-id").check().strip()) == 32
     assert link.run("systemctl is-active edgeaid.service edgeaid.socket").out.split()[-1] == "active"

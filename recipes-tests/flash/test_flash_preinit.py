@@ -117,9 +117,14 @@ def test_what_is_no_machine_id_is_replaced(device: Device, bad: str) -> None:
     assert device.boot() == first
 
 
-def test_without_the_data_partition_the_boot_goes_on(device: Device) -> None:
+def test_without_the_data_partition_the_images_own_files_are_in_memory(device: Device) -> None:
+    kept = device.boot()
     run("e2label", device.data, "other")
-    assert device.boot() == "quiet\n"
+    without = device.boot()
+    assert ID.match(without), without
+    assert without.splitlines()[1:] == ["hostname", "localtime", "machine-id"]
+    run("e2label", device.data, "edgeai-data")
+    assert device.boot() == kept
 
 
 def test_a_damaged_data_partition_is_repaired(device: Device) -> None:

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ def test_there_are_ten_programs() -> None:
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> Running:
+def asked(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> Iterator[Running]:
     """A daemon for the page's programs, with the files that they name beside it."""
     folder = tmp_path_factory.mktemp("python-page")
     running = launch(folder)
@@ -41,7 +41,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> Ru
         ("model.tflite", EMBEDDED / "digits" / "1" / "model.tflite"),
     ):
         shutil.copy(source, folder / name)
-    return running
+    yield running
+    running.stop()
 
 
 @pytest.mark.parametrize(("title", "program"), PROGRAMS, ids=[title for title, _ in PROGRAMS])

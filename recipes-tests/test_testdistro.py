@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 TOP = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP / "recipes-tests"))
@@ -49,13 +48,6 @@ def test_names_that_replaced_recipes_answer_to_are_none_of_ours() -> None:
     }
     names |= {"python3-" + name for name in packages.wheels()}
     assert names & recipes(OURS) == set()
-
-
-def test_wic_of_the_other_release_is_the_one_of_its_lock_file() -> None:
-    lock = yaml.safe_load((TOP / "kas/release/scarthgap.lock.yml").read_text())
-    ours = yaml.safe_load((TOP / "recipes-tests/kas/testdistro-wrynose.yml").read_text())
-    pinned = lock["overrides"]["repos"]["openembedded-core"]["commit"]
-    assert ours["repos"]["openembedded-core-scarthgap"]["commit"] == pinned
 
 
 def test_layer_warns_whoever_adds_it() -> None:

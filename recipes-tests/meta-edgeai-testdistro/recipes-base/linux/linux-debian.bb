@@ -6,7 +6,7 @@ FILES:${PN} = "/usr/lib/modules /boot"
 KEEP_MODULES = "virtio|/ext4/|jbd2|mbcache|crc16|crc32c|libcrc32c|vfat|/fat/|nls_|failover|9p|overlay|fuse|\
 xhci|ehci|uhci|ohci|usbcore|usb-common|cdc-acm|cdc_|usbnet|usbserial|ftdi_sio|cp210x|ch341|usbip|vhci|usb-storage|\
 autofs|binfmt_misc|configfs|libcomposite|dummy_hcd|usb_f_|udc-core|i6300esb|softdog|bcm2835|sdhci|mmc_block|mmc_core|dwc2|smsc95xx|mii|phy-generic|\
-raspberrypi|vivid|videobuf2|videodev|v4l2|/mc/|squashfs|loop|dm-|zram|\
+raspberrypi|vivid|/cec/|videobuf2|videodev|v4l2|/mc/|squashfs|loop|dm-|zram|\
 virtio-rng|rng-core|mac80211|cfg80211|rfkill|libarc4|dns_resolver|netfs|fscache|roles|ulpi|usbmon|iproc|pwm"
 do_install:append() {
     rm -rf ${D}/usr/lib/linux-image-* ${D}/usr/share

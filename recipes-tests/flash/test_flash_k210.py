@@ -53,7 +53,7 @@ def test_a_package_of_firmware_gets_the_model_too(firmware: Path, model: Path, t
 def test_files_in_the_wrong_order_are_refused(firmware: Path, model: Path) -> None:
     with pytest.raises(Refused, match="firmware comes first"):
         k210.package(model, firmware)
-    with pytest.raises(Refused, match="no kmodel"):
+    with pytest.raises(Refused, match="not a kmodel"):
         k210.package(firmware, firmware)
     with pytest.raises(Refused, match="absent"):
         k210.package(firmware.with_name("absent.bin"), None)

@@ -286,7 +286,7 @@ def test_an_archive_on_tensorflows_mirror_is_the_repository_behind_it_and_a_tag_
     assert pins.collect(tree, None, False)["fft2d"] == ("github.com/petewarden/OouraFFT.git", "v1.0")
     assert pins.main(["--tree", str(tree)]) == 0
     printed = capsys.readouterr().out
-    assert "v1.0 is no commit: git ls-remote https://github.com/petewarden/OouraFFT.git v1.0" in printed
+    assert "v1.0 is not a commit: git ls-remote https://github.com/petewarden/OouraFFT.git v1.0" in printed
     (tmp_path / "pins.inc").write_text(printed.replace('"v1.0"', f'"{"c" * 40}"'))
     assert pins.main(["--tree", str(tree), "--check", str(tmp_path / "pins.inc")]) == 0
 

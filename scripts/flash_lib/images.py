@@ -60,7 +60,7 @@ class Image:
 
 
 def find(path: Path) -> Image:
-    """The image and its block map, if one lies beside it. Refused for what is no image."""
+    """The image and its block map, if one lies beside it. Refused for what is not an image."""
     if not path.is_file():
         raise Refused(f"there is no image {path}; ./scripts/build prints where it left one")
     if not path.name.endswith(SUFFIXES):
@@ -137,7 +137,7 @@ def check(image: Image, progress: Progress) -> Image:
     size = image.size if image.bmap else position
     end = max((start + length for _, start, length in mbr(head)), default=0)
     if not end:
-        raise Refused(f"{image.path} has no partition table: it is no image of a whole disk")
+        raise Refused(f"{image.path} has no partition table: it is not an image of a whole disk")
     if end > size and not image.bmap:
         raise Refused(f"{image.path} ends after {size} bytes but its partitions need {end}; copy or build it again")
     return Image(image.path, image.bmap, size, tuple(known))

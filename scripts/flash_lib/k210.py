@@ -45,7 +45,7 @@ def package(firmware: Path, model: Path | None) -> tuple[bytes, list[str]]:
                 raise Refused(f"{firmware} is a model; the firmware comes first: --k210 PORT FIRMWARE.bin MODEL.kmodel")
         if model is not None:
             if not detect(model.read_bytes()).startswith("kmodel"):
-                raise Refused(f"{model} is no kmodel; `edgeai model check` says what it is")
+                raise Refused(f"{model} is not a kmodel; `edgeai model check` says what it is")
             parts[kfpkg.MODEL] = model
         data, findings = kfpkg.build(parts)
     except (EdgeaiError, OSError) as error:

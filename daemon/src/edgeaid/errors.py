@@ -1,7 +1,7 @@
 """The one exception tree.
 
 Each class carries its HTTP status, its gRPC status name and the exit code of the command line, so that
-every protocol skin maps errors by reading an attribute and none has a table of its own.
+every protocol adapter maps errors by reading an attribute and none has a table of its own.
 Exit codes follow sysexits.h where it has a fitting one.
 """
 

@@ -57,7 +57,7 @@ class Finding:
     check: str
     #: `ok`, `note` (worth knowing), `warning` (works, badly) or `problem` (does not work).
     level: str
-    #: What is so.
+    #: What was seen.
     text: str
     #: What to do; empty when there is nothing to do.
     todo: str = ""

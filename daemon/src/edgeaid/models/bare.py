@@ -23,7 +23,7 @@ from .guess import guess
 def unpack(upload: Path, staged: Path, name: str, limit: int) -> tuple[str, ...]:
     """Turn an upload (bundle, or a bare .tflite) into a model directory `staged`; returns what was assumed. Blocking.
 
-    InvalidModel names what is pushed when it is no model, and what to do with it.
+    InvalidModel names what is pushed when it is not a model, and what to do with it.
     """
     with open(upload, "rb") as stream:
         head = stream.read(8)

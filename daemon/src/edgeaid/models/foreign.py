@@ -89,7 +89,7 @@ def _inside(view: memoryview, magic: bytes) -> str:
 
 
 def _archive(view: memoryview) -> str:
-    """What a zip holds that is no bundle."""
+    """What a zip holds that is not a bundle."""
     from ..errors import InvalidModel
     from ..formats.wire import zipdir
 

@@ -1,6 +1,6 @@
 """What a pushed model's outputs are, from their shapes and from what its exporter wrote into the file. Pure.
 
-Shapes alone do not always say it: a wrong guess would answer nonsense, so what fits nothing exactly is left open.
+Shapes alone do not always say it: a wrong guess would give wrong answers, so what fits nothing exactly is left open.
 """
 
 from __future__ import annotations

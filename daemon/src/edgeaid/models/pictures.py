@@ -104,7 +104,7 @@ def _without_decoder(data: Data, model: TfliteModel, about: Metadata | None) -> 
 
 
 def _is_raw(spec: TensorSpec, told: TensorMetadata) -> bool:
-    """Whether normalising and quantising gives the pixels again, or nonsense: then a float model's was copied."""
+    """Whether normalising and quantising gives the pixels again; if not, a float model's normalisation was copied."""
     quantization = spec.quantization
     if quantization is None or len(quantization.scale) != 1 or quantization.scale[0] <= 0 or len(told.mean) != 1:
         return True

@@ -251,7 +251,7 @@ class DeviceQueue:
         return Counter(job.model for lane in self._all() for job in lane)
 
     def _drop(self, job: Job, lane: Lane, now: float | None) -> None:
-        """Settle the books after a job left its lane unserved."""
+        """Bring the counts up to date after a job left its lane unserved."""
         self._length -= 1
         self._expired += 1
         if not self._length:

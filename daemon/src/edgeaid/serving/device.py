@@ -531,7 +531,7 @@ class DeviceRunner:
             self._tick = asyncio.get_running_loop().call_later(TICK, self._on_tick)
 
     def _expired(self, request: Request, now: float, where: str) -> None:
-        """Its deadline passed: whoever waits hears so now, also when the device still works on it."""
+        """Its deadline passed: the caller gets the error now, even when the device still works on it."""
         request.live.stats.expired += 1
         text = f"deadline passed after {now - request.enqueued:.3f} s {where} {self.id}"
         fail(request, errors.DeadlineExceeded(text))

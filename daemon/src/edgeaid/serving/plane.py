@@ -1,6 +1,6 @@
 """The data plane: models and devices, and requests between them.
 
-Protocols are skins over this and hold no state of models.
+Protocol adapters use this and hold no state of models.
 """
 
 from __future__ import annotations

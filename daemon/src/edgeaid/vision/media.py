@@ -34,7 +34,7 @@ class Rules:
     picture: PictureRules | None
     output: OutputRules | None
     labels: tuple[str, ...]
-    #: Width and height of the input tensor; (0, 0) where it is no picture.
+    #: Width and height of the input tensor; (0, 0) where it is not a picture.
     size: tuple[int, int] = (0, 0)
 
 

@@ -186,7 +186,7 @@ def test_load_and_unload_as_the_client_libraries_call_them(start):
     status, answer = daemon.json("POST", PATH, {"inputs": []})
     assert status == 404
     assert "Request for unknown model" in answer["error"]
-    override = {"parameters": {"config": json.dumps({"max_batch_size": "16", "note": "x"})}}
+    override = {"parameters": {"config": json.dumps({"max_batch_size": "16"})}}
     assert daemon.json("POST", "/v2/repository/models/digits/load", override)[0] == 200
     assert daemon.json("GET", "/v2/models/digits/config")[1]["max_batch_size"] == 16
     status, answer = daemon.json("POST", "/v2/repository/models/digits/load", {"parameters": {"config": "{"}})

@@ -96,7 +96,7 @@ def test_what_is_no_data_is_refused(tmp_path: Path) -> None:
         representative.read(str(tmp_path), (3,), PIXELS, 4)
     (tmp_path / "pics").mkdir()
     (tmp_path / "pics" / "a.png").write_bytes(b"\x89PNG broken")
-    with pytest.raises(InvalidModel, match="no readable picture"):
+    with pytest.raises(InvalidModel, match="not a readable picture"):
         representative.read(str(tmp_path / "pics"), (2, 2, 3), PIXELS, 4)
 
 

@@ -1,7 +1,7 @@
 """Two dialects that home automation and video recorders speak: DeepStack's and DOODS', for models that detect.
 
-Off unless [dialects] switches them on. Both are skins over the same data plane as everything else; what they cannot say
-(devices, versions, timings) they leave out. Both kinds of client bring the TCP token in a place of their own: DeepStack
+Off unless [dialects] switches them on. Both are adapters to the one data plane; what they cannot say (devices,
+versions, timings) they leave out. Both kinds of client bring the TCP token in a place of their own: DeepStack
 in the form field `api_key`, DOODS in the header `doods-auth-key`.
 """
 
@@ -28,7 +28,7 @@ from ..http.server import Call, Routes
 
 #: Parts of a form that are read: a picture, a key, a threshold and what a client may add.
 MAX_PARTS: Final = 16
-#: Bytes of a form field that is no picture.
+#: Bytes of a form field that is not a picture.
 MAX_FIELD: Final = 4096
 #: What a DeepStack server answers without `min_confidence`.
 CONFIDENCE: Final = 0.4

@@ -82,7 +82,7 @@ def plain_head(data: bytes) -> Head | None:
         return None
     json_length = headers.get("inference-header-content-length", length)
     if not json_length.isdecimal() or len(json_length) > 6 or int(json_length) > LARGE:
-        return None  # nonsense, or JSON that is not for the event loop
+        return None  # not a valid length, or JSON that is not for the event loop
     return Head(
         match[0],
         match[1].decode(),

@@ -48,7 +48,7 @@ def read(data: Data) -> Kfpkg:
     view = as_view(data)
     entries = {entry.name: entry for entry in zipdir.entries(view)}
     if LIST not in entries:
-        raise InvalidModel(f"no {LIST} in the archive; this is no kfpkg")
+        raise InvalidModel(f"no {LIST} in the archive; this is not a kfpkg")
     listing = _parse(zipdir.read(view, entries[LIST], MAX_LIST_BYTES))
     files = listing.get("files")
     if not isinstance(files, list) or len(files) > MAX_FILES:

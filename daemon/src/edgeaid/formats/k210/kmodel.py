@@ -25,4 +25,4 @@ def read(data: Data) -> Kmodel:
         raise Unsupported(f"kmodel version {second} is unknown here; versions 3, 4 and 5 are read")
     if first == 3:
         return kmodel_v3.read(view)
-    raise InvalidModel("this is no kmodel: it starts neither with 'LDMK' nor with version 3")
+    raise InvalidModel("this is not a kmodel: it starts neither with 'LDMK' nor with version 3")

@@ -47,7 +47,7 @@ class Part:
 def build(parts: Mapping[int, Path | tuple[str, bytes]]) -> tuple[bytes, tuple[Finding, ...]]:
     """The bytes of a kfpkg for {address: file}, and warnings.
 
-    A file is a path, or a (name, bytes) pair. What goes to address 0 and is no model is firmware and gets the prefix.
+    A file is a path, or a (name, bytes) pair. At address 0, what is not a model is firmware and gets the prefix.
     Raises NotFound for a missing file, InvalidRequest for addresses that cannot be, InvalidModel for parts that
     overlap or do not fit into flash.
     """

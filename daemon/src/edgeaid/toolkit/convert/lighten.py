@@ -103,7 +103,7 @@ def _shape(model: Path) -> Sequence[int]:
 
 def _read(folder: Path, shape: Sequence[int], rules: Normalisation) -> list[tuple[Array, int]]:
     if not folder.is_dir():
-        raise InvalidRequest(f"{folder} is no folder of pictures, one subfolder per class number")
+        raise InvalidRequest(f"{folder} is not a directory of pictures with one subdirectory per class number")
     found = [(representative.picture(p, shape, rules), c) for p, c in representative.labelled(folder, ())]
     if not found:
         raise InvalidModel(f"{folder} has no subfolders with pictures; make one per class")

@@ -199,7 +199,7 @@ def _samples(job: Job, floats: Path, progress: Progress) -> Sequence[tuple[Array
     if job.accuracy is None:
         return []
     if not job.accuracy.is_dir():
-        raise NotFound(f"{job.accuracy} is no folder; accuracy is measured on a folder with one subfolder per class")
+        raise NotFound(f"{job.accuracy} is not a directory; accuracy needs one with a subdirectory per class")
     shape = _input(floats)[1:]
     listed = list(representative.labelled(job.accuracy, job.labels))
     if not listed:

@@ -70,7 +70,7 @@ def picture(path: Path, shape: Sequence[int], rules: Normalisation) -> Array:
             mode = image.convert("L" if channels == 1 else "RGB")
             pixels = np.asarray(mode.resize((width, height), Image.Resampling.BILINEAR))
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as e:
-        raise InvalidModel(f"{path} is no readable picture: {e}") from e
+        raise InvalidModel(f"{path} is not a readable picture: {e}") from e
     return rules.apply(pixels.reshape(height, width, channels))
 
 
@@ -129,7 +129,7 @@ def _read_numpy(path: Path) -> Array:
         loaded = np.load(path, allow_pickle=False)
         values: Array = loaded[loaded.files[0]] if hasattr(loaded, "files") else loaded
     except (OSError, ValueError, EOFError, IndexError, KeyError) as e:
-        raise InvalidModel(f"{path} is no readable numpy file: {e}") from e
+        raise InvalidModel(f"{path} is not a readable numpy file: {e}") from e
     if values.size > _MAX_ELEMENTS:
         raise TooLarge(f"{path} holds {values.size} values; representative data need a few hundred samples")
     return values

@@ -10,8 +10,7 @@ import struct
 from typing import Final
 
 from ..errors import InvalidModel
-from .exchange import pytorch
-from .exchange.keras import HDF5_MAGIC, is_keras
+from .archives import HDF5_MAGIC, is_keras, pytorch_kind
 from .ncs.reader import BLOB_MAGIC, V2_MAGIC
 from .wire.binary import Data, as_view
 from .wire.flatbuffer import Flatbuffer
@@ -115,7 +114,7 @@ def _by_archive(view: memoryview, head: bytes) -> str:
         return "zip"
     if is_keras(names):
         return "keras"
-    return pytorch.kind_of(names) or ("kfpkg" if "flash-list.json" in names else "zip")
+    return pytorch_kind(names) or ("kfpkg" if "flash-list.json" in names else "zip")
 
 
 def _by_protobuf(view: memoryview) -> str:

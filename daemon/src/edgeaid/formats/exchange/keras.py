@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from ...errors import InvalidModel
 from ...tensors import TensorSpec
+from ..archives import HDF5_MAGIC, is_keras
 from ..wire import zipdir
 from ..wire.binary import Data, as_view
 
-HDF5_MAGIC: Final = b"\x89HDF\r\n\x1a\n"
 _MAX_JSON: Final = 64 * 1024 * 1024
 _TYPES: Final[dict[str, str]] = {
     "float32": "FP32", "float16": "FP16", "float64": "FP64", "bfloat16": "BF16", "int32": "INT32", "int64": "INT64",
@@ -60,11 +60,6 @@ class KerasModel:
     outputs: tuple[str, ...]
     #: Bytes of model.weights.h5, or of the .h5 file.
     weights_bytes: int
-
-
-def is_keras(names: set[str]) -> bool:
-    """Whether an archive with these entries is a .keras file."""
-    return {"config.json", "metadata.json"} <= names
 
 
 def read(data: Data) -> KerasModel:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from ...errors import InvalidModel
 from ...tensors import TensorSpec
+from ..archives import pytorch_kind
 from ..wire import zipdir
 from ..wire.binary import Data, as_view
 
@@ -68,21 +69,11 @@ class TorchModel:
     weights_bytes: int
 
 
-def kind_of(names: Iterable[str]) -> str:
-    """Kind of an archive with these entries, "" when it is none of PyTorch's."""
-    ends = {n.split("/", 1)[-1] for n in names} | set(names)
-    if "models/model.json" in ends or "serialized_exported_program.json" in ends:
-        return "torch-export"
-    if "data.pkl" in ends:
-        return "torchscript" if "constants.pkl" in ends or any(n.startswith("code/") for n in ends) else "torch-pickle"
-    return ""
-
-
 def read(data: Data) -> TorchModel:
     """Read any of the three. Raises InvalidModel for damage and for files of another kind."""
     view = as_view(data)
     entries = {e.name: e for e in zipdir.entries(view)}
-    kind = kind_of(entries)
+    kind = pytorch_kind(entries)
     readers = {"torch-export": _exported, "torchscript": _script, "torch-pickle": _pickled}
     if kind not in readers:
         raise InvalidModel(

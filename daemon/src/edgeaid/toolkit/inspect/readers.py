@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from ...formats.archives import HDF5_MAGIC
 from ...formats.exchange import caffe, keras, onnx, openvino, pytorch, tensorflow
 from ...formats.finding import NOTE, WARNING, Finding
 from ...formats.ncs import reader as ncs
@@ -123,10 +124,10 @@ def keras_report(data: bytes, path: Path, _depth: int) -> Report:
     if model.version:
         facts["Keras"] = model.version
     return Report(
-        path=str(path), kind="keras-h5" if data[:8] == keras.HDF5_MAGIC else "keras", size=len(data), facts=facts,
+        path=str(path), kind="keras-h5" if data[:8] == HDF5_MAGIC else "keras", size=len(data), facts=facts,
         inputs=rows(model.inputs), outputs=tuple(TensorRow(n, "", ()) for n in model.outputs), operators=operators,
         memory=(Bar("file", (("weights", model.weights_bytes), ("description", len(data) - model.weights_bytes))),)
-        if data[:8] != keras.HDF5_MAGIC else (),
+        if data[:8] != HDF5_MAGIC else (),
         findings=(Finding(NOTE, "shapes", "the shapes of the list are those of the layers' inputs"),),
     )  # fmt: skip
 

@@ -410,7 +410,8 @@ class DeviceRunner:
             and self.handle.sound
             and not self._held
         ):
-            self._hand_over(self.handle, request, request.enqueued)
+            # One that another device failed was enqueued long ago: that time is not this device's.
+            self._hand_over(self.handle, request, clock() if request.tried else request.enqueued)
         else:
             request.group = request.live.groups.get(self.id, request.model)
             self.queue.push(request, request.enqueued)

@@ -121,7 +121,7 @@ def test_a_stick_that_vanishes_fails_over_and_returns_when_it_is_plugged_in(edge
 
 
 def test_a_hung_stick_is_noticed_and_the_request_moves(edge_daemon):
-    daemon, control = edge_daemon([LARGE], "[limits]\ninvoke_seconds = 4.0\n")
+    daemon, control = edge_daemon([LARGE], "[limits]\ninvoke_seconds = 4.0\nload_seconds = 10.0\n")
     with daemon.client() as client:
         for _ in range(5):
             client.infer("embed", BIG)

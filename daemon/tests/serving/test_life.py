@@ -330,7 +330,7 @@ def test_workers_end_with_a_daemon_that_is_killed(start):
     daemon = start()
     pid = daemon.worker()
     daemon.stop(signal.SIGKILL)
-    eventually(lambda: not os.path.exists(f"/proc/{pid}"), 20)
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"), 5)
 
 
 def test_the_daemon_imports_no_runtime_and_no_numpy(start):

@@ -64,6 +64,7 @@ def test_image_holds_only_our_packages_and_listed_replacements() -> None:
         pytest.skip(f"no image in {build.images}; recipes-tests/testdistro build {build.release}")
     unchanged = {
         "base-files",
+        "os-release",
         "packagegroup-core-boot",
         "run-postinsts",
         "systemd-conf",

@@ -1,4 +1,4 @@
-SUMMARY = "What a device with a read-only root keeps: machine-id, SSH host keys, settings, models"
+SUMMARY = "What a device with a read-only root keeps: identity, settings, models"
 DESCRIPTION = "The first program of such a device: it mounts the partition edgeai-data at /data before systemd starts, because \
 machine-id and host name are read before any unit. The images put it in place of /sbin/init (edgeai-image.inc)."
 SECTION = "base"

@@ -1,4 +1,4 @@
-SUMMARY = "Permissions for cameras: device groups, and what the daemon's unit lets its capture programs do"
+SUMMARY = "Permissions for cameras: device groups and the daemon's unit"
 DESCRIPTION = "On images with the feature camera. The daemon itself opens no camera: it starts one program for each, in its own unit."
 SECTION = "base"
 HOMEPAGE = "${EDGEAI_PROJECT_URL}"

@@ -23,10 +23,6 @@ with grpc.insecure_channel("unix:/run/edgeai/grpc/edgeaid.sock") as channel:
 """
 
 
-#: A known fault, named in the changelog: it is to be mended before a release with the feature grpc.
-OPEN = pytest.mark.xfail(reason="under the unit gRPC closes connections unanswered and leaves its socket", strict=False)
-
-
 @pytest.fixture(scope="module")
 def switched_on(container: Container) -> Iterator[Container]:
     container.run("mkdir", "-p", FOLDER)
@@ -39,7 +35,6 @@ def switched_on(container: Container) -> Iterator[Container]:
     container.run("systemctl", "restart", "edgeaid", timeout=180)
 
 
-@OPEN
 def test_it_answers_the_daemons_group_and_nobody_else(switched_on: Container) -> None:
     assert switched_on.run("stat", "-c", "%U:%G:%a", SOCKET).stdout.strip() == "edgeai:edgeai:660"
     assert switched_on.python(ASK, user="edgeai").stdout.strip() == "1"
@@ -51,7 +46,6 @@ def test_the_sockets_of_systemd_stay_where_the_daemon_cannot_write(switched_on: 
     assert switched_on.run("test", "-S", "/run/edgeai/edgeaid.sock").returncode == 0
 
 
-@OPEN
 def test_a_crash_does_not_leave_a_socket_in_the_way(switched_on: Container) -> None:
     before = switched_on.show("edgeaid.service", "MainPID")["MainPID"]
     switched_on.run("kill", "-KILL", before)
@@ -67,7 +61,6 @@ def test_a_crash_does_not_leave_a_socket_in_the_way(switched_on: Container) -> N
     assert switched_on.python(ASK, timeout=120).stdout.strip() == "1"
 
 
-@OPEN
 def test_switched_off_it_leaves_no_socket(switched_on: Container) -> None:
     switched_on.run("rm", f"{FOLDER}/50-grpc.conf")
     switched_on.run("systemctl", "daemon-reload")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,15 +13,20 @@ import time
 import numpy as np
 import pytest
 
+from edgeaid.api.descriptors import ListeningSocket
+from edgeaid.api.sockets import bind
+from edgeaid.config import Config
 from edgeaid.models.repository import EMBEDDED
+from edgeaid.serving.access import Role
 from edgeaid.serving.metrics import rss_bytes
+from edgeaid.serving.plane import Plane
 
 from ...support.users import STRANGER, connect_as
 from ..test_descriptors import KEPT, lingering
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
 
-from edgeaid.api.grpc.front import Frames  # noqa: E402  needs grpc
+from edgeaid.api.grpc.front import Client, Frames, Front  # noqa: E402  needs grpc
 from edgeaid.api.grpc.schema import HEALTH_MESSAGES, MESSAGES, REFLECTION_MESSAGES  # noqa: E402
 
 SERVICE = "inference.GRPCInferenceService"
@@ -55,6 +61,36 @@ def test_frames_are_found_however_the_bytes_are_cut():
     for step in (1, 7, 1000, len(data)):
         reader = Frames(3)
         assert [f for at in range(0, len(data), step) for f in reader.feed(data[at : at + step])] == frames
+
+
+class ReadsOn(Client):
+    """As asyncio of Python 3.11.2 has it: the client's first bytes are read although reading was paused."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.data_received(b"PRI * ")
+
+
+def test_what_comes_before_there_is_a_connection_to_the_server_arrives_first(tmp_path):
+    async def scenario() -> bytes:
+        arrived: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            arrived.set_result(await reader.readexactly(14))
+            writer.close()
+
+        plane = Plane(Config())
+        async with await asyncio.start_unix_server(serve, tmp_path / "inner"):
+            listening = ListeningSocket.of(bind(tmp_path / "front", socket.SOCK_STREAM))
+            front = Front(plane, listening, tmp_path / "inner", Role.INFER)
+            ours, theirs = socket.socketpair()
+            with listening, ours:
+                await asyncio.get_running_loop().connect_accepted_socket(lambda: ReadsOn(front), theirs)
+                ours.send(b"HTTP/2.0")
+                async with asyncio.timeout(20):
+                    return await arrived
+
+    assert asyncio.run(scenario()) == b"PRI * HTTP/2.0"
 
 
 def test_broken_messages_are_invalid_arguments(channel):

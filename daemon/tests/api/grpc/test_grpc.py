@@ -21,6 +21,7 @@ def server(tmp_path_factory, launch):
     running = launch(folder, f'[server]\ngrpc_socket = "{folder}/run/grpc.sock"\n[shared_memory]\nenabled = true\n')
     yield running
     assert running.stop() == 0
+    assert not (folder / "run" / "grpc.sock").exists()
 
 
 @pytest.fixture

@@ -139,6 +139,9 @@ class Client(asyncio.Protocol):
         #: Bytes of bodies by stream, until the server answers.
         self.streams: dict[int, int] = {}
         self._frames = Frames(_PREFACE)
+        #: What came before there was a connection to the server: asyncio of Python 3.11.2 (Debian 12) reads on after a
+        #: pause in `connection_made`.
+        self._early = bytearray()
         self._admitted = False
         self._task: asyncio.Task[None] | None = None
 
@@ -169,12 +172,13 @@ class Client(asyncio.Protocol):
         if self.transport is None or self.transport.is_closing():
             self.inner.abort()
             return
+        if self._early:
+            self.inner.write(bytes(self._early))
+            self._early.clear()
         self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Bytes for the server."""
-        if self.inner is None:
-            return
         for size, kind, _, stream in self._frames.feed(data):
             if kind == _RST_STREAM:
                 self.release(stream)
@@ -184,7 +188,10 @@ class Client(asyncio.Protocol):
                 except errors.EdgeaiError as error:
                     self._refuse(str(error))
                     return
-        self.inner.write(data)
+        if self.inner is None:
+            self._early += data
+        else:
+            self.inner.write(data)
 
     def _hold(self, stream: int, size: int) -> None:
         limit = self.front.body_limit()

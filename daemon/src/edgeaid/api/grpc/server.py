@@ -422,10 +422,12 @@ class Running:
 
     server: Any
     front: Front
+    path: Path
     directory: tempfile.TemporaryDirectory[str]
 
     async def stop(self, seconds: float) -> None:
-        """End within so many seconds."""
+        """End within so many seconds, and leave no socket behind."""
+        self.path.unlink(missing_ok=True)  # while it still listens: another daemon's socket is never removed
         await self.server.stop(seconds)
         self.front.close()
         self.directory.cleanup()
@@ -449,4 +451,4 @@ async def start(plane: Plane, path: str) -> Running:
         raise errors.InvalidConfig(f"gRPC cannot listen on {inner}")
     await server.start()
     await front.start()
-    return Running(server, front, directory)
+    return Running(server, front, Path(path), directory)

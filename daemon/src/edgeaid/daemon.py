@@ -125,7 +125,7 @@ class Daemon:
                 sock.close()
             await self.streams.start()
             ms = (time.monotonic() - started) * 1e3
-            names = ", ".join(n for n, s in sorted(self.plane.served.items()) if s.versions) or "no models"
+            names = ", ".join(n for n, s in sorted(self.plane.registry.served.items()) if s.versions) or "no models"
             service.notify("READY=1", f"STATUS=serving {names}")
             self.plane.events.publish("daemon-ready", f"ready after {ms:.0f} ms: {names}", ms=round(ms))
             watch = loop.create_task(self._watch())

@@ -19,7 +19,7 @@ from ..devices.discovery import Found
 from ..devices.ladder import Action, LadderPolicy, Rung
 from ..devices.states import State
 from ..scheduling.costs import CostModel, link_rate
-from ..scheduling.placement import Seat
+from ..scheduling.placement import Availability
 from ..scheduling.queue import DeviceQueue
 from ..worker import wire
 from ..worker.handle import WorkerHandle
@@ -386,7 +386,7 @@ class DeviceRunner:
         """Requests waiting or running."""
         return len(self.queue) + len(self._inflight)
 
-    def seat(self, model: str) -> Seat:
+    def availability(self, model: str) -> Availability:
         """What placement needs to know."""
         cost = self.queue.costs.get(model)
         run = cost.run if cost is not None and cost.runs else None
@@ -397,7 +397,7 @@ class DeviceRunner:
         free = not self._inflight and not self.queue
         # Bringing parameters to an idle device is paid once and serves what follows: it is no reason to stay away.
         wait = self.queue.wait_s(None if free else model) + left
-        return Seat(self.id, self.target, self.state is State.READY, free, wait, run)
+        return Availability(self.id, self.target, self.state is State.READY, free, wait, run)
 
     def submit(self, request: Request) -> None:
         """Queue a request whose inputs lie in its slot. QueueFull when there is no room."""

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from ..devices.discovery import SYS, Found
 from ..devices.monitor import Change, Monitor
 from .device import DeviceRunner
 from .plane import Plane
+from .tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Hotplug:
         self.plane = plane
         self._configured = {d.target for d in plane.config.device}
         self._monitor = Monitor(self._changed, sysfs=sysfs, dev=dev, interval_s=plane.config.discover_seconds)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def start(self) -> None:
         """Take what is there, then watch."""
@@ -51,26 +51,20 @@ class Hotplug:
     def stop(self) -> None:
         """Stop watching."""
         self._monitor.stop()
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
 
     def _changed(self, change: Change) -> None:
         found = change.found
         self._publish(change)
         if change.what == "removed":
-            self._later(self._left(found))
+            self._tasks.start(self._left(found))
             return
         device = self._known(found)
         if device is not None:
             # By where it is now: a board that was plugged in again has another tty, a stick may be on another bus.
             device.plugged(found, None if found.target in self._configured else backend_name(found))
         elif found.target not in self._configured:
-            self._later(self._new(found))
-
-    def _later(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._new(found))
 
     def _publish(self, change: Change) -> None:
         found, before = change.found, change.before
@@ -88,7 +82,7 @@ class Hotplug:
         entry = configuration.Device(id=found.id, target=found.target, device=backend_name(found))
         device = await self.plane.add_device(entry, found)
         if device.state == "ready":
-            await self.plane.adopt(device)
+            await self.plane.registry.adopt(device)
 
     async def _left(self, found: Found) -> None:
         await asyncio.sleep(GRACE_SECONDS)

@@ -37,7 +37,7 @@ def head(name: str, kind: str, text: str) -> str:
 
 def render(plane: Plane) -> str:
     """All metrics."""
-    live = [m for served in plane.served.values() for m in served.versions.values()]
+    live = plane.registry.loaded()
     own = "".join((*_process(plane), *_requests(live), *_devices(plane), *_slots(live)))
     return own + plane.more_metrics()
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from ..devices.states import State as DeviceState
 from ..errors import EdgeaiError, QueueFull
 from ..models.repository import Found
-from ..scheduling.placement import Seat
+from ..scheduling.placement import Availability
 from ..scheduling.queue import Job
 from ..tensors import ALONE, TensorSpec, Turn
 from ..worker import note
@@ -43,7 +43,7 @@ class Device(Protocol):
     def accepts(self) -> bool:
         """Ready, or expected to be in a moment."""
 
-    def seat(self, model: str) -> Seat:
+    def availability(self, model: str) -> Availability:
         """What placement needs to know."""
 
     def submit(self, request: Request) -> None:

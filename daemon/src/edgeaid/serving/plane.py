@@ -15,28 +15,37 @@ from .. import config as configuration
 from .. import errors
 from ..config import Config
 from ..devices.discovery import Found as Hardware
-from ..models.repository import Repository
-from ..models.trust import trust_of
 from ..scheduling.placement import place
+from ..worker.spawner import Spawner
 from .access import Denials
 from .device import DeviceRunner, clock, fail
 from .events import EventLog
 from .holdings import Holdings
-from .model import Device, LiveModel, Request, State
+from .media import MediaRunner
+from .model import Device, LiveModel, Request
 from .poller import Poller
+from .probation import Probation
 from .recovery import policy_of
-from .registry import NO_DEVICE, Registry
+from .registry import Registry
 from .settings import Settings
 from .shm import Regions
+from .tasks import Tasks
 
 log = logging.getLogger(__name__)
 
 
-class Plane(Registry):
-    """Everything that serves."""
+class Plane:
+    """Everything that serves: the devices, the registry of models that run on them, and requests on their way."""
 
     def __init__(self, config: Config, events: EventLog | None = None, poller: Poller | None = None) -> None:
-        super().__init__(config, events or EventLog())
+        self.config = config
+        self.events = events or EventLog()
+        self.spawner = Spawner()
+        self.probation = Probation(self.spawner)
+        self.media = MediaRunner(config.limits, self.events, self.spawner)
+        self.devices: dict[str, DeviceRunner] = {}
+        self._tasks = Tasks()
+        self.registry = Registry(config, self.events, self.devices, self.media, self._tasks)
         #: The event loop's, where it has one that can be told when answers are expected.
         self.poller = poller
         self._configure_poller()
@@ -56,19 +65,16 @@ class Plane(Registry):
     async def start(self) -> None:
         """Open the devices and load the models; a device or model that fails is reported and left out."""
         await self.spawner.start()
-        self.pins.read()
-        await asyncio.get_running_loop().run_in_executor(None, self.repository.clean)
+        self.registry.pins.read()
+        await asyncio.get_running_loop().run_in_executor(None, self.registry.repository.clean)
         for entry in self.config.device or (configuration.Device(id="cpu0", target="cpu"),):
             await self.add_device(entry)
         if self.config.models.load_all:
-            for name in self.repository.names():
-                with contextlib.suppress(errors.EdgeaiError):  # published as an event and kept in the index
-                    await self.load(name)
+            await self.registry.load_all()
         self.ready = True
-        for served in self.served.values():
-            for live in served.versions.values():
-                if live.found.manifest.picture is not None:
-                    self._later(self.media.warm(live))
+        for live in self.registry.loaded():
+            if live.found.manifest.picture is not None:
+                self._tasks.start(self.media.warm(live))
 
     async def add_device(self, entry: configuration.Device, found: Hardware | None = None) -> DeviceRunner:
         """Take a device into service; it stays listed, with its reason, when it cannot be opened."""
@@ -80,7 +86,7 @@ class Plane(Registry):
         if self.poller is not None:
             device.expect = self.poller.expect
         device.on_answered = self._answered
-        device.on_ready = lambda ready: self._later(self.adopt(ready))
+        device.on_ready = lambda ready: self._tasks.start(self.registry.adopt(ready))
         device.look = lambda: self.look()  # noqa: PLW0108  hot-plug replaces it after the first devices were made
         self.devices[device.id] = device
         try:
@@ -88,29 +94,6 @@ class Plane(Registry):
         except errors.EdgeaiError as error:
             log.warning("device %s: %s", device.id, error)
         return device
-
-    async def adopt(self, device: DeviceRunner) -> None:
-        """A device is there (again): load what serves elsewhere and has an artifact for it, and what waited for it."""
-        for served in list(self.served.values()):
-            for live in list(served.versions.values()):
-                targets = [a.target for a in live.found.manifest.artifacts]
-                if device in live.devices or device.target not in targets or live.retiring:
-                    continue
-                try:
-                    await device.load(live, 0)
-                except errors.EdgeaiError as error:
-                    log.warning("model %s on %s: %s", live.key, device.id, error)
-                    continue
-                live.devices.append(device)
-                live.devices.sort(key=lambda d: targets.index(d.target))
-        waiting = {
-            n
-            for (n, _), (state, reason) in self.failures.items()
-            if state == State.UNAVAILABLE and reason.startswith(NO_DEVICE)
-        }
-        for name in waiting:
-            with contextlib.suppress(errors.EdgeaiError):  # published and kept in the index
-                await self.load(name)
 
     async def stop(self) -> None:
         """No new requests, wait for those under way, end the workers."""
@@ -123,9 +106,8 @@ class Plane(Registry):
 
     async def reconfigure(self, fresh: Config) -> list[str]:
         """Take over what can change while serving; returns the names of sections that cannot and did."""
-        self.trust = trust_of(fresh.models.trusted_keys, fresh.models.require_signature)
         old, self.config = self.config, fresh
-        self.repository = Repository(self.directories(), max_file_bytes=fresh.limits.bundle_bytes)
+        self.registry.reconfigure(fresh)
         for device in self.devices.values():
             device.limits = fresh.limits
             device.queue.capacity = fresh.limits.queue
@@ -136,10 +118,7 @@ class Plane(Registry):
         self._configure_poller()
         self.regions.config = fresh.shared_memory
         if fresh.models.load_all:
-            for name in await self._run(self.repository.names):
-                if name not in self.served:
-                    with contextlib.suppress(errors.EdgeaiError):  # published and kept in the index
-                        await self.load(name)
+            await self.registry.load_all()
         server = [
             f.name
             for f in dataclasses.fields(fresh.server)
@@ -201,22 +180,18 @@ class Plane(Registry):
 
     def _place(self, request: Request) -> Device:
         """The device to serve a request: the only one there is, or the one expected to answer first."""
-        devices = request.live.devices
-        if len(devices) == 1 and not request.tried:
-            if devices[0].accepts:
-                return devices[0]
-            raise errors.Unavailable(
-                self.why_not_now(request.live) or f"model {request.live.key!r}: its devices failed this request"
-            )
-        seats = {d.id: d for d in devices if d.id not in request.tried}
+        live = request.live
+        if len(live.devices) == 1 and not request.tried:
+            if live.devices[0].accepts:
+                return live.devices[0]
+            raise errors.Unavailable(self._why_no_device(live))
+        devices = {d.id: d for d in live.devices if d.id not in request.tried}
         remaining = request.deadline - clock() if request.deadline is not None else None
-        targets = [a.target for a in request.live.found.manifest.artifacts]
-        found = place(targets, [d.seat(request.live.key) for d in seats.values()], remaining_s=remaining)
-        if not found:
-            raise errors.Unavailable(
-                self.why_not_now(request.live) or f"model {request.live.key!r}: its devices failed this request"
-            )
-        return seats[found[0].device]
+        targets = [a.target for a in live.found.manifest.artifacts]
+        order = place(targets, [d.availability(live.key) for d in devices.values()], remaining_s=remaining)
+        if not order:
+            raise errors.Unavailable(self._why_no_device(live))
+        return devices[order[0].device]
 
     def _place_turn(self, request: Request) -> Device:
         """The device that has a sequence's state; for the first request of one, any that serves."""
@@ -235,7 +210,7 @@ class Plane(Registry):
         return chosen
 
     def _why_no_device(self, live: LiveModel) -> str:
-        return self.why_not_now(live) or f"every device that serves model {live.key!r} has failed this request"
+        return self.registry.why_not_now(live) or f"model {live.key!r}: its devices failed this request"
 
     async def infer(self, request: Request) -> None:
         """Submit and wait. Raises the request's error; cancelling this withdraws the request."""

@@ -21,7 +21,7 @@ from ..models import manifest as manifests
 from ..models.manifest import Manifest
 from ..models.storage import storing
 from ..models.trust import check_serial
-from .plane import Plane
+from .registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ async def receive(chunks: AsyncIterator[bytes], file: Path, limit: int) -> str:
 
 
 async def accept(
-    plane: Plane,
+    registry: Registry,
     name: str,
     version: str,
     upload_or_directory: Path,
@@ -58,36 +58,36 @@ async def accept(
     `unless_same`: what is stored already as the newest version is served as it is.
     `allow_older`: take it also when its `serial` is below that of a version that is here.
     """
-    limits = plane.config.limits
+    limits = registry.config.limits
     run = asyncio.get_running_loop().run_in_executor
     notes: tuple[str, ...] = ()
     if upload_or_directory.is_file():
         notes = await run(None, _unpack, upload_or_directory, staged, name, limits.bundle_bytes)
-    async with plane.changing(name):
-        if unless_same and (same := await run(None, _same_as_newest, plane, name, staged)):
-            return await _serve_stored(plane, name, same)
-        version = version or await run(None, plane.repository.next_version, name)
+    async with registry.changing(name):
+        if unless_same and (same := await run(None, _same_as_newest, registry, name, staged)):
+            return await _serve_stored(registry, name, same)
+        version = version or await run(None, registry.repository.next_version, name)
         manifests.check_version(version)
-        if version in await run(None, plane.repository.versions, name):
+        if version in await run(None, registry.repository.versions, name):
             raise errors.AlreadyExists(f"model {name!r} has a version {version} already; push it under another version")
         found = await run(None, repository.read, staged, name, version, limits.bundle_bytes)
-        await run(None, plane.trust.check, found)
+        await run(None, registry.trust.check, found)
         if not allow_older:
-            check_serial(found.manifest, await run(None, _others, plane, name))
-        live = await plane.bring_up(found)
+            check_serial(found.manifest, await run(None, _others, registry, name))
+        live = await registry.bring_up(found)
         for note in notes:
             log.warning("model %s/%s: %s", name, version, note)
         try:
-            path = await run(None, plane.repository.commit, staged, name, version)
+            path = await run(None, registry.repository.commit, staged, name, version)
         except BaseException:
-            await plane.retire(live)
+            await registry.retire(live)
             raise
         live.found = replace(found, path=path)
         try:
-            serving = await plane.add_version(live)
+            serving = await registry.add_version(live)
         except BaseException:  # neither served nor stored
-            await plane.retire(live)
-            await run(None, plane.repository.remove, name, version)
+            await registry.retire(live)
+            await run(None, registry.repository.remove, name, version)
             raise
         devices = [d.id for d in live.devices]
     return {
@@ -104,24 +104,24 @@ def _unpack(upload: Path, staged: Path, name: str, limit: int) -> tuple[str, ...
         return bare.unpack(upload, staged, name, limit)
 
 
-def _others(plane: Plane, name: str) -> list[Manifest]:
+def _others(registry: Registry, name: str) -> list[Manifest]:
     """Manifests of the versions that are stored already; one that cannot be read says nothing. Blocking."""
     manifests_here = []
-    for version in plane.repository.versions(name):
+    for version in registry.repository.versions(name):
         with contextlib.suppress(errors.EdgeaiError, OSError):
-            manifests_here.append(plane.repository.find(name, version).manifest)
+            manifests_here.append(registry.repository.find(name, version).manifest)
     return manifests_here
 
 
-def _same_as_newest(plane: Plane, name: str, staged: Path) -> str:
+def _same_as_newest(registry: Registry, name: str, staged: Path) -> str:
     """The newest stored version when it is the staged one byte for byte, else "". Blocking."""
-    versions = plane.repository.versions(name)
+    versions = registry.repository.versions(name)
     if not versions:
         return ""
     newest = max(versions, key=int)
-    stored = plane.repository.find(name, newest)
+    stored = registry.repository.find(name, newest)
     try:
-        new = repository.read(staged, name, newest, plane.config.limits.bundle_bytes)
+        new = repository.read(staged, name, newest, registry.config.limits.bundle_bytes)
     except errors.EdgeaiError:
         return ""  # it is refused with its reason in a moment
     if new.manifest != stored.manifest:
@@ -138,13 +138,13 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-async def _serve_stored(plane: Plane, name: str, version: str) -> dict[str, Any]:
-    served = plane.served.get(name)
+async def _serve_stored(registry: Registry, name: str, version: str) -> dict[str, Any]:
+    served = registry.served.get(name)
     live = served.versions.get(version) if served is not None else None
     if served is None or live is None or served.default is not live:
-        await plane.pins.store(name, None)
-        await plane.load_locked(name)
-        served = plane.served[name]
+        await registry.pins.store(name, None)
+        await registry.load_locked(name)
+        served = registry.served[name]
         live = served.default
     if live is None:
         raise errors.Unavailable(f"model {name!r} version {version} is stored already but does not serve")
@@ -157,14 +157,14 @@ async def _serve_stored(plane: Plane, name: str, version: str) -> dict[str, Any]
     }
 
 
-async def from_files(plane: Plane, name: str, files: dict[str, bytes]) -> None:
+async def from_files(registry: Registry, name: str, files: dict[str, bytes]) -> None:
     """`file:<version>/<name>` parameters of a load request: one model version, given inline."""
     manifests.check_name(name)
     versions = {path.partition("/")[0] for path in files}
     if len(versions) != 1:
         raise errors.InvalidRequest("failed to load: the 'file:' parameters must be of one version")
     version = manifests.check_version(versions.pop())
-    with plane.repository.staging() as base:
+    with registry.repository.staging() as base:
         staged = base / "model"
         staged.mkdir()
         contents = {manifests.check_path(path.partition("/")[2], path): data for path, data in files.items()}
@@ -172,10 +172,10 @@ async def from_files(plane: Plane, name: str, files: dict[str, bytes]) -> None:
         if "model.toml" not in contents and len(contents) == 1:
             upload = base / "upload"
             await run(None, _write, base, {"upload": next(iter(contents.values()))})
-            await accept(plane, name, version, upload, staged)
+            await accept(registry, name, version, upload, staged)
             return
         await run(None, _write, staged, contents)
-        await accept(plane, name, version, staged, staged)
+        await accept(registry, name, version, staged, staged)
 
 
 def _write(directory: Path, contents: dict[str, bytes]) -> None:

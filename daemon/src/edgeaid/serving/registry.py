@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,12 @@ from ..models.gate import check_formats
 from ..models.manifest import Manifest
 from ..models.repository import Found, Repository
 from ..models.trust import trust_of
-from ..worker.spawner import Spawner
 from .device import DeviceRunner, clock
 from .events import EventLog
 from .media import MediaRunner
 from .model import LiveModel, State
 from .pins import Pins
-from .probation import Probation
+from .tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +40,15 @@ class Served:
 
 
 class Registry:
-    """Base of the data plane: its models, and the devices that they are loaded on."""
+    """The models of the data plane, loaded on devices that are not the registry's to start or stop."""
 
-    def __init__(self, config: Config, events: EventLog) -> None:
+    def __init__(
+        self, config: Config, events: EventLog, devices: Mapping[str, DeviceRunner], media: MediaRunner, tasks: Tasks
+    ) -> None:
+        """`devices` by id: the plane's own table, which changes as devices come."""
         self.config = config
         self.events = events
         self.repository = Repository(self.directories(), max_file_bytes=config.limits.bundle_bytes)
-        self.devices: dict[str, DeviceRunner] = {}
-        self.spawner = Spawner()
-        self.probation = Probation(self.spawner)
-        self.media = MediaRunner(config.limits, self.events, self.spawner)
         self.served: dict[str, Served] = {}
         #: name/version -> why it does not serve.
         self.failures: dict[tuple[str, str], tuple[State, str]] = {}
@@ -59,8 +57,15 @@ class Registry:
         self._numbers = 0
         #: Model name -> its lock, and how many hold it or wait for it.
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
-        #: Keeps tasks from being collected while they run.
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._devices = devices
+        self._media = media
+        self._tasks = tasks
+
+    def reconfigure(self, fresh: Config) -> None:
+        """Take over trusted keys and repositories; what is loaded stays."""
+        self.trust = trust_of(fresh.models.trusted_keys, fresh.models.require_signature)
+        self.config = fresh
+        self.repository = Repository(self.directories(), max_file_bytes=fresh.limits.bundle_bytes)
 
     def directories(self) -> list[Path]:
         """Where models lie, the writable directory first."""
@@ -104,7 +109,11 @@ class Registry:
         states = "; ".join(f"{d.id} is {d.state}{': ' + d.reason if d.reason else ''}" for d in live.devices)
         return f"no device can serve model {live.key!r} now ({states or 'none is present'})"
 
-    @asynccontextmanager
+    def loaded(self) -> list[LiveModel]:
+        """Every loaded version of every model."""
+        return [live for served in self.served.values() for live in served.versions.values()]
+
+    @contextlib.asynccontextmanager
     async def changing(self, name: str) -> AsyncIterator[None]:
         """One change of a model name at a time: load, unload, push, rollback, removal."""
         lock, users = self._locks.get(name, (asyncio.Lock(), 0))
@@ -159,7 +168,7 @@ class Registry:
         served.versions = fresh
         served.default = next(iter(fresh.values()))
         for live in old:
-            live.retire(lambda gone: self._later(self._drop(gone)))
+            live.retire(lambda gone: self._tasks.start(self._drop(gone)))
         for version in fresh:
             self.failures.pop((name, version), None)
 
@@ -233,7 +242,7 @@ class Registry:
     async def _load_on_devices(self, live: LiveModel) -> None:
         failures: list[errors.EdgeaiError] = []
         for artifact in live.found.manifest.artifacts:
-            ready = [d for d in self.devices.values() if d.target == artifact.target and d.state is DeviceState.READY]
+            ready = [d for d in self._devices.values() if d.target == artifact.target and d.state is DeviceState.READY]
             for device in ready:
                 try:
                     await device.load(live, self.config.limits.queue + 8)
@@ -246,11 +255,40 @@ class Registry:
 
     def _needs(self, manifest: Manifest) -> str:
         wants = " or ".join(a.target for a in manifest.artifacts)
-        have = ", ".join(f"{d.id} ({d.state})" for d in self.devices.values())
+        have = ", ".join(f"{d.id} ({d.state})" for d in self._devices.values())
         return (
             f"{NO_DEVICE} for model {manifest.name!r}: it needs {wants}, present: {have or 'none'}; "
             "add an artifact for a device that is there or plug one in"
         )
+
+    async def load_all(self) -> None:
+        """Load every stored model that is not loaded; one that fails is published as an event and kept in the index."""
+        for name in await self._run(self.repository.names):
+            if name not in self.served:
+                with contextlib.suppress(errors.EdgeaiError):
+                    await self.load(name)
+
+    async def adopt(self, device: DeviceRunner) -> None:
+        """A device is there (again): load what serves elsewhere and has an artifact for it, and what waited for it."""
+        for live in self.loaded():
+            targets = [a.target for a in live.found.manifest.artifacts]
+            if device in live.devices or device.target not in targets or live.retiring:
+                continue
+            try:
+                await device.load(live, 0)
+            except errors.EdgeaiError as error:
+                log.warning("model %s on %s: %s", live.key, device.id, error)
+                continue
+            live.devices.append(device)
+            live.devices.sort(key=lambda d: targets.index(d.target))
+        waiting = {
+            n
+            for (n, _), (state, reason) in self.failures.items()
+            if state == State.UNAVAILABLE and reason.startswith(NO_DEVICE)
+        }
+        for name in waiting:
+            with contextlib.suppress(errors.EdgeaiError):  # published and kept in the index
+                await self.load(name)
 
     async def unload(self, name: str) -> None:
         """Stop serving a model; requests under way finish."""
@@ -261,7 +299,7 @@ class Registry:
             del self.served[name]
             for live in served.versions.values():
                 self.failures[name, live.version] = (State.UNAVAILABLE, "unloaded")
-                live.retire(lambda gone: self._later(self._drop(gone)))
+                live.retire(lambda gone: self._tasks.start(self._drop(gone)))
             self.events.publish("model-unloaded", f"model {name!r} is unloaded", model=name)
 
     async def rollback(self, name: str) -> str:
@@ -299,12 +337,7 @@ class Registry:
     async def _drop(self, live: LiveModel) -> None:
         for device in live.devices:
             await device.unload(live)
-        await self.media.forget(live)
-
-    def _later(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        await self._media.forget(live)
 
     async def _run(self, function: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)

@@ -46,7 +46,7 @@ class Leases:
 
     def _grant(self, name: str) -> None:
         try:
-            live = self._plane.model(name)
+            live = self._plane.registry.model(name)
             request = self._plane.request(live, self, priority=self._stream.priority, timeout=self._timeout())
         except errors.EdgeaiError as error:
             body = {"model": name, "error": str(error)}

@@ -150,7 +150,7 @@ class StreamManager:
 
     def _check_entry(self, stream: Stream) -> None:
         """A model that does not exist is most likely a slip: said at once. One that is loading or broken is not."""
-        known = {row["name"] for row in self.plane.index()}
+        known = {row["name"] for row in self.plane.registry.index()}
         for model in stream.models:
             if model not in known:
                 raise errors.InvalidConfig(f"stream.{stream.name}: there is no model {model!r:.80}; push it first")

@@ -52,7 +52,7 @@ def _detector(call: Call, name: str = "") -> LiveModel:
     plane = call.plane
     name = name or plane.config.dialects.model
     if name:
-        live = plane.model(name)
+        live = plane.registry.model(name)
         if live.found.manifest.task != "detect":
             raise errors.InvalidRequest(wrong_task(live, "detect"))
         return live
@@ -64,7 +64,7 @@ def _detector(call: Call, name: str = "") -> LiveModel:
 
 
 def _all(call: Call) -> list[LiveModel]:
-    served = (s.default for _, s in sorted(call.plane.served.items()))
+    served = (s.default for _, s in sorted(call.plane.registry.served.items()))
     return [live for live in served if live is not None and live.found.manifest.task == "detect"]
 
 

@@ -155,7 +155,7 @@ class ClientMemory:
         return binding
 
     def _bound(self, name: str, version: str, places: dict[str, Any]) -> Binding:
-        live = self.plane.model(name, version)
+        live = self.plane.registry.model(name, version)
         inputs = self._views(places.get("inputs"), _ones(live.inputs), "input")
         given = [view for view in inputs if view is not None]
         if len(given) != len(inputs):

@@ -123,7 +123,7 @@ class Front:
         most = self.plane.config.limits.body_bytes
         if self.role >= Role.CONTROL:
             return most
-        models = [live for served in self.plane.served.values() for live in served.versions.values()]
+        models = self.plane.registry.loaded()
         return min(most, _SMALL + 4 * max((sum(s.capacity for s in live.inputs) for live in models), default=0))
 
 

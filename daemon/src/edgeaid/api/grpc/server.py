@@ -93,7 +93,7 @@ class Service:
 
     async def ModelReady(self, request: Message) -> Message:
         try:
-            live = self.plane.model(request.name, request.version)
+            live = self.plane.registry.model(request.name, request.version)
         except (errors.NotFound, errors.Unavailable):
             return MESSAGES["ModelReadyResponse"](ready=False)
         return MESSAGES["ModelReadyResponse"](ready=routes_oip.model_is_ready(live))
@@ -105,11 +105,11 @@ class Service:
 
     async def ModelMetadata(self, request: Message) -> Message:
         return MESSAGES["ModelMetadataResponse"](
-            **routes_oip.metadata(self.plane, self.plane.model(request.name, request.version))
+            **routes_oip.metadata(self.plane, self.plane.registry.model(request.name, request.version))
         )
 
     async def ModelConfig(self, request: Message) -> Message:
-        config = routes_oip.config_of(self.plane.model(request.name, request.version))
+        config = routes_oip.config_of(self.plane.registry.model(request.name, request.version))
         tensors = {
             side: [
                 {k: t[k] for k in ("name", "dims", *own) if k in t} | {"data_type": DATA_TYPES[t["data_type"]]}
@@ -124,13 +124,13 @@ class Service:
 
     async def ModelStatistics(self, request: Message) -> Message:
         if request.name:
-            found = [self.plane.model(request.name, request.version)]
+            models = [self.plane.registry.model(request.name, request.version)]
         else:
-            found = [m for s in self.plane.served.values() for m in s.versions.values()]
-        return MESSAGES["ModelStatisticsResponse"](model_stats=[routes_oip.stats_of(m) for m in found])
+            models = self.plane.registry.loaded()
+        return MESSAGES["ModelStatisticsResponse"](model_stats=[routes_oip.stats_of(m) for m in models])
 
     async def RepositoryIndex(self, request: Message) -> Message:
-        rows = [r for r in self.plane.index() if not request.ready or r["state"] == "READY"]
+        rows = [r for r in self.plane.registry.index() if not request.ready or r["state"] == "READY"]
         return MESSAGES["RepositoryIndexResponse"](models=rows)
 
     def _control(self) -> None:
@@ -147,14 +147,14 @@ class Service:
 
     async def RepositoryModelUnload(self, request: Message) -> Message:
         self._control()
-        await self.plane.unload(request.model_name)
+        await self.plane.registry.unload(request.model_name)
         return MESSAGES["RepositoryModelUnloadResponse"]()
 
     # --- inference --------------------------------------------------------------------------------------------------
 
     async def ModelInfer(self, message: Message) -> Message:
         self.plane.holdings.check(self.peer.uid, Kind.BYTES, 0)  # one that reads its answers has room
-        live = self.plane.model(message.model_name, message.model_version)
+        live = self.plane.registry.model(message.model_name, message.model_version)
         wanted = self._decode(message, live)
         request = self.plane.request(live, "grpc", priority=wanted.priority, timeout=wanted.timeout)
         try:

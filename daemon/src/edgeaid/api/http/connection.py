@@ -357,7 +357,7 @@ class Connection(web.RequestHandler):
             if peer.role < Role.INFER:
                 plane.denials.deny(peer, Role.INFER, f"POST /v2/models/{head.model}/infer")
             plane.holdings.check(peer.uid, Kind.BYTES, 0)  # one that reads its answers has room
-            live = plane.model(head.model, head.version)
+            live = plane.registry.model(head.model, head.version)
             wanted = inference.decode(live, body, head.json_length, plane.config.limits.json_depth, self._memory)
             pictures = any(given.picture is not None for given in wanted.inputs)
             if pictures or oip.is_heavy(wanted, live.outputs, head.accept):

@@ -83,8 +83,8 @@ async def devices(call: Call) -> web.Response:
 async def models(call: Call) -> web.Response:
     """The repository index with what the manifests say."""
     rows: list[dict[str, Any]] = []
-    for row in call.plane.index():
-        served = call.plane.served.get(row["name"])
+    for row in call.plane.registry.index():
+        served = call.plane.registry.served.get(row["name"])
         live = served.versions.get(row["version"]) if served else None
         extra: dict[str, Any] = {}
         if live is not None and served is not None:
@@ -96,7 +96,7 @@ async def models(call: Call) -> web.Response:
                 "license": m.license,
                 "accuracy": dict(m.accuracy),
                 "labels": len(live.labels),
-                "pinned": call.plane.pins.get(live.name) == live.version,
+                "pinned": call.plane.registry.pins.get(live.name) == live.version,
                 "devices": {
                     d.id: {**live.facts.get(d.id, {}), "p50_ms": live.stats.of(d.id)["compute"].quantile(0.5) * 1e3}
                     for d in live.devices
@@ -146,7 +146,7 @@ async def picture(call: Call) -> web.Response:
     """A JPEG, PNG or BMP body; answers labelled JSON, or a drawn PNG with `Accept: image/png`."""
     task = call.request.rel_url.raw_path.rstrip("/").rpartition("/")[2]
     query = call.request.rel_url.query
-    live = call.plane.model(call.args["m"], query.get("version", ""))
+    live = call.plane.registry.model(call.args["m"], query.get("version", ""))
     if live.found.manifest.task != task:
         raise errors.InvalidRequest(wrong_task(live, task))
     limit = _number(query.get("max_results"), "max_results")
@@ -195,7 +195,7 @@ async def push_model(call: Call) -> web.Response:
     length = call.request.content_length
     if length is not None and length > limits.bundle_bytes:
         raise errors.TooLarge(f"the upload has {length} bytes, the limit is {limits.bundle_bytes}")
-    with call.plane.repository.staging() as base:
+    with call.plane.registry.repository.staging() as base:
         upload = base / "upload"
         digest = await push.receive(call.chunks(), upload, limits.bundle_bytes)
         expected = call.request.headers.get("X-Content-SHA256", digest).lower()
@@ -208,7 +208,7 @@ async def push_model(call: Call) -> web.Response:
         unless_same = call.request.headers.get("X-Unless-Same", "").lower() == "true"
         allow_older = call.request.headers.get("X-Allow-Older", "").lower() == "true"
         stored = await push.accept(
-            call.plane, name, version, upload, staged, unless_same=unless_same, allow_older=allow_older
+            call.plane.registry, name, version, upload, staged, unless_same=unless_same, allow_older=allow_older
         )
         return reply(stored, 200 if stored.get("unchanged") else 201)
 
@@ -216,7 +216,7 @@ async def push_model(call: Call) -> web.Response:
 async def pull_model(call: Call) -> web.StreamResponse:
     """A model directory as an uncompressed tar of the files that its manifest names."""
     run = asyncio.get_running_loop().run_in_executor  # a slow card must not stall requests
-    found = await run(None, call.plane.repository.find, call.args["m"], call.args["v"])
+    found = await run(None, call.plane.registry.repository.find, call.args["m"], call.args["v"])
     headers = {"Content-Type": "application/x-tar"}
     if call.request.method == "HEAD":
         return web.Response(headers=headers)
@@ -242,12 +242,12 @@ async def pull_model(call: Call) -> web.StreamResponse:
 
 async def remove(call: Call) -> web.Response:
     """Delete a version that is not being served from the writable repository."""
-    await call.plane.remove(call.args["m"], call.args["v"])
+    await call.plane.registry.remove(call.args["m"], call.args["v"])
     return reply({})
 
 
 async def rollback(call: Call) -> web.Response:
-    return reply({"name": call.args["m"], "version": await call.plane.rollback(call.args["m"])})
+    return reply({"name": call.args["m"], "version": await call.plane.registry.rollback(call.args["m"])})
 
 
 # --- settings and shared memory -------------------------------------------------------------------------------------
@@ -263,13 +263,13 @@ async def set_logging(call: Call) -> web.Response:
 
 async def get_trace(call: Call) -> web.Response:
     if "m" in call.args:
-        call.plane.model(call.args["m"])
+        call.plane.registry.model(call.args["m"])
     return reply(call.plane.settings.trace_of(call.args.get("m", "")))
 
 
 async def set_trace(call: Call) -> web.Response:
     if "m" in call.args:
-        call.plane.model(call.args["m"])
+        call.plane.registry.model(call.args["m"])
     return reply(call.plane.settings.set_trace(await call.json(), call.args.get("m", "")))
 
 

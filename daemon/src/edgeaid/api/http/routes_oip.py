@@ -60,7 +60,7 @@ async def live(_call: Call) -> web.Response:
 
 def is_ready(plane: Plane) -> bool:
     """True when every model that should serve does."""
-    rows = plane.index()
+    rows = plane.registry.index()
     wanted = [r for r in rows if r["reason"] not in ("not loaded", "unloaded")]
     return plane.ready and not plane.stopping and all(r["state"] == "READY" for r in wanted)
 
@@ -80,11 +80,11 @@ async def server_metadata(call: Call) -> web.Response:
 
 
 async def models(call: Call) -> web.Response:
-    return reply({"models": [name for name, served in sorted(call.plane.served.items()) if served.versions]})
+    return reply({"models": [name for name, served in sorted(call.plane.registry.served.items()) if served.versions]})
 
 
 def _live(call: Call) -> LiveModel:
-    return call.plane.model(call.args["m"], call.args.get("v", ""))
+    return call.plane.registry.model(call.args["m"], call.args.get("v", ""))
 
 
 def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
 
 def metadata(call_plane: Any, live: LiveModel) -> dict[str, Any]:
     """Metadata of a model, shared by HTTP and gRPC."""
-    served = call_plane.served[live.name]
+    served = call_plane.registry.served[live.name]
     manifest = live.found.manifest
     properties = {"task": manifest.task, "devices": ",".join(d.id for d in live.devices)}
     for spec in (*live.inputs, *live.outputs):
@@ -198,15 +198,16 @@ def stats_of(live: LiveModel) -> dict[str, Any]:
 
 async def statistics(call: Call) -> web.Response:
     if "m" in call.args:
-        found = [_live(call)] if "v" in call.args else list(call.plane.served[_live(call).name].versions.values())
+        live = _live(call)
+        models = [live] if "v" in call.args else list(call.plane.registry.served[live.name].versions.values())
     else:
-        found = [m for served in call.plane.served.values() for m in served.versions.values()]
-    return reply({"model_stats": [stats_of(m) for m in found]})
+        models = call.plane.registry.loaded()
+    return reply({"model_stats": [stats_of(m) for m in models]})
 
 
 async def index(call: Call) -> web.Response:
     only = (await call.json()).get("ready") is True
-    return reply([r for r in call.plane.index() if not only or r["state"] == "READY"])
+    return reply([r for r in call.plane.registry.index() if not only or r["state"] == "READY"])
 
 
 def load_parameters(parameters: dict[str, Any], name: str = "") -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -259,21 +260,21 @@ async def load_model(plane: Plane, name: str, config: dict[str, Any], files: dic
     if files:
         from ...serving.push import from_files
 
-        await from_files(plane, name, files)
-    served = plane.served.get(name)
+        await from_files(plane.registry, name, files)
+    served = plane.registry.served.get(name)
     if config and not files and served is not None and served.default is not None:
         model_config.fit(config, served.default)  # before what serves is replaced
-    await plane.load(name, config, unpin=True)
+    await plane.registry.load(name, config, unpin=True)
     try:
-        model_config.fit(config, plane.model(name))
+        model_config.fit(config, plane.registry.model(name))
     except errors.InvalidRequest:
-        await plane.unload(name)
+        await plane.registry.unload(name)
         raise
 
 
 async def unload(call: Call) -> web.Response:
     await call.json()
-    await call.plane.unload(call.args["m"])
+    await call.plane.registry.unload(call.args["m"])
     return reply({})
 
 

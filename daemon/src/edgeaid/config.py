@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any, Final
 
 from .devices.ladder import TRIES, LadderPolicy
 from .errors import InvalidConfig
+from .tables import build, raising
 
 
 def _runtime_directory() -> Path:
@@ -228,7 +227,8 @@ def load(path: Path) -> Config:
 
 def from_table(table: Mapping[str, Any], where: str = "configuration") -> Config:
     """Build a Config from parsed TOML; InvalidConfig for unknown keys, wrong types and values out of range."""
-    config: Config = _build(Config, table, where)
+    with raising(InvalidConfig, where):
+        config: Config = build(Config, table)
     if config.device:
         devices = tuple(d if d.id else dataclasses.replace(d, id=f"{d.target}{i}") for i, d in enumerate(config.device))
         if len({d.id for d in devices}) != len(devices):
@@ -280,39 +280,3 @@ def parse_policy(text: str, where: str = "version policy") -> tuple[str, tuple[i
     ):
         return kind, numbers
     raise InvalidConfig(f'{where}: version policy {text!r} is none of "latest:N", "all", "specific:1,2"')
-
-
-def _build(kind: Any, table: Any, where: str) -> Any:
-    if not isinstance(table, dict):
-        raise InvalidConfig(f"{where}: must be a table")
-    hints = typing.get_type_hints(kind)
-    names = {f.name for f in dataclasses.fields(kind)}
-    for key in table:
-        if key not in names:
-            raise InvalidConfig(f"{where}: unknown key {key!r}; known: {', '.join(sorted(names))}")
-    return kind(**{key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()})
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(hint)
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise InvalidConfig(f"{where} must be an array")
-        return tuple(_value(typing.get_args(hint)[0], v, where) for v in value)
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, dict):
-            raise InvalidConfig(f"{where} must be a table")
-        inner = typing.get_args(hint)[1]
-        return {k: v if inner is Any else _value(inner, v, f"{where}.{k}") for k, v in value.items()}
-    if hint is Path:
-        if not isinstance(value, str) or not value:
-            raise InvalidConfig(f"{where} must be a path")
-        return Path(value)
-    expected: type | types.UnionType = int | float if hint is float else hint
-    if not isinstance(value, expected) or (isinstance(value, bool) and hint is not bool):
-        raise InvalidConfig(
-            f"{where} must be {'a number' if hint in (int, float) else 'true or false' if hint is bool else 'a text'}"
-        )
-    return float(typing.cast(float, value)) if hint is float else value

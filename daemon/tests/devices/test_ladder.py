@@ -218,7 +218,7 @@ def test_without_settings_the_ladder_is_the_documented_one() -> None:
         ({"wait": {"usb": 1}}, "'usb' is no rung"),
         ({"wait": {"reopen": -1}}, "recovery.wait.reopen must not be below 0"),
         ({"quarantine_seconds": 0}, "recovery.quarantine_seconds must be above 0"),
-        ({"backoff": 1}, "unknown key 'backoff'"),
+        ({"backoff": 1}, "recovery.backoff: unknown key"),
         ({"rungs": "retry"}, "must be an array"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from ..errors import InvalidModel
+from ..tables import Table, WrongValue, dotted, raising
 from .rules import OutputRules, PictureRules
 
 SCHEMA: Final = 1
@@ -111,145 +112,104 @@ def check_path(text: object, where: str) -> str:
     return text
 
 
-class _Table:
-    """Reads typed values out of a TOML table and complains about what is left over."""
-
-    def __init__(self, table: object, where: str) -> None:
-        if not isinstance(table, dict):
-            raise InvalidModel(f"{where} must be a table")
-        self.table = dict(table)
-        self.where = where
-
-    def text(self, key: str, default: str | None = None, limit: int = 4096) -> str:
-        value = self.table.pop(key, default)
-        if not isinstance(value, str) or len(value) > limit:
-            raise InvalidModel(f"{self.where}: {key} must be a text of at most {limit} characters")
-        return value
-
-    def done(self) -> None:
-        if self.table:
-            raise InvalidModel(f"{self.where}: unknown key {next(iter(self.table))!r}")
-
-
 def parse(data: bytes, directory_name: str = "") -> Manifest:
     """Read a manifest. `directory_name` is the model's name on disk and must agree when given. Raises InvalidModel."""
     if len(data) > MAX_BYTES:
         raise InvalidModel(f"model.toml is larger than {MAX_BYTES} bytes")
     try:
-        top = _Table(tomllib.loads(data.decode()), "model.toml")
+        top = Table(tomllib.loads(data.decode()))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidModel(f"model.toml: {error}") from error
-    schema = top.table.pop("schema", None)
+    schema = top.take("schema")
     if schema != SCHEMA:
-        raise InvalidModel(f"model.toml: schema is {schema!r}, this edgeaid reads schema {SCHEMA}")
+        raise InvalidModel(f"model.toml: schema is {schema!r:.80}, this edgeaid reads schema {SCHEMA}")
+    with raising(InvalidModel, "model.toml"):
+        return _manifest(top, directory_name)
+
+
+def _manifest(top: Table, directory_name: str) -> Manifest:
     name = check_name(top.text("name", directory_name or None))
     if directory_name and name != directory_name:
         raise InvalidModel(f"model.toml: name {name!r} differs from the directory's {directory_name!r}")
-    task = top.text("task", "other")
-    if task not in TASKS:
-        raise InvalidModel(f"model.toml: task {task!r} is none of {', '.join(TASKS)}")
-    artifacts = _artifacts(top.table.pop("artifacts", None))
-    labels = top.table.pop("labels", None)
-    picture = top.table.pop("input", None)
-    output = top.table.pop("output", None)
+    picture, output = top.take("input"), top.take("output")
     manifest = Manifest(
         name=name,
-        serial=_serial(top.table.pop("serial", 0)),
-        task=task,
-        description=top.text("description", ""),
-        license=top.text("license", ""),
-        source=top.text("source", ""),
-        artifacts=artifacts,
-        labels_file=_labels(labels),
+        serial=top.integer("serial", 0, 0, (1 << 63) - 1),
+        task=top.choice("task", TASKS, "other"),
+        description=top.text("description", "", limit=4096),
+        license=top.text("license", "", limit=4096),
+        source=top.text("source", "", limit=4096),
+        artifacts=_artifacts(top.table("artifacts")),
+        labels_file=_labels(top.take("labels")),
         picture=PictureRules.from_table(picture) if picture is not None else None,
         output=OutputRules.from_table(output) if output is not None else None,
-        goldens=_goldens(top.table.pop("golden", [])),
-        tolerance=_tolerance(top.table.pop("tolerance", {})),
-        accuracy=_plain(top.table.pop("accuracy", {}), "[accuracy]"),
-        max_batch_size=_batch(top.table.pop("max_batch_size", 0)),
-        names=_names(top.table.pop("names", {})),
+        goldens=tuple(_golden(table) for table in top.tables("golden", 64)),
+        tolerance=_tolerance(top.table("tolerance")),
+        accuracy=_plain(top.table("accuracy")),
+        max_batch_size=top.integer("max_batch_size", 0, 0, MAX_BATCH),
+        names=_names(top.table("names")),
     )
-    _plain(top.table.pop("conversion", {}), "[conversion]")  # notes of the toolkit; nothing here reads them
+    _plain(top.table("conversion"))  # notes of the toolkit; nothing here reads them
     top.done()
     return manifest
 
 
-def _serial(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
-        raise InvalidModel("model.toml: serial must be a whole number from 0 up")
-    return value
+def _path(table: Table, key: str) -> str:
+    return check_path(table.take(key), f"model.toml: {dotted((*table.path, key))}")
 
 
-def _artifacts(value: object) -> tuple[Artifact, ...]:
-    if not isinstance(value, dict) or not value:
-        raise InvalidModel("model.toml: at least one [artifacts.<target>] table is needed")
-    found = []
-    for target, entry in value.items():
+def _artifacts(table: Table) -> tuple[Artifact, ...]:
+    if not table.rest:
+        raise WrongValue(table.path, "is missing: at least one [artifacts.<target>] table is needed")
+    artifacts = []
+    for target in list(table.rest):
         if target not in TARGETS:
-            raise InvalidModel(f"[artifacts.{target}]: unknown target; known: {', '.join(TARGETS)}")
-        table = _Table(entry, f"[artifacts.{target}]")
-        file = check_path(table.table.pop("file", None), f"[artifacts.{target}] file")
-        digest = table.text("sha256", "")
+            raise WrongValue(table.path, f"unknown target {target!r:.80}; known: {', '.join(TARGETS)}")
+        entry = table.table(target)
+        file = _path(entry, "file")
+        digest = entry.text("sha256", "")
         if not SHA256.fullmatch(digest):
-            raise InvalidModel(f"[artifacts.{target}]: sha256 must be 64 lower-case hexadecimal digits")
-        found.append(Artifact(target, file, digest, _plain(table.table, table.where)))
-    return tuple(found)
+            entry.wrong("sha256", "must be 64 lower-case hexadecimal digits")
+        artifacts.append(Artifact(target, file, digest, _plain(entry)))
+    return tuple(artifacts)
 
 
-def _batch(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_BATCH:
-        raise InvalidModel(f"model.toml: max_batch_size = {value!r:.40} is not a whole number from 0 to {MAX_BATCH}")
-    return value
-
-
-def _names(value: object) -> dict[str, str]:
-    if not isinstance(value, dict) or len(value) > 256:
-        raise InvalidModel("[names] must be a table of at most 256 names")
-    for old, new in value.items():
+def _names(table: Table) -> dict[str, str]:
+    if len(table.rest) > 256:
+        raise WrongValue(table.path, "must be a table of at most 256 names")
+    for old, new in table.rest.items():
         if not isinstance(new, str) or not 0 < len(new) <= 255 or not new.isprintable():
-            raise InvalidModel(f"[names]: {old!r:.80} must be given a name of 1 to 255 printable characters")
-    return {str(k): str(v) for k, v in value.items()}
+            raise WrongValue(table.path, f"{old!r:.80} must be given a name of 1 to 255 printable characters")
+    return table.rest
 
 
 def _labels(value: object) -> str:
     if value is None:
         return ""
-    table = _Table(value, "[labels]")
-    file = check_path(table.table.pop("file", None), "[labels] file")
+    table = Table(value, ("labels",))
+    file = _path(table, "file")
     table.done()
     return file
 
 
-def _goldens(value: object) -> tuple[Golden, ...]:
-    if not isinstance(value, list) or len(value) > 64:
-        raise InvalidModel("[[golden]] must be an array of at most 64 tables")
-    found = []
-    for number, entry in enumerate(value):
-        table = _Table(entry, f"[[golden]] {number}")
-        sides = []
-        for side in ("inputs", "outputs"):
-            files = table.table.pop(side, None)
-            if not isinstance(files, dict) or not files:
-                raise InvalidModel(f"{table.where}: {side} must map tensor names to files")
-            sides.append({str(k): check_path(v, f"{table.where} {side}") for k, v in files.items()})
-        found.append(Golden(sides[0], sides[1], table.text("runtime", "")))
-        table.done()
-    return tuple(found)
+def _golden(table: Table) -> Golden:
+    sides = []
+    for side in ("inputs", "outputs"):
+        files = table.table(side)
+        if not files.rest:
+            table.wrong(side, "must map tensor names to files")
+        sides.append({name: _path(files, name) for name in list(files.rest)})
+    golden = Golden(sides[0], sides[1], table.text("runtime", ""))
+    table.done()
+    return golden
 
 
-def _tolerance(value: object) -> dict[str, float]:
-    if not isinstance(value, dict):
-        raise InvalidModel("[tolerance] must be a table")
-    for key, number in value.items():
-        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number < 1e9:
-            raise InvalidModel(f"[tolerance]: {key} must be a number >= 0")
-    return {str(k): float(v) for k, v in value.items()}
+def _tolerance(table: Table) -> dict[str, float]:
+    return {key: table.number(key, 0.0, 0.0, 1e9) for key in list(table.rest)}
 
 
-def _plain(value: object, where: str) -> dict[str, Any]:
-    """A table whose values are JSON values (TOML dates are not)."""
-    if not isinstance(value, dict):
-        raise InvalidModel(f"{where} must be a table")
+def _plain(table: Table) -> dict[str, Any]:
+    """What is left of a table, whose values must be JSON values (TOML dates are not)."""
 
     def ok(item: object) -> bool:
         if isinstance(item, list):
@@ -258,6 +218,6 @@ def _plain(value: object, where: str) -> dict[str, Any]:
             return all(ok(i) for i in item.values())
         return isinstance(item, str | int | float | bool)
 
-    if not ok(value):
-        raise InvalidModel(f"{where}: only texts, numbers, true/false, arrays and tables")
-    return dict(value)
+    if not ok(table.rest):
+        raise WrongValue(table.path, "may have only texts, numbers, true/false, arrays and tables")
+    return table.rest

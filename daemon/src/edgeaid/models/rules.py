@@ -6,12 +6,12 @@ The arithmetic that these rules stand for is in `edgeaid.vision.preprocess` and 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
 from ..errors import InvalidModel
+from ..tables import Table, WrongValue, is_integer, is_number, raising
 
 RESIZE: Final = ("stretch", "letterbox", "crop")
 FILTER: Final = ("nearest", "bilinear", "bicubic")
@@ -57,24 +57,29 @@ class PictureRules:
     @classmethod
     def from_table(cls, table: Mapping[str, object]) -> Self:
         """Read an `[input]` table. Raises InvalidModel naming the key and what it may be."""
-        where = "[input]"
-        _known(table, where, ("resize", "filter", "color", "invert", "mean", "std", "fill"))
-        color = _choice(table, where, "color", COLOR, "RGB")
+        with raising(InvalidModel):
+            return cls._read(Table(table, ("input",)))
+
+    @classmethod
+    def _read(cls, table: Table) -> Self:
+        color = table.choice("color", COLOR, "RGB")
         channels = 1 if color == "GRAY" else 3
-        mean, std = _per_channel(table, where, "mean", channels), _per_channel(table, where, "std", channels)
+        mean, std = _per_channel(table, "mean", channels), _per_channel(table, "std", channels)
         if (mean is None) != (std is None):
-            raise InvalidModel(f"{where} has only one of mean and std; give both, or neither to feed raw pixels")
+            raise WrongValue(table.path, "has only one of mean and std; give both, or neither to feed raw pixels")
         if std is not None and any(value <= 0 for value in std):
-            raise InvalidModel(f"{where} std must be above 0, not {list(std)}")
-        return cls(
-            resize=_choice(table, where, "resize", RESIZE, "stretch"),
-            filter=_choice(table, where, "filter", FILTER, "bilinear"),
+            table.wrong("std", "must be above 0")
+        rules = cls(
+            resize=table.choice("resize", RESIZE, "stretch"),
+            filter=table.choice("filter", FILTER, "bilinear"),
             color=color,
-            invert=_boolean(table, where, "invert", default=False),
+            invert=table.boolean("invert", default=False),
             mean=mean,
             std=std,
-            fill=_integer(table, where, "fill", 0, low=0, high=255),
+            fill=table.integer("fill", 0, 0, 255),
         )
+        table.done()
+        return rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,109 +116,74 @@ class OutputRules:
     @classmethod
     def from_table(cls, table: Mapping[str, object]) -> Self:
         """Read an `[output]` table. Raises InvalidModel naming the key and what it may be."""
-        where = "[output]"
-        _known(table, where, tuple(cls.__dataclass_fields__))
-        decoder = _choice(table, where, "decoder", DECODER, None)
-        anchors = _anchors(table, where)
+        with raising(InvalidModel):
+            return cls._read(Table(table, ("output",)))
+
+    @classmethod
+    def _read(cls, table: Table) -> Self:
+        decoder = table.choice("decoder", DECODER)
+        anchors = _anchors(table)
         if decoder == "yolov2" and not anchors:
-            raise InvalidModel(f"{where} decoder yolov2 needs anchors = [[width, height], ...] in cells")
-        return cls(
+            table.wrong("decoder", "yolov2 needs anchors = [[width, height], ...] in cells")
+        rules = cls(
             decoder=decoder,
-            activation=_choice(table, where, "activation", ACTIVATION, "none"),
-            threshold=_number(table, where, "threshold", 0.3, low=0.0, high=1.0),
-            iou=_number(table, where, "iou", 0.5, low=0.0, high=1.0),
-            max_results=_integer(table, where, "max_results", 20, low=1, high=MAX_RESULTS),
+            activation=table.choice("activation", ACTIVATION, "none"),
+            threshold=table.number("threshold", 0.3, 0.0, 1.0),
+            iou=table.number("iou", 0.5, 0.0, 1.0),
+            max_results=table.integer("max_results", 20, 1, MAX_RESULTS),
             anchors=anchors,
-            cells_activated=_boolean(table, where, "cells_activated", default=False),
-            order=_order(table, where),
-            class_offset=_integer(table, where, "class_offset", 0, low=-(1 << 16), high=1 << 16),
-            keypoints=_integer(table, where, "keypoints", 0, low=0, high=1000),
-            strides=_strides(table, where),
-            bins=_integer(table, where, "bins", 8, low=2, high=64),
-            anchor_scale=_number(table, where, "anchor_scale", 4.0, low=0.1, high=64.0),
+            cells_activated=table.boolean("cells_activated", default=False),
+            order=_order(table),
+            class_offset=table.integer("class_offset", 0, -(1 << 16), 1 << 16),
+            keypoints=table.integer("keypoints", 0, 0, 1000),
+            strides=_strides(table),
+            bins=table.integer("bins", 8, 2, 64),
+            anchor_scale=table.number("anchor_scale", 4.0, 0.1, 64.0),
         )
+        table.done()
+        return rules
 
 
-def _known(table: Mapping[str, object], where: str, keys: tuple[str, ...]) -> None:
-    unknown = sorted(set(table) - set(keys))
-    if unknown:
-        raise InvalidModel(f"{where} has unknown key {unknown[0]!r}; it may have {', '.join(keys)}")
-
-
-def _choice(table: Mapping[str, object], where: str, key: str, choices: tuple[str, ...], default: str | None) -> str:
-    value = table.get(key, default)
-    if value is None:
-        raise InvalidModel(f"{where} needs {key}: one of {', '.join(choices)}")
-    if not isinstance(value, str) or value not in choices:
-        raise InvalidModel(f"{where} {key} = {value!r} is not one of {', '.join(choices)}")
-    return value
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _number(table: Mapping[str, object], where: str, key: str, default: float, *, low: float, high: float) -> float:
-    value = table.get(key, default)
-    if not isinstance(value, int | float) or not _is_number(value) or not low <= value <= high:
-        raise InvalidModel(f"{where} {key} = {value!r} is not a number from {low:g} to {high:g}")
-    return float(value)
-
-
-def _integer(table: Mapping[str, object], where: str, key: str, default: int, *, low: int, high: int) -> int:
-    value = table.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise InvalidModel(f"{where} {key} = {value!r} is not a whole number from {low} to {high}")
-    return value
-
-
-def _boolean(table: Mapping[str, object], where: str, key: str, *, default: bool) -> bool:
-    value = table.get(key, default)
-    if not isinstance(value, bool):
-        raise InvalidModel(f"{where} {key} = {value!r} is not true or false")
-    return value
-
-
-def _numbers(value: object, text: str) -> tuple[float, ...]:
-    if not isinstance(value, list | tuple) or not all(_is_number(item) for item in value):
-        raise InvalidModel(f"{text} is not a list of numbers: {value!r}")
+def _numbers(table: Table, key: str, value: object) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or not all(is_number(item) for item in value):
+        table.wrong(key, "is not a list of numbers")
     return tuple(float(item) for item in value)
 
 
-def _per_channel(table: Mapping[str, object], where: str, key: str, channels: int) -> tuple[float, ...] | None:
-    value = table.get(key)
+def _per_channel(table: Table, key: str, channels: int) -> tuple[float, ...] | None:
+    value = table.take(key)
     if value is None:
         return None
-    numbers = _numbers([value] if _is_number(value) else value, f"{where} {key}")
+    numbers = _numbers(table, key, [value] if is_number(value) else value)
     if len(numbers) not in {1, channels}:
-        raise InvalidModel(f"{where} {key} has {len(numbers)} values; give 1, or {channels} for the chosen color")
+        table.wrong(key, f"has {len(numbers)} values; give 1, or {channels} for the chosen color")
     return numbers
 
 
-def _strides(table: Mapping[str, object], where: str) -> tuple[int, ...]:
-    value = table.get("strides", ())
+def _strides(table: Table) -> tuple[int, ...]:
+    value = table.take("strides", ())
     if not isinstance(value, list | tuple) or len(value) > 8:
-        raise InvalidModel(f"{where} strides is not a list of at most 8 integers")
-    if not all(isinstance(item, int) and not isinstance(item, bool) and 1 <= item <= 1024 for item in value):
-        raise InvalidModel(f"{where} strides = {list(value)!r} are not integers from 1 to 1024")
+        table.wrong("strides", "is not a list of at most 8 integers")
+    if not all(is_integer(item) and 1 <= item <= 1024 for item in value):
+        table.wrong("strides", f"{list(value)!r:.80} are not integers from 1 to 1024")
     return tuple(value)
 
 
-def _anchors(table: Mapping[str, object], where: str) -> tuple[tuple[float, float], ...]:
-    value = table.get("anchors", ())
+def _anchors(table: Table) -> tuple[tuple[float, float], ...]:
+    value = table.take("anchors", ())
     if not isinstance(value, list | tuple) or len(value) > MAX_ANCHORS:
-        raise InvalidModel(f"{where} anchors is not a list of at most {MAX_ANCHORS} [width, height] pairs")
+        table.wrong("anchors", f"is not a list of at most {MAX_ANCHORS} [width, height] pairs")
     anchors = []
     for position, item in enumerate(value):
-        pair = _numbers(item, f"{where} anchors[{position}]")
+        pair = _numbers(table, f"anchors[{position}]", item)
         if len(pair) != 2 or min(pair) <= 0:
-            raise InvalidModel(f"{where} anchors[{position}] = {list(pair)} is not [width, height], both above 0")
+            table.wrong("anchors", f"number {position}, {list(pair)!r:.80}, is not [width, height], both above 0")
         anchors.append((pair[0], pair[1]))
     return tuple(anchors)
 
 
-def _order(table: Mapping[str, object], where: str) -> tuple[str, ...]:
-    value = table.get("order", SSD_ORDER)
+def _order(table: Table) -> tuple[str, ...]:
+    value = table.take("order", SSD_ORDER)
     if not isinstance(value, list | tuple) or sorted(map(str, value)) != sorted(SSD_ORDER):
-        raise InvalidModel(f"{where} order = {value!r} does not name each of {', '.join(SSD_ORDER)} once")
+        table.wrong("order", f"does not name each of {', '.join(SSD_ORDER)} once")
     return tuple(str(item) for item in value)

@@ -13,11 +13,12 @@ import json
 import re
 import tomllib
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import InvalidConfig
+from ..tables import Table, WrongValue, dotted
 from .countries import is_country
 
 SCHEMA: Final = 1
@@ -106,36 +107,36 @@ class Settings:
     preload: tuple[str, ...] = ()
 
 
-class _Table:
-    """A TOML table that is taken apart key by key; what is wrong or left over becomes a problem."""
+class _Reader:
+    """A table of which every key that can be used is used; what is wrong or left over becomes a problem.
 
-    def __init__(self, content: Mapping[str, Any], name: str, problems: list[str]) -> None:
-        self._left = dict(content)
-        self._prefix = f"{name}." if name else ""
+    No problem shows a value: it might be a password in the wrong place.
+    """
+
+    def __init__(self, table: Table, problems: list[str]) -> None:
+        self._table = table
         self._problems = problems
 
     def problem(self, key: str, text: str) -> None:
-        self._problems.append(f"{self._prefix}{key}: {text}")
+        self._problems.append(f"{dotted((*self._table.path, key))}: {text}")
 
     def text(self, key: str, valid: Callable[[str], bool], expected: str) -> str:
-        value = self._left.pop(key, "")
-        if value == "" and isinstance(value, str):
-            return ""
-        if not isinstance(value, str) or not valid(value):
-            self.problem(key, f"must be {expected}, as text in quotes")
-            return ""
-        return value
+        value = self._table.take(key, "")
+        if isinstance(value, str) and (not value or valid(value)):
+            return value
+        self.problem(key, f"must be {expected}, as text in quotes")
+        return ""
 
     def flag(self, key: str) -> bool:
-        value = self._left.pop(key, False)
-        if isinstance(value, bool):
-            return value
-        self.problem(key, "must be true or false")
-        return False
+        try:
+            return self._table.boolean(key, default=False)
+        except WrongValue as error:
+            self.problem(key, str(error))
+            return False
 
     def texts(self, key: str, most: int, check: Callable[[str], str]) -> tuple[str, ...]:
         """A list of texts; `check` says what is wrong with one, or nothing."""
-        value = self._left.pop(key, [])
+        value = self._table.take(key, [])
         if not isinstance(value, list) or len(value) > most:
             self.problem(key, f"must be a list of at most {most} texts")
             return ()
@@ -148,18 +149,18 @@ class _Table:
                 kept.append(item.strip())
         return tuple(kept)
 
-    def table(self, key: str) -> _Table | None:
-        value = self._left.pop(key, None)
-        if value is None:
+    def table(self, key: str) -> _Reader | None:
+        if key not in self._table.rest:
             return None
-        if isinstance(value, dict):
-            return _Table(value, f"{self._prefix}{key}", self._problems)
-        self.problem(key, f"must be a table, [{key}]")
-        return None
+        try:
+            return _Reader(self._table.table(key), self._problems)
+        except WrongValue:
+            self.problem(key, f"must be a table, [{key}]")
+            return None
 
     def end(self) -> None:
-        for key in self._left:
-            # A name this long is no typing error; it might be a value in the wrong place.
+        for key in self._table.rest:
+            # A name this long is not a typing error; it might be a value in the wrong place.
             self.problem(ascii(key) if len(key) <= 32 else "(a long key)", "is not known; see docs/flashing.md")
 
 
@@ -178,7 +179,7 @@ def parse(data: bytes) -> tuple[Settings, tuple[str, ...]]:
     schema = content.pop("schema", None)
     if type(schema) is not int or schema != SCHEMA:
         raise InvalidConfig(f"{FILE}: this image reads schema {SCHEMA}; put 'schema = {SCHEMA}' at its top")
-    top = _Table(content, "", problems)
+    top = _Reader(Table(content), problems)
     hostname = top.text("hostname", _matches(_HOSTNAME), "1 to 63 of a-z 0-9 -, no - at the ends")
     timezone = top.text("timezone", _matches(_TIMEZONE), "a name of the tz database like Europe/Berlin")
     wifi = _wifi(top.table("wifi"))
@@ -219,7 +220,7 @@ def _matches(pattern: re.Pattern[str]) -> Callable[[str], bool]:
     return lambda value: pattern.fullmatch(value) is not None
 
 
-def _wifi(table: _Table | None) -> Wifi | None:
+def _wifi(table: _Reader | None) -> Wifi | None:
     if table is None:
         return None
     ssid = table.text("ssid", _ssid_valid, "a network name of 1 to 32 bytes without control characters")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from ..errors import InvalidConfig
+from ..tables import KeyPath, Table, WrongValue, dotted, is_integer, is_number, raising
 from .toml_lines import line_of
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -176,94 +176,21 @@ class Stream:
         return tuple(dict.fromkeys(s.model for s in self.stages if isinstance(s, Detect | Crop)))
 
 
-class _Wrong(Exception):
-    def __init__(self, path: tuple[str | int, ...], text: str) -> None:
-        super().__init__(text)
-        self.path = path
-
-
-class _Table:
-    """Takes typed values out of a table; `done` complains about what is left over."""
-
-    def __init__(self, table: object, path: tuple[str | int, ...]) -> None:
-        self.path = path
-        if not isinstance(table, Mapping):
-            raise _Wrong(path, "must be a table")
-        self.rest = dict(table)
-        self.taken: list[str] = []
-
-    def wrong(self, key: str, text: str) -> NoReturn:
-        raise _Wrong((*self.path, key), text)
-
-    def take(self, key: str, default: object) -> Any:
-        self.taken.append(key)
-        return self.rest.pop(key, default)
-
-    def text(self, key: str, default: str | None = None, limit: int = 1024) -> str:
-        value = self.take(key, default)
-        if value is None:
-            self.wrong(key, "is missing")
-        if not isinstance(value, str) or not value or len(value) > limit or "\0" in value:
-            self.wrong(key, f"must be a text of 1 to {limit} characters")
-        return value
-
-    def choice(self, key: str, choices: Sequence[str], default: str) -> str:
-        value = self.take(key, default)
-        if value not in choices:
-            self.wrong(key, f"is {value!r}, not one of {', '.join(choices)}")
-        return str(value)
-
-    def number(self, key: str, default: float | None, low: float, high: float) -> Any:
-        value = self.take(key, default)
-        if value is None and default is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            self.wrong(key, f"is {value!r}, not a number from {low:g} to {high:g}")
-        return float(value)
-
-    def integer(self, key: str, default: int, low: int, high: int) -> int:
-        value = self.take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            self.wrong(key, f"is {value!r}, not an integer from {low} to {high}")
-        return value
-
-    def boolean(self, key: str, *, default: bool) -> bool:
-        value = self.take(key, default)
-        if not isinstance(value, bool):
-            self.wrong(key, f"is {value!r}, not true or false")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """A text or an array of texts."""
-        value = self.take(key, [])
-        items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list | tuple) or not all(isinstance(i, str) and 0 < len(i) <= 256 for i in items):
-            self.wrong(key, "must be a text or an array of texts")
-        return tuple(items)
-
-    def done(self) -> None:
-        if self.rest:
-            key = next(iter(self.rest))
-            self.wrong(key, f"is not a key that is known here; known: {', '.join(sorted(self.taken))}")
-
-
-def _points(value: object, path: tuple[str | int, ...], least: int, most: int) -> Polygon:
+def _points(value: object, path: KeyPath, least: int, most: int) -> Polygon:
     if not isinstance(value, list | tuple) or not least <= len(value) <= most:
         count = f"{least}" if least == most else f"{least} to {most}"
-        raise _Wrong(path, f"must be an array of {count} points [x, y]")
+        raise WrongValue(path, f"must be an array of {count} points [x, y]")
     points = []
     for position, point in enumerate(value):
         numbers = isinstance(point, list | tuple) and len(point) == 2
-        if not numbers or not all(
-            isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) and 0 <= v <= 1 for v in point
-        ):
-            raise _Wrong(path, f"point {position} is {point!r}, not [x, y] with numbers from 0 to 1")
+        if not numbers or not all(is_number(v) and 0 <= v <= 1 for v in point):
+            raise WrongValue(path, f"point {position} is {point!r}, not [x, y] with numbers from 0 to 1")
         points.append((float(point[0]), float(point[1])))
     return tuple(points)
 
 
-def _motion(table: _Table) -> Motion:
-    inner = _Table(table.take("motion", {}), (*table.path, "motion"))
+def _motion(table: Table) -> Motion:
+    inner = table.table("motion")
     masks = inner.take("masks", [])
     if not isinstance(masks, list | tuple) or len(masks) > MAX_ZONES:
         inner.wrong("masks", f"must be an array of at most {MAX_ZONES} areas")
@@ -277,13 +204,9 @@ def _motion(table: _Table) -> Motion:
     return motion
 
 
-def _detect(table: _Table) -> Detect:
+def _detect(table: Table) -> Detect:
     tiles = table.take("tiles", [1, 1])
-    if (
-        not isinstance(tiles, list | tuple)
-        or len(tiles) != 2
-        or not all(isinstance(t, int) and not isinstance(t, bool) and 1 <= t <= 8 for t in tiles)
-    ):
+    if not isinstance(tiles, list | tuple) or len(tiles) != 2 or not all(is_integer(t) and 1 <= t <= 8 for t in tiles):
         table.wrong("tiles", "must be [columns, rows], each 1 to 8")
     return Detect(
         model=table.text("detect"),
@@ -294,8 +217,8 @@ def _detect(table: _Table) -> Detect:
     )
 
 
-def _track(table: _Table) -> Track:
-    inner = _Table(table.take("track", {}), (*table.path, "track"))
+def _track(table: Table) -> Track:
+    inner = table.table("track")
     track = Track(
         high=inner.number("high", None, 0.0, 1.0),
         low=inner.number("low", 0.1, 0.0, 1.0),
@@ -309,8 +232,8 @@ def _track(table: _Table) -> Track:
     return track
 
 
-def _crop(kind: str) -> Callable[[_Table], Crop]:
-    def build(table: _Table) -> Crop:
+def _crop(kind: str) -> Callable[[Table], Crop]:
+    def build(table: Table) -> Crop:
         return Crop(
             kind=kind,
             model=table.text(kind),
@@ -324,27 +247,21 @@ def _crop(kind: str) -> Callable[[_Table], Crop]:
     return build
 
 
-def _call(table: _Table) -> Call:
-    options = table.take("options", {})
-    if not isinstance(options, Mapping):
-        table.wrong("options", "must be a table")
-    return Call(table.text("call"), dict(options))
+def _call(table: Table) -> Call:
+    return Call(table.text("call"), table.table("options").rest)
 
 
-_STAGES: Final[dict[str, Callable[[_Table], Stage]]] = {
+_STAGES: Final[dict[str, Callable[[Table], Stage]]] = {
     "motion": _motion, "detect": _detect, "track": _track, "call": _call, **{k: _crop(k) for k in CROP_STAGES},
 }  # fmt: skip
 
 
-def _stages(value: object, path: tuple[str | int, ...]) -> tuple[Stage, ...]:
-    if not isinstance(value, list | tuple) or len(value) > MAX_STAGES:
-        raise _Wrong(path, f"must be an array of at most {MAX_STAGES} tables")
+def _stages(tables: list[Table]) -> tuple[Stage, ...]:
     stages: list[Stage] = []
-    for position, entry in enumerate(value):
-        table = _Table(entry, (*path, position))
+    for table in tables:
         kinds = [k for k in _STAGES if k in table.rest]
         if len(kinds) != 1:
-            raise _Wrong(table.path, f"must have exactly one of {', '.join(_STAGES)}, it has {len(kinds)}")
+            raise WrongValue(table.path, f"must have exactly one of {', '.join(_STAGES)}, it has {len(kinds)}")
         stage = _STAGES[kinds[0]](table)
         table.done()
         _check_order(stage, stages, table.path)
@@ -352,28 +269,27 @@ def _stages(value: object, path: tuple[str | int, ...]) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def _check_order(stage: Stage, before: list[Stage], path: tuple[str | int, ...]) -> None:
+def _check_order(stage: Stage, before: list[Stage], path: KeyPath) -> None:
     if isinstance(stage, Motion | Detect | Track) and any(type(s) is type(stage) for s in before):
-        raise _Wrong(path, f"is the second stage '{type(stage).__name__.lower()}'; a stream has one of them")
+        raise WrongValue(path, f"is the second stage '{type(stage).__name__.lower()}'; a stream has one of them")
     if isinstance(stage, Motion) and before:
-        raise _Wrong(path, "a motion stage must be the first one: it decides which frames the others see")
+        raise WrongValue(path, "a motion stage must be the first one: it decides which frames the others see")
     if isinstance(stage, Track) and not any(isinstance(s, Detect | Call) for s in before):
-        raise _Wrong(path, "there is nothing to track: put a detect stage before it")
+        raise WrongValue(path, "there is nothing to track: put a detect stage before it")
 
 
-def _named_points(value: object, path: tuple[str | int, ...], least: int, most: int) -> dict[str, Polygon]:
+def _named_points(value: object, path: KeyPath, least: int, most: int) -> dict[str, Polygon]:
     if not isinstance(value, Mapping):
-        raise _Wrong(path, "must be a table")
+        raise WrongValue(path, "must be a table")
     if len(value) > MAX_ZONES:
-        raise _Wrong(path, f"has {len(value)} entries, the limit is {MAX_ZONES}")
+        raise WrongValue(path, f"has {len(value)} entries, the limit is {MAX_ZONES}")
     for name in value:
         if not NAME.fullmatch(name):
-            raise _Wrong((*path, name), f"the name {name!r:.80} may have only letters, digits, _ and -, at most 64")
+            raise WrongValue((*path, name), f"the name {name!r:.80} may have only letters, digits, _ and -, at most 64")
     return {name: _points(points, (*path, name), least, most) for name, points in value.items()}
 
 
-def _events(value: object, path: tuple[str | int, ...], zones: Sequence[str], lines: Sequence[str]) -> Events:
-    table = _Table(value, path)
+def _events(table: Table, zones: Sequence[str], lines: Sequence[str]) -> Events:
     events = Events(
         enter=table.texts("enter"),
         leave=table.texts("leave"),
@@ -394,18 +310,15 @@ def _events(value: object, path: tuple[str | int, ...], zones: Sequence[str], li
     return events
 
 
-def _check_tracked(stages: tuple[Stage, ...], events: Events, path: tuple[str | int, ...]) -> None:
+def _check_tracked(stages: tuple[Stage, ...], events: Events, path: KeyPath) -> None:
     wanted = [k for k in ("enter", "leave", "cross", "dwell_s") if getattr(events, k)]
     if wanted and not any(isinstance(s, Track) for s in stages):
-        raise _Wrong((*path, "events", wanted[0]), "needs objects that are followed: add the stage track = {}")
+        raise WrongValue((*path, "events", wanted[0]), "needs objects that are followed: add the stage track = {}")
 
 
-def _webhooks(value: object, path: tuple[str | int, ...]) -> tuple[Webhook, ...]:
-    if not isinstance(value, list | tuple) or len(value) > 16:
-        raise _Wrong(path, "must be an array of at most 16 tables")
+def _webhooks(tables: list[Table]) -> tuple[Webhook, ...]:
     webhooks = []
-    for position, entry in enumerate(value):
-        table = _Table(entry, (*path, position))
+    for table in tables:
         webhook = Webhook(table.text("url"), table.texts("types"), table.number("timeout_s", 5.0, 0.1, 60.0))
         if not webhook.url.startswith(("http://", "https://")):
             table.wrong("url", "must start with http:// or https://")
@@ -414,17 +327,16 @@ def _webhooks(value: object, path: tuple[str | int, ...]) -> tuple[Webhook, ...]
     return tuple(webhooks)
 
 
-def _keep(value: object, path: tuple[str | int, ...]) -> Keep:
-    table = _Table(value, path)
+def _keep(table: Table) -> Keep:
     keep = Keep(table.number("journal_mb", 0.0, 0.0, 1e5), table.number("snapshots_mb", 64.0, 0.0, 1e5))
     table.done()
     return keep
 
 
-def _stream(name: str, value: object, path: tuple[str | int, ...]) -> Stream:
+def _stream(name: str, value: object, path: KeyPath) -> Stream:
     if not NAME.fullmatch(name):
-        raise _Wrong(path, f"the name {name!r:.80} may have only letters, digits, _ and -, at most 64")
-    table = _Table(value, path)
+        raise WrongValue(path, f"the name {name!r:.80} may have only letters, digits, _ and -, at most 64")
+    table = Table(value, path)
     zones = _named_points(table.take("zones", {}), (*path, "zones"), 3, MAX_POINTS)
     lines = _named_points(table.take("lines", {}), (*path, "lines"), 2, 2)
     stream = Stream(
@@ -434,12 +346,12 @@ def _stream(name: str, value: object, path: tuple[str | int, ...]) -> Stream:
         size=table.integer("size", 640, 16, MAX_SIDE),
         reader=table.choice("reader", ("auto", "gstreamer", "ffmpeg"), "auto"),
         enabled=table.boolean("enabled", default=True),
-        stages=_stages(table.take("stage", []), (*path, "stage")),
+        stages=_stages(table.tables("stage", MAX_STAGES)),
         zones=zones,
         lines={key: (points[0], points[1]) for key, points in lines.items()},
-        events=_events(table.take("events", {}), (*path, "events"), list(zones), list(lines)),
-        webhooks=_webhooks(table.take("webhook", []), (*path, "webhook")),
-        keep=_keep(table.take("keep", {}), (*path, "keep")),
+        events=_events(table.table("events"), list(zones), list(lines)),
+        webhooks=_webhooks(table.tables("webhook", 16)),
+        keep=_keep(table.table("keep")),
         priority=table.integer("priority", 0, 0, 31),
         deadline_ms=table.number("deadline_ms", 0.0, 0.0, 3.6e6),
         share=table.number("share", 1.0, 0.01, 1.0),
@@ -452,10 +364,8 @@ def _stream(name: str, value: object, path: tuple[str | int, ...]) -> Stream:
 
 def from_table(name: str, table: object) -> Stream:
     """A stream from its table as JSON or TOML values. InvalidConfig names the key."""
-    try:
+    with raising(InvalidConfig):
         return _stream(name, table, ("stream", name))
-    except _Wrong as error:
-        raise InvalidConfig(f"{_dotted(error.path)}: {error}") from error
 
 
 def parse(text: str, where: str) -> list[tuple[Stream, dict[str, Any]]]:
@@ -467,15 +377,12 @@ def parse(text: str, where: str) -> list[tuple[Stream, dict[str, Any]]]:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidConfig(f"{where}: {error}") from error
     try:
-        for key in top:
-            if key != "stream":
-                raise _Wrong((key,), "is not a key that is known here; known: stream")
-        streams = top.get("stream", {})
-        if not isinstance(streams, dict):
-            raise _Wrong(("stream",), "must be a table: [stream.NAME]")
-        return [(_stream(name, table, ("stream", name)), table) for name, table in streams.items()]
-    except _Wrong as error:
-        raise InvalidConfig(f"{where}, line {line_of(text, error.path)}: {_dotted(error.path)}: {error}") from error
+        table = Table(top)
+        streams = table.table("stream").rest
+        table.done()
+        return [(_stream(name, content, ("stream", name)), content) for name, content in streams.items()]
+    except WrongValue as error:
+        raise InvalidConfig(f"{where}, line {line_of(text, error.path)}: {dotted(error.path)}: {error}") from error
 
 
 def read(path: Path) -> list[tuple[Stream, dict[str, Any]]]:
@@ -487,10 +394,3 @@ def read(path: Path) -> list[tuple[Stream, dict[str, Any]]]:
         raise InvalidConfig(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InvalidConfig(f"{path}: {error}") from error
-
-
-def _dotted(path: tuple[str | int, ...]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text[:200]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-Path = tuple[str | int, ...]
+from ..tables import KeyPath
 
 _HEADER: Final = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY: Final = re.compile(
@@ -23,11 +23,11 @@ def _parts(text: str) -> list[str]:
     return ["".join(groups) for groups in _PART.findall(text)]
 
 
-def lines_of(text: str) -> dict[Path, int]:
+def lines_of(text: str) -> dict[KeyPath, int]:
     """Line number, from 1, of each header and key, by its path; array elements are counted from 0."""
-    places: dict[Path, int] = {}
-    counts: dict[Path, int] = {}
-    table: Path = ()
+    places: dict[KeyPath, int] = {}
+    counts: dict[KeyPath, int] = {}
+    table: KeyPath = ()
     for number, line in enumerate(text.splitlines(), 1):
         header = _HEADER.match(line)
         if header is not None:
@@ -40,9 +40,9 @@ def lines_of(text: str) -> dict[Path, int]:
     return places
 
 
-def _resolve(parts: Sequence[str], counts: dict[Path, int], *, new: bool) -> Path:
+def _resolve(parts: Sequence[str], counts: dict[KeyPath, int], *, new: bool) -> KeyPath:
     """Path of a header: tables inside an array belong to its last element."""
-    path: Path = ()
+    path: KeyPath = ()
     for position, part in enumerate(parts):
         path = (*path, part)
         if new and position == len(parts) - 1:
@@ -52,7 +52,7 @@ def _resolve(parts: Sequence[str], counts: dict[Path, int], *, new: bool) -> Pat
     return path
 
 
-def line_of(text: str, path: Path) -> int:
+def line_of(text: str, path: KeyPath) -> int:
     """Line of a path or of the nearest table around it; 0 when there is none."""
     places = lines_of(text)
     while path:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from .. import errors
+from ..paths import HTTP_SOCKET
 
 if TYPE_CHECKING:
     from ..client import Client
 
-DEFAULT_SOCKET: Final = "/run/edgeai/edgeaid.sock"
 #: How long a socket that is not there yet is waited for: `edgeaid &` and the next line of a pasted block.
 START_SECONDS: Final = 3.0
 #: ssh may ask for a password or a host key.
@@ -31,7 +31,7 @@ class Session:
     """Options of the command line, and the client made from them at first use."""
 
     def __init__(self, socket: str | None, host: str | None, timeout: float, as_json: bool) -> None:
-        self.socket = socket or DEFAULT_SOCKET
+        self.socket = socket or HTTP_SOCKET
         #: True when the caller says which daemon is meant.
         self.named = socket is not None or host is not None
         self.host = host
@@ -143,7 +143,7 @@ def complete_version(ctx: click.Context, _param: click.Parameter, incomplete: st
 def _complete(ctx: click.Context, value: Callable[[dict[str, Any]], str], incomplete: str) -> list[str]:
     from ..client import Client
 
-    socket = ctx.find_root().params.get("socket") or os.environ.get("EDGEAI_SOCKET", DEFAULT_SOCKET)
+    socket = ctx.find_root().params.get("socket") or os.environ.get("EDGEAI_SOCKET", HTTP_SOCKET)
     try:
         with Client(socket, timeout=1.0) as client:
             names = {value(m) for m in client.models()}

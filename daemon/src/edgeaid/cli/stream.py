@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import errors
-from .common import DEFAULT_SOCKET, Session, complete_model, pass_session
+from ..paths import HTTP_SOCKET
+from .common import Session, complete_model, pass_session
 from .text import table
 from .watch import until_interrupted
 
@@ -48,9 +49,7 @@ def _complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
 
     root = ctx.find_root()
     try:
-        with Client(
-            root.params.get("socket") or os.environ.get("EDGEAI_SOCKET", DEFAULT_SOCKET), timeout=1.0
-        ) as client:
+        with Client(root.params.get("socket") or os.environ.get("EDGEAI_SOCKET", HTTP_SOCKET), timeout=1.0) as client:
             return sorted(s["name"] for s in Streams(client).list() if s["name"].startswith(incomplete))
     except errors.EdgeaiError:
         return []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from . import ids
+from .. import usb_ids
 
 SYS: Final = Path("/sys")
 DEV: Final = Path("/dev")
@@ -81,7 +81,7 @@ def _usb(sysfs: Path, dev: Path, targets: Mapping[str, str]) -> Iterator[Found]:
             continue
         try:
             pair = int(_read(folder / "idVendor"), 16), int(_read(folder / "idProduct"), 16)
-            known = ids.USB.get(pair)
+            known = usb_ids.USB.get(pair)
             if known is None:
                 continue
             name = f"usb:{physical_port(folder)}"
@@ -96,8 +96,8 @@ def _usb(sysfs: Path, dev: Path, targets: Mapping[str, str]) -> Iterator[Found]:
             if not nodes:
                 continue  # no tty: its driver is missing or it is still being set up
         target, kind = known.target, known.kind
-        if pair == ids.MOVIDIUS and targets.get(name) == "ncs2":
-            target, kind = "ncs2", ids.USB[ids.NCS2_BOOT].kind
+        if pair == usb_ids.MOVIDIUS and targets.get(name) == "ncs2":
+            target, kind = "ncs2", usb_ids.USB[usb_ids.NCS2_BOOT].kind
         yield Found(
             name,
             kind,

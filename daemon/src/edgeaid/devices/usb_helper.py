@@ -2,7 +2,7 @@
 
 Started per connection by edgeaid-usb.socket, which only the daemon's user can reach. Standard input is the connection:
 one line `authorized 1-1.4` or `port-power 1-1.4` comes in, `ok` or the reason goes out. The port must hold a device of
-`ids.py`, or nothing at all; hubs, keyboards and disks are left alone. Once begun it is finished: a port does not stay
+`usb_ids.py`, or nothing; hubs, keyboards and disks are left alone. Once begun it is finished: a port does not stay
 dark because the daemon died meanwhile.
 """
 
@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from .. import usb_ids
 from ..errors import DeviceError
-from . import ids, rungs
+from . import rungs
 from .ladder import Rung
 
 _REQUEST: Final = re.compile(rb"(authorized|port-power) (\d{1,3}-\d{1,3}(?:\.\d{1,3}){0,5})\n")
@@ -32,7 +33,7 @@ def answer(request: bytes, sysfs: Path, dark_s: float = rungs.DARK_S) -> str:
     device = sysfs / "bus/usb/devices" / port
     if device.exists():
         pair = tuple(int((device / name).read_text(), 16) for name in ("idVendor", "idProduct"))
-        if pair not in ids.USB:
+        if pair not in usb_ids.USB:
             return "port {} holds {:04x}:{:04x}, which is no device of edgeaid".format(port, *pair)
     asyncio.run(rungs.pulse(rungs.switch(rung, port, sysfs), dark_s))
     return "ok"

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..devices.discovery import Found, scan
-from ..devices.ids import BEST_SPEED, USB
 from ..errors import EdgeaiError
 from ..paths import HTTP_SOCKET
+from ..usb_ids import BEST_SPEED, USB
 
 LEVELS: Final = ("ok", "note", "warning", "problem")
 

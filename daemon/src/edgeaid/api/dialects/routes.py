@@ -25,6 +25,7 @@ from ..http.bodies import UnsupportedMediaType, encoding_of, proceed
 from ..http.replies import reply
 from ..http.routes_edgeai import wrong_task
 from ..http.server import Call, Routes
+from ..inference import JSON
 
 #: Parts of a form that are read: a picture, a key, a threshold and what a client may add.
 MAX_PARTS: Final = 16
@@ -39,12 +40,12 @@ def register(routes: Routes, *, deepstack: bool, doods: bool) -> None:
     """Add the routes of the dialects that are on."""
     if deepstack:
         # The key is in the form: the handler asks for it, where the connection does not say who it is.
-        routes.add("POST", "/v1/vision/detection", Role.NOBODY)(detection)
-        routes.add("POST", "/v1/vision/custom/list", Role.NOBODY)(custom_models)
-        routes.add("POST", "/v1/vision/custom/{m}", Role.NOBODY)(detection)
+        routes.add("POST", "/v1/vision/detection", Role.NOBODY, takes=("multipart/form-data",))(detection)
+        routes.add("POST", "/v1/vision/custom/list", Role.NOBODY, takes=("multipart/form-data",))(custom_models)
+        routes.add("POST", "/v1/vision/custom/{m}", Role.NOBODY, takes=("multipart/form-data",))(detection)
     if doods:
         routes.add("GET", "/detectors", Role.OBSERVE)(detectors)
-        routes.add("POST", "/detect", Role.INFER)(detect)
+        routes.add("POST", "/detect", Role.INFER, takes=(JSON,))(detect)
 
 
 def _detector(call: Call, name: str = "") -> LiveModel:
@@ -72,7 +73,10 @@ def _all(call: Call) -> list[LiveModel]:
 
 
 async def detection(call: Call) -> web.Response:
-    """multipart/form-data with `image`, `api_key`, `min_confidence`; boxes in pixels, best first."""
+    """Objects in a picture, as DeepStack answers.
+
+    The body is multipart/form-data with `image`, `api_key`, `min_confidence`; boxes in pixels, best first.
+    """
     try:
         if call.token is None:
             call.require(Role.INFER)
@@ -104,7 +108,7 @@ async def detection(call: Call) -> web.Response:
 
 
 async def custom_models(call: Call) -> web.Response:
-    """Names for `/v1/vision/custom/NAME`."""
+    """Models that find objects, as DeepStack answers: names for `/v1/vision/custom/NAME`."""
     try:
         if call.token is None:
             call.require(Role.INFER)
@@ -156,7 +160,7 @@ async def _part(call: Call, part: BodyPartReader, limit: int) -> bytes:
 
 
 async def detectors(call: Call) -> web.Response:
-    """Every model that detects."""
+    """Models that detect, as DOODS answers."""
     rows = []
     for live in _all(call):
         sides = [d for d in live.inputs[0].shape if d not in (1, 3)] if live.inputs else []
@@ -174,7 +178,10 @@ async def detectors(call: Call) -> web.Response:
 
 
 async def detect(call: Call) -> web.Response:
-    """A picture in base64, thresholds per label in percent; boxes as shares of the picture."""
+    """Objects in a picture, as DOODS answers.
+
+    The body has a picture in base64, thresholds per label in percent; boxes as shares of the picture.
+    """
     identity: Any = ""
     try:
         data = await call.body(call.plane.config.limits.picture_bytes * 4 // 3 + (64 << 10))

@@ -20,11 +20,14 @@ _SCRIPT: Final = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 def register(routes: Routes) -> None:
     """Add the route."""
-    routes.add("GET", "/", Role.OBSERVE)(page)
+    routes.add("GET", "/", Role.OBSERVE, gives=("text/html",))(page)
 
 
 async def page(_call: Call) -> web.Response:
-    """The page; nothing from elsewhere is loaded, and only its own script runs."""
+    """A status page for a browser.
+
+    Nothing from elsewhere is loaded, and only its own script runs.
+    """
     text, policy = _page()
     headers = {
         "Content-Security-Policy": policy,

@@ -18,7 +18,7 @@ from ...serving import metrics, push
 from ...serving.access import Role
 from ...serving.model import LiveModel
 from ...serving.pictures import ask
-from ..inference import BINARY
+from ..inference import BINARY, JSON
 from .bodies import UnsupportedMediaType, encoding_of
 from .replies import reply
 from .server import Call, Routes
@@ -26,57 +26,61 @@ from .server import Call, Routes
 TASKS: Final = ("classify", "detect", "segment", "pose")
 #: Bytes read at once of a model that is downloaded.
 CHUNK: Final = 1 << 18
+PICTURES: Final = ("image/jpeg", "image/png", "image/bmp")
 
 
 def register(routes: Routes) -> None:
     """Add the routes."""
     add = routes.add
-    add("GET", "/metrics", Role.OBSERVE)(show_metrics)
+    add("GET", "/metrics", Role.OBSERVE, gives=("text/plain",))(show_metrics)
     add("GET", "/edgeai/v1", Role.OBSERVE)(about)
 
     async def openapi(_call: Call) -> web.Response:
+        """This description."""
         from .openapi import describe
 
         return reply(describe(routes))
 
     add("GET", "/edgeai/v1/openapi.json", Role.OBSERVE)(openapi)
-    add("GET", "/edgeai/v1/devices", Role.OBSERVE)(devices)
-    add("GET", "/edgeai/v1/models", Role.OBSERVE)(models)
-    add("GET", "/edgeai/v1/events", Role.OBSERVE)(events)
-    add("PUT", "/edgeai/v1/models/{m}", Role.CONTROL)(push_model)
-    add("PUT", "/edgeai/v1/models/{m}/versions/{v}", Role.CONTROL)(push_model)
+    add("GET", "/edgeai/v1/devices", Role.OBSERVE, gives=("Devices",))(devices)
+    add("GET", "/edgeai/v1/models", Role.OBSERVE, gives=("Models",))(models)
+    add("GET", "/edgeai/v1/events", Role.OBSERVE, gives=("text/event-stream",))(events)
+    add("PUT", "/edgeai/v1/models/{m}", Role.CONTROL, takes=(BINARY,), gives=("Pushed",))(push_model)
+    add("PUT", "/edgeai/v1/models/{m}/versions/{v}", Role.CONTROL, takes=(BINARY,), gives=("Pushed",))(push_model)
     add("DELETE", "/edgeai/v1/models/{m}/versions/{v}", Role.CONTROL)(remove)
-    add("GET", "/edgeai/v1/models/{m}/versions/{v}/bundle", Role.OBSERVE)(pull_model)
+    add("GET", "/edgeai/v1/models/{m}/versions/{v}/bundle", Role.OBSERVE, gives=("application/x-tar",))(pull_model)
     add("POST", "/edgeai/v1/models/{m}/rollback", Role.CONTROL)(rollback)
-    add("POST", "/edgeai/v1/models/{m}/classify", Role.INFER)(picture)
-    add("POST", "/edgeai/v1/models/{m}/detect", Role.INFER)(picture)
-    add("POST", "/edgeai/v1/models/{m}/segment", Role.INFER)(picture)
-    add("POST", "/edgeai/v1/models/{m}/pose", Role.INFER)(picture)
+    for verb in ("classify", "detect", "segment", "pose"):
+        path = f"/edgeai/v1/models/{{m}}/{verb}"
+        add("POST", path, Role.INFER, takes=PICTURES, gives=("Answer", "image/png"))(picture)
     add("GET", "/v2/logging", Role.OBSERVE)(get_logging)
-    add("POST", "/v2/logging", Role.CONTROL)(set_logging)
+    add("POST", "/v2/logging", Role.CONTROL, takes=(JSON,))(set_logging)
     for path in ("/v2/trace/setting", "/v2/models/{m}/trace/setting"):
         add("GET", path, Role.OBSERVE)(get_trace)
-        add("POST", path, Role.CONTROL)(set_trace)
+        add("POST", path, Role.CONTROL, takes=(JSON,))(set_trace)
     for kind in ("system", "cuda"):
         base = f"/v2/{kind}sharedmemory"
-        add("GET", f"{base}/status", Role.OBSERVE)(shm_status)
-        add("GET", f"{base}/region/{{r}}/status", Role.OBSERVE)(shm_status)
-        add("POST", f"{base}/region/{{r}}/register", Role.INFER)(shm_register)
-        add("POST", f"{base}/unregister", Role.INFER)(shm_unregister)
-        add("POST", f"{base}/region/{{r}}/unregister", Role.INFER)(shm_unregister)
+        add("GET", f"{base}/status", Role.OBSERVE, gives=("Rows",))(shm_status)
+        add("GET", f"{base}/region/{{r}}/status", Role.OBSERVE, gives=("Rows",))(shm_status)
+        add("POST", f"{base}/region/{{r}}/register", Role.INFER, takes=(JSON,))(shm_register)
+        add("POST", f"{base}/unregister", Role.INFER, takes=(JSON,))(shm_unregister)
+        add("POST", f"{base}/region/{{r}}/unregister", Role.INFER, takes=(JSON,))(shm_unregister)
 
 
 async def show_metrics(call: Call) -> web.Response:
+    """Metrics in Prometheus' text format."""
     return web.Response(
         text=metrics.render(call.plane), content_type="text/plain", headers={"X-Content-Type-Options": "nosniff"}
     )
 
 
 async def about(call: Call) -> web.Response:
+    """Version of the API and the caller's role."""
     return reply({"name": "edgeaid", "version": __version__, "api": 1, "role": call.peer.role.name.lower()})
 
 
 async def devices(call: Call) -> web.Response:
+    """Devices, their state and history."""
     return reply({"devices": [d.snapshot() for d in call.plane.devices.values()]})
 
 
@@ -143,7 +147,7 @@ def wrong_task(live: LiveModel, task: str) -> str:
 
 
 async def picture(call: Call) -> web.Response:
-    """A JPEG, PNG or BMP body; answers labelled JSON, or a drawn PNG with `Accept: image/png`."""
+    """Ask about a picture: a JPEG, PNG or BMP body; answers labelled JSON, or a drawn PNG with `Accept: image/png`."""
     task = call.request.rel_url.raw_path.rstrip("/").rpartition("/")[2]
     query = call.request.rel_url.query
     live = call.plane.registry.model(call.args["m"], query.get("version", ""))
@@ -247,6 +251,7 @@ async def remove(call: Call) -> web.Response:
 
 
 async def rollback(call: Call) -> web.Response:
+    """Serve the next older version."""
     return reply({"name": call.args["m"], "version": await call.plane.registry.rollback(call.args["m"])})
 
 
@@ -254,20 +259,24 @@ async def rollback(call: Call) -> web.Response:
 
 
 async def get_logging(call: Call) -> web.Response:
+    """Log settings."""
     return reply(call.plane.settings.logging)
 
 
 async def set_logging(call: Call) -> web.Response:
+    """Log settings."""
     return reply(call.plane.settings.set_logging(await call.json()))
 
 
 async def get_trace(call: Call) -> web.Response:
+    """Trace settings."""
     if "m" in call.args:
         call.plane.registry.model(call.args["m"])
     return reply(call.plane.settings.trace_of(call.args.get("m", "")))
 
 
 async def set_trace(call: Call) -> web.Response:
+    """Trace settings."""
     if "m" in call.args:
         call.plane.registry.model(call.args["m"])
     return reply(call.plane.settings.set_trace(await call.json(), call.args.get("m", "")))
@@ -278,10 +287,12 @@ def _is_cuda(call: Call) -> bool:
 
 
 async def shm_status(call: Call) -> web.Response:
+    """Named shared memory."""
     return reply([] if _is_cuda(call) else call.plane.regions.status(call.peer, call.args.get("r", "")))
 
 
 async def shm_register(call: Call) -> web.Response:
+    """Register or release named shared memory."""
     if _is_cuda(call):
         raise errors.Unsupported("there is no CUDA device here")
     call.plane.regions.register(call.args["r"], await call.json(), call.peer)
@@ -289,6 +300,7 @@ async def shm_register(call: Call) -> web.Response:
 
 
 async def shm_unregister(call: Call) -> web.Response:
+    """Register or release named shared memory."""
     await call.json()  # nothing in it matters, but it must be what the protocol says
     if not _is_cuda(call):
         call.plane.regions.unregister(call.peer, call.args.get("r", ""))

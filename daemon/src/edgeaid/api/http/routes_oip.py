@@ -14,6 +14,7 @@ from ...serving.model import LiveModel
 from ...serving.plane import Plane
 from ...tensors import TensorSpec
 from .. import inference, json_text, large_json, model_config, oip
+from ..inference import BINARY, JSON
 from ..large_json import LARGE
 from .replies import reply
 from .server import Call, Routes
@@ -34,27 +35,28 @@ def register(routes: Routes) -> None:
     """Add the routes."""
     add = routes.add
 
-    def both(method: str, path: str, role: Role, handler: Any) -> None:
-        add(method, f"/v2/models/{{m}}{path}", role)(handler)
-        add(method, f"/v2/models/{{m}}/versions/{{v}}{path}", role)(handler)
+    def both(method: str, path: str, role: Role, handler: Any, **kinds: Any) -> None:
+        add(method, f"/v2/models/{{m}}{path}", role, **kinds)(handler)
+        add(method, f"/v2/models/{{m}}/versions/{{v}}{path}", role, **kinds)(handler)
 
     add("GET", "/v2/health/live", Role.OBSERVE)(live)
     add("GET", "/v2/health/ready", Role.OBSERVE)(ready)
-    add("GET", "/v2", Role.OBSERVE)(server_metadata)
-    add("GET", "/v2/models", Role.OBSERVE)(models)
-    add("GET", "/v2/models/stats", Role.OBSERVE)(statistics)
-    both("GET", "", Role.OBSERVE, model_metadata)
+    add("GET", "/v2", Role.OBSERVE, gives=("ServerMetadata",))(server_metadata)
+    add("GET", "/v2/models", Role.OBSERVE, gives=("Models",))(models)
+    add("GET", "/v2/models/stats", Role.OBSERVE, gives=("Statistics",))(statistics)
+    both("GET", "", Role.OBSERVE, model_metadata, gives=("ModelMetadata",))
     both("GET", "/ready", Role.OBSERVE, model_ready)
-    both("POST", "/infer", Role.INFER, infer)
-    both("GET", "/stats", Role.OBSERVE, statistics)
+    both("POST", "/infer", Role.INFER, infer, takes=(JSON, BINARY), gives=("InferResponse", BINARY))
+    both("GET", "/stats", Role.OBSERVE, statistics, gives=("Statistics",))
     both("GET", "/config", Role.OBSERVE, show_config)
     for prefix in ("/v2/repository", "/v2/repository/{repo}"):
-        add("POST", f"{prefix}/index", Role.OBSERVE)(index)
-        add("POST", f"{prefix}/models/{{m}}/load", Role.CONTROL)(load)
-        add("POST", f"{prefix}/models/{{m}}/unload", Role.CONTROL)(unload)
+        add("POST", f"{prefix}/index", Role.OBSERVE, takes=(JSON,), gives=("Index",))(index)
+        add("POST", f"{prefix}/models/{{m}}/load", Role.CONTROL, takes=(JSON,))(load)
+        add("POST", f"{prefix}/models/{{m}}/unload", Role.CONTROL, takes=(JSON,))(unload)
 
 
 async def live(_call: Call) -> web.Response:
+    """Whether the daemon runs."""
     return reply({"live": True})
 
 
@@ -66,6 +68,7 @@ def is_ready(plane: Plane) -> bool:
 
 
 async def ready(call: Call) -> web.Response:
+    """Whether every model that should serve does; 503 when not."""
     ok = is_ready(call.plane)
     return reply({"ready": ok, "live": True}, 200 if ok else 503)
 
@@ -76,10 +79,12 @@ def extensions(plane: Plane) -> list[str]:
 
 
 async def server_metadata(call: Call) -> web.Response:
+    """Server metadata."""
     return reply({"name": call.plane.config.server.name, "version": __version__, "extensions": extensions(call.plane)})
 
 
 async def models(call: Call) -> web.Response:
+    """Names of the models that serve."""
     return reply({"models": [name for name, served in sorted(call.plane.registry.served.items()) if served.versions]})
 
 
@@ -113,6 +118,7 @@ def metadata(call_plane: Any, live: LiveModel) -> dict[str, Any]:
 
 
 async def model_metadata(call: Call) -> web.Response:
+    """Model metadata."""
     return reply(metadata(call.plane, _live(call)))
 
 
@@ -122,6 +128,7 @@ def model_is_ready(live: LiveModel) -> bool:
 
 
 async def model_ready(call: Call) -> web.Response:
+    """Readiness of a model."""
     model = _live(call)
     ok = model_is_ready(model)
     return reply({"name": model.name, "ready": ok}, 200 if ok else 503)
@@ -161,6 +168,7 @@ def config_of(live: LiveModel) -> dict[str, Any]:
 
 
 async def show_config(call: Call) -> web.Response:
+    """Model configuration."""
     return reply(config_of(_live(call)))
 
 
@@ -197,6 +205,7 @@ def stats_of(live: LiveModel) -> dict[str, Any]:
 
 
 async def statistics(call: Call) -> web.Response:
+    """Statistics."""
     if "m" in call.args:
         live = _live(call)
         models = [live] if "v" in call.args else list(call.plane.registry.served[live.name].versions.values())
@@ -206,6 +215,7 @@ async def statistics(call: Call) -> web.Response:
 
 
 async def index(call: Call) -> web.Response:
+    """Repository index."""
     only = (await call.json()).get("ready") is True
     return reply([r for r in call.plane.registry.index() if not only or r["state"] == "READY"])
 
@@ -238,6 +248,7 @@ def _file(value: object) -> bytes:
 
 
 async def load(call: Call) -> web.Response:
+    """Load or reload a model."""
     data = await call.body()
     depth = call.plane.config.limits.json_depth
     if len(data) > LARGE:
@@ -273,6 +284,7 @@ async def load_model(plane: Plane, name: str, config: dict[str, Any], files: dic
 
 
 async def unload(call: Call) -> web.Response:
+    """Stop serving a model."""
     await call.json()
     await call.plane.registry.unload(call.args["m"])
     return reply({})
@@ -282,7 +294,10 @@ async def unload(call: Call) -> web.Response:
 
 
 async def infer(call: Call) -> web.Response:
-    """What `Connection` leaves to aiohttp: chunked and compressed bodies, pictures, TCP."""
+    """Run a model; tensors as JSON or binary.
+
+    This is what `Connection` leaves to aiohttp: chunked and compressed bodies, pictures, TCP.
+    """
     plane, headers = call.plane, call.request.headers
     model = _live(call)
     length = headers.get(inference.HEADER_LENGTH)

@@ -12,6 +12,7 @@ from aiohttp import web
 from ... import errors
 from ...serving.access import Role
 from ...streams import metrics
+from ..inference import JSON
 from .replies import reply
 
 if TYPE_CHECKING:
@@ -37,20 +38,20 @@ def register(routes: Routes, manager: StreamManager | None) -> None:
     base = "/edgeai/v1/streams"
     if manager is not None:
         manager.plane.more_metrics = lambda: metrics.render(manager.runners.values())
-    add("GET", base, Role.OBSERVE)(here.index)
-    add("GET", f"{base}/{{s}}", Role.OBSERVE)(here.show)
-    add("PUT", f"{base}/{{s}}", Role.CONTROL)(here.put)
+    add("GET", base, Role.OBSERVE, gives=("Streams",))(here.index)
+    add("GET", f"{base}/{{s}}", Role.OBSERVE, gives=("Stream",))(here.show)
+    add("PUT", f"{base}/{{s}}", Role.CONTROL, takes=(JSON, "application/toml"), gives=("Stream",))(here.put)
     add("DELETE", f"{base}/{{s}}", Role.CONTROL)(here.remove)
     for verb in ("start", "stop", "restart"):
-        add("POST", f"{base}/{{s}}/{verb}", Role.CONTROL)(here.switch)
-    add("GET", f"{base}/{{s}}/events", Role.OBSERVE)(here.events)
-    add("GET", f"{base}/{{s}}/results", Role.OBSERVE)(here.results)
+        add("POST", f"{base}/{{s}}/{verb}", Role.CONTROL, takes=(JSON,), gives=("Stream",))(here.switch)
+    add("GET", f"{base}/{{s}}/events", Role.OBSERVE, gives=("text/event-stream",))(here.events)
+    add("GET", f"{base}/{{s}}/results", Role.OBSERVE, gives=("text/event-stream",))(here.results)
     # Pictures show people's homes: observing the daemon's health is not enough.
-    add("GET", f"{base}/{{s}}/frame", Role.INFER)(here.frame)
-    add("GET", f"{base}/{{s}}/mjpeg", Role.INFER)(here.mjpeg)
-    add("GET", f"{base}/{{s}}/websocket", Role.INFER)(here.websocket)
-    add("GET", f"{base}/{{s}}/snapshots", Role.INFER)(here.snapshots)
-    add("GET", f"{base}/{{s}}/snapshots/{{f}}", Role.INFER)(here.snapshot)
+    add("GET", f"{base}/{{s}}/frame", Role.INFER, gives=("image/jpeg",))(here.frame)
+    add("GET", f"{base}/{{s}}/mjpeg", Role.INFER, gives=("multipart/x-mixed-replace",))(here.mjpeg)
+    add("GET", f"{base}/{{s}}/websocket", Role.INFER, gives=("image/jpeg",))(here.websocket)
+    add("GET", f"{base}/{{s}}/snapshots", Role.INFER, gives=("Snapshots",))(here.snapshots)
+    add("GET", f"{base}/{{s}}/snapshots/{{f}}", Role.INFER, gives=("image/jpeg",))(here.snapshot)
 
 
 class StreamRoutes:
@@ -108,7 +109,7 @@ class StreamRoutes:
         return await _server_sent(call, runner.events, last, types, past=past)
 
     async def results(self, call: Call) -> web.StreamResponse:
-        """What was seen in each frame, as server-sent events."""
+        """Results of each frame, as server-sent events."""
         runner = self.manager.runner(call.args["s"])
         try:
             return await _server_sent(call, runner.results, "", frozenset(), past=False, joined=runner.listen)

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 from urllib.parse import unquote
@@ -109,18 +110,37 @@ class Call:
         return value
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What the description of the API says of a route; its summary is the handler's docstring."""
+
+    method: str
+    #: With {name} for one segment.
+    path: str
+    role: Role
+    handler: Handler
+    #: Media types of the body.
+    takes: tuple[str, ...]
+    #: What it answers: names of schemas (see openapi.SCHEMAS) and media types of other answers.
+    gives: tuple[str, ...]
+
+
 class Routes:
     """Table of routes: a shape such as ("v2", "models", "{m}", "infer") and the role that it needs."""
 
     def __init__(self) -> None:
         self._exact: dict[tuple[str, ...], dict[str, tuple[Role, Handler]]] = {}
         self._open: list[tuple[tuple[str, ...], dict[str, tuple[Role, Handler]]]] = []
+        self._routes: dict[tuple[str, str], Route] = {}
 
-    def add(self, method: str, path: str, role: Role) -> Callable[[Handler], Handler]:
-        """Decorator: serve `path`, in which {name} stands for one segment, to peers with `role`."""
+    def add(
+        self, method: str, path: str, role: Role, *, takes: tuple[str, ...] = (), gives: tuple[str, ...] = ("Free",)
+    ) -> Callable[[Handler], Handler]:
+        """Decorator: serve `path` to peers with `role`; `takes` and `gives` are described in `Route`."""
         shape = tuple(path.strip("/").split("/"))
 
         def register(handler: Handler) -> Handler:
+            self._routes[method, path] = Route(method, path, role, handler, takes, gives)
             if any(s.startswith("{") for s in shape):
                 for known, methods in self._open:
                     if known == shape:
@@ -155,14 +175,9 @@ class Routes:
             raise MethodNotAllowed(f"{method[:20]} is not allowed on {path[:200]}, only {allow}", allow)
         return route[0], route[1], args
 
-    def table(self) -> list[tuple[str, str, Role]]:
-        """(method, path, role) of every route."""
-        rows = [
-            (m, "/" + "/".join(s), r)
-            for s, methods in [*self._exact.items(), *self._open]
-            for m, (r, _) in methods.items()
-        ]
-        return sorted(rows)
+    def table(self) -> list[Route]:
+        """Every route, by path."""
+        return [self._routes[key] for key in sorted(self._routes, key=lambda key: (key[1], key[0]))]
 
 
 class HttpServer:

@@ -9,17 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from ... import usb_ids
 from ...errors import DeviceError, Unsupported
 
 #: Name that our udev rules give to the first board.
 LINK: Final = "/dev/edgeai/k210"
-#: USB ids of the serial bridges on K210 boards: those of `devices.ids`, which this package may not import.
-BRIDGES: Final = frozenset(
-    {
-        (0x1A86, 0x7523), (0x1A86, 0x55D3), (0x1A86, 0x55D4), (0x0403, 0x6001), (0x0403, 0x6010), (0x0403, 0x6015),
-        (0x10C4, 0xEA60), (0x067B, 0x2303), (0xC251, 0xF001),
-    }
-)  # fmt: skip
 #: Levels of (DTR, RTS) one after the other, 0.1 s apart, that end in a running board (kflash's tables).
 RESETS: Final[Mapping[str, tuple[tuple[int, int], ...]]] = {
     "dan": ((0, 0), (0, 1), (0, 0)),
@@ -64,7 +58,8 @@ def find(device: str) -> str:
                 return str(port.device)
         raise DeviceError(f"no serial port at USB port {place}; serial ports here: {_listing(ports)}")
     for port in ports:
-        if (port.vid, port.pid) in BRIDGES:
+        known = usb_ids.USB.get((port.vid, port.pid))
+        if known is not None and known.serial:
             return str(port.device)
     raise DeviceError(f"no K210 board found (serial ports here: {_listing(ports)}); plug one in or name its port")
 

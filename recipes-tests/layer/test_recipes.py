@@ -18,7 +18,7 @@ from layer.workspace import MACHINES, RELEASES, Workspace, hand_over, kas_files,
 from rig import bitbake
 from rig.paths import TOP, Missing
 
-ALL = ("tensorflow", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate", "camera", "weston", "power-fast")
+ALL = ("tensorflow", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate", "mqtt", "camera", "weston", "power-fast")
 OTHERS = ("tensorflow", "tensorflow-lite", "tensorflow-native", "bazel-native", "rpi-config")
 MASK = """
 BBMASK = "/openembedded-core/meta/recipes- /meta-openembedded/ /meta-raspberrypi/(recipes-(?!bsp/bootfiles/rpi-config)|dynamic-layers) \
@@ -141,6 +141,7 @@ def test_an_image_holds_exactly_the_runtimes_asked_for(facts) -> None:
         "k210",
         "grpc",
         "frigate",
+        "mqtt",
         "camera",
         "weston",
     }

@@ -80,6 +80,7 @@ RUNTIME_RECIPES = {
     "k210": {"edgeaid-k210", "python3-pyserial"},
     "grpc": {"edgeaid-grpc", "python3-grpcio"},
     "frigate": {"edgeaid-frigate", "python3-pyzmq"},
+    "mqtt": {"edgeaid-mqtt", "python3-paho-mqtt"},
     "tensorflow": {"tensorflow"},
     "edgetpu-pcie": {"gasket-module"},
     "camera": {"edgeai-camera", "gstreamer1.0", "libcamera"},
@@ -100,7 +101,7 @@ NEVER = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "runtimes", [(), ("edgetpu",), ("ncs", "k210"), ("ncs2", "grpc", "frigate"), ("camera",)], ids=" ".join
+    "runtimes", [(), ("edgetpu",), ("ncs", "k210"), ("ncs2", "grpc", "frigate", "mqtt"), ("camera",)], ids=" ".join
 )
 def test_the_graph_of_an_image_holds_exactly_the_runtimes_asked_for(runtimes: tuple[str, ...]) -> None:
     graph = needed(place("wrynose", "raspberrypi4-64", *runtimes), "edgeai-image")

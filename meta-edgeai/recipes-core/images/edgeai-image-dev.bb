@@ -5,5 +5,6 @@ require edgeai-image.inc
 IMAGE_FEATURES += "package-management tools-debug"
 IMAGE_INSTALL += "\
     packagegroup-edgeai-dev-tools \
+    edgeaid-examples \
     ${@bb.utils.contains("DISTRO_FEATURES", "ptest", "edgeaid-ptest", "", d)} \
 "

@@ -15,7 +15,10 @@ do_compile[noexec] = "1"
 
 do_install() {
     install -D -m 0644 ${S}/50-camera.conf ${D}${systemd_system_unitdir}/edgeaid.service.d/50-camera.conf
+    # Network cameras: the daemon's own drop-in, which an image without this package has for copying.
+    ln -s ${datadir}/edgeai/edgeaid-cameras.conf ${D}${systemd_system_unitdir}/edgeaid.service.d/51-edgeaid-cameras.conf
     install -D -m 0644 ${S}/71-edgeai-camera.rules ${D}${nonarch_base_libdir}/udev/rules.d/71-edgeai-camera.rules
 }
 
 FILES:${PN} = "${systemd_system_unitdir} ${nonarch_base_libdir}/udev/rules.d"
+RDEPENDS:${PN} = "edgeaid"

@@ -7,7 +7,7 @@ EDGEAI_STATUS = "ran"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda2f7b4f302"
 
-EDGEAID_TREE_PARTS = "pyproject.toml README.md src systemd boards tests benchmarks training docs"
+EDGEAID_TREE_PARTS = "pyproject.toml README.md src systemd boards tests benchmarks training docs examples"
 require edgeai-source.inc
 
 SRC_URI += "file://run-ptest"
@@ -26,23 +26,31 @@ USERADD_PARAM:${PN} = "--system --home-dir ${localstatedir}/lib/edgeai --no-crea
 
 do_install:append() {
     install -d ${D}${systemd_system_unitdir}
-    # edgeai-provision.service is the package edgeai-provision.
-    for unit in ${S}/systemd/edgeaid*.service ${S}/systemd/edgeaid*.socket; do
-        install -m 0644 $unit ${D}${systemd_system_unitdir}/
+    # The units of features are in the features' own packages.
+    for unit in edgeaid.service edgeaid-usb@.service edgeaid.socket edgeaid-fast.socket edgeaid-usb.socket; do
+        install -m 0644 ${S}/systemd/$unit ${D}${systemd_system_unitdir}/
     done
+    # For streams from the network; in force on images with the feature camera.
+    install -D -m 0644 ${S}/systemd/edgeaid-cameras.conf ${D}${datadir}/edgeai/edgeaid-cameras.conf
     install -D -m 0644 ${S}/systemd/edgeai.sysusers ${D}${nonarch_libdir}/sysusers.d/edgeai.conf
     install -D -m 0644 ${S}/systemd/edgeai.tmpfiles ${D}${nonarch_libdir}/tmpfiles.d/edgeai.conf
     install -D -m 0644 ${S}/systemd/70-edgeai.rules ${D}${nonarch_base_libdir}/udev/rules.d/70-edgeai.rules
     install -D -m 0644 ${S}/systemd/edgeaid.toml ${D}${sysconfdir}/edgeai/edgeaid.toml
     # what a K210 board is given over its serial line
     install -D -m 0644 ${S}/boards/maixpy/agent.py ${D}${datadir}/edgeai/maixpy/agent.py
+    # C programs ask over the fast socket with this header alone.
+    install -D -m 0644 ${S}/examples/edgeai_fast.h ${D}${includedir}/edgeai_fast.h
+    install -d ${D}${datadir}/edgeai/examples
+    for example in ${S}/examples/*; do
+        [ "$example" = ${S}/examples/edgeai_fast.h ] || install -m 0644 $example ${D}${datadir}/edgeai/examples/
+    done
     # edgeai-models carries the models; twice on the card would be a waste.
     rm -rf ${D}${PYTHON_SITEPACKAGES_DIR}/edgeaid/models/defaults
 }
 
 do_install_ptest() {
     # The tests read the rest of daemon/ as it lies in a checkout: units, board files, benchmarks, pages whose examples they run.
-    for part in pyproject.toml systemd boards tests benchmarks training docs; do
+    for part in pyproject.toml systemd boards tests benchmarks training docs examples; do
         cp -r ${S}/$part ${D}${PTEST_PATH}/
     done
     # They find the default models where a Python installation has them.
@@ -51,7 +59,7 @@ do_install_ptest() {
 }
 
 # What prepares models on a desk: readers, checks, converters and their verbs. The daemon does without (a test holds it to that).
-PACKAGE_BEFORE_PN = "${PN}-toolkit"
+PACKAGE_BEFORE_PN = "${PN}-toolkit ${PN}-examples"
 SUMMARY:${PN}-toolkit = "Verbs of edgeai that inspect, check, convert, compile and bundle models"
 FILES:${PN}-toolkit = "\
     ${PYTHON_SITEPACKAGES_DIR}/edgeaid/toolkit \
@@ -63,12 +71,19 @@ FILES:${PN}-toolkit = "\
 "
 RDEPENDS:${PN}-toolkit = "${PN}"
 
+SUMMARY:${PN}-examples = "Programs to copy: Python, C, Node.js, curl, a unit for systemd"
+FILES:${PN}-examples = "${datadir}/edgeai/examples"
+RDEPENDS:${PN}-examples = "${PN}"
+# One header, which no program on a device needs: an SDK has it without the daemon.
+RDEPENDS:${PN}-dev = ""
+
 FILES:${PN}-ptest += "${PYTHON_SITEPACKAGES_DIR}/edgeaid/models/defaults"
 FILES:${PN} += "\
     ${systemd_system_unitdir} \
     ${nonarch_libdir}/sysusers.d \
     ${nonarch_libdir}/tmpfiles.d \
     ${nonarch_base_libdir}/udev/rules.d \
+    ${datadir}/edgeai/edgeaid-cameras.conf \
     ${datadir}/edgeai/maixpy \
 "
 CONFFILES:${PN} = "${sysconfdir}/edgeai/edgeaid.toml"

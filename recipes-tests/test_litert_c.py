@@ -1,4 +1,4 @@
-"""A C program against the library and the headers of litert-bin: Google's build, on this computer's processor.
+"""A C program against the library and the headers of litert-bin: Google's build, on this computer's processor and on an emulated aarch64.
 
 The headers are fetched from LiteRT's repository; EDGEAI_TEST_LITERT_GIT names a git directory that has them already.
 """
@@ -6,6 +6,7 @@ The headers are fetched from LiteRT's repository; EDGEAI_TEST_LITERT_GIT names a
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -47,29 +48,71 @@ def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """libLiteRt.so of the same release's wheel for this processor."""
-    folder = tmp_path_factory.mktemp("wheel")
+def wheel_library(folder: Path, *platform: str) -> Path:
+    """Directory with libLiteRt.so of the recipe's release, for a platform of pip or for this computer."""
+    words = ["--no-deps", "--only-binary=:all:", *platform, "-d", str(folder), "ai-edge-litert==2.3.0"]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(folder), "ai-edge-litert==2.3.0"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "pip", "download", "-q", *words], capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        pytest.skip(f"no wheel of ai-edge-litert 2.3.0 for this computer: {done.stderr.strip()[-200:]}")
+        pytest.skip(f"no such wheel of ai-edge-litert 2.3.0: {done.stderr.strip()[-200:]}")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         return Path(wheel.extract("ai_edge_litert/libLiteRt.so", folder)).parent
 
 
-def test_a_c_program_gets_the_models_golden_answers(headers: Path, library: Path, tmp_path: Path) -> None:
-    program = tmp_path / "run_model"
-    source = TOP / "recipes-tests/litert_c/run_model.c"
-    subprocess.run(["gcc", "-Wall", "-Wextra", "-Werror", f"-I{headers}", str(source), "-o", str(program), f"-L{library}", "-lLiteRt"], check=True)  # fmt: skip
+def differences(command: list[str], environment: dict[str, str]) -> dict[str, int]:
+    """Golden input -> the largest difference between the program's answer and the golden one, in steps of the quantisation."""
+    steps = {}
     for golden in sorted((MODEL / "golden").glob("*.in.npy")):
         tensor, answer = np.load(golden), np.load(golden.with_name(golden.name.replace(".in.", ".out.")))
-        done = subprocess.run(
-            [str(program), str(MODEL / "model.tflite")],
-            input=tensor.tobytes(), capture_output=True, check=True, env={"LD_LIBRARY_PATH": str(library)},
-        )  # fmt: skip
+        done = subprocess.run(command, input=tensor.tobytes(), capture_output=True, check=True, env=environment)
         said = np.array(done.stdout.split(), np.uint8).view(np.int8)
-        assert np.abs(said.astype(int) - answer.reshape(-1)).max() <= 2, golden.name
+        steps[golden.name] = int(np.abs(said.astype(int) - answer.reshape(-1)).max())
+    assert steps
+    return steps
+
+
+def compiled(compiler: str, headers: Path, library: Path, program: Path) -> Path:
+    source = TOP / "recipes-tests/litert_c/run_model.c"
+    # The library of another system's packages needs symbols of that system's C library only.
+    words = [f"-I{headers}", str(source), "-o", str(program), f"-L{library}", "-lLiteRt", "-Wl,--allow-shlib-undefined"]
+    subprocess.run([compiler, "-Wall", "-Wextra", "-Werror", *words], check=True)
+    return program
+
+
+def test_a_c_program_gets_the_models_golden_answers(headers: Path, tmp_path: Path) -> None:
+    library = wheel_library(tmp_path)
+    program = compiled("gcc", headers, library, tmp_path / "run_model")
+    steps = differences([str(program), str(MODEL / "model.tflite")], {"LD_LIBRARY_PATH": str(library)})
+    assert max(steps.values()) <= 2, steps
+
+
+#: A Raspberry Pi 4's processor as its kernel describes it.
+CPUINFO = """processor\t: 0
+Features\t: fp asimd evtstrm crc32 cpuid
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x0
+CPU part\t: 0xd08
+CPU revision\t: 3
+"""
+
+
+def test_the_same_program_for_a_raspberry_pi_gets_them_under_emulation(headers: Path, tmp_path: Path) -> None:
+    """qemu-aarch64 shows a program the /proc/cpuinfo of the x86 computer it runs on, and LiteRT crashes on that while it looks for
+    the processor; with the file of an aarch64 kernel in QEMU's sysroot it does not."""
+    for tool in ("aarch64-linux-gnu-gcc", "qemu-aarch64"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"not installed: {tool}")
+    library = wheel_library(
+        tmp_path, "--implementation", "cp", "--python-version", "311", "--platform", "manylinux_2_27_aarch64"
+    )
+    program = compiled("aarch64-linux-gnu-gcc", headers, library, tmp_path / "run_model")
+    sysroot = tmp_path / "sysroot"
+    (sysroot / "proc").mkdir(parents=True)
+    (sysroot / "proc/cpuinfo").write_text(CPUINFO)
+    (sysroot / "lib").symlink_to("/usr/aarch64-linux-gnu/lib")
+    # Not -cpu max: this QEMU computes wrongly what the newest instructions do.
+    emulator = ["qemu-aarch64", "-cpu", "cortex-a72", "-L", str(sysroot), "-E", f"LD_LIBRARY_PATH={library}"]
+    steps = differences([*emulator, str(program), str(MODEL / "model.tflite")], dict(os.environ))
+    assert max(steps.values()) <= 2, steps

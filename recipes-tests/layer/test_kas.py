@@ -27,7 +27,19 @@ from rig.paths import TOP
 FIRMWARE = {"ncs-firmware": "mvnc-firmware", "ncs2-firmware": "openvino-vpu-firmware"}
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PLACES = ("mirror", "offline-sources", "public-mirrors")
-RUNTIMES = ("tensorflow", "edgetpu", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate", "mqtt", "camera", "weston")
+RUNTIMES = (
+    "tensorflow",
+    "edgetpu",
+    "edgetpu-pcie",
+    "ncs",
+    "ncs2",
+    "k210",
+    "grpc",
+    "frigate",
+    "mqtt",
+    "camera",
+    "weston",
+)
 
 
 def project_files() -> list[Path]:

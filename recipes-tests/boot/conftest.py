@@ -28,8 +28,6 @@ from rig.link import GuestError, Link, wait_for  # noqa: E402
 RELEASE = os.environ.get("EDGEAI_TEST_RELEASE", "scarthgap")
 CPU = os.environ.get("EDGEAI_TEST_CPU", "cortex-a72")
 SNAPSHOT = os.environ.get("EDGEAI_TEST_SNAPSHOT", "")
-#: The image file that boots: wic is a repository of its own on wrynose.
-SUFFIX = "wic" if RELEASE == "scarthgap" else "ext4"
 DIGIT = TOP / "daemon/src/edgeaid/models/defaults/digits/1/samples"
 
 
@@ -50,7 +48,7 @@ def image() -> Iterator[Path]:
     except paths.Missing as error:
         pytest.skip(str(error))
     print(f"\nedgeai-image for {build.release}: {seconds:.0f} s")
-    built = build.image(SUFFIX)
+    built = build.image("wic")
     for left in paths.work_dir().glob("image-*"):  # of runs that were killed
         if not Path("/proc", left.stem.removeprefix("image-")).is_dir():
             left.unlink()
@@ -98,8 +96,6 @@ def full_image() -> Path:
     named = os.environ.get("EDGEAI_TEST_FULL_IMAGE")
     if named:
         return Path(named)
-    if RELEASE != "scarthgap":
-        pytest.skip("a card image needs wic, which is a repository of its own on this release and cannot be had here")
     try:
         paths.need("qemu-system-aarch64", "qemu-img")
         build = bitbake.prepare(RELEASE, variant="full")

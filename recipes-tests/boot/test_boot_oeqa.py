@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from boot.conftest import RELEASE, SUFFIX, TOP
+from boot.conftest import RELEASE, TOP
 from rig import bitbake, paths
 from rig.link import Link
 
@@ -41,7 +41,7 @@ def test_runtime_cases_of_the_layer_pass_under_the_runner_of_oe_core(guest: Link
     build = bitbake.Build(RELEASE, paths.work_dir())
     library = build.top / "openembedded-core" / "meta" / "lib"
     named = os.environ.get("EDGEAI_TEST_IMAGE")
-    manifest = Path(named or build.image(SUFFIX)).with_suffix(".manifest")
+    manifest = Path(named or build.image("wic")).with_suffix(".manifest")
     if not library.is_dir() or not manifest.is_file():
         pytest.skip(f"no built image with its layers in {build.top}; recipes-tests/testdistro build {RELEASE}")
     (tmp_path / "ssh.py").write_text(SSH)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -128,6 +129,8 @@ def prepare(release: str, work: Path | None = None, variant: str = "") -> Build:
         (build.top / "home").mkdir(parents=True, exist_ok=True)
         _git_config(build)
         sync(build)
+        if release == "wrynose":
+            _wic(work)
         if os.getuid() == 0:
             for folder in (work, work / "downloads", build.top, build.top / "home"):
                 os.chown(folder, BUILD_UID, BUILD_UID)
@@ -145,6 +148,26 @@ def _kas(work: Path) -> Path:
         if done.returncode:
             raise Missing(f"kas {KAS_VERSION} cannot be installed:\n{done.stderr.strip()}")
     return venv
+
+
+def _wic(work: Path) -> None:
+    """wic as oe-core of scarthgap has it, at the commit of its lock file: wrynose's is a repository of its own, on another server."""
+    lock = (TOP / "kas/release/scarthgap.lock.yml").read_text()
+    commit = re.findall(r"openembedded-core:\n\s+commit: (\w{40})", lock)[0]
+    folder, mark = work / "wic", work / "wic" / "commit"
+    if mark.is_file() and mark.read_text() == commit:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    git = ["git", "-C", str(folder)]
+    url = "https://git.openembedded.org/openembedded-core"
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    # By its branch: a local copy of the repository may not give single commits.
+    subprocess.run([*git, "fetch", "-q", "--depth=1", url, "scarthgap"], check=True)
+    if subprocess.run([*git, "cat-file", "-e", commit], check=False, capture_output=True).returncode:
+        subprocess.run([*git, "fetch", "-q", "--depth=1", url, commit], check=True)
+    subprocess.run([*git, "checkout", "-q", commit, "--", "scripts", "meta/lib"], check=True)
+    shutil.rmtree(folder / ".git")
+    mark.write_text(commit)
 
 
 def _git_config(build: Build) -> None:

@@ -4,6 +4,8 @@ LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/MIT;md5=0835ade698e0bcf8506ecda
 REPLACED_NAME = "host-tools-native"
 inherit replaced-names native
 INHIBIT_DEFAULT_DEPS = "1"
+# Releases that have wic in a repository of its own name a directory with one.
+TESTDISTRO_WIC_SCRIPTS ?= ""
 SRC_URI = "file://apt.conf.sample file://bmaptool file://dpkg file://installer_shim.py file://systemctl file://update-alternatives file://useradd \
     file://${DL_DIR}/setuptools-69.5.1-py3-none-any.whl;unpack=0 \
 "
@@ -50,6 +52,11 @@ EOT
     # newer oe-core calls the console script of python3-build
     printf '#!/bin/sh\nexec $(dirname $(readlink -f "$0"))/python3-native/python3 -m build "$@"\n' > ${D}${bindir}/pyproject-build
     chmod 755 ${D}${bindir}/pyproject-build
+
+    if [ "${TESTDISTRO_WIC_SCRIPTS}" ]; then
+        printf '#!/bin/sh\nPATH=${COREBASE}/../bitbake/bin:$PATH exec /usr/bin/python3 ${TESTDISTRO_WIC_SCRIPTS}/wic "$@"\n' > ${D}${bindir}/wic
+        chmod 755 ${D}${bindir}/wic
+    fi
 
     install -m 0644 ${S}/apt.conf.sample ${D}${sysconfdir}/apt/
     install -d ${D}${localstatedir}/lib/apt ${D}${localstatedir}/cache/apt/archives/partial ${D}${localstatedir}/log/apt

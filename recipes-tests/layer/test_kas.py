@@ -213,6 +213,15 @@ def test_every_combination_that_a_document_names_is_one_configuration() -> None:
         assert config["target"] == "edgeai-image"
 
 
+def test_kas_lock_has_nothing_to_add_to_the_lock_file(wrynose: Workspace) -> None:
+    lock = wrynose.build.project / "kas/release/wrynose.lock.yml"
+    before = lock.read_text()
+    done = bitbake.run(wrynose.build, "kas", "lock", kas_files("wrynose", "raspberrypi4-64", "tensorflow"), timeout=600)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Nothing to lock" in done.stdout
+    assert lock.read_text() == before
+
+
 @pytest.mark.parametrize("machine", MACHINES)
 def test_kas_dump_resolves_every_machine_with_the_runtimes(wrynose: Workspace, machine: str) -> None:
     features = () if machine == "qemuarm64" else ("edgetpu", "ncs", "ncs2", "k210")

@@ -1,4 +1,4 @@
-/* The fast socket of edgeaid (docs/fast-socket.md) for C programs: this header alone, C99, Linux.
+/* The fast socket of edgeaid (docs/fast-socket.md) for C and C++ programs: this header alone, C99 or C++11, Linux.
  *
  *   struct edgeai ai;
  *   struct edgeai_tensor in = {"image", 1024, 0}, out = {"scores", 10, 0};
@@ -65,19 +65,20 @@ struct edgeai_result_message {
     uint64_t number, ns[4];
 };
 
-static int edgeai_fail(struct edgeai *ai, const char *what) {
+static inline int edgeai_fail(struct edgeai *ai, const char *what) {
     snprintf(ai->error, sizeof ai->error, "%s: %s", what, strerror(errno));
     return -1;
 }
 
 /* Send a control message, with a descriptor unless it is -1; `reply` gets the answer as text. */
-static int edgeai_control(struct edgeai *ai, const char *json, int fd, char *reply, size_t size) {
+static inline int edgeai_control(struct edgeai *ai, const char *json, int fd, char *reply, size_t size) {
     struct iovec part = {(void *)json, strlen(json)};
     union {
         struct cmsghdr head;
         char room[CMSG_SPACE(sizeof(int))];
     } control;
-    struct msghdr message = {0};
+    struct msghdr message;
+    memset(&message, 0, sizeof message);
     message.msg_iov = &part;
     message.msg_iovlen = 1;
     if (fd >= 0) {
@@ -104,7 +105,7 @@ static int edgeai_control(struct edgeai *ai, const char *json, int fd, char *rep
 }
 
 /* The number behind "key": in an answer; 0 without it. */
-static uint32_t edgeai_number(const char *reply, const char *key) {
+static inline uint32_t edgeai_number(const char *reply, const char *key) {
     char quoted[32];
     snprintf(quoted, sizeof quoted, "\"%s\":", key);
     const char *place = strstr(reply, quoted);
@@ -112,11 +113,13 @@ static uint32_t edgeai_number(const char *reply, const char *key) {
 }
 
 /* Connect. `path` NULL: EDGEAI_SOCKET. Answers are waited for 60 s. */
-static int edgeai_open(struct edgeai *ai, const char *path) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
+static inline int edgeai_open(struct edgeai *ai, const char *path) {
+    struct sockaddr_un address;
     struct timeval limit = {60, 0};
     char reply[4096];
     memset(ai, 0, sizeof *ai);
+    memset(&address, 0, sizeof address);
+    address.sun_family = AF_UNIX;
     ai->memory = MAP_FAILED;
     snprintf(address.sun_path, sizeof address.sun_path, "%s", path ? path : EDGEAI_SOCKET);
     ai->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -129,7 +132,7 @@ static int edgeai_open(struct edgeai *ai, const char *path) {
 }
 
 /* Append the places of tensors to a message; returns the new length. */
-static size_t edgeai_places(char *text, size_t size, size_t used, const char *side, uint32_t region,
+static inline size_t edgeai_places(char *text, size_t size, size_t used, const char *side, uint32_t region,
                             struct edgeai_tensor *tensors, int count, size_t *offset) {
     used += (size_t)snprintf(text + used, size - used, ",\"%s\":[", side);
     for (int i = 0; i < count && used < size; i++) {
@@ -143,7 +146,7 @@ static size_t edgeai_places(char *text, size_t size, size_t used, const char *si
 }
 
 /* Bind a model: shared memory for its tensors, whose `data` is set. Every input is needed; outputs may be left out. */
-static int edgeai_bind(struct edgeai *ai, const char *model, struct edgeai_tensor *inputs, int input_count,
+static inline int edgeai_bind(struct edgeai *ai, const char *model, struct edgeai_tensor *inputs, int input_count,
                        struct edgeai_tensor *outputs, int output_count) {
     char text[16384], reply[65536];
     size_t total = 0, offset = 0;
@@ -177,7 +180,7 @@ static int edgeai_bind(struct edgeai *ai, const char *model, struct edgeai_tenso
     if (edgeai_control(ai, text, -1, reply, sizeof reply))
         return -1;
     ai->binding = edgeai_number(reply, "binding");
-    char *place = ai->memory;
+    char *place = (char *)ai->memory;
     for (int i = 0; i < input_count + output_count; i++) {
         struct edgeai_tensor *tensor = i < input_count ? &inputs[i] : &outputs[i - input_count];
         tensor->data = place;
@@ -187,7 +190,7 @@ static int edgeai_bind(struct edgeai *ai, const char *model, struct edgeai_tenso
 }
 
 /* Run the model on what lies in the inputs; the outputs hold the answer then. timeout_us 0: the daemon's default. */
-static int edgeai_infer(struct edgeai *ai, uint64_t timeout_us) {
+static inline int edgeai_infer(struct edgeai *ai, uint64_t timeout_us) {
     struct edgeai_request_message request = {1, 0, 0, ai->binding, ++ai->request, timeout_us, 0};
     char reply[sizeof(struct edgeai_result_message) + 4096];
     struct edgeai_result_message result;
@@ -208,7 +211,7 @@ static int edgeai_infer(struct edgeai *ai, uint64_t timeout_us) {
     return 0;
 }
 
-static void edgeai_close(struct edgeai *ai) {
+static inline void edgeai_close(struct edgeai *ai) {
     if (ai->memory != MAP_FAILED && ai->memory)
         munmap(ai->memory, ai->memory_size);
     if (ai->fd >= 0)

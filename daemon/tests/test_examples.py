@@ -75,19 +75,29 @@ def test_node_classifies_without_packages(daemon: Running) -> None:
     assert run(daemon, "node", EXAMPLES / "classify.mjs", PICTURES[0]).startswith(f"{TRUTH[0]} (")
 
 
-def test_a_c_program_needs_one_header(daemon: Running, tmp_path: Path) -> None:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler here")
+@pytest.mark.parametrize(
+    ("words", "emulator"),
+    [
+        ("gcc -std=c99", ""),
+        ("g++ -x c++ -std=c++11", ""),
+        ("aarch64-linux-gnu-gcc -std=c99", "qemu-aarch64 -L /usr/aarch64-linux-gnu"),
+    ],
+)
+def test_a_program_in_c_or_cpp_needs_one_header(daemon: Running, tmp_path: Path, words: str, emulator: str) -> None:
+    compiler, *language = words.split()
+    for tool in (compiler, *emulator.split()[:1]):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool} here")
     assert len((EXAMPLES / "edgeai_fast.h").read_text().splitlines()) < 250
     program = tmp_path / "fast"
-    options = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Wno-unused-function", "-Werror"]
+    options = [*language, "-O2", "-Wall", "-Wextra", "-Werror"]
     subprocess.run([compiler, *options, "-o", program, EXAMPLES / "fast.c"], check=True)
     pixels = Image.open(PICTURES[0]).convert("L").resize((32, 32))
     (tmp_path / "picture.raw").write_bytes(np.asarray(pixels).tobytes())
     socket = daemon.socket.parent / "fast.sock"
-    assert run(daemon, program, tmp_path / "picture.raw", socket).startswith(f"{TRUTH[0]} on cpu0 in ")
-    missing = subprocess.run([program, tmp_path / "picture.raw", tmp_path / "none"], capture_output=True, check=False)
+    command = [*emulator.split(), program, tmp_path / "picture.raw"]
+    assert run(daemon, *command, socket).startswith(f"{TRUTH[0]} on cpu0 in ")
+    missing = subprocess.run([*command, tmp_path / "none"], capture_output=True, check=False)
     assert missing.returncode == 75
     assert b"No such file" in missing.stderr
 

@@ -156,7 +156,7 @@ def test_killed_worker_under_load_is_replaced_and_requests_go_on(guest: Link, ed
     try:
         wait_for(lambda: len(good) > 3, 600, "answers before the kill")
         with Client(edgeai_socket, fast=False, timeout=280) as client:
-            worker = next(device["pid"] for device in client.devices() if device["id"] == CPU)
+            worker = next(device["pid"] for device in client.devices() if device["id"] == "cpu0")
         guest.run(f"kill -KILL {worker}").check()
         before = len(good)
         wait_for(lambda: len(good) > before + 5, 600, "answers after the kill")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from edgeaid import errors
@@ -326,11 +328,25 @@ def test_a_stale_socket_is_replaced_and_a_served_one_is_not(start):
     assert daemon.json("GET", "/v2/health/live")[0] == 200
 
 
-def test_workers_end_with_a_daemon_that_is_killed(start):
+def test_workers_end_with_a_daemon_that_is_killed(start, three):
     daemon = start()
-    pid = daemon.worker()
+    with daemon.client() as client:
+        client.classify("digits", three)  # by the worker for pictures
+    children = psutil.Process(daemon.process.pid).children()
+    assert {"edgeai-cpu0", "edgeai-media0"} <= {child.name() for child in children}
+    ended = select.poll()
+    for child in children:
+        ended.register(os.pidfd_open(child.pid), select.POLLIN)
     daemon.stop(signal.SIGKILL)
-    eventually(lambda: not os.path.exists(f"/proc/{pid}"), 5)
+    until = time.monotonic() + 5
+    left = len(children)
+    # A descriptor of a process is readable as soon as it has ended, whoever its new parent is and whenever that asks.
+    while left and time.monotonic() < until:
+        for fd, _ in ended.poll(100):
+            ended.unregister(fd)
+            os.close(fd)
+            left -= 1
+    assert left == 0
 
 
 def test_the_daemon_imports_no_runtime_and_no_numpy(start):

@@ -40,6 +40,8 @@ class Mixed:
         self.daemon = daemon
         self.folder = folder
         self.done: Counter[str] = Counter()
+        #: Seconds that the slowest answer of a kind took.
+        self.longest: dict[str, float] = {}
         self.wrong: list[str] = []
         self.until = time.monotonic() + SECONDS
         self.versions = dict.fromkeys(NAMES, 1)
@@ -51,6 +53,7 @@ class Mixed:
         with self.daemon.client(fast=number % 2 == 0) as client:
             while time.monotonic() < self.until and not self.wrong:
                 act, name = rng.choice(work), rng.choice(NAMES)
+                started = time.monotonic()
                 try:
                     act(client, name, number)
                     self.done[act.__name__] += 1
@@ -58,6 +61,8 @@ class Mixed:
                     self.done[f"{act.__name__}: {type(error).__name__}"] += 1
                 except Exception as error:
                     self.wrong.append(f"{act.__name__} {name}: {type(error).__name__}: {error}")
+                seconds = time.monotonic() - started
+                self.longest[act.__name__] = max(self.longest.get(act.__name__, 0.0), seconds)
 
     def ask(self, client: object, name: str, number: int) -> None:
         answer = client.infer(name, np.zeros((1, 4), np.float32))  # type: ignore[attr-defined]  # either client
@@ -112,6 +117,7 @@ def test_sixteen_mixed_clients_get_no_internal_error_no_wrong_version_and_leave_
     for thread in threads:
         thread.join()
     print(f"{SECONDS:g} s, {CLIENTS} clients: {dict(mixed.done)}")
+    print("slowest answers:", {act: round(seconds, 2) for act, seconds in sorted(mixed.longest.items())})
     assert mixed.wrong == []
     assert mixed.done["ask"] > 100
     assert mixed.done["push"] > 3

@@ -28,6 +28,7 @@ from ..worker.wire import Kind
 from .device_models import LoadedModels
 from .events import EventLog
 from .model import LiveModel, Request
+from .patience import Patience
 from .probation import Probation
 from .recovery import Recovery
 
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 #: How often deadlines and hangs are looked for while there is work; a hang is noticed this much late at most.
 TICK: Final = 0.02
-#: Opening a device may upload firmware and re-enumerate it.
+#: The first opening of a device may upload firmware and re-enumerate it.
 OPEN_SECONDS: Final = 60.0
 PING_SECONDS: Final = 5.0
 #: Starts of a CPU worker in a row that requests wait for; after that they are refused until it is there.
@@ -82,6 +83,7 @@ class DeviceRunner:
         #: Starts that failed since the device was last ready.
         self._tries = 0
         self._starting = False
+        self._opens = Patience()
         # Where switching models costs something, the queue learns how much and keeps to the cached group.
         self.queue = DeviceQueue(
             capacity=limits.queue,
@@ -143,12 +145,16 @@ class DeviceRunner:
     async def _open(self, handle: WorkerHandle) -> None:
         self._opening, self._plugged = True, False
         body = {"target": self.target, "device": self.config.device, "options": dict(self.config.options)}
+        started = clock()
         try:
-            answer, _ = await handle.call(Kind.OPEN, body, timeout=OPEN_SECONDS)
+            answer, _ = await handle.call(Kind.OPEN, body, timeout=self._opens.limit(OPEN_SECONDS))
         except errors.EdgeaiError as error:
+            if isinstance(error, errors.DeadlineExceeded):
+                self._opens.gave_up()
             handle.kill("did not open the device")
             self._set_state(State.FAILED, str(error))
             raise
+        self._opens.succeeded(clock() - started)
         self._opening = False
         self.look()
         self.runtime, self.description, self.facts = answer["runtime"], answer["description"], answer["facts"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol
 
 from .. import errors
@@ -21,6 +23,7 @@ from ..worker.loaded import spec_from
 from ..worker.note import MAX_RANK
 from ..worker.wire import Kind
 from .model import LiveModel
+from .patience import Patience
 from .probation import Passed, load_body
 
 log = logging.getLogger(__name__)
@@ -50,6 +53,8 @@ class LoadedModels:
         self.live: dict[int, LiveModel] = {}
         #: The model being loaded: to blame when the worker dies meanwhile.
         self.loading: LiveModel | None = None
+        #: How long loading takes, by the model's number.
+        self._loads: dict[int, Patience] = {}
 
     async def load(self, live: LiveModel, slots: int, passed: Passed | None) -> None:
         """Load and attach a model; one that has not `passed` a self-test elsewhere is tested here.
@@ -102,7 +107,7 @@ class LoadedModels:
         """Verify the artifact's digest and give it to the worker, with the shared memory."""
         host = self.host
         path = await asyncio.get_running_loop().run_in_executor(None, repository.verify, live.found, host.target)
-        answer = await self.call(Kind.LOAD, load_body(live, host.target, path), host.limits.load_seconds)
+        answer = await self._load(live, path)
         inputs = tuple(spec_from(t) for t in answer["inputs"])
         outputs = tuple(spec_from(t) for t in answer["outputs"])
         facts = answer["facts"]
@@ -121,6 +126,19 @@ class LoadedModels:
         host.queue.costs.seed(live.key, cached_bytes=cached, streamed_bytes=streamed)
         await attach(self._load_call, live, None)
 
+    async def _load(self, live: LiveModel, path: Path) -> dict[str, Any]:
+        """Have the worker load an artifact; one that it had before takes about as long again."""
+        patience = self._loads.setdefault(live.number, Patience())
+        started = time.monotonic()
+        try:
+            body = load_body(live, self.host.target, path)
+            answer = await self.call(Kind.LOAD, body, patience.limit(self.host.limits.load_seconds))
+        except errors.DeadlineExceeded:
+            patience.gave_up()
+            raise
+        patience.succeeded(time.monotonic() - started)
+        return answer
+
     async def unload(self, live: LiveModel) -> None:
         """Take a model off this device."""
         self.live.pop(live.number, None)
@@ -129,6 +147,7 @@ class LoadedModels:
         await self._forget(live)
 
     async def _forget(self, live: LiveModel) -> None:
+        self._loads.pop(live.number, None)
         if self.host.handle is not None and self.host.handle.alive:
             try:
                 await self._load_call(Kind.UNLOAD, {"model": live.number})

@@ -12,25 +12,43 @@ import pytest
 from edgeaid import usb_ids
 
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
+TREE = UNITS.parents[1]
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed: apt-get install systemd"
 )
 
 
+def services() -> list[tuple[Path, Path | None]]:
+    """Every service of the tree, alone and with each drop-in that is shipped for it."""
+    units = [
+        file
+        for top in ("daemon/systemd", "daemon/examples", "meta-edgeai")
+        for file in sorted((TREE / top).rglob("*.service"))
+    ]
+    drop_ins = [UNITS / "edgeaid-cameras.conf", UNITS / "edgeaid-grpc.conf"]
+    drop_ins += sorted((TREE / "meta-edgeai").rglob("50-camera.conf"))
+    return [(unit, None) for unit in units] + [(UNITS / "edgeaid.service", drop_in) for drop_in in drop_ins]
+
+
 @needs_systemd
-@pytest.mark.parametrize("unit", ["edgeaid.service", "edgeaid-usb@.service"])
-def test_service_scores_at_most_1_5_in_systemd_analyze_security(unit: str) -> None:
+@pytest.mark.parametrize(("unit", "drop_in"), services(), ids=lambda p: p.name if p else "alone")
+def test_every_service_scores_at_most_1_5_in_systemd_analyze_security(
+    unit: Path, drop_in: Path | None, tmp_path: Path
+) -> None:
+    # A drop-in adds to what it drops into, as more lines at the end of the file do.
+    whole = tmp_path / unit.name
+    whole.write_text(unit.read_text() + (drop_in.read_text() if drop_in else ""))
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(UNITS / unit)],
+        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(whole)],
         capture_output=True,
         text=True,
         check=False,
     )
     if "Unknown command" in done.stderr or "unrecognized option" in done.stderr:
         pytest.skip("this systemd-analyze has no offline check: systemd 250 or newer")
-    found = re.search(r"Overall exposure level for edgeaid\S*\.service: ([\d.]+)", done.stdout)
-    assert found, done.stdout + done.stderr
-    assert float(found[1]) <= 1.5
+    level = re.search(r"Overall exposure level for \S+\.service: ([\d.]+)", done.stdout)
+    assert level, done.stdout + done.stderr
+    assert float(level[1]) <= 1.5, "\n".join(line for line in done.stdout.splitlines() if line.startswith("✗"))
 
 
 def test_every_socket_has_the_name_that_the_daemon_asks_for() -> None:

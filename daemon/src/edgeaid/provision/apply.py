@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
-import shutil
 import socket
-import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -74,7 +72,8 @@ def apply(settings: Settings, root: Path, boot: Path, report: Report) -> bool:
         except EdgeaiError as error:
             report.problems.append(f"{name}: {error}")
         except OSError as error:
-            report.problems.append(f"{name}: {error.strerror or error} ({error.filename})")
+            cure = "; a read-only root needs a data partition (feature readonly)" if error.errno == errno.EROFS else ""
+            report.problems.append(f"{name}: {error.strerror or error} ({error.filename}){cure}")
             final = False
     return final
 
@@ -219,23 +218,22 @@ def run(root: Path, boot: Path) -> Report | None:
         if state.read_text().strip() == hashlib.sha256(data).hexdigest():
             return None
     report = Report()
-    with _writable(target), _writable(boot):
-        final = True
-        try:
-            settings, problems = parse(data)
-        except InvalidConfig as error:
-            report.problems.append(str(error))
-            clean = redact(data)
-        else:
-            report.problems.extend(problems)
-            final = apply(settings, root, boot, report)
-            secrets = (settings.wifi.password,) if settings.wifi and settings.wifi.password else ()
-            clean = keep(data, secrets) if problems else render(settings, secret=False)
-        erase(path, clean)
-        _write_log(boot / LOG, report)
-        if final:
-            state.parent.mkdir(parents=True, exist_ok=True)
-            _write(state, f"{hashlib.sha256(clean).hexdigest()}\n".encode(), 0o644)
+    final = True
+    try:
+        settings, problems = parse(data)
+    except InvalidConfig as error:
+        report.problems.append(str(error))
+        clean = redact(data)
+    else:
+        report.problems.extend(problems)
+        final = apply(settings, root, boot, report)
+        secrets = (settings.wifi.password,) if settings.wifi and settings.wifi.password else ()
+        clean = keep(data, secrets) if problems else render(settings, secret=False)
+    erase(path, clean)
+    _write_log(boot / LOG, report)
+    if final:
+        state.parent.mkdir(parents=True, exist_ok=True)
+        _write(state, f"{hashlib.sha256(clean).hexdigest()}\n".encode(), 0o644)
     return report
 
 
@@ -245,20 +243,6 @@ def _write_log(path: Path, report: Report) -> None:
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
         _write_all(file.fileno(), ("\n".join(lines) + "\n").encode())
         os.fsync(file.fileno())
-
-
-@contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    """Make a mount point that is read-only (feature readonly) writable for a moment."""
-    if not os.statvfs(folder).f_flag & os.ST_RDONLY or not os.path.ismount(folder):
-        yield
-        return
-    mount = shutil.which("mount") or "/bin/mount"
-    subprocess.run([mount, "-o", "remount,rw", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run([mount, "-o", "remount,ro", str(folder)], check=False)
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
@@ -303,7 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
     error_mark, info_mark = ("<3>", "<6>") if stderr_is_the_journal() else ("", "")
     try:
         report = run(options.root, options.boot or options.root / "boot")
-    except (OSError, subprocess.SubprocessError) as error:
+    except OSError as error:
         sys.stderr.write(f"{error_mark}cannot apply {FILE}: {error}\n")
         return 2
     if report is None:

@@ -146,8 +146,8 @@ class Rig:
 
     def ready(self) -> bool:
         """The stick has its model and waits for work."""
-        found = self.stick()
-        return found["state"] == "ready" and bool(found["models"])
+        stick = self.stick()
+        return stick["state"] == "ready" and bool(stick["models"])
 
     def ask(self, timeout: float = 20.0) -> str:
         """One inference on the stick; what came of it."""
@@ -169,7 +169,7 @@ class Rig:
     def event(self, kind: str, since: float, **fields: str) -> float:
         """Time of the first event of a kind (or of several) after `since`."""
 
-        def found() -> list[float]:
+        def times() -> list[float]:
             return [
                 e["time"]
                 for e in list(self.events)
@@ -178,8 +178,8 @@ class Rig:
                 and all(e.get(k) == v for k, v in fields.items())
             ]
 
-        self.wait(found, f"the event {kind}")
-        return found()[0]
+        self.wait(times, f"the event {kind}")
+        return times()[0]
 
 
 def died_to_ready(rig: Rig, since: float) -> float:
@@ -279,11 +279,11 @@ def quantiles(latencies: list[float]) -> tuple[float, float, float]:
 @contextmanager
 def window(rig: Rig) -> Iterator[list[float]]:
     """Latencies of requests that began within."""
-    begin, found = time.time(), []
-    yield found
+    begin, latencies = time.time(), []
+    yield latencies
     end = time.time()
     time.sleep(0.05)
-    found.extend(took for at, took in list(rig.latencies) if begin <= at <= end)
+    latencies.extend(took for at, took in list(rig.latencies) if begin <= at <= end)
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ def _spec(detail: dict[str, Any]) -> TensorSpec:
 
 
 def mean_average_precision(
-    found: Sequence[postprocess.Detections], truth: Sequence[Scene], classes: int = 10, overlap: float = 0.5
+    answers: Sequence[postprocess.Detections], truth: Sequence[Scene], classes: int = 10, overlap: float = 0.5
 ) -> float:
     """mAP: the area under the precision-recall curve (every point, precision made monotone), mean over the classes.
 
@@ -73,7 +73,7 @@ def mean_average_precision(
     for wanted in range(classes):
         entries = [
             (o.score, picture, o.pixels)
-            for picture, result in enumerate(found)
+            for picture, result in enumerate(answers)
             for o in result.objects
             if o.index == wanted
         ]
@@ -97,10 +97,10 @@ def mean_average_precision(
     return float(np.mean(values))
 
 
-def mean_intersection_over_union(found: Sequence[Array], truth: Sequence[Array], classes: int) -> float:
+def mean_intersection_over_union(answers: Sequence[Array], truth: Sequence[Array], classes: int) -> float:
     """mIoU over the classes that occur, counted over all pictures together; masks of equal shape, class numbers."""
     confusion = np.zeros((classes, classes), dtype=np.int64)
-    for mask, expected in zip(found, truth, strict=True):
+    for mask, expected in zip(answers, truth, strict=True):
         pairs = expected.astype(np.int64).reshape(-1) * classes + mask.reshape(-1)
         confusion += np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
     both = np.diag(confusion)

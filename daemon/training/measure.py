@@ -169,12 +169,12 @@ def mean_average_precision(folder: Path, truth: Sequence[synth.Scene]) -> float:
     manifest, runner, labels = _load(folder)
     assert manifest.picture is not None
     assert manifest.output is not None
-    found = []
+    answers = []
     for scene in truth:
         result = runner.ask(Image.fromarray(scene.picture), manifest.picture, manifest.output, labels, threshold=0.02)
         assert isinstance(result, postprocess.Detections)
-        found.append(result)
-    return evaluate.mean_average_precision(found, truth)
+        answers.append(result)
+    return evaluate.mean_average_precision(answers, truth)
 
 
 def mean_intersection_over_union(folder: Path, truth: Sequence[synth.Scene]) -> float:
@@ -182,12 +182,12 @@ def mean_intersection_over_union(folder: Path, truth: Sequence[synth.Scene]) -> 
     manifest, runner, labels = _load(folder)
     assert manifest.picture is not None
     assert manifest.output is not None
-    found = []
+    answers = []
     for scene in truth:
         result = runner.ask(Image.fromarray(scene.picture), manifest.picture, manifest.output, labels)
         assert isinstance(result, postprocess.Segmentation)
-        found.append(result.mask)
-    return evaluate.mean_intersection_over_union(found, [half_mask(s) for s in truth], len(labels))
+        answers.append(result.mask)
+    return evaluate.mean_intersection_over_union(answers, [half_mask(s) for s in truth], len(labels))
 
 
 def _folder(out: Path, kind: Kind, model: bytes) -> Path:

@@ -74,7 +74,7 @@ def scene(digits: Array, labels: Array, rng: Rng, side: int = 96, most: int = 6)
         else:
             left, right = border, side - border
     boxes: list[tuple[float, float, float, float]] = []
-    found: list[int] = []
+    numbers: list[int] = []
     for _ in range(int(rng.integers(0, most + 1))):
         for _attempt in range(12):
             number = int(rng.integers(len(digits)))
@@ -88,7 +88,7 @@ def scene(digits: Array, labels: Array, rng: Rng, side: int = 96, most: int = 6)
                 continue
             _paste(picture, mask, alpha, rng, at=(x, y), digit=int(labels[number]))
             boxes.append(box)
-            found.append(int(labels[number]))
+            numbers.append(int(labels[number]))
             break
     picture += rng.normal(0, rng.uniform(0, 10), picture.shape)
     if (top, left) != (0, 0):
@@ -98,7 +98,7 @@ def scene(digits: Array, labels: Array, rng: Rng, side: int = 96, most: int = 6)
     return Scene(
         np.clip(picture, 0, 255).astype(np.uint8),
         np.array(boxes, dtype=np.float64).reshape(-1, 4),
-        np.array(found, dtype=np.int64),
+        np.array(numbers, dtype=np.int64),
         mask,
     )
 

@@ -59,23 +59,23 @@ def observe(content: bytes, data: Any, names: set[str]) -> dict[str, list[Any]]:
 def mean_of_batches(size: int) -> Callable[[list[Any]], Pair]:
     """The mean over batches of `size` samples of each batch's smallest and largest value."""
 
-    def found(values: list[Any]) -> Pair:
+    def by_method(values: list[Any]) -> Pair:
         batches = [values[i : i + size] for i in range(0, len(values), size)]
         lows = [min(v[0] for v in batch) for batch in batches]
         highs = [max(v[-1] for v in batch) for batch in batches]
         return float(np.mean(lows)), float(np.mean(highs))
 
-    return found
+    return by_method
 
 
 def percentile(share: float) -> Callable[[list[Any]], Pair]:
     """What `share` percent of all values lie below, and the same from below."""
 
-    def found(values: list[Any]) -> Pair:
+    def by_method(values: list[Any]) -> Pair:
         low, high = np.quantile(np.concatenate(values), [1 - share / 100, share / 100])
         return float(low), float(high)
 
-    return found
+    return by_method
 
 
 METHODS: dict[str, Callable[[list[Any]], Pair]] = {
@@ -91,23 +91,23 @@ def main(child: str, folders: list[str]) -> None:
     for folder in map(Path, folders):
         data = np.load(folder / "data.npz")["data"]
         content, key, name = toolkit.with_signature((folder / "float.tflite").read_bytes())
-        found: dict[str, dict[str, Any]] = {"min-max": toolkit.ranges(content, key, name, data)}
+        by_method: dict[str, dict[str, Any]] = {"min-max": toolkit.ranges(content, key, name, data)}
         made = quantizer.Quantizer(content)
         made.load_quantization_recipe(recipe.static_wi8_ai8())
-        found["moving average"] = made.calibrate({key: [{name: sample[None]} for sample in data]})
-        seen = observe(content, data, set(found["min-max"]))
+        by_method["moving average"] = made.calibrate({key: [{name: sample[None]} for sample in data]})
+        seen = observe(content, data, set(by_method["min-max"]))
         for method, work in METHODS.items():
-            found[method] = dict(found["min-max"])
+            by_method[method] = dict(by_method["min-max"])
             for tensor, values in seen.items():
-                extremes = found["min-max"][tensor]
+                extremes = by_method["min-max"][tensor]
                 if np.size(extremes.get("min")) != 1:
                     continue  # weights per channel
                 pair = work(values)
                 shape = np.shape(extremes["min"])
-                found[method][tensor] = {
+                by_method[method][tensor] = {
                     side: np.full(shape, value, np.float32) for side, value in zip(("min", "max"), pair, strict=True)
                 }
-        for method, ranges in found.items():
+        for method, ranges in by_method.items():
             made = quantizer.Quantizer(content)
             made.load_quantization_recipe(recipe.static_wi8_ai8())
             (folder / f"{method}.tflite").write_bytes(made.quantize(ranges).quantized_model)

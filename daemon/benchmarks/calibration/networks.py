@@ -61,11 +61,11 @@ def sounds(count: int, seed: int) -> tuple[Any, Any]:
 
 def boxes(clean: Any) -> Any:
     """Top, left, bottom, right of what is drawn, some way from 0..1 as real regressions are."""
-    found = []
+    corners = []
     for picture in clean[..., 0]:
         rows, columns = np.where(picture > 0.2)
-        found.append([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1])
-    return (np.array(found, np.float32) - 12) / 4
+        corners.append([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1])
+    return (np.array(corners, np.float32) - 12) / 4
 
 
 def conv(x: Any, count: int, kernel: int = 3, stride: int = 1, activation: str | None = "relu") -> Any:

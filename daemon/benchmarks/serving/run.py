@@ -122,13 +122,13 @@ def client_ways(socket: Path, data: Any, *, grpc: bool) -> dict[str, Callable[[]
 
 def measure(once: Callable[[], None], count: int) -> list[float]:
     """Seconds of each of `count` calls."""
-    found = []
+    samples = []
     clock = time.perf_counter
     for _ in range(count):
         started = clock()
         once()
-        found.append(clock() - started)
-    return found
+        samples.append(clock() - started)
+    return samples
 
 
 def _load(socket: str, transport: str, count: int, barrier: Any, queue: Any, data: Any) -> None:
@@ -183,8 +183,8 @@ def main() -> None:
         raw_rates, rates = [], {name: [] for name in ("fast socket", "HTTP binary", *(["gRPC"] if grpc else []))}
         for _ in range(3):
             raw_rates.append(1 / statistics.fmean(measure(once, args.requests // 3)))
-            for name, found in rates.items():
-                found.append(throughput(socket, name, args.requests, data))
+            for name, rate in rates.items():
+                rate.append(throughput(socket, name, args.requests, data))
         loaded = rss_bytes(pid)
     floor = statistics.median(samples["raw interpreter"])
     rows = []
@@ -202,8 +202,8 @@ def main() -> None:
         )
     raw_rate = statistics.median(raw_rates)
     served = {
-        name: {"per_second": statistics.median(found), "of_raw": statistics.median(found) / raw_rate}
-        for name, found in rates.items()
+        name: {"per_second": statistics.median(rate), "of_raw": statistics.median(rate) / raw_rate}
+        for name, rate in rates.items()
     }
     result = {
         "model": args.model.name, "requests": args.requests, "clients": CLIENTS, "load_average": os.getloadavg()[0],

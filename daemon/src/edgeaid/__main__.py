@@ -61,8 +61,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def build(args: argparse.Namespace) -> config.Config:
     """The configuration file with the command line on top."""
-    found = config.load(args.config) if args.config else config.Config()
-    server, models = found.server, found.models
+    configuration = config.load(args.config) if args.config else config.Config()
+    server, models = configuration.server, configuration.models
     if args.socket:
         server = dataclasses.replace(
             server, socket=args.socket, fast_socket=server.fast_socket or str(args.socket.parent / "fast.sock")
@@ -77,22 +77,22 @@ def build(args: argparse.Namespace) -> config.Config:
         models = dataclasses.replace(models, repositories=tuple(args.model_repository))
     if args.no_embedded:
         models = dataclasses.replace(models, embedded=False)
-    return dataclasses.replace(found, server=server, models=models)
+    return dataclasses.replace(configuration, server=server, models=models)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the console script."""
     args = _arguments(argv)
     try:
-        found = build(args)
+        configuration = build(args)
         if args.check:
             print("configuration is usable")
             return
-        service.set_up_logging(found.server.log_level)
+        service.set_up_logging(configuration.server.log_level)
         from . import daemon
 
         gc.freeze()  # imports live for ever; the collector need not walk them
-        daemon.main(found, lambda: build(args))
+        daemon.main(configuration, lambda: build(args))
     except errors.EdgeaiError as error:
         print(f"edgeaid: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -72,16 +72,16 @@ def listen_fds() -> dict[str, socket.socket]:
         return {}
     count = int(os.environ.get("LISTEN_FDS", "0"))
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
-    found: dict[str, socket.socket] = {}
+    sockets: dict[str, socket.socket] = {}
     for number in range(count):
         name = names[number] if number < len(names) else "unknown"
         sock = socket.socket(fileno=FIRST_FD + number)
         sock.setblocking(False)
         os.set_inheritable(sock.fileno(), False)
-        found[name] = sock
+        sockets[name] = sock
     for key in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(key, None)
-    return found
+    return sockets
 
 
 def journal_datagram(fields: dict[str, str]) -> bytes:
@@ -134,10 +134,10 @@ def stderr_is_the_journal() -> bool:
     Children of a service inherit the variable also where their stderr leads to a file or a terminal.
     """
     try:
-        found = os.fstat(2)
+        status = os.fstat(2)
     except OSError:  # closed
         return False
-    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def set_up_logging(level: str) -> None:

@@ -18,7 +18,7 @@ from ..support.usbtree import CORAL, CORAL_BOOT, MOVIDIUS, NCS2_BOOT, UsbTree
 
 def look(memory: Memory, tree: UsbTree, now: float) -> list[tuple[str, str, str]]:
     changes = memory.update(scan(tree.sys, tree.dev, targets=memory.targets), now)
-    return [(change.what, change.found.id, change.found.state) for change in changes]
+    return [(change.what, change.hardware.id, change.hardware.state) for change in changes]
 
 
 def test_firmware_starting_between_two_looks_is_a_change_of_the_same_device(tree: UsbTree) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeaid.devices import rungs
-from edgeaid.devices.discovery import Found, scan
+from edgeaid.devices.discovery import Hardware, scan
 from edgeaid.devices.ladder import Rung
 from edgeaid.devices.usb_helper import answer
 from edgeaid.errors import DeviceError
@@ -20,12 +20,12 @@ from ..support.usbtree import CORAL, UsbTree
 
 
 @pytest.fixture
-def stick(tree: UsbTree) -> Found:
+def stick(tree: UsbTree) -> Hardware:
     tree.plug("1-1.4", CORAL)
     return scan(tree.sys, tree.dev)[0]
 
 
-def test_a_usb_reset_is_one_ioctl_on_the_node(stick: Found) -> None:
+def test_a_usb_reset_is_one_ioctl_on_the_node(stick: Hardware) -> None:
     calls = []
 
     def ioctl(descriptor: int, request: int) -> None:
@@ -35,7 +35,7 @@ def test_a_usb_reset_is_one_ioctl_on_the_node(stick: Found) -> None:
     assert calls == [(stick.node, 0x5514)]
 
 
-def test_a_reset_that_the_kernel_refuses_says_what_and_leaks_no_descriptor(stick: Found) -> None:
+def test_a_reset_that_the_kernel_refuses_says_what_and_leaks_no_descriptor(stick: Hardware) -> None:
     def ioctl(descriptor: int, request: int) -> None:
         raise PermissionError(1, "Operation not permitted")
 
@@ -45,7 +45,7 @@ def test_a_reset_that_the_kernel_refuses_says_what_and_leaks_no_descriptor(stick
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_a_stick_that_left_meanwhile_is_a_device_error(tree: UsbTree, stick: Found) -> None:
+def test_a_stick_that_left_meanwhile_is_a_device_error(tree: UsbTree, stick: Hardware) -> None:
     tree.unplug("1-1.4")
     with pytest.raises(DeviceError, match="No such file"):
         rungs.usb_reset(stick)
@@ -53,7 +53,7 @@ def test_a_stick_that_left_meanwhile_is_a_device_error(tree: UsbTree, stick: Fou
         asyncio.run(rungs.perform(Rung.AUTHORIZED, stick, sysfs=tree.sys, dark_s=0))
 
 
-def test_authorization_is_withdrawn_and_renewed(tree: UsbTree, stick: Found) -> None:
+def test_authorization_is_withdrawn_and_renewed(tree: UsbTree, stick: Hardware) -> None:
     path = tree.sys / "bus/usb/devices/1-1.4/authorized"
     seen = []
 
@@ -68,7 +68,7 @@ def test_authorization_is_withdrawn_and_renewed(tree: UsbTree, stick: Found) -> 
     assert seen == ["0", "1"]
 
 
-def test_a_cancelled_pulse_never_leaves_the_port_dark(tree: UsbTree, stick: Found) -> None:
+def test_a_cancelled_pulse_never_leaves_the_port_dark(tree: UsbTree, stick: Hardware) -> None:
     async def scenario() -> None:
         task = asyncio.create_task(rungs.perform(Rung.PORT_POWER, stick, sysfs=tree.sys, dark_s=60))
         await asyncio.sleep(0)
@@ -80,7 +80,7 @@ def test_a_cancelled_pulse_never_leaves_the_port_dark(tree: UsbTree, stick: Foun
     assert (tree.sys / "bus/usb/devices/1-1:1.0/1-1-port4/disable").read_text() == "0"
 
 
-def test_a_hub_without_switchable_power_is_explained(tree: UsbTree, stick: Found) -> None:
+def test_a_hub_without_switchable_power_is_explained(tree: UsbTree, stick: Hardware) -> None:
     (tree.sys / "bus/usb/devices/1-1:1.0/1-1-port4/disable").unlink()
     with pytest.raises(DeviceError, match="hub with per-port power"):
         asyncio.run(rungs.perform(Rung.PORT_POWER, stick, sysfs=tree.sys))
@@ -131,7 +131,7 @@ def forbid(path: Path) -> None:
     path.symlink_to("/proc/sys/kernel/osrelease")
 
 
-def test_what_the_daemon_may_not_write_the_helper_does(tree: UsbTree, stick: Found, tmp_path: Path) -> None:
+def test_what_the_daemon_may_not_write_the_helper_does(tree: UsbTree, stick: Hardware, tmp_path: Path) -> None:
     other = UsbTree(tmp_path / "as-the-helper-sees-it")
     other.plug("1-1.4", CORAL)
     forbid(tree.sys / "bus/usb/devices/1-1.4/authorized")
@@ -146,7 +146,7 @@ def test_what_the_daemon_may_not_write_the_helper_does(tree: UsbTree, stick: Fou
     assert (other.sys / "bus/usb/devices/1-1.4/authorized").read_text() == "1"
 
 
-def test_without_a_helper_the_rung_says_what_to_start(tree: UsbTree, stick: Found, tmp_path: Path) -> None:
+def test_without_a_helper_the_rung_says_what_to_start(tree: UsbTree, stick: Hardware, tmp_path: Path) -> None:
     forbid(tree.sys / "bus/usb/devices/1-1.4/authorized")
     with pytest.raises(DeviceError, match=r"systemctl enable --now edgeaid-usb\.socket"):
         asyncio.run(rungs.perform(Rung.AUTHORIZED, stick, sysfs=tree.sys, helper=tmp_path / "none"))
@@ -176,7 +176,7 @@ def test_the_port_of_a_root_hub_is_found_too(tree: UsbTree) -> None:
     assert (rungs.port_folder("1-1.4", tree.sys) / "disable").exists()
 
 
-def test_retry_and_reopen_touch_nothing_and_pcie_cannot_be_reset_as_usb(stick: Found) -> None:
+def test_retry_and_reopen_touch_nothing_and_pcie_cannot_be_reset_as_usb(stick: Hardware) -> None:
     card = replace(stick, id="pci:0000:01:00.0", usb_ids=None)
     asyncio.run(rungs.perform(Rung.RETRY, card))
     asyncio.run(rungs.perform(Rung.REOPEN, card))

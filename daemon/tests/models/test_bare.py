@@ -120,7 +120,7 @@ def test_labels_in_the_file_are_taken_over_and_doubts_are_told(tmp_path: Path) -
     found, _, staged = wrapped(tmp_path, classifier() + archive.getvalue())
     from edgeaid.models import repository
 
-    assert repository.labels(repository.Found(staged, found, "1")).names == ("cat", "", "dog")
+    assert repository.labels(repository.StoredModel(staged, found, "1")).names == ("cat", "", "dog")
 
 
 SHAPES = {"boxes": [1, 10, 4], "classes": [1, 10], "scores": [1, 10], "count": [1]}
@@ -160,7 +160,7 @@ def test_a_manifest_with_a_wrong_order_is_refused_with_the_right_line(tmp_path: 
     (staged / "model.toml").write_text("\n".join(lines))
     found = manifest.parse((staged / "model.toml").read_bytes(), "m")
     with pytest.raises(InvalidModel, match=r'order = \["scores", "boxes", "count", "classes"\]'):
-        gate.check_formats(repository.Found(staged, found, "1"))
+        gate.check_formats(repository.StoredModel(staged, found, "1"))
 
 
 def test_a_map_of_classes_is_a_segmenter(tmp_path: Path) -> None:

@@ -127,25 +127,25 @@ def parse_message(
         given = []  # a board's camera feeds the model
     if not isinstance(given, list) or (inputs and not given) or len(given) > MAX_TENSORS:
         raise InvalidRequest("the request has no array 'inputs'")
-    found: list[Given] = []
+    items: list[Given] = []
     offset = 0
     index_of = indexes(inputs)
     for entry in given:
         item, offset = _input(entry, index_of, inputs, tail, offset)
-        if any(item.index == other.index for other in found):
+        if any(item.index == other.index for other in items):
             raise InvalidRequest(f"input {inputs[item.index].name!r} is given twice")
-        found.append(item)
+        items.append(item)
     if offset != len(tail):
         raise InvalidRequest(f"{len(tail) - offset} bytes are left over behind the binary tensors")
-    if len(found) != len(inputs):
-        missing = {s.name for s in inputs} - {inputs[f.index].name for f in found}
-        raise InvalidRequest(f"expected {len(inputs)} inputs, got {len(found)}: {sorted(missing)[0]!r} is missing")
+    if len(items) != len(inputs):
+        missing = {s.name for s in inputs} - {inputs[f.index].name for f in items}
+        raise InvalidRequest(f"expected {len(inputs)} inputs, got {len(items)}: {sorted(missing)[0]!r} is missing")
     identity = message.get("id", "")
     if not isinstance(identity, str):
         raise InvalidRequest("'id' must be a text")
     return InferRequest(
         id=identity,
-        inputs=tuple(found),
+        inputs=tuple(items),
         outputs=_wanted(message.get("outputs"), outputs, parameters.get("binary_data_output", False) is True),
         priority=_whole(parameters.get("priority", 0), "priority"),
         timeout=seconds(parameters.get("timeout", 0)),
@@ -212,12 +212,12 @@ def _whole(value: object, name: str) -> int:
 
 
 def _parameters(table: dict[str, Any], where: str) -> dict[str, Any]:
-    found = table.get("parameters")
-    if found is None:
+    parameters = table.get("parameters")
+    if parameters is None:
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(parameters, dict):
         raise InvalidRequest(f"'parameters' of {where} must be an object")
-    return found
+    return parameters
 
 
 def _region(parameters: dict[str, Any], where: str) -> Region | None:
@@ -332,7 +332,7 @@ def _wanted(value: object, outputs: tuple[TensorSpec, ...], default_binary: bool
     if not isinstance(value, list) or len(value) > MAX_TENSORS:
         raise InvalidRequest("'outputs' must be an array")
     index_of = indexes(outputs)
-    found: list[Wanted] = []
+    asked: list[Wanted] = []
     for entry in value:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise InvalidRequest("every output must be an object with a 'name'")
@@ -341,10 +341,10 @@ def _wanted(value: object, outputs: tuple[TensorSpec, ...], default_binary: bool
             raise InvalidRequest(
                 f"unexpected inference output {entry['name']!r}; the model has {', '.join(repr(n) for n in index_of)}"
             )
-        if any(w.index == index for w in found):
+        if any(w.index == index for w in asked):
             raise InvalidRequest(f"output {entry['name']!r} is asked for twice")
-        found.append(wanted(index, outputs[index], _parameters(entry, f"output {entry['name']!r}"), default_binary))
-    return tuple(found)
+        asked.append(wanted(index, outputs[index], _parameters(entry, f"output {entry['name']!r}"), default_binary))
+    return tuple(asked)
 
 
 def wanted(index: int, spec: TensorSpec, parameters: dict[str, Any], default_binary: bool) -> Wanted:

@@ -165,15 +165,15 @@ def classify(data: memoryview, spec: TensorSpec, k: int, labels: tuple[str, ...]
     size = count // batches if batches else 0
     k = min(k, size)
     floats = spec.datatype.startswith("FP")
-    found: list[bytes] = []
+    texts: list[bytes] = []
     for batch in range(batches):
         part = values[batch * size : (batch + 1) * size]
         order = _best(part, k)
         for index in order:
             value = f"{part[index]:f}" if floats else str(part[index])
             label = f":{labels[index]}" if index < len(labels) and labels[index] else ""
-            found.append(f"{value}:{index}{label}".encode())
-    return ([batches, k] if len(spec.shape) > 1 else [k]), found
+            texts.append(f"{value}:{index}{label}".encode())
+    return ([batches, k] if len(spec.shape) > 1 else [k]), texts
 
 
 def _best(values: list[Any], k: int) -> list[int]:

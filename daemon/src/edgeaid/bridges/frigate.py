@@ -37,9 +37,9 @@ def rows(objects: Sequence[dict[str, Any]]) -> bytes:
     """Detections of the daemon as Frigate reads them."""
     values = array.array("f", EMPTY)
     best = sorted(objects, key=lambda o: -o["score"])[:ROWS]
-    for number, found in enumerate(best):
-        box = found["box"]
-        row = (found["index"], found["score"], box["ymin"], box["xmin"], box["ymax"], box["xmax"])
+    for number, detected in enumerate(best):
+        box = detected["box"]
+        row = (detected["index"], detected["score"], box["ymin"], box["xmin"], box["ymax"], box["xmax"])
         values[number * COLUMNS : (number + 1) * COLUMNS] = array.array("f", row)
     return values.tobytes()
 

@@ -122,19 +122,19 @@ def _stream(topics: Topics, stream: Mapping[str, Any], labels: Sequence[str]) ->
         unique = f"{topics.node}_{key}_{kind}"
         return {f"{key}_{kind}": {"platform": platform, "unique_id": unique, "name": f"{name} {text}", **more}}
 
-    found = entity(
+    entities = entity(
         "switch", "switch", "running",
         state_topic=topics.stream(name, "enabled", "state"), command_topic=topics.stream(name, "enabled", "set"),
     )  # fmt: skip
-    found |= entity(
+    entities |= entity(
         "state", "sensor", "state", state_topic=state, value_template="{{ value_json.state }}",
         json_attributes_topic=state, entity_category="diagnostic",
     )  # fmt: skip
-    found |= entity(
+    entities |= entity(
         "fps", "sensor", "frames per second", state_topic=state, value_template="{{ value_json.fps }}",
         unit_of_measurement="fps", state_class="measurement", entity_category="diagnostic",
     )  # fmt: skip
-    found |= entity(
+    entities |= entity(
         "snapshot", "image", "snapshot", image_topic=topics.stream(name, "snapshot"), content_type="image/jpeg"
     )
     zones = ["", *stream.get("counts", {}).get("zones", {})]
@@ -143,11 +143,11 @@ def _stream(topics: Topics, stream: Mapping[str, Any], labels: Sequence[str]) ->
         where = topics.stream(name, *(("zone", zone) if zone else ()), label)
         text = f"{label} in {zone}" if zone else label
         kind = f"{word(zone)}_{word(label)}" if zone else word(label)
-        found |= entity(
+        entities |= entity(
             f"count_{kind}", "sensor", f"{text} count", state_topic=where, state_class="measurement",
         )  # fmt: skip
-        found |= entity(
+        entities |= entity(
             f"occupancy_{kind}", "binary_sensor", text, state_topic=where, device_class="occupancy",
             value_template="{{ 'ON' if value | int(0) > 0 else 'OFF' }}",
         )  # fmt: skip
-    return found
+    return entities

@@ -40,24 +40,24 @@ def bundle(directory: Path, output: Path | None, key: Path | None, golden: int) 
 def verify(path: Path, trust: tuple[str, ...], as_json: bool) -> None:
     """Check every byte of a bundle, its digests and its signature."""
     keys = [_public(text) for text in trust]
-    found = bundles.verify(path, keys)
+    verified = bundles.verify(path, keys)
     if as_json:
         click.echo(
             json.dumps(
-                {"name": found.name, "version": found.version, "files": dict(found.files),
-                 "signed_by": found.signed_by, "trusted": found.trusted},
+                {"name": verified.name, "version": verified.version, "files": dict(verified.files),
+                 "signed_by": verified.signed_by, "trusted": verified.trusted},
                 indent=2,
             )
         )  # fmt: skip
         return
-    click.echo(f"{path}: {found.name} version {found.version}, {len(found.files)} files, "
-               f"{sum(found.files.values())} bytes unpacked")  # fmt: skip
-    for name, size in sorted(found.files.items()):
+    click.echo(f"{path}: {verified.name} version {verified.version}, {len(verified.files)} files, "
+               f"{sum(verified.files.values())} bytes unpacked")  # fmt: skip
+    for name, size in sorted(verified.files.items()):
         click.echo(f"  {size:>10}  {name}")
-    if found.trusted:
-        click.echo(f"signed by the trusted key {found.signed_by}")
-    elif found.signed_by:
-        click.echo(f"signed by {found.signed_by}; whether to trust it is for you to know (--trust)")
+    if verified.trusted:
+        click.echo(f"signed by the trusted key {verified.signed_by}")
+    elif verified.signed_by:
+        click.echo(f"signed by {verified.signed_by}; whether to trust it is for you to know (--trust)")
     else:
         click.echo("not signed")
 

@@ -17,10 +17,10 @@ from ..toolkit.convert.representative import Normalisation
 def numbers(text: str, option: str) -> tuple[float, ...]:
     """Comma-separated numbers. Raises InvalidRequest."""
     try:
-        found = tuple(float(part) for part in text.split(","))
+        values = tuple(float(part) for part in text.split(","))
     except ValueError as e:
         raise InvalidRequest(f"{option} {text!r} is not a list of numbers") from e
-    return found
+    return values
 
 
 def shape_of(text: str) -> tuple[int, ...]:
@@ -28,12 +28,12 @@ def shape_of(text: str) -> tuple[int, ...]:
     if not text:
         return ()
     try:
-        found = tuple(int(part) for part in text.replace("x", ",").split(","))
+        shape = tuple(int(part) for part in text.replace("x", ",").split(","))
     except ValueError as e:
         raise InvalidRequest(f"--shape {text!r} is not of the form 1,3,224,224") from e
-    if any(d < 1 for d in found):
+    if any(d < 1 for d in shape):
         raise InvalidRequest(f"--shape {text!r}: dimensions start at 1")
-    return found
+    return shape
 
 
 def constants_of(pairs: tuple[str, ...]) -> dict[str, float]:

@@ -53,13 +53,13 @@ def plan(
                 f" (there ran: {', '.join(sorted(measured)) or 'nothing'}); name models as the device does"
                 " (NAME=FILE.tflite), or give --rates"
             )
-    found, remarks = plan_sources.candidates(models, wanted, plan_sources.assignments(compute, "--compute"))
+    candidates, remarks = plan_sources.candidates(models, wanted, plan_sources.assignments(compute, "--compute"))
     # Compiled files of today stream exactly what found no room; predictions and logs of version 1.0 need the surcharge.
-    known = all(c.built is not None for c in found) and not any(m.endswith(".log") for m in models)
+    known = all(c.built is not None for c in candidates) and not any(m.endswith(".log") for m in models)
     if budget is None:
         budget = plan_sources.log_budget(models) or ON_CHIP_MIB
     conditions = Conditions(bandwidth, budget * MIB, 1.0 if known else STREAM_OVERHEAD, sticks)
-    ranked = plans(found, conditions)
+    ranked = plans(candidates, conditions)
     if html:
         from ..toolkit.plan.html import page
 

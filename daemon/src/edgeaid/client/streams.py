@@ -24,8 +24,8 @@ class Streams:
 
     def list(self) -> list[dict[str, Any]]:
         """All streams with their state and where their frames went."""
-        found: list[dict[str, Any]] = json.loads(self._client.request("GET", "/edgeai/v1/streams")[0])["streams"]
-        return found
+        streams: list[dict[str, Any]] = json.loads(self._client.request("GET", "/edgeai/v1/streams")[0])["streams"]
+        return streams
 
     def show(self, name: str) -> dict[str, Any]:
         """One stream, with its table."""

@@ -20,7 +20,7 @@ _APEX_NAME: Final = re.compile(r"apex_\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Hardware:
     """One device as it is now."""
 
     #: Stable name: `usb:<physical port>` or `pci:<address>`.
@@ -64,17 +64,17 @@ class Found:
         }
 
 
-def scan(sysfs: Path = SYS, dev: Path = DEV, *, targets: Mapping[str, str] | None = None) -> tuple[Found, ...]:
+def scan(sysfs: Path = SYS, dev: Path = DEV, *, targets: Mapping[str, str] | None = None) -> tuple[Hardware, ...]:
     """All known devices, by id. Devices that vanish while being read are left out.
 
     `targets` maps device ids to the target they had before: the two Movidius generations share an id once their
     firmware runs, so that only a memory can tell them apart (`monitor.Monitor` keeps one).
     """
-    found = [*_usb(sysfs, dev, targets or {}), *_pci(sysfs, dev)]
-    return tuple(sorted(found, key=lambda device: device.id))
+    devices = [*_usb(sysfs, dev, targets or {}), *_pci(sysfs, dev)]
+    return tuple(sorted(devices, key=lambda device: device.id))
 
 
-def _usb(sysfs: Path, dev: Path, targets: Mapping[str, str]) -> Iterator[Found]:
+def _usb(sysfs: Path, dev: Path, targets: Mapping[str, str]) -> Iterator[Hardware]:
     serials = _serial_nodes(sysfs, dev)
     for folder in _entries(sysfs / "bus/usb/devices"):
         if not _USB_NAME.fullmatch(folder.name):
@@ -98,7 +98,7 @@ def _usb(sysfs: Path, dev: Path, targets: Mapping[str, str]) -> Iterator[Found]:
         target, kind = known.target, known.kind
         if pair == usb_ids.MOVIDIUS and targets.get(name) == "ncs2":
             target, kind = "ncs2", usb_ids.USB[usb_ids.NCS2_BOOT].kind
-        yield Found(
+        yield Hardware(
             name,
             kind,
             target,
@@ -112,13 +112,13 @@ def _usb(sysfs: Path, dev: Path, targets: Mapping[str, str]) -> Iterator[Found]:
         )
 
 
-def _pci(sysfs: Path, dev: Path) -> Iterator[Found]:
+def _pci(sysfs: Path, dev: Path) -> Iterator[Hardware]:
     for folder in _entries(sysfs / "class/apex"):
         if not _APEX_NAME.fullmatch(folder.name):
             continue
         address = (folder / "device").resolve().name
         node = dev / folder.name
-        yield Found(
+        yield Hardware(
             f"pci:{address}",
             "Coral PCIe Accelerator",
             "edgetpu",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from .discovery import DEV, SYS, Found, scan
+from .discovery import DEV, SYS, Hardware, scan
 
 log = logging.getLogger("edgeaid.devices")
 
@@ -27,29 +27,29 @@ class Change:
     #: `added`, `removed` or `changed` (same device, other ids, number, speed or nodes).
     what: str
     #: How it is now; for `removed`, how it was last.
-    found: Found
+    hardware: Hardware
     #: How it was before, for `changed`.
-    before: Found | None = None
+    before: Hardware | None = None
 
 
 class Memory:
     """Turns successive scans into changes and keeps identities. Pure: `now` is an argument, monotonic seconds."""
 
     def __init__(self) -> None:
-        self.devices: dict[str, Found] = {}
+        self.devices: dict[str, Hardware] = {}
         #: Targets by device id, for the two generations that share an id once they run.
         self.targets: dict[str, str] = {}
         #: Devices that left while booting: device id -> (when, how it was).
-        self._moving: dict[str, tuple[float, Found]] = {}
+        self._moving: dict[str, tuple[float, Hardware]] = {}
         #: id by where it is -> id it is known by.
         self._alias: dict[str, str] = {}
 
-    def update(self, found: tuple[Found, ...], now: float) -> list[Change]:
+    def update(self, devices: tuple[Hardware, ...], now: float) -> list[Change]:
         """Compare with what was there."""
         self._moving = {name: entry for name, entry in self._moving.items() if now - entry[0] <= MOVE_S}
-        seen: dict[str, Found] = {}
-        for device in found:
-            known = self._known_as(device, {other.id for other in found})
+        seen: dict[str, Hardware] = {}
+        for device in devices:
+            known = self._known_as(device, {other.id for other in devices})
             seen[known.id] = known
         changes = []
         for name, before in list(self.devices.items()):
@@ -75,7 +75,7 @@ class Memory:
             self.targets = {name: target for name, target in self.targets.items() if name in alive}
         return changes
 
-    def _known_as(self, device: Found, present: set[str]) -> Found:
+    def _known_as(self, device: Hardware, present: set[str]) -> Hardware:
         """The device under the name it has had so far."""
         name = self._alias.get(device.id)
         if name in present:  # another device sits in the old place now
@@ -98,7 +98,7 @@ class Memory:
         return replace(device, id=name, target=target, kind=kind)
 
 
-def _continues(device: Found, earlier: Found) -> bool:
+def _continues(device: Hardware, earlier: Hardware) -> bool:
     """Could be the same hardware: same maker's family, and not in the very same place."""
     family = {"ncs": "movidius", "ncs2": "movidius"}
     return family.get(device.target, device.target) == family.get(earlier.target, earlier.target)
@@ -162,7 +162,7 @@ class Monitor:
             try:
                 self._callback(change)
             except Exception:
-                log.exception("a listener failed on %s of device %s", change.what, change.found.id)
+                log.exception("a listener failed on %s of device %s", change.what, change.hardware.id)
         return changes
 
     def _on_udev(self) -> None:

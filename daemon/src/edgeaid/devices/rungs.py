@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import DeviceError
-from .discovery import SYS, Found
+from .discovery import SYS, Hardware
 from .ladder import Rung
 
 #: _IO('U', 20) of linux/usbdevice_fs.h.
@@ -43,18 +43,18 @@ class Switch:
     then: str
 
 
-def usb_reset(found: Found, *, ioctl: Ioctl = fcntl.ioctl) -> None:
+def usb_reset(hardware: Hardware, *, ioctl: Ioctl = fcntl.ioctl) -> None:
     """Reset the device's port; it re-enumerates in place. Raises `DeviceError`."""
-    if found.usb_ids is None or found.node is None:
-        raise DeviceError(f"device {found.id} is not on USB: it cannot be reset there")
+    if hardware.usb_ids is None or hardware.node is None:
+        raise DeviceError(f"device {hardware.id} is not on USB: it cannot be reset there")
     try:
-        descriptor = os.open(found.node, os.O_WRONLY | os.O_CLOEXEC)
+        descriptor = os.open(hardware.node, os.O_WRONLY | os.O_CLOEXEC)
         try:
             ioctl(descriptor, USBDEVFS_RESET)
         finally:
             os.close(descriptor)
     except OSError as error:
-        text = f"device {found.id}: cannot reset its USB port through {found.node}: {error.strerror or error}"
+        text = f"device {hardware.id}: cannot reset its USB port through {hardware.node}: {error.strerror or error}"
         hint = "; docs/devices.md says what gives the daemon this right" if _forbidden(error) else ""
         raise DeviceError(text + hint) from error
 
@@ -85,7 +85,7 @@ def port_folder(port: str, sysfs: Path = SYS) -> Path:
 
 async def perform(
     rung: Rung,
-    found: Found,
+    hardware: Hardware,
     *,
     sysfs: Path = SYS,
     ioctl: Ioctl = fcntl.ioctl,
@@ -95,14 +95,14 @@ async def perform(
     """Carry out a hardware rung; `RETRY` and `REOPEN` are the worker's business and do nothing here."""
     if rung is Rung.USB_RESET:
         # The ioctl blocks until the hub has answered, seconds in the worst case.
-        await asyncio.to_thread(usb_reset, found, ioctl=ioctl)
+        await asyncio.to_thread(usb_reset, hardware, ioctl=ioctl)
     elif rung in (Rung.AUTHORIZED, Rung.PORT_POWER):
         try:
-            await pulse(switch(rung, found.port, sysfs), dark_s)
+            await pulse(switch(rung, hardware.port, sysfs), dark_s)
         except OSError as error:
             if not _forbidden(error):
-                raise DeviceError(f"device {found.id}: {rung} does not work: {error}") from error
-            await _ask(helper, rung, found)
+                raise DeviceError(f"device {hardware.id}: {rung} does not work: {error}") from error
+            await _ask(helper, rung, hardware)
 
 
 async def pulse(what: Switch, dark_s: float) -> None:
@@ -118,23 +118,23 @@ async def pulse(what: Switch, dark_s: float) -> None:
             path.write_text(what.then, encoding="ascii")
 
 
-async def _ask(helper: Path, rung: Rung, found: Found) -> None:
+async def _ask(helper: Path, rung: Rung, hardware: Hardware) -> None:
     """Let the helper do it: one line there, one line back."""
     try:
         async with asyncio.timeout(HELPER_S):
             reader, writer = await asyncio.open_unix_connection(helper)
             try:
-                writer.write(f"{rung} {found.port}\n".encode())
+                writer.write(f"{rung} {hardware.port}\n".encode())
                 answer = (await reader.readline()).decode(errors="replace").strip()
             finally:
                 writer.close()
     except (OSError, ValueError) as error:  # ValueError: a line without an end
         raise DeviceError(
-            f"device {found.id}: {rung} needs root, and the helper for it does not answer at {helper} "
+            f"device {hardware.id}: {rung} needs root, and the helper for it does not answer at {helper} "
             f"({error or 'time out'}); systemctl enable --now edgeaid-usb.socket"
         ) from error
     if answer != "ok":
-        raise DeviceError(f"device {found.id}: {rung}: {answer or 'the helper ended without an answer'}")
+        raise DeviceError(f"device {hardware.id}: {rung}: {answer or 'the helper ended without an answer'}")
 
 
 def _forbidden(error: OSError) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ..devices.discovery import Found, scan
+from ..devices.discovery import Hardware, scan
 from ..errors import EdgeaiError
 from ..paths import HTTP_SOCKET
 from ..usb_ids import BEST_SPEED, USB
@@ -110,24 +110,24 @@ class Places:
 def run(places: Places | None = None, *, user: str | None = None) -> list[Finding]:
     """All checks, worst first. `user` is whose groups count: by default, whoever runs this."""
     places = places or Places()
-    found = scan(places.sysfs, places.dev)
+    hardware = scan(places.sysfs, places.dev)
     name = user or pwd.getpwuid(os.geteuid()).pw_name
     findings = [
-        *_devices(found),
-        *_access(places, found, name),
-        *_speed(found),
-        *_autosuspend(places, found),
+        *_devices(hardware),
+        *_access(places, hardware, name),
+        *_speed(hardware),
+        *_autosuspend(places, hardware),
         *_power(places),
-        *_versions(places, found),
-        *_firmware(places, found),
+        *_versions(places, hardware),
+        *_firmware(places, hardware),
         *_models(places),
         *_daemon(places),
     ]
     return sorted(findings, key=lambda finding: -LEVELS.index(finding.level))
 
 
-def _devices(found: Iterable[Found]) -> Iterator[Finding]:
-    devices = list(found)
+def _devices(hardware: Iterable[Hardware]) -> Iterator[Finding]:
+    devices = list(hardware)
     if not devices:
         yield Finding(
             "devices",
@@ -140,11 +140,11 @@ def _devices(found: Iterable[Found]) -> Iterator[Finding]:
         yield Finding("devices", "ok", f"{device.kind} at {device.id}{state}")
 
 
-def _access(places: Places, found: Iterable[Found], user: str) -> Iterator[Finding]:
+def _access(places: Places, hardware: Iterable[Hardware], user: str) -> Iterator[Finding]:
     """Groups and udev rules: may the user open the nodes?"""
     ruled = _rules(places.rules)
     mine = _groups_of(user)
-    for device in found:
+    for device in hardware:
         if device.usb_ids is not None and device.target != "k210" and device.usb_ids not in ruled:
             vendor, product = device.usb_ids
             yield Finding(
@@ -172,8 +172,8 @@ def _access(places: Places, found: Iterable[Found], user: str) -> Iterator[Findi
             )
 
 
-def _speed(found: Iterable[Found]) -> Iterator[Finding]:
-    for device in found:
+def _speed(hardware: Iterable[Hardware]) -> Iterator[Finding]:
+    for device in hardware:
         best = BEST_SPEED.get(device.target)
         if best is None or device.speed is None or device.state != "ready" or device.speed >= best:
             continue
@@ -187,8 +187,8 @@ def _speed(found: Iterable[Found]) -> Iterator[Finding]:
         )
 
 
-def _autosuspend(places: Places, found: Iterable[Found]) -> Iterator[Finding]:
-    for device in found:
+def _autosuspend(places: Places, hardware: Iterable[Hardware]) -> Iterator[Finding]:
+    for device in hardware:
         control = text_of(places.sysfs / "bus/usb/devices" / device.port / "power/control").strip()
         if device.usb_ids is not None and control == "auto":
             yield Finding(
@@ -229,7 +229,7 @@ def _cool(texts: list[str], todo: str) -> str:
     return todo if any("voltage" in text for text in texts) else "give the board a heat sink or a fan"
 
 
-def _versions(places: Places, found: Iterable[Found]) -> Iterator[Finding]:
+def _versions(places: Places, hardware: Iterable[Hardware]) -> Iterator[Finding]:
     """The runtime, the delegate, and whether the two can go together."""
     litert, classic = places.package("ai-edge-litert"), places.package("tflite-runtime")
     runtime = f"ai-edge-litert {litert}" if litert else f"tflite-runtime {classic}" if classic else ""
@@ -238,7 +238,7 @@ def _versions(places: Places, found: Iterable[Found]) -> Iterator[Finding]:
     else:
         yield Finding("runtime", "problem", "no TFLite runtime is installed", "pip install ai-edge-litert")
     library = _library(places, "libedgetpu.so.1")
-    has_tpu = any(device.target == "edgetpu" for device in found)
+    has_tpu = any(device.target == "edgetpu" for device in hardware)
     if library is None:
         if has_tpu:
             yield Finding(
@@ -274,8 +274,8 @@ def _newer(litert: str, classic: str) -> bool:
     return numbers >= [2, 12]
 
 
-def _firmware(places: Places, found: Iterable[Found]) -> Iterator[Finding]:
-    targets = {device.target for device in found}
+def _firmware(places: Places, hardware: Iterable[Hardware]) -> Iterator[Finding]:
+    targets = {device.target for device in hardware}
     if "ncs" in targets:
         library = _library(places, "libmvnc.so.0") or _library(places, "libmvnc.so")
         if library is None:

@@ -119,18 +119,18 @@ def _numbered(lines: Sequence[str], classes: int | None, notes: list[str]) -> di
     rows = [_NUMBERED.fullmatch(line) for line in lines if line]
     if not rows or any(row is None for row in rows):
         return None
-    found = [(int(row.group(1)), row.group(2), row.group(3)) for row in rows if row is not None]
-    numbers = [number for number, _, _ in found]
+    numbered = [(int(row.group(1)), row.group(2), row.group(3)) for row in rows if row is not None]
+    numbers = [number for number, _, _ in numbered]
     if sorted(set(numbers)) != numbers or numbers[-1] >= MAX_CLASSES:
         return None
-    table = {number: name.strip("\"' ") for number, _, name in found}
+    table = {number: name.strip("\"' ") for number, _, name in numbered}
     if classes is None or numbers[-1] < classes:
         return table
     counted = numbers == list(range(1, len(numbers) + 1))
-    if counted and len(numbers) == classes and not all(gap == " " for _, gap, _ in found):
-        notes.append(f"the labels are numbered from 1: class 0 is called {found[0][2]!r}")
+    if counted and len(numbers) == classes and not all(gap == " " for _, gap, _ in numbered):
+        notes.append(f"the labels are numbered from 1: class 0 is called {numbered[0][2]!r}")
         return {number - 1: name for number, name in table.items()}
-    if all(gap == " " for _, gap, _ in found) and len(numbers) <= classes:
+    if all(gap == " " for _, gap, _ in numbered) and len(numbers) <= classes:
         return None  # "2 euro": the number is part of the name
     return table
 

@@ -238,11 +238,11 @@ def _fetch(entry: Entry, file: File, target: Path, mirror: str | None, step: Cal
             step(done)
     if file.bytes is not None and done < file.bytes:
         raise Unavailable(f"{file.path} broke off after {done} of {file.bytes} bytes; try again")
-    found, expected = sha256.hexdigest(), file.sha256
+    digest, expected = sha256.hexdigest(), file.sha256
     if file.git:
-        found, expected = _blob_id(target, done), file.git
-    if found != expected:
-        raise InvalidModel(f"{file.path} has digest {found}, the catalogue says {expected}; not kept. Check the mirror")
+        digest, expected = _blob_id(target, done), file.git
+    if digest != expected:
+        raise InvalidModel(f"{file.path} has digest {digest}, the catalogue {expected}; not kept. Check the mirror")
     return sha256.hexdigest()
 
 

@@ -11,16 +11,16 @@ from ..errors import InvalidModel
 from ..formats.tflite import reader as tflite
 from .manifest import DEFAULT_TOLERANCE
 from .pictures import ssd_order
-from .repository import Found, open_inside
+from .repository import StoredModel, open_inside
 
 
-def check_formats(found: Found) -> None:
+def check_formats(stored: StoredModel) -> None:
     """Bounds-check every artifact whose format is known. InvalidModel says what is damaged and where. Blocking."""
-    for artifact in found.manifest.artifacts:
+    for artifact in stored.manifest.artifacts:
         if artifact.target not in ("cpu", "edgetpu") or not artifact.file.endswith(".tflite"):
             continue
-        where = f"{found.path / artifact.file}"
-        with open(open_inside(found.path, artifact.file), "rb") as stream:
+        where = f"{stored.path / artifact.file}"
+        with open(open_inside(stored.path, artifact.file), "rb") as stream:
             try:
                 data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             except ValueError as error:
@@ -30,7 +30,7 @@ def check_formats(found: Found) -> None:
                 model = tflite.read(memoryview(data))
             except InvalidModel as error:
                 raise InvalidModel(f"{where}: {error}") from error
-        _check_order(found, model, where)
+        _check_order(stored, model, where)
         compiled = "edgetpu-custom-op" in model.custom_codes
         if artifact.target == "cpu" and compiled:
             raise InvalidModel(
@@ -42,9 +42,9 @@ def check_formats(found: Found) -> None:
             )
 
 
-def _check_order(found: Found, model: tflite.TfliteModel, where: str) -> None:
+def _check_order(stored: StoredModel, model: tflite.TfliteModel, where: str) -> None:
     """A detector's outputs must be what its manifest says, as far as the file tells."""
-    rules = found.manifest.output
+    rules = stored.manifest.output
     if rules is None or rules.decoder != "ssd":
         return
     known = ssd_order(model)
@@ -65,15 +65,15 @@ def _check_order(found: Found, model: tflite.TfliteModel, where: str) -> None:
             )
 
 
-def selftest_cases(found: Found, family: str) -> tuple[list[dict[str, Any]], float]:
+def selftest_cases(stored: StoredModel, family: str) -> tuple[list[dict[str, Any]], float]:
     """Golden cases that hold for a runtime family, with absolute paths, and the tolerance for this CPU."""
     cases = [
         {
-            "inputs": {k: str(found.path / v) for k, v in g.inputs.items()},
-            "outputs": {k: str(found.path / v) for k, v in g.outputs.items()},
+            "inputs": {k: str(stored.path / v) for k, v in g.inputs.items()},
+            "outputs": {k: str(stored.path / v) for k, v in g.outputs.items()},
         }
-        for g in found.manifest.goldens
+        for g in stored.manifest.goldens
         if g.runtime in ("", family)
     ]
-    tolerance = found.manifest.tolerance
+    tolerance = stored.manifest.tolerance
     return cases, tolerance.get(processor.core(), tolerance.get("default", DEFAULT_TOLERANCE))

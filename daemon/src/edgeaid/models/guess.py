@@ -40,9 +40,9 @@ def guess(inputs: Sequence[Shape], outputs: Sequence[Shape], exporter: Mapping[s
     if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][3] not in (1, 3):
         return None
     _, height, width, _ = inputs[0]
-    found = _known_exporter(outputs, exporter or {})
-    if found is not None:
-        return found
+    known = _known_exporter(outputs, exporter or {})
+    if known is not None:
+        return known
     shapes = [tuple(d for d in s[1:]) if len(s) > 2 and s[0] == 1 else s for s in outputs]
     if len(shapes) == 1:
         return _one(shapes[0], width, height)

@@ -34,7 +34,7 @@ MAX_LABELS_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredModel:
     """A model version on disk, its manifest read, its files not yet verified."""
 
     path: Path
@@ -68,24 +68,24 @@ class Repository:
 
     def names(self) -> list[str]:
         """Names of all models that have at least one version directory."""
-        found: set[str] = set()
+        names: set[str] = set()
         for directory in self.directories:
             with contextlib.suppress(OSError):
-                found.update(e.name for e in os.scandir(directory) if e.is_dir() and manifests.NAME.fullmatch(e.name))
-        return sorted(n for n in found - manifests.RESERVED if self.versions(n))
+                names.update(e.name for e in os.scandir(directory) if e.is_dir() and manifests.NAME.fullmatch(e.name))
+        return sorted(n for n in names - manifests.RESERVED if self.versions(n))
 
     def versions(self, name: str) -> list[str]:
         """Versions of a model, newest first. Earlier directories shadow later ones."""
         manifests.check_name(name)
-        found: set[str] = set()
+        versions: set[str] = set()
         for directory in self.directories:
             with contextlib.suppress(OSError):
-                found.update(
+                versions.update(
                     e.name for e in os.scandir(directory / name) if e.is_dir() and manifests.VERSION.fullmatch(e.name)
                 )
-        return sorted(found, key=int, reverse=True)
+        return sorted(versions, key=int, reverse=True)
 
-    def find(self, name: str, version: str) -> Found:
+    def find(self, name: str, version: str) -> StoredModel:
         """Read one version's manifest. NotFound, or InvalidModel with the reason."""
         manifests.check_name(name)
         manifests.check_version(version)
@@ -145,15 +145,15 @@ class Repository:
             _sync(path.parent)
 
 
-def read(path: Path, name: str, version: str, max_file_bytes: int) -> Found:
+def read(path: Path, name: str, version: str, max_file_bytes: int) -> StoredModel:
     """Read a model directory's manifest and check that each file it names is a regular file inside of it."""
     data = (
         (path / "model.toml").read_bytes()
         if (path / "model.toml").stat().st_size <= manifests.MAX_BYTES
         else b" " * (manifests.MAX_BYTES + 1)
     )
-    found = Found(path, manifests.parse(data, name), version)
-    for file in found.manifest.files:
+    stored = StoredModel(path, manifests.parse(data, name), version)
+    for file in stored.manifest.files:
         fd = open_inside(path, file)
         try:
             size = os.fstat(fd).st_size
@@ -161,7 +161,7 @@ def read(path: Path, name: str, version: str, max_file_bytes: int) -> Found:
             os.close(fd)
         if size > max_file_bytes:
             raise TooLarge(f"{path / file} has {size} bytes, more than the limit of {max_file_bytes}")
-    return found
+    return stored
 
 
 def open_inside(directory: Path, file: str) -> int:
@@ -196,26 +196,26 @@ def read_inside(directory: Path, file: str, limit: int) -> bytes:
     return data
 
 
-def verify(found: Found, target: str) -> Path:
+def verify(stored: StoredModel, target: str) -> Path:
     """Path of the artifact for `target` after its digest was checked. NotFound / InvalidModel."""
-    for artifact in found.manifest.artifacts:
+    for artifact in stored.manifest.artifacts:
         if artifact.target == target:
-            with open(open_inside(found.path, artifact.file), "rb") as stream:
+            with open(open_inside(stored.path, artifact.file), "rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
             if digest != artifact.sha256:
                 raise InvalidModel(
-                    f"{found.path / artifact.file}: sha256 is {digest}, "
+                    f"{stored.path / artifact.file}: sha256 is {digest}, "
                     f"the manifest says {artifact.sha256}; the file is damaged or was replaced"
                 )
-            return found.path / artifact.file
-    raise NotFound(f"model {found.key} has no artifact for {target}")
+            return stored.path / artifact.file
+    raise NotFound(f"model {stored.key} has no artifact for {target}")
 
 
-def labels(found: Found, classes: int | None = None) -> Labels:
+def labels(stored: StoredModel, classes: int | None = None) -> Labels:
     """The model's labels; `classes` = the scores that it gives, where that is known."""
-    if not found.manifest.labels_file:
+    if not stored.manifest.labels_file:
         return Labels()
-    return parse_labels(read_inside(found.path, found.manifest.labels_file, MAX_LABELS_BYTES), classes)
+    return parse_labels(read_inside(stored.path, stored.manifest.labels_file, MAX_LABELS_BYTES), classes)
 
 
 def label_file(path: Path, classes: int | None) -> Labels:

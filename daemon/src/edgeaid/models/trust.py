@@ -17,7 +17,7 @@ from typing import Final
 from ..errors import InvalidConfig, InvalidModel, PermissionDenied, Unsupported
 from .bundle import DIGESTS, SIGNATURE, Signature, parse_digests
 from .manifest import Manifest
-from .repository import Found, open_inside, read_inside
+from .repository import StoredModel, open_inside, read_inside
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -31,33 +31,34 @@ class Trust:
     #: Refuse what is not signed.
     required: bool = False
 
-    def check(self, found: Found) -> None:
+    def check(self, stored: StoredModel) -> None:
         """Check a model directory. Blocking.
 
         PermissionDenied: not signed, or not by a trusted key. InvalidModel: changed after signing.
         Unsupported: the package cryptography is missing and a signature must be checked.
         """
-        if not (found.path / SIGNATURE).exists():
+        if not (stored.path / SIGNATURE).exists():
             if self.required:
                 raise PermissionDenied(
-                    f"model {found.key!r} is not signed, and only models signed by a trusted key are accepted here "
+                    f"model {stored.key!r} is not signed, and only models signed by a trusted key are accepted here "
                     "(models.require_signature); sign it with `edgeai model bundle --key`"
                 )
             return
-        signature = Signature.parse(read_inside(found.path, SIGNATURE, 1024))
+        signature = Signature.parse(read_inside(stored.path, SIGNATURE, 1024))
         if (self.keys or self.required) and not any(hmac.compare_digest(signature.public_key, k) for k in self.keys):
             raise PermissionDenied(
-                f"model {found.key!r} is signed by {signature.public_key.hex()}, which is not among models.trusted_keys"
+                f"model {stored.key!r} is signed by {signature.public_key.hex()}, "
+                "which is not among models.trusted_keys"
             )
-        listed = read_inside(found.path, DIGESTS, 4 << 20)
-        self._verify(signature, listed, found.key)
+        listed = read_inside(stored.path, DIGESTS, 4 << 20)
+        self._verify(signature, listed, stored.key)
         digests = parse_digests(listed)
-        for name in ("model.toml", *found.manifest.files):
+        for name in ("model.toml", *stored.manifest.files):
             if name not in digests:
-                raise InvalidModel(f"model {found.key!r}: {name!r} is not covered by its signature")
-            with open(open_inside(found.path, name), "rb") as stream:
+                raise InvalidModel(f"model {stored.key!r}: {name!r} is not covered by its signature")
+            with open(open_inside(stored.path, name), "rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != digests[name]:
-                    raise InvalidModel(f"model {found.key!r}: {name!r} was changed after signing")
+                    raise InvalidModel(f"model {stored.key!r}: {name!r} was changed after signing")
 
     def _verify(self, signature: Signature, listed: bytes, key: str) -> None:
         try:

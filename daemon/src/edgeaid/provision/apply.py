@@ -159,11 +159,11 @@ def _apply_model(file: str, root: Path, boot: Path) -> str:
     descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as stream, models.staging() as staged:
         _extract(stream, staged)
-        found = repository.read(staged, name, version, models.max_file_bytes)
-        for artifact in found.manifest.artifacts:
-            repository.verify(found, artifact.target)
-        _trust(root).check(found)
-        check_serial(found.manifest, [models.find(name, other).manifest for other in models.versions(name)])
+        stored = repository.read(staged, name, version, models.max_file_bytes)
+        for artifact in stored.manifest.artifacts:
+            repository.verify(stored, artifact.target)
+        _trust(root).check(stored)
+        check_serial(stored.manifest, [models.find(name, other).manifest for other in models.versions(name)])
         for path in (staged, *staged.rglob("*")):
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
         with contextlib.suppress(AlreadyExists):

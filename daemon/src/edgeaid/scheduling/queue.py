@@ -127,11 +127,11 @@ class DeviceQueue:
 
     def expire(self, now: float) -> list[Job]:
         """Remove and return the jobs whose deadline has passed."""
-        found: list[Job] = []
+        expired: list[Job] = []
         if self._dead:
-            found, self._dead = self._dead, found
+            expired, self._dead = self._dead, expired
         if now < self._soonest:
-            return found
+            return expired
         dead = []
         soonest = inf
         for waiting in self._all():
@@ -148,7 +148,7 @@ class DeviceQueue:
                 lane = job.lane
                 lane.remove(job)
                 self._drop(job, lane, now)
-        return found + dead
+        return expired + dead
 
     def drain(self, now: float) -> list[Job]:
         """Remove and return everything that waits, for instance because the device is gone for good."""

@@ -117,10 +117,10 @@ class Roles:
 
 
 def _gids(names: tuple[str, ...]) -> frozenset[int]:
-    found = set()
+    gids = set()
     for name in names:
         try:
-            found.add(grp.getgrnam(name).gr_gid)
+            gids.add(grp.getgrnam(name).gr_gid)
         except KeyError:
             continue  # a group that does not exist has no members
-    return frozenset(found)
+    return frozenset(gids)

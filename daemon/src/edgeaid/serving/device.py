@@ -15,7 +15,7 @@ from typing import Any, Final
 from .. import errors
 from ..config import Device as DeviceConfig
 from ..config import Limits
-from ..devices.discovery import Found
+from ..devices.discovery import Hardware
 from ..devices.ladder import Action, LadderPolicy, Rung
 from ..devices.states import State
 from ..scheduling.costs import CostModel, link_rate
@@ -58,7 +58,7 @@ class DeviceRunner:
         ladder: LadderPolicy,
         spawner: Spawner,
         probation: Probation,
-        found: Found | None = None,
+        hardware: Hardware | None = None,
     ) -> None:
         self.config = config
         self.id = config.id
@@ -88,7 +88,9 @@ class DeviceRunner:
         self.queue = DeviceQueue(
             capacity=limits.queue,
             per_client=limits.queue_per_client,
-            costs=None if config.target == "cpu" else CostModel(link_mib_s=link_rate(found.speed if found else None)),
+            costs=None
+            if config.target == "cpu"
+            else CostModel(link_mib_s=link_rate(hardware.speed if hardware else None)),
         )
         self.depth = config.depth or (2 if config.target == "cpu" else 1)
         self.runtime = ""
@@ -97,7 +99,7 @@ class DeviceRunner:
         self.restarts = 0
         self.recovered_ms: float | None = None
         self.busy_ns = 0
-        self.recovery = Recovery(config.id, config.target, events, ladder, found)
+        self.recovery = Recovery(config.id, config.target, events, ladder, hardware)
         self._on_failed = on_failed
         #: Called when the device is ready again, so that models that came meanwhile are loaded.
         self.on_ready: Callable[[DeviceRunner], None] = lambda _: None
@@ -283,14 +285,14 @@ class DeviceRunner:
         self.on_ready(self)
         self.pump()
 
-    def plugged(self, found: Found, name: str | None = None) -> None:
+    def plugged(self, hardware: Hardware, name: str | None = None) -> None:
         """The device is on the bus: whatever was waited for, try now. `name` = how the backend calls it from now on."""
-        before = self.recovery.found
-        self.recovery.plugged(found, clock())
+        before = self.recovery.hardware
+        self.recovery.plugged(hardware, clock())
         self._plugged = True
         if name is not None:
             self.config = dataclasses.replace(self.config, device=name)
-        moved = before is not None and (before.number, before.nodes) != (found.number, found.nodes)
+        moved = before is not None and (before.number, before.nodes) != (hardware.number, hardware.nodes)
         if moved and self.handle is not None and self.state is State.READY and not self.lock.locked():
             self.handle.kill("lost its device: it left the bus and came back")
         if self.handle is None and not self._stopped:

@@ -66,7 +66,7 @@ class LoadedModels:
         try:
             await self.bring(live, slots)
             if passed is None:
-                cases, tolerance = selftest_cases(live.found, str(host.facts.get("family", "")))
+                cases, tolerance = selftest_cases(live.stored, str(host.facts.get("family", "")))
                 body = {"model": live.number, "cases": cases, "tolerance": tolerance}
                 answer = await self.call(Kind.SELFTEST, body, host.limits.trial_seconds)
                 passed = Passed(answer["cases"], answer["worst"], answer["infer_ns"])
@@ -106,7 +106,7 @@ class LoadedModels:
     async def bring(self, live: LiveModel, slots: int = 0) -> None:
         """Verify the artifact's digest and give it to the worker, with the shared memory."""
         host = self.host
-        path = await asyncio.get_running_loop().run_in_executor(None, repository.verify, live.found, host.target)
+        path = await asyncio.get_running_loop().run_in_executor(None, repository.verify, live.stored, host.target)
         answer = await self._load(live, path)
         inputs = tuple(spec_from(t) for t in answer["inputs"])
         outputs = tuple(spec_from(t) for t in answer["outputs"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from .. import config as configuration
-from ..devices.discovery import SYS, Found
+from ..devices.discovery import SYS, Hardware
 from ..devices.monitor import Change, Monitor
 from .device import DeviceRunner
 from .plane import Plane
@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS: Final = 2.0
 
 
-def backend_name(found: Found) -> str:
+def backend_name(hardware: Hardware) -> str:
     """How a target's backend calls a device."""
-    if found.target == "edgetpu":
-        return f"usb:{found.port}" if found.usb_ids else str(found.node)
-    if found.target == "k210":
-        return str(found.node)
+    if hardware.target == "edgetpu":
+        return f"usb:{hardware.port}" if hardware.usb_ids else str(hardware.node)
+    if hardware.target == "k210":
+        return str(hardware.node)
     return ""  # libmvnc and OpenVINO name sticks themselves: the first free one
 
 
@@ -54,55 +54,61 @@ class Hotplug:
         self._tasks.cancel()
 
     def _changed(self, change: Change) -> None:
-        found = change.found
+        hardware = change.hardware
         self._publish(change)
         if change.what == "removed":
-            self._tasks.start(self._left(found))
+            self._tasks.start(self._left(hardware))
             return
-        device = self._known(found)
+        device = self._known(hardware)
         if device is not None:
             # By where it is now: a board that was plugged in again has another tty, a stick may be on another bus.
-            device.plugged(found, None if found.target in self._configured else backend_name(found))
-        elif found.target not in self._configured:
-            self._tasks.start(self._new(found))
+            device.plugged(hardware, None if hardware.target in self._configured else backend_name(hardware))
+        elif hardware.target not in self._configured:
+            self._tasks.start(self._new(hardware))
 
     def _publish(self, change: Change) -> None:
-        found, before = change.found, change.before
-        now = _where(found)
+        device, before = change.hardware, change.before
+        now = _where(device)
         text = {
-            "added": f"{found.kind} is plugged in ({now})",
-            "removed": f"{found.kind} is gone",
+            "added": f"{device.kind} is plugged in ({now})",
+            "removed": f"{device.kind} is gone",
             "changed": f"{_where(before) if before else 'it'} became {now}",
         }[change.what]
         self.plane.events.publish(
-            f"device-{change.what}", f"device {found.id}: {text}", device=found.id, hardware=found.kind, port=found.port
+            f"device-{change.what}",
+            f"device {device.id}: {text}",
+            device=device.id,
+            hardware=device.kind,
+            port=device.port,
         )
 
-    async def _new(self, found: Found) -> None:
-        entry = configuration.Device(id=found.id, target=found.target, device=backend_name(found))
-        device = await self.plane.add_device(entry, found)
+    async def _new(self, hardware: Hardware) -> None:
+        entry = configuration.Device(id=hardware.id, target=hardware.target, device=backend_name(hardware))
+        device = await self.plane.add_device(entry, hardware)
         if device.state == "ready":
             await self.plane.registry.adopt(device)
 
-    async def _left(self, found: Found) -> None:
+    async def _left(self, hardware: Hardware) -> None:
         await asyncio.sleep(GRACE_SECONDS)
-        device = self._known(found)
-        if device is not None and found.id not in self._monitor.memory.devices:
+        device = self._known(hardware)
+        if device is not None and hardware.id not in self._monitor.memory.devices:
             device.unplugged(time.monotonic())
 
-    def _known(self, found: Found) -> DeviceRunner | None:
+    def _known(self, hardware: Hardware) -> DeviceRunner | None:
         """The plane's device that `found` is."""
-        same = [d for d in self.plane.devices.values() if d.target == found.target]
+        same = [d for d in self.plane.devices.values() if d.target == hardware.target]
         for device in same:
-            if device.id == found.id or (device.recovery.found is not None and device.recovery.found.id == found.id):
+            if device.id == hardware.id or (
+                device.recovery.hardware is not None and device.recovery.hardware.id == hardware.id
+            ):
                 return device
-        if found.target not in self._configured:
+        if hardware.target not in self._configured:
             return None
         for device in same:
-            if _means(device, found):
+            if _means(device, hardware):
                 return device
         # Not told which: one that waits for hardware, or the only one there is.
-        free = [d for d in same if d.recovery.found is None or not d.recovery.present]
+        free = [d for d in same if d.recovery.hardware is None or not d.recovery.present]
         waiting = [d for d in free if not _names_place(d.config.device) and (d.state != "ready" or len(same) == 1)]
         return waiting[0] if waiting else None
 
@@ -112,18 +118,18 @@ def _names_place(name: str) -> bool:
     return "/" in name or "-" in name
 
 
-def _means(device: DeviceRunner, found: Found) -> bool:
+def _means(device: DeviceRunner, hardware: Hardware) -> bool:
     """A configured device has this very hardware open, or is configured for its place."""
     opened = str(device.facts.get("path", "")) if device.state == "ready" else ""
     for name in filter(None, (opened, device.config.device)):
         if _names_place(name) and (
-            os.path.basename(name).removeprefix("usb:") == found.port
-            or os.path.realpath(name) in {str(node) for node in found.nodes}
+            os.path.basename(name).removeprefix("usb:") == hardware.port
+            or os.path.realpath(name) in {str(node) for node in hardware.nodes}
         ):
             return True
     return False
 
 
-def _where(found: Found) -> str:
-    ids = "{:04x}:{:04x}".format(*found.usb_ids) if found.usb_ids else "PCIe"
-    return f"{ids} at {found.port}"
+def _where(hardware: Hardware) -> str:
+    ids = "{:04x}:{:04x}".format(*hardware.usb_ids) if hardware.usb_ids else "PCIe"
+    return f"{ids} at {hardware.port}"

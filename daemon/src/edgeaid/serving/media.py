@@ -193,10 +193,10 @@ class PictureFile:
 
 def rules_of(live: LiveModel) -> dict[str, Any]:
     """How a model sees pictures and what its outputs mean: what a process that prepares pictures is told."""
-    manifest = live.found.manifest
+    manifest = live.stored.manifest
     return {
         "picture": asdict(manifest.picture) if manifest.picture is not None else None,
         "output": asdict(manifest.output) if manifest.output is not None else None,
-        "labels": str(live.found.path / manifest.labels_file) if manifest.labels_file else "",
+        "labels": str(live.stored.path / manifest.labels_file) if manifest.labels_file else "",
         "classes": live.classes,
     }

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ..devices.states import State as DeviceState
 from ..errors import EdgeaiError, QueueFull
-from ..models.repository import Found
+from ..models.repository import StoredModel
 from ..scheduling.placement import Availability
 from ..scheduling.queue import Job
 from ..tensors import ALONE, TensorSpec, Turn
@@ -63,12 +63,12 @@ MAX_REGION_BYTES = 256 << 20
 class LiveModel:
     """A model version that workers have loaded. `retire` lets requests under way finish, then frees its memory."""
 
-    def __init__(self, number: int, found: Found, labels: tuple[str, ...]) -> None:
+    def __init__(self, number: int, stored: StoredModel, labels: tuple[str, ...]) -> None:
         self.number = number
-        self.found = found
-        self.name = found.manifest.name
-        self.version = found.version
-        self.key = found.key
+        self.stored = stored
+        self.name = stored.manifest.name
+        self.version = stored.version
+        self.key = stored.key
         self.labels = labels
         #: What of its description is not certain.
         self.notes: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class LiveModel:
     @property
     def classes(self) -> int | None:
         """Scores of a classifier's answer, None for other models: so many labels it should have."""
-        if self.found.manifest.task != "classify" or len(self.outputs) != 1 or not self.outputs[0].shape:
+        if self.stored.manifest.task != "classify" or len(self.outputs) != 1 or not self.outputs[0].shape:
             return None
         count = self.outputs[0].shape[-1]
         return count if count > 1 else None

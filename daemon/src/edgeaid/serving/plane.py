@@ -14,7 +14,7 @@ from collections.abc import Callable
 from .. import config as configuration
 from .. import errors
 from ..config import Config
-from ..devices.discovery import Found as Hardware
+from ..devices.discovery import Hardware
 from ..scheduling.placement import place
 from ..worker.spawner import Spawner
 from .access import Denials
@@ -73,15 +73,23 @@ class Plane:
             await self.registry.load_all()
         self.ready = True
         for live in self.registry.loaded():
-            if live.found.manifest.picture is not None:
+            if live.stored.manifest.picture is not None:
                 self._tasks.start(self.media.warm(live))
 
-    async def add_device(self, entry: configuration.Device, found: Hardware | None = None) -> DeviceRunner:
+    async def add_device(self, entry: configuration.Device, hardware: Hardware | None = None) -> DeviceRunner:
         """Take a device into service; it stays listed, with its reason, when it cannot be opened."""
         after = self.config.models.quarantine_after
         ladder = policy_of(self.config.recovery)
         device = DeviceRunner(
-            entry, self.config.limits, self.events, self._on_failed, after, ladder, self.spawner, self.probation, found
+            entry,
+            self.config.limits,
+            self.events,
+            self._on_failed,
+            after,
+            ladder,
+            self.spawner,
+            self.probation,
+            hardware,
         )
         if self.poller is not None:
             device.expect = self.poller.expect
@@ -187,7 +195,7 @@ class Plane:
             raise errors.Unavailable(self._why_no_device(live))
         devices = {d.id: d for d in live.devices if d.id not in request.tried}
         remaining = request.deadline - clock() if request.deadline is not None else None
-        targets = [a.target for a in live.found.manifest.artifacts]
+        targets = [a.target for a in live.stored.manifest.artifacts]
         order = place(targets, [d.availability(live.key) for d in devices.values()], remaining_s=remaining)
         if not order:
             raise errors.Unavailable(self._why_no_device(live))

@@ -81,7 +81,7 @@ class Probation:
 
 def load_body(live: LiveModel, target: str, path: Path) -> dict[str, Any]:
     """What a worker is told to load a model; `path` is its artifact for `target`."""
-    manifest = live.found.manifest
+    manifest = live.stored.manifest
     artifact = next(a for a in manifest.artifacts if a.target == target)
     return {
         "model": live.number,
@@ -95,8 +95,8 @@ def load_body(live: LiveModel, target: str, path: Path) -> dict[str, Any]:
 
 
 async def _pass(live: LiveModel, target: str, facts: dict[str, Any], handle: WorkerHandle, limits: Limits) -> Passed:
-    path = await asyncio.get_running_loop().run_in_executor(None, repository.verify, live.found, target)
-    cases, tolerance = selftest_cases(live.found, str(facts.get("family", "")))
+    path = await asyncio.get_running_loop().run_in_executor(None, repository.verify, live.stored, target)
+    cases, tolerance = selftest_cases(live.stored, str(facts.get("family", "")))
     steps: tuple[tuple[str, Kind, dict[str, Any]], ...] = (
         ("was loaded", Kind.LOAD, load_body(live, target, path)),
         ("ran its self-test", Kind.SELFTEST, {"cases": cases, "tolerance": tolerance}),

@@ -70,11 +70,11 @@ async def accept(
         manifests.check_version(version)
         if version in await run(None, registry.repository.versions, name):
             raise errors.AlreadyExists(f"model {name!r} has a version {version} already; push it under another version")
-        found = await run(None, repository.read, staged, name, version, limits.bundle_bytes)
-        await run(None, registry.trust.check, found)
+        stored = await run(None, repository.read, staged, name, version, limits.bundle_bytes)
+        await run(None, registry.trust.check, stored)
         if not allow_older:
-            check_serial(found.manifest, await run(None, _others, registry, name))
-        live = await registry.bring_up(found)
+            check_serial(stored.manifest, await run(None, _others, registry, name))
+        live = await registry.bring_up(stored)
         for note in notes:
             log.warning("model %s/%s: %s", name, version, note)
         try:
@@ -82,7 +82,7 @@ async def accept(
         except BaseException:
             await registry.retire(live)
             raise
-        live.found = replace(found, path=path)
+        live.stored = replace(stored, path=path)
         try:
             serving = await registry.add_version(live)
         except BaseException:  # neither served nor stored

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from .. import config, errors
 from ..devices import rungs
-from ..devices.discovery import Found
+from ..devices.discovery import Hardware
 from ..devices.ladder import (
     Action,
     Ladder,
@@ -42,13 +42,13 @@ class Recovery:
     """One device's way back. Times are seconds of the monotonic clock."""
 
     def __init__(
-        self, device: str, target: str, events: EventLog, policy: LadderPolicy, found: Found | None = None
+        self, device: str, target: str, events: EventLog, policy: LadderPolicy, hardware: Hardware | None = None
     ) -> None:
         self.device = device
         self.target = target
         self.events = events
         #: The hardware, where discovery knows it.
-        self.found = found
+        self.hardware = hardware
         #: False between unplugging and plugging in.
         self.present = True
         self.ladder = None if target == "cpu" else Ladder(self._own(policy))
@@ -56,7 +56,7 @@ class Recovery:
         self._quiet_until = 0.0
 
     def _own(self, policy: LadderPolicy) -> LadderPolicy:
-        return policy_for(policy, self.target, usb=self.found is None or self.found.usb_ids is not None)
+        return policy_for(policy, self.target, usb=self.hardware is None or self.hardware.usb_ids is not None)
 
     def change(self, policy: LadderPolicy) -> None:
         """Other settings from now on."""
@@ -86,10 +86,10 @@ class Recovery:
         """Wait, then touch the hardware as far as the rung does. A refused rung is logged: the next one follows."""
         self._publish(action)
         await asyncio.sleep(action.wait_s)
-        if self.found is None:
+        if self.hardware is None:
             return
         try:
-            await rungs.perform(action.rung, self.found)
+            await rungs.perform(action.rung, self.hardware)
         except errors.DeviceError as error:
             log.warning("%s", error)
 
@@ -107,9 +107,9 @@ class Recovery:
         if self.ladder is not None:
             self.ladder.succeeded(now)
 
-    def plugged(self, found: Found, now: float) -> None:
+    def plugged(self, hardware: Hardware, now: float) -> None:
         """It is on the bus (again)."""
-        self.found, self.present = found, True
+        self.hardware, self.present = hardware, True
         if self.ladder is not None:
             self.ladder.plugged(now)
 
@@ -135,6 +135,6 @@ class Recovery:
     def snapshot(self) -> dict[str, Any]:
         """JSON values: the hardware and what was tried."""
         return {
-            "hardware": self.found.to_json() if self.found else None,
+            "hardware": self.hardware.to_json() if self.hardware else None,
             "ladder": self.ladder.snapshot() if self.ladder else None,
         }

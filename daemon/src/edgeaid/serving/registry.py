@@ -16,7 +16,7 @@ from ..devices.states import State as DeviceState
 from ..models import repository
 from ..models.gate import check_formats
 from ..models.manifest import Manifest
-from ..models.repository import Found, Repository
+from ..models.repository import Repository, StoredModel
 from ..models.trust import trust_of
 from .device import DeviceRunner, clock
 from .events import EventLog
@@ -205,26 +205,26 @@ class Registry:
     async def _load_version(self, name: str, version: str, config: dict[str, Any]) -> LiveModel:
         self.failures[name, version] = (State.LOADING, "")
         try:
-            found = await self._run(self.repository.find, name, version)
-            if found.path.is_relative_to(self.repository.writable):
-                await self._run(self.trust.check, found)
-            live = await self.bring_up(found)
+            stored = await self._run(self.repository.find, name, version)
+            if stored.path.is_relative_to(self.repository.writable):
+                await self._run(self.trust.check, stored)
+            live = await self.bring_up(stored)
         except BaseException as error:
             self.failures[name, version] = (State.UNAVAILABLE, str(error) or "loading was cancelled")
             raise
         live.config = config
         return live
 
-    async def bring_up(self, found: Found) -> LiveModel:
+    async def bring_up(self, stored: StoredModel) -> LiveModel:
         """Load a model version on every device it has an artifact for, self-tested; not yet visible to requests."""
         started = clock()
-        await self._run(check_formats, found)
+        await self._run(check_formats, stored)
         self._numbers += 1
-        live = LiveModel(self._numbers, found, (await self._run(repository.labels, found)).names)
+        live = LiveModel(self._numbers, stored, (await self._run(repository.labels, stored)).names)
         try:
             await self._load_on_devices(live)
             # How many scores there are, which settles doubts about labels, is known now.
-            labels = await self._run(repository.labels, found, live.classes)
+            labels = await self._run(repository.labels, stored, live.classes)
         except BaseException:
             await self.retire(live)
             raise
@@ -241,7 +241,7 @@ class Registry:
 
     async def _load_on_devices(self, live: LiveModel) -> None:
         failures: list[errors.EdgeaiError] = []
-        for artifact in live.found.manifest.artifacts:
+        for artifact in live.stored.manifest.artifacts:
             ready = [d for d in self._devices.values() if d.target == artifact.target and d.state is DeviceState.READY]
             for device in ready:
                 try:
@@ -251,7 +251,7 @@ class Registry:
                     continue
                 live.devices.append(device)
         if not live.devices:
-            raise failures[0] if failures else errors.Unavailable(self._needs(live.found.manifest))
+            raise failures[0] if failures else errors.Unavailable(self._needs(live.stored.manifest))
 
     def _needs(self, manifest: Manifest) -> str:
         wants = " or ".join(a.target for a in manifest.artifacts)
@@ -271,7 +271,7 @@ class Registry:
     async def adopt(self, device: DeviceRunner) -> None:
         """A device is there (again): load what serves elsewhere and has an artifact for it, and what waited for it."""
         for live in self.loaded():
-            targets = [a.target for a in live.found.manifest.artifacts]
+            targets = [a.target for a in live.stored.manifest.artifacts]
             if device in live.devices or device.target not in targets or live.retiring:
                 continue
             try:

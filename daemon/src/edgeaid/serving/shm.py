@@ -124,15 +124,15 @@ class Regions:
 
     def _find(self, region: Region, size: int, peer: Peer) -> tuple[int, int]:
         self._check_enabled()
-        found = self._regions.get(region.name)
-        if found is None or found.uid != peer.uid:
+        attached = self._regions.get(region.name)
+        if attached is None or attached.uid != peer.uid:
             raise NotFound(f"shared memory region {region.name!r} is not registered")
-        if region.offset + size > found.size:
+        if region.offset + size > attached.size:
             raise InvalidRequest(
                 f"shared memory region {region.name!r}: offset {region.offset} + {size} bytes "
-                f"is beyond its {found.size} bytes"
+                f"is beyond its {attached.size} bytes"
             )
-        return found.fd, found.offset + region.offset
+        return attached.fd, attached.offset + region.offset
 
     def read(self, region: Region, into: memoryview, peer: Peer) -> None:
         """Fill a tensor from a region."""

@@ -63,10 +63,10 @@ class ModelStats:
 
     def of(self, device: str) -> dict[str, Histogram]:
         """Histograms of one device, made at first use."""
-        found = self.phases.get(device)
-        if found is None:
-            found = self.phases[device] = {p: Histogram() for p in PHASES}
-        return found
+        histograms = self.phases.get(device)
+        if histograms is None:
+            histograms = self.phases[device] = {p: Histogram() for p in PHASES}
+        return histograms
 
     def succeeded(self, device: str, queue_ns: int, phases: tuple[int, int, int], total_ns: int) -> None:
         """Count one answered request."""
@@ -86,5 +86,5 @@ class ModelStats:
 
     def sum_ns(self, phase: str) -> tuple[int, int]:
         """(count, nanoseconds) of a phase over all devices."""
-        found = [h[phase] for h in self.phases.values()]
-        return sum(h.count for h in found), sum(h.total_ns for h in found)
+        histograms = [h[phase] for h in self.phases.values()]
+        return sum(h.count for h in histograms), sum(h.total_ns for h in histograms)

@@ -65,7 +65,7 @@ class Leases:
 
     def _attach(self, live: LiveModel) -> None:
         """Show the process a model's memory, rules and labels."""
-        manifest, region = live.found.manifest, live.region
+        manifest, region = live.stored.manifest, live.region
         if region is None:
             return
         body = {

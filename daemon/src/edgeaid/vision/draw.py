@@ -89,21 +89,21 @@ def _caption(
 
 def _boxes(canvas: ImageDraw.ImageDraw, size: tuple[int, int], result: Detections, text_size: int) -> None:
     line = max(2, max(size) // 320)
-    for found in reversed(result.objects):  # the best one last, on top
-        xmin, ymin, xmax, ymax = (value * size[i % 2] for i, value in enumerate(found.box))
-        outline = color(found.index)
-        if found.polygon:
-            corners = [(x * size[0], y * size[1]) for x, y in found.polygon]
+    for detected in reversed(result.objects):  # the best one last, on top
+        xmin, ymin, xmax, ymax = (value * size[i % 2] for i, value in enumerate(detected.box))
+        outline = color(detected.index)
+        if detected.polygon:
+            corners = [(x * size[0], y * size[1]) for x, y in detected.polygon]
             canvas.line([*corners, corners[0]], fill=outline, width=line)
         else:
             canvas.rectangle((xmin, ymin, max(xmin, xmax), max(ymin, ymax)), outline=outline, width=line)
-        _points(canvas, size, found, line)
+        _points(canvas, size, detected, line)
         above = ymin - text_size - 5
         _caption(
             canvas,
             (xmin, above if above >= 0 else ymin),
-            f"{found.label} {found.score:.2f}",
-            color(found.index),
+            f"{detected.label} {detected.score:.2f}",
+            color(detected.index),
             text_size,
         )
 
@@ -116,16 +116,16 @@ _LIMBS: Final = (
 )  # fmt: skip
 
 
-def _points(canvas: ImageDraw.ImageDraw, size: tuple[int, int], found: Detected, line: int) -> None:
-    places = [(x * size[0], y * size[1], score) for x, y, score in found.keypoints]
+def _points(canvas: ImageDraw.ImageDraw, size: tuple[int, int], detected: Detected, line: int) -> None:
+    places = [(x * size[0], y * size[1], score) for x, y, score in detected.keypoints]
     if len(places) == 17:
         for one, other in _LIMBS:
             (x0, y0, first), (x1, y1, second) = places[one], places[other]
             if min(first, second) >= _SEEN:
-                canvas.line([(x0, y0), (x1, y1)], fill=color(found.index + 1), width=line)
+                canvas.line([(x0, y0), (x1, y1)], fill=color(detected.index + 1), width=line)
     for x, y, score in places:
         if score >= _SEEN:
-            canvas.ellipse((x - line, y - line, x + line, y + line), fill=color(found.index + 2))
+            canvas.ellipse((x - line, y - line, x + line, y + line), fill=color(detected.index + 2))
 
 
 def _legend(

@@ -30,36 +30,36 @@ def detections(
     size: tuple[int, int],
 ) -> Detections:
     """Objects of a model with one of the decoders of `decoders`; `size` = width and height of its input."""
-    found = decode(rules, specs, outputs, size)
+    candidates = decode(rules, specs, outputs, size)
     offset = np.array([placement.left, placement.top])
     scale = np.array([placement.right - placement.left, placement.bottom - placement.top])
-    boxes = np.clip(found.boxes.reshape(-1, 2, 2) * scale + offset, 0.0, 1.0).reshape(-1, 4)
+    boxes = np.clip(candidates.boxes.reshape(-1, 2, 2) * scale + offset, 0.0, 1.0).reshape(-1, 4)
     pixels = np.rint(boxes * np.array([placement.width, placement.height] * 2)).astype(int)
     objects = []
     for row in range(len(boxes)):
         box = tuple(round(float(v), 6) for v in boxes[row])
         if box[2] <= box[0] or box[3] <= box[1]:
             continue
-        index = int(found.classes[row]) + rules.class_offset
+        index = int(candidates.classes[row]) + rules.class_offset
         objects.append(
             Detected(
                 index,
                 labels[index] if 0 <= index < len(labels) else str(index),
-                round(float(found.scores[row]), 6),
+                round(float(candidates.scores[row]), 6),
                 (box[0], box[1], box[2], box[3]),
                 (int(pixels[row][0]), int(pixels[row][1]), int(pixels[row][2]), int(pixels[row][3])),
-                keypoints=_keypoints(found, row, offset, scale),
-                polygon=_polygon(found, row, offset, scale, size),
-                mask=_mask(found, row),
+                keypoints=_keypoints(candidates, row, offset, scale),
+                polygon=_polygon(candidates, row, offset, scale, size),
+                mask=_mask(candidates, row),
             )
         )
     return Detections(tuple(objects), placement.width, placement.height)
 
 
-def _keypoints(found: Candidates, row: int, offset: Array, scale: Array) -> tuple[tuple[float, float, float], ...]:
-    if found.keypoints is None:
+def _keypoints(candidates: Candidates, row: int, offset: Array, scale: Array) -> tuple[tuple[float, float, float], ...]:
+    if candidates.keypoints is None:
         return ()
-    points = found.keypoints[row].astype(np.float64)
+    points = candidates.keypoints[row].astype(np.float64)
     places = np.nan_to_num(np.clip(points[:, :2] * scale + offset, 0.0, 1.0))
     scores = np.nan_to_num(points[:, 2])
     return tuple(
@@ -68,24 +68,24 @@ def _keypoints(found: Candidates, row: int, offset: Array, scale: Array) -> tupl
 
 
 def _polygon(
-    found: Candidates, row: int, offset: Array, scale: Array, size: tuple[int, int]
+    candidates: Candidates, row: int, offset: Array, scale: Array, size: tuple[int, int]
 ) -> tuple[tuple[float, float], ...]:
-    if found.angles is None:
+    if candidates.angles is None:
         return ()
-    points = rotated_corners(found.angles[row : row + 1])[0].astype(np.float64)
+    points = rotated_corners(candidates.angles[row : row + 1])[0].astype(np.float64)
     points[:, 1] *= size[0] / size[1]
     places = np.clip(points * scale + offset, 0.0, 1.0)
     return tuple((round(float(x), 6), round(float(y), 6)) for x, y in places)
 
 
-def _mask(found: Candidates, row: int) -> npt.NDArray[np.bool_] | None:
+def _mask(candidates: Candidates, row: int) -> npt.NDArray[np.bool_] | None:
     """The object's part of its box, at the prototypes' resolution."""
-    if found.coefficients is None or found.prototypes is None:
+    if candidates.coefficients is None or candidates.prototypes is None:
         return None
-    _, rows, columns = found.prototypes.shape
-    box = np.clip(found.boxes[row], 0.0, 1.0)
+    _, rows, columns = candidates.prototypes.shape
+    box = np.clip(candidates.boxes[row], 0.0, 1.0)
     left, right = int(box[0] * columns), max(int(box[0] * columns) + 1, round(float(box[2]) * columns))
     top, bottom = int(box[1] * rows), max(int(box[1] * rows) + 1, round(float(box[3]) * rows))
-    part = found.prototypes[:, top:bottom, left:right]
-    logits = np.tensordot(found.coefficients[row], part, axes=1)
+    part = candidates.prototypes[:, top:bottom, left:right]
+    logits = np.tensordot(candidates.coefficients[row], part, axes=1)
     return np.asarray(logits >= np.log(MASK_THRESHOLD / (1 - MASK_THRESHOLD)))

@@ -106,11 +106,11 @@ def _classification(rules: OutputRules, scores: Floats, labels: Sequence[str], p
 
 
 def _detections(
-    found: Sequence[tuple[int, float, Sequence[float]]], labels: Sequence[str], placement: Placement
+    detected: Sequence[tuple[int, float, Sequence[float]]], labels: Sequence[str], placement: Placement
 ) -> Detections:
     """`found`: class, score and box (xmin, ymin, xmax, ymax in units of the tensor), best first."""
     objects = []
-    for index, score, (xmin, ymin, xmax, ymax) in found:
+    for index, score, (xmin, ymin, xmax, ymax) in detected:
         box = (placement.x(xmin), placement.y(ymin), placement.x(xmax), placement.y(ymax))
         if box[2] <= box[0] or box[3] <= box[1]:
             continue
@@ -144,13 +144,13 @@ def _ssd(
     count = float(named["count"].reshape(-1)[0])
     _check_scores(scores, specs[rules.order.index("scores")].name, rules.order)
     size = min(len(boxes), len(scores), len(classes), int(count) if np.isfinite(count) and count > 0 else 0)
-    found: list[tuple[int, float, Sequence[float]]] = []
+    detected: list[tuple[int, float, Sequence[float]]] = []
     for i in np.argsort(-scores[:size], kind="stable"):
         row = (*boxes[i], scores[i], classes[i])
-        if np.isfinite(row).all() and scores[i] >= rules.threshold and len(found) < rules.max_results:
+        if np.isfinite(row).all() and scores[i] >= rules.threshold and len(detected) < rules.max_results:
             ymin, xmin, ymax, xmax = (float(value) for value in boxes[i])
-            found.append((round(float(classes[i])) + rules.class_offset, float(scores[i]), (xmin, ymin, xmax, ymax)))
-    return _detections(found, labels, placement)
+            detected.append((round(float(classes[i])) + rules.class_offset, float(scores[i]), (xmin, ymin, xmax, ymax)))
+    return _detections(detected, labels, placement)
 
 
 def _check_scores(scores: Floats, name: str, order: Sequence[str]) -> None:
@@ -196,8 +196,8 @@ def _yolov2(rules: OutputRules, values: Floats, labels: Sequence[str], placement
     usable = (flat_scores >= rules.threshold) & np.isfinite(boxes).all(axis=-1)
     boxes, flat_scores, flat_best = boxes[usable], flat_scores[usable], flat_best[usable]
     kept = suppress(boxes.astype(np.float32), flat_scores, flat_best, rules.iou, rules.max_results)
-    found = [(int(flat_best[i]), float(flat_scores[i]), [float(v) for v in boxes[i]]) for i in kept]
-    return _detections(found, labels, placement)
+    detected = [(int(flat_best[i]), float(flat_scores[i]), [float(v) for v in boxes[i]]) for i in kept]
+    return _detections(detected, labels, placement)
 
 
 def _class_numbers(rules: OutputRules, spec: TensorSpec, values: Array) -> npt.NDArray[np.uint8]:

@@ -54,19 +54,19 @@ def _detector(call: Call, name: str = "") -> LiveModel:
     name = name or plane.config.dialects.model
     if name:
         live = plane.registry.model(name)
-        if live.found.manifest.task != "detect":
+        if live.stored.manifest.task != "detect":
             raise errors.InvalidRequest(wrong_task(live, "detect"))
         return live
-    found = _all(call)
-    if len(found) != 1:
-        names = ", ".join(live.name for live in found) or "none"
+    candidates = _all(call)
+    if len(candidates) != 1:
+        names = ", ".join(live.name for live in candidates) or "none"
         raise errors.NotFound(f"which model? Set `model` in [dialects]; models that detect: {names}")
-    return found[0]
+    return candidates[0]
 
 
 def _all(call: Call) -> list[LiveModel]:
     served = (s.default for _, s in sorted(call.plane.registry.served.items()))
-    return [live for live in served if live is not None and live.found.manifest.task == "detect"]
+    return [live for live in served if live is not None and live.stored.manifest.task == "detect"]
 
 
 # --- DeepStack ------------------------------------------------------------------------------------------------------
@@ -95,14 +95,14 @@ async def detection(call: Call) -> web.Response:
         return response
     predictions = [
         {
-            "label": found["label"],
-            "confidence": found["score"],
-            "x_min": found["pixels"]["xmin"],
-            "y_min": found["pixels"]["ymin"],
-            "x_max": found["pixels"]["xmax"],
-            "y_max": found["pixels"]["ymax"],
+            "label": detected["label"],
+            "confidence": detected["score"],
+            "x_min": detected["pixels"]["xmin"],
+            "y_min": detected["pixels"]["ymin"],
+            "x_max": detected["pixels"]["xmax"],
+            "y_max": detected["pixels"]["ymax"],
         }
-        for found in answer["objects"]
+        for detected in answer["objects"]
     ]
     return reply({"success": True, "predictions": predictions})
 
@@ -206,8 +206,8 @@ async def detect(call: Call) -> web.Response:
     except errors.EdgeaiError as error:
         return reply({"id": identity, "error": str(error)}, error.http)
     everything = not wanted and not regions
-    found = [_row(o) for o in answer["objects"]]
-    kept = [r for r in found if everything or _passes(r, wanted) or any(_inside(r, region) for region in regions)]
+    rows = [_row(o) for o in answer["objects"]]
+    kept = [r for r in rows if everything or _passes(r, wanted) or any(_inside(r, region) for region in regions)]
     return reply({"id": identity, "detections": kept})
 
 
@@ -222,15 +222,15 @@ def _picture(data: object) -> bytes:
         raise errors.InvalidRequest(f"'data' is not base64: {error}") from error
 
 
-def _row(found: dict[str, Any]) -> dict[str, Any]:
-    box = found["box"]
+def _row(detected: dict[str, Any]) -> dict[str, Any]:
+    box = detected["box"]
     return {
         "top": box["ymin"],
         "left": box["xmin"],
         "bottom": box["ymax"],
         "right": box["xmax"],
-        "label": found["label"],
-        "confidence": round(found["score"] * 100, 3),
+        "label": detected["label"],
+        "confidence": round(detected["score"] * 100, 3),
     }
 
 

@@ -168,7 +168,7 @@ class ClientMemory:
         if not isinstance(places, list) or len(places) > len(specs):
             raise errors.InvalidRequest(f"'{what}s' must be an array of at most {len(specs)} places")
         index = {s.name: i for i, s in enumerate(specs)}
-        found: list[memoryview | None] = [None] * len(specs)
+        views: list[memoryview | None] = [None] * len(specs)
         for place in places:
             name = place.get("name") if isinstance(place, dict) else None
             if not isinstance(name, str) or name not in index:
@@ -182,8 +182,8 @@ class ClientMemory:
                 raise errors.InvalidRequest(
                     f"{what} {spec.name!r} ({spec.nbytes} bytes) does not lie within an attached region"
                 )
-            found[index[name]] = region[1][offset : offset + spec.nbytes]
-        return found
+            views[index[name]] = region[1][offset : offset + spec.nbytes]
+        return views
 
 
 def _ones(specs: Sequence[TensorSpec]) -> list[TensorSpec]:

@@ -263,16 +263,16 @@ class Service:
         return MESSAGES["CudaSharedMemoryUnregisterResponse"]()
 
     async def TraceSetting(self, request: Message) -> Message:
-        found = self.plane.settings.trace_of(request.model_name)
+        settings = self.plane.settings.trace_of(request.model_name)
         if request.settings:
             self._control()
             changes = {
                 k: list(v.value) if k == "trace_level" else (v.value[0] if v.value else None)
                 for k, v in request.settings.items()
             }
-            found = self.plane.settings.set_trace(changes, request.model_name)
+            settings = self.plane.settings.set_trace(changes, request.model_name)
         answer = MESSAGES["TraceSettingResponse"]()
-        for key, value in found.items():
+        for key, value in settings.items():
             answer.settings[key].value.extend(value if isinstance(value, list) else [value])
         return answer
 

@@ -92,7 +92,7 @@ async def models(call: Call) -> web.Response:
         live = served.versions.get(row["version"]) if served else None
         extra: dict[str, Any] = {}
         if live is not None and served is not None:
-            m = live.found.manifest
+            m = live.stored.manifest
             extra = {
                 "default": served.default is live,
                 "task": m.task,
@@ -135,7 +135,7 @@ _DECODERS: Final = {"classify": "classification", "detect": "ssd", "segment": "s
 
 def wrong_task(live: LiveModel, task: str) -> str:
     """Why a model does not answer `task`, and the lines of its manifest that would make it."""
-    manifest = live.found.manifest
+    manifest = live.stored.manifest
     lines = [f'task = "{task}"']
     if manifest.picture is None:
         lines += ["[input]", 'color = "RGB"']
@@ -151,7 +151,7 @@ async def picture(call: Call) -> web.Response:
     task = call.request.rel_url.raw_path.rstrip("/").rpartition("/")[2]
     query = call.request.rel_url.query
     live = call.plane.registry.model(call.args["m"], query.get("version", ""))
-    if live.found.manifest.task != task:
+    if live.stored.manifest.task != task:
         raise errors.InvalidRequest(wrong_task(live, task))
     limit = _number(query.get("max_results"), "max_results")
     result = await ask(
@@ -220,15 +220,15 @@ async def push_model(call: Call) -> web.Response:
 async def pull_model(call: Call) -> web.StreamResponse:
     """A model directory as an uncompressed tar of the files that its manifest names."""
     run = asyncio.get_running_loop().run_in_executor  # a slow card must not stall requests
-    found = await run(None, call.plane.registry.repository.find, call.args["m"], call.args["v"])
+    stored = await run(None, call.plane.registry.repository.find, call.args["m"], call.args["v"])
     headers = {"Content-Type": "application/x-tar"}
     if call.request.method == "HEAD":
         return web.Response(headers=headers)
     response = web.StreamResponse(headers=headers)
     await response.prepare(call.request)
-    signed = [file for file in (DIGESTS, SIGNATURE) if (found.path / file).is_file()]
-    for file in ("model.toml", *found.manifest.files, *signed):
-        with open(open_inside(found.path, file), "rb") as stream:  # noqa: ASYNC230  a local file, read piece by piece
+    signed = [file for file in (DIGESTS, SIGNATURE) if (stored.path / file).is_file()]
+    for file in ("model.toml", *stored.manifest.files, *signed):
+        with open(open_inside(stored.path, file), "rb") as stream:  # noqa: ASYNC230  a local file, read piece by piece
             info = tarfile.TarInfo(file)
             stream.seek(0, io.SEEK_END)
             info.size = stream.tell()

@@ -100,7 +100,7 @@ def tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
 def metadata(call_plane: Any, live: LiveModel) -> dict[str, Any]:
     """Metadata of a model, shared by HTTP and gRPC."""
     served = call_plane.registry.served[live.name]
-    manifest = live.found.manifest
+    manifest = live.stored.manifest
     properties = {"task": manifest.task, "devices": ",".join(d.id for d in live.devices)}
     for spec in (*live.inputs, *live.outputs):
         if spec.quantization is not None and len(spec.quantization.scale) == 1:
@@ -160,7 +160,7 @@ def config_of(live: LiveModel) -> dict[str, Any]:
         "max_batch_size": live.max_batch,
         "input": [given(s) for s in live.inputs],
         "output": [
-            typed(s) | ({"label_filename": live.found.manifest.labels_file} if live.labels else {})
+            typed(s) | ({"label_filename": live.stored.manifest.labels_file} if live.labels else {})
             for s in live.outputs
         ],
     }
@@ -315,9 +315,9 @@ async def infer(call: Call) -> web.Response:
         await plane.infer(request)
         answering = (plane, request, wanted, call.peer, accept)
         if oip.is_heavy(wanted, model.outputs, accept):
-            found, pieces = await inference.in_thread(inference.answer, *answering)
+            answered, pieces = await inference.in_thread(inference.answer, *answering)
         else:
-            found, pieces = inference.answer(*answering)
-        return web.Response(body=b"".join(pieces), headers=found)
+            answered, pieces = inference.answer(*answering)
+        return web.Response(body=b"".join(pieces), headers=answered)
     finally:
         request.release()

@@ -98,16 +98,16 @@ class Library:
         """Every Edge TPU that is plugged in, opened or not, in the library's order."""
         count = ctypes.c_size_t(0)
         array = self._list(ctypes.byref(count))
-        found, per_kind = [], {"usb": 0, "pci": 0}
+        devices, per_kind = [], {"usb": 0, "pci": 0}
         for index in range(count.value):
             kind = _TYPE_NAMES.get(array[index].type)
             if kind is not None:
                 path = (array[index].path or b"").decode(errors="replace")
-                found.append(Accelerator(kind, path, index, per_kind[kind]))
+                devices.append(Accelerator(kind, path, index, per_kind[kind]))
                 per_kind[kind] += 1
         if array:
             self._free_list(array)
-        return tuple(found)
+        return tuple(devices)
 
     def create(self, device: Accelerator, performance: str) -> Delegate:
         """Open `device`, or share it when this process has it open. Takes seconds. Raises DeviceError."""

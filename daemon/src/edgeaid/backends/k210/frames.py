@@ -134,7 +134,7 @@ class Decoder:
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next bytes of the stream; the frames that they complete, in order."""
-        found: list[Frame] = []
+        frames: list[Frame] = []
         *whole, rest = data.split(b"\0")
         for part in whole:
             chunk = part
@@ -149,12 +149,12 @@ class Decoder:
                 self.discarded += len(chunk)
             else:
                 self.frames += 1
-                found.append(frame)
+                frames.append(frame)
         # One byte over the limit is kept so that an overlong stretch stays overlong; the others are dropped.
         room = MAX_CHUNK + 1 - len(self._rest)
         self._rest += rest[:room]
         self.discarded += max(0, len(rest) - room)
-        return found
+        return frames
 
     def reset(self) -> None:
         """Forget a half-received frame."""

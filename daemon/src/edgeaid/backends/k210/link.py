@@ -146,13 +146,13 @@ class Link:
         if any(text in talk for text in _TALK):
             self._tail = b""
             raise LineLost(f"{self.port.path}: the board was reset, or its agent ended")
-        found = self.decoder.feed(data)
-        self._strange = 0 if found else self._strange + len(data)
-        if found:
+        frames = self.decoder.feed(data)
+        self._strange = 0 if frames else self._strange + len(data)
+        if frames:
             self.heard = time.monotonic()
         if self._stream is None:
-            return found
-        return [frame for frame in found if not self._streamed(frame)]
+            return frames
+        return [frame for frame in frames if not self._streamed(frame)]
 
     def _streamed(self, frame: Frame) -> bool:
         if frame.seq != self._stream or frame.type not in (Type.OUT, Type.DATA, Type.ERR):

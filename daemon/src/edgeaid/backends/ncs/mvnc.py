@@ -150,11 +150,11 @@ class StickV1:
     @staticmethod
     def names(library: Library) -> tuple[str, ...]:
         """Sticks plugged in, booted or not."""
-        found: list[str] = []
+        names: list[str] = []
         buffer = create_string_buffer(_NAME_SIZE)
-        while library.c.mvncGetDeviceName(len(found), buffer, _NAME_SIZE) == 0:
-            found.append(buffer.value.decode(errors="replace"))
-        return tuple(found)
+        while library.c.mvncGetDeviceName(len(names), buffer, _NAME_SIZE) == 0:
+            names.append(buffer.value.decode(errors="replace"))
+        return tuple(names)
 
     def facts(self) -> Mapping[str, Any]:
         return {"graphs_at_once": 1}
@@ -236,14 +236,14 @@ class StickV2:
     @staticmethod
     def names(library: Library) -> tuple[str, ...]:
         """Sticks plugged in, booted or not."""
-        found: list[str] = []
+        names: list[str] = []
         handle, buffer = c_void_p(), create_string_buffer(_NAME_SIZE)
-        while library.c.ncDeviceCreate(len(found), byref(handle)) == 0:
+        while library.c.ncDeviceCreate(len(names), byref(handle)) == 0:
             length = c_uint(_NAME_SIZE)
             status = library.c.ncDeviceGetOption(handle, 2013, buffer, byref(length))
-            found.append(buffer.value.decode(errors="replace") if status == 0 else str(len(found)))
+            names.append(buffer.value.decode(errors="replace") if status == 0 else str(len(names)))
             library.c.ncDeviceDestroy(byref(handle))
-        return tuple(found)
+        return tuple(names)
 
     def facts(self) -> Mapping[str, Any]:
         firmware = (c_uint * 4)()

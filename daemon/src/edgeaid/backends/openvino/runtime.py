@@ -56,12 +56,12 @@ def candidates(explicit: str) -> list[str]:
     """Where libopenvino_c may be: what was asked for, else the system's own, else the one in the `openvino` wheel."""
     if explicit:
         return [explicit]
-    found = ["libopenvino_c.so"]  # a distribution keeps this name in its development package, so also:
-    found += [str(p) for pattern in _SYSTEM for p in sorted(Path("/").glob(pattern))]
+    paths = ["libopenvino_c.so"]  # a distribution keeps this name in its development package, so also:
+    paths += [str(p) for pattern in _SYSTEM for p in sorted(Path("/").glob(pattern))]
     spec = importlib.util.find_spec("openvino")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-        found += [str(p) for p in sorted(Path(folder, "libs").glob("libopenvino_c.so*"))]
-    return found
+        paths += [str(p) for p in sorted(Path(folder, "libs").glob("libopenvino_c.so*"))]
+    return paths
 
 
 class OpenVino:
@@ -117,9 +117,9 @@ class OpenVino:
         names = _Names()
         status = self.c.ov_core_get_available_devices(self._core, byref(names))
         self.check(status, DeviceError, "OpenVINO cannot list its devices")
-        found = tuple(names.names[i].decode(errors="replace") for i in range(names.count))
+        devices = tuple(names.names[i].decode(errors="replace") for i in range(names.count))
         self.c.ov_available_devices_free(byref(names))
-        return found
+        return devices
 
     def has_plugin(self, device: str) -> bool:
         """Whether this build can drive such a device at all, present or not."""

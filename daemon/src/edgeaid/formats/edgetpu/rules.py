@@ -36,27 +36,27 @@ RUNTIME_BROUGHT: Final[dict[int, str]] = {
 
 def check(model: EdgetpuModel, runtime: int = RUNTIME) -> tuple[Finding, ...]:
     """Findings about a model under a given runtime version; any REFUSED means that loading fails."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if len(model.operators) > 1:
         text = f"{len(model.operators)} compiled operators evict each other's parameters unless they share a token"
-        found.append(Finding(NOTE, "several-operators", text))
+        findings.append(Finding(NOTE, "several-operators", text))
     for operator in model.operators:
         if operator.chips is None:
-            found.append(Finding(NOTE, "old-options", "options in the oldest style: only one package is used"))
+            findings.append(Finding(NOTE, "old-options", "options in the oldest style: only one package is used"))
         for package in operator.packages:
-            found += _package(package, runtime)
-        found += _layers(model, operator)
+            findings += _package(package, runtime)
+        findings += _layers(model, operator)
     cpu = model.cpu_operators
     if cpu:
         names = ", ".join(sorted({o.label for o in cpu}))
-        found.append(Finding(NOTE, "cpu-operators", f"{len(cpu)} operators stay on the CPU: {names}"))
+        findings.append(Finding(NOTE, "cpu-operators", f"{len(cpu)} operators stay on the CPU: {names}"))
     if model.streamed_bytes:
         text = (
             f"{model.streamed_bytes} bytes of parameters do not fit in the chip and are sent with every inference, "
             f"about {model.streamed_bytes / 1048576 / 33.5 * 1000:.1f} ms each on the USB 2 of a Raspberry Pi 3B+"
         )
-        found.append(Finding(NOTE, "streamed", text))
-    return tuple(found)
+        findings.append(Finding(NOTE, "streamed", text))
+    return tuple(findings)
 
 
 def _package(package: Package, runtime: int) -> Iterator[Finding]:

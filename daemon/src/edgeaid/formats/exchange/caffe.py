@@ -183,8 +183,8 @@ def ints(message: Message, field: str) -> tuple[int, ...]:
 def read_prototxt(data: Data) -> CaffeNet:
     """Read a network's text. Raises InvalidModel, TooLarge."""
     root = parse(data)
-    found = messages(root, "layer") or messages(root, "layers")
-    if not found:
+    entries = messages(root, "layer") or messages(root, "layers")
+    if not entries:
         raise InvalidModel("Caffe text: it has no layers; this is no network")
     layers = tuple(
         Layer(
@@ -194,7 +194,7 @@ def read_prototxt(data: Data) -> CaffeNet:
             texts(m, "top"),
             m,
         )
-        for m in found
+        for m in entries
     )
     inputs, form = _inputs(root, layers)
     read_by_others = {b for layer in layers for b in layer.bottoms}

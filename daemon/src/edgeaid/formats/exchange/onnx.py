@@ -158,20 +158,20 @@ def _node(wire: Wire, message: memoryview) -> Node:
 
 def _attribute(wire: Wire, message: memoryview) -> tuple[str, Attribute | None]:
     name = ""
-    found: Attribute | None = None
+    attribute: Attribute | None = None
     ints: list[int] = []
     for number, _, value in wire.fields(message):
         if number == 1:
             name = string(value)
         elif number == 2 and isinstance(value, int):
-            found = float(struct.unpack("<f", (value & 0xFFFFFFFF).to_bytes(4, "little"))[0])
+            attribute = float(struct.unpack("<f", (value & 0xFFFFFFFF).to_bytes(4, "little"))[0])
         elif number == 3 and isinstance(value, int):
-            found = signed(value)
+            attribute = signed(value)
         elif number == 4 and not isinstance(value, int):
-            found = string(value[:1024])
+            attribute = string(value[:1024])
         elif number == 8:
             ints += wire.ints(value)
-    return name, tuple(ints) if ints else found
+    return name, tuple(ints) if ints else attribute
 
 
 def _initializer(wire: Wire, message: memoryview) -> Initializer:

@@ -146,10 +146,10 @@ def read_graphdef(data: Data) -> GraphDef:
 def read_saved_model(data: Data) -> tuple[MetaGraph, ...]:
     """Read saved_model.pb. Raises InvalidModel."""
     wire = Wire(data, "SavedModel")
-    found = tuple(_meta(wire, v) for n, _, v in wire.fields() if n == 2 and not isinstance(v, int))
-    if not found:
+    graphs = tuple(_meta(wire, v) for n, _, v in wire.fields() if n == 2 and not isinstance(v, int))
+    if not graphs:
         raise InvalidModel("SavedModel: it holds no graph; the file is damaged or of another kind")
-    return found
+    return graphs
 
 
 def read_meta(data: Data) -> MetaGraph:
@@ -241,13 +241,13 @@ def _node(wire: Wire, message: memoryview) -> Node:
 
 
 def _map_entry(wire: Wire, message: memoryview) -> tuple[str, memoryview | None]:
-    key, found = "", None
+    key, entry = "", None
     for number, _, value in wire.fields(message):
         if number == 1:
             key = string(value)
         elif number == 2 and not isinstance(value, int):
-            found = value
-    return key, found
+            entry = value
+    return key, entry
 
 
 def _shape(wire: Wire, message: memoryview) -> tuple[int, ...]:

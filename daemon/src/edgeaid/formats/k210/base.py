@@ -102,27 +102,27 @@ class Kmodel:
 
 def check(model: Kmodel, free_ram: int = kpu.MAIN_RAM) -> tuple[Finding, ...]:
     """Findings about memory; `free_ram` = bytes of general RAM left by firmware and heaps."""
-    found = []
+    findings = []
     if model.kpu_peak > kpu.KPU_RAM:
         text = f"needs {model.kpu_peak} bytes of KPU RAM, the chip has {kpu.KPU_RAM}; use a smaller input"
-        found.append(Finding(REFUSED, "kpu-ram", text))
+        findings.append(Finding(REFUSED, "kpu-ram", text))
     if model.ram_need > free_ram:
         text = f"needs {model.ram_need} bytes of RAM, at most {free_ram} are free; use a smaller model"
-        found.append(Finding(REFUSED, "ram", text))
+        findings.append(Finding(REFUSED, "ram", text))
     elif model.ram_need > free_ram // 2:
         text = f"needs {model.ram_need} of {free_ram} bytes of RAM before firmware and heaps take theirs"
-        found.append(Finding(WARNING, "ram", text))
+        findings.append(Finding(WARNING, "ram", text))
     if model.version == 5:
         text = "version 5 runs in simulators and the vendor's SDK, not in MaixPy; compile with nncase 0.2 for version 4"
-        found.append(Finding(WARNING, "maixpy", text))
+        findings.append(Finding(WARNING, "maixpy", text))
     if model.target == "k210" and model.nodes and not model.kpu_nodes:
-        found.append(Finding(WARNING, "no-kpu", "no operation runs on the KPU; everything runs on the CPU"))
+        findings.append(Finding(WARNING, "no-kpu", "no operation runs on the KPU; everything runs on the CPU"))
     for node in model.nodes:
         load = node.convolution.load_bytes if node.convolution else 0
         if load > 30 * 1024:
             text = f"node {node.index} loads {load} bytes of weights at once, the KPU takes 30720"
-            found.append(Finding(WARNING, "weight-load", text))
-    return tuple(found)
+            findings.append(Finding(WARNING, "weight-load", text))
+    return tuple(findings)
 
 
 def fail(version: int, problem: str) -> InvalidModel:

@@ -53,33 +53,33 @@ def read(data: Data) -> Kfpkg:
     files = listing.get("files")
     if not isinstance(files, list) or len(files) > MAX_FILES:
         raise InvalidModel(f"{LIST}: `files` is not a list of at most {MAX_FILES} files")
-    found: dict[str, str] = {}
-    return Kfpkg(str(listing.get("version", "")), tuple(_file(view, item, entries, found) for item in files))
+    kinds: dict[str, str] = {}
+    return Kfpkg(str(listing.get("version", "")), tuple(_file(view, item, entries, kinds) for item in files))
 
 
 def check(package: Kfpkg) -> tuple[Finding, ...]:
     """Findings about missing, overlapping and misplaced files."""
-    found = []
+    findings = []
     end, previous = 0, ""
     for file in sorted(package.files, key=lambda f: f.address):
         if file.size is None:
-            found.append(Finding(REFUSED, "missing", f"{file.name!r} is listed but not in the archive"))
+            findings.append(Finding(REFUSED, "missing", f"{file.name!r} is listed but not in the archive"))
             continue
         if file.address < end:
             text = f"{file.name!r} at {file.address:#x} overlaps {previous!r}, which ends at {end:#x}"
-            found.append(Finding(REFUSED, "overlap", text))
+            findings.append(Finding(REFUSED, "overlap", text))
         # With a prefix: 5 bytes in front, 32 behind.
         end, previous = file.address + file.size + (37 if file.sha256_prefix else 0), file.name
         if end > FLASH:
             text = f"{file.name!r} ends at {end:#x}, behind the {FLASH} bytes of flash"
-            found.append(Finding(WARNING, "flash-size", text))
+            findings.append(Finding(WARNING, "flash-size", text))
         if file.kind.startswith("kmodel") and file.sha256_prefix:
             text = f"{file.name!r} is a model but is written with a firmware prefix; set sha256Prefix to false"
-            found.append(Finding(WARNING, "prefix", text))
+            findings.append(Finding(WARNING, "prefix", text))
         if file.address % 4096:
             text = f"{file.name!r} starts at {file.address:#x}, not at a multiple of 4096: erasing hits its neighbour"
-            found.append(Finding(WARNING, "alignment", text))
-    return tuple(found)
+            findings.append(Finding(WARNING, "alignment", text))
+    return tuple(findings)
 
 
 def _parse(raw: bytes) -> dict[str, Any]:

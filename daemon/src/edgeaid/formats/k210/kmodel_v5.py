@@ -130,22 +130,22 @@ def _module(view: memoryview, pos: int, index: int) -> tuple[Module, list[_Funct
         function, length = _function(view, at, f"{what} function {i}", limits)
         own.append(function)
         at += length
-    found: dict[str, _Section] = {}
+    kept: dict[str, _Section] = {}
     for i in range(sections):
         name = c_text(view, at, 16, f"{what} section {i}")
         flags, start, length, _ = unpack("<4I", view, at + 16, f"{what} section {i}")
         at += 32
         if flags & 1:  # merged into .rdata, which comes later or came before; nothing follows here
-            found[name] = _Section(name, -1, length)
+            kept[name] = _Section(name, -1, length)
             continue
-        found[name] = _Section(name, at + start, length)
+        kept[name] = _Section(name, at + start, length)
         at += start + length
         if at > end:
             raise fail(5, f"section {name!r} of module {index} runs past the module's end at byte {end}")
     if end - at > 7:
         raise fail(5, f"{end - at} bytes of module {index} belong to nothing")
-    module = Module(kind, size, functions, tuple((s.name, s.size) for s in found.values()), tuple(found_pools))
-    return module, own, found
+    module = Module(kind, size, functions, tuple((s.name, s.size) for s in kept.values()), tuple(found_pools))
+    return module, own, kept
 
 
 def _function(view: memoryview, pos: int, what: str, limits: dict[str, int]) -> tuple[_Function, int]:

@@ -218,16 +218,16 @@ def _read_v2(view: memoryview) -> NcsGraph:
 
 def check(graph: NcsGraph) -> tuple[Finding, ...]:
     """Findings about what the sticks accept."""
-    found = []
+    findings = []
     if graph.size >= 320_000_000:
         text = f"{graph.size} bytes; the stick takes graphs below 320 MB"
-        found.append(Finding(REFUSED, "graph-size", text))
+        findings.append(Finding(REFUSED, "graph-size", text))
     if graph.generation == 2 and graph.version != (2, 3):
         text = f"version {graph.version[0]}.{graph.version[1]}; the firmware of NCSDK 2.10 was seen with 2.3 only"
-        found.append(Finding(NOTE, "version", text))
+        findings.append(Finding(NOTE, "version", text))
     if graph.shaves > 12:
-        found.append(Finding(REFUSED, "shaves", f"compiled for {graph.shaves} SHAVEs, the stick has 12"))
-    return tuple(found)
+        findings.append(Finding(REFUSED, "shaves", f"compiled for {graph.shaves} SHAVEs, the stick has 12"))
+    return tuple(findings)
 
 
 def read_blob(data: Data) -> MyriadBlob:

@@ -163,19 +163,19 @@ def exporter_labels(facts: Mapping[str, Any]) -> tuple[str, ...]:
 def attached_text(data: Data) -> str:
     """The beginnings of the text files in the appended zip: exporters leave notes about themselves there."""
     try:
-        found = [zipdir.read(data, e, MAX_LABEL_BYTES) for e in zipdir.entries(data) if e.name.lower().endswith(_TEXTS)]
+        texts = [zipdir.read(data, e, MAX_LABEL_BYTES) for e in zipdir.entries(data) if e.name.lower().endswith(_TEXTS)]
     except (InvalidModel, TooLarge):
         return ""
-    return " ".join(text(raw[:2048]) for raw in found[:MAX_LABEL_FILES])
+    return " ".join(text(raw[:2048]) for raw in texts[:MAX_LABEL_FILES])
 
 
 def _files(table: Table, slot: int) -> tuple[AssociatedFile, ...]:
-    found = []
+    names = []
     for entry in table.tables(slot, "files"):
         kind = entry.integer(2, "b")
         named = _FILE_TYPES[kind] if 0 <= kind < len(_FILE_TYPES) else str(kind)
-        found.append(AssociatedFile(entry.string(0), named, entry.string(3)))
-    return tuple(found)
+        names.append(AssociatedFile(entry.string(0), named, entry.string(3)))
+    return tuple(names)
 
 
 def _tensor(table: Table) -> TensorMetadata:

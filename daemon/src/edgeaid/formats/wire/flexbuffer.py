@@ -114,11 +114,11 @@ class _Reader:
         if self.uint(keys - key_width, key_width) != size:
             raise self.fail("map with different numbers of keys and values")
         types = target + size * width
-        found: dict[str, Value] = {}
+        values: dict[str, Value] = {}
         for i in range(size):
             name = self.key(self.follow(keys + i * key_width, key_width))
-            found[name] = self.value(target + i * width, width, self.view[types + i], depth + 1)
-        return found
+            values[name] = self.value(target + i * width, width, self.view[types + i], depth + 1)
+        return values
 
 
 def decode(data: Data) -> Value:

@@ -126,8 +126,8 @@ _OP_NAME: Final = re.compile(rb"[A-Za-z0-9_>./:-]{1,200}\Z")
 
 
 def _first(wire: Wire, message: memoryview, number: int) -> memoryview | None:
-    for found, _, value in wire.fields(message):
-        if found == number and not isinstance(value, int):
+    for field, _, value in wire.fields(message):
+        if field == number and not isinstance(value, int):
             return value
     return None
 

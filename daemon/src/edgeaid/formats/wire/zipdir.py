@@ -68,7 +68,7 @@ def entries(data: Data) -> tuple[Entry, ...]:
     pos = end - size
     if pos < 0 or shift < 0 or count > MAX_ENTRIES:
         raise InvalidModel(f"zip directory of {count} entries, {size} bytes, does not fit in the file; it is damaged")
-    found = []
+    listed = []
     for i in range(count):
         what = f"zip directory entry {i}"
         need(view, pos, 46, what)
@@ -81,9 +81,9 @@ def entries(data: Data) -> tuple[Entry, ...]:
         if _WIDE in (plain, packed, local):
             extra = view[pos + 46 + name_len : pos + 46 + name_len + extra_len]
             plain, packed, local = _wide(extra, (plain, packed, local), what)
-        found.append(Entry(name, plain, packed, method, crc, bool(flags & 1), local + shift))
+        listed.append(Entry(name, plain, packed, method, crc, bool(flags & 1), local + shift))
         pos += 46 + name_len + extra_len + comment_len
-    return tuple(found)
+    return tuple(listed)
 
 
 def _directory(view: memoryview, end: int) -> tuple[int, int, int, int]:

@@ -55,27 +55,27 @@ def check(path: Path, target: str, options: Options | None = None) -> Report:
     options = options or Options()
     if target not in TARGETS:
         raise InvalidRequest(f"unknown target {target!r}; choose {', '.join(TARGETS)}")
-    found = Findings(options.profile)
+    findings = Findings(options.profile)
     kind = "unknown"
     damaged = {"cpu": "TFL001", "edgetpu": "TFL001", "k210": "KPU001", "ncs": "NCS000", "ncs2": "OVN000"}[target]
     try:
         with opened(path, target) as (data, inside):
             kind = _kind(data, inside)
-            _check(data, inside, kind, target, found, options)
+            _check(data, inside, kind, target, findings, options)
     except InvalidModel as error:
-        found.add(damaged, "", error)
-    return found.report(str(path), kind, target)
+        findings.add(damaged, "", error)
+    return findings.report(str(path), kind, target)
 
 
-def _check(data: bytes, path: Path, kind: str, target: str, found: Findings, options: Options) -> None:
+def _check(data: bytes, path: Path, kind: str, target: str, findings: Findings, options: Options) -> None:
     if target in ("cpu", "edgetpu"):
-        _tflite(data, path, kind, found, options, edgetpu=target == "edgetpu")
+        _tflite(data, path, kind, findings, options, edgetpu=target == "edgetpu")
     elif target == "k210":
-        _k210(data, path, kind, found, options)
+        _k210(data, path, kind, findings, options)
     elif target == "ncs":
-        _ncs(data, path, kind, found)
+        _ncs(data, path, kind, findings)
     else:
-        _ncs2(data, path, kind, found)
+        _ncs2(data, path, kind, findings)
 
 
 def _kind(data: bytes, path: Path) -> str:
@@ -97,56 +97,56 @@ def _wrong(kind: str) -> str:
     return KINDS.get(kind, kind)
 
 
-def _tflite(data: bytes, path: Path, kind: str, found: Findings, options: Options, *, edgetpu: bool) -> None:
+def _tflite(data: bytes, path: Path, kind: str, findings: Findings, options: Options, *, edgetpu: bool) -> None:
     if kind == "log" and edgetpu:
-        check_edgetpu.check_log(data, found)
+        check_edgetpu.check_log(data, findings)
         return
     if kind not in ("tflite", "edgetpu"):
-        found.add("TFL001", "", f"this is {_wrong(kind)}; {_way(kind)}")
+        findings.add("TFL001", "", f"this is {_wrong(kind)}; {_way(kind)}")
         return
     model = tflite.read(data)
     require_operands(model)
-    check_tflite.check(model, found)
+    check_tflite.check(model, findings)
     if edgetpu:
         # What a compiled file is for is no remark about it.
-        found.found = [v for v in found.found if v.rule.id != "TFL008"]
-        check_edgetpu.check(data, model, found)
-    check_tflite.sanity(data, model, found, options.mean, options.std)
+        findings.violations = [v for v in findings.violations if v.rule.id != "TFL008"]
+        check_edgetpu.check(data, model, findings)
+    check_tflite.sanity(data, model, findings, options.mean, options.std)
     if options.run:
-        check_run.check(path, model, found, options.timeout)
+        check_run.check(path, model, findings, options.timeout)
 
 
-def _k210(data: bytes, path: Path, kind: str, found: Findings, options: Options) -> None:
+def _k210(data: bytes, path: Path, kind: str, findings: Findings, options: Options) -> None:
     if kind.startswith("kmodel"):
-        check_k210.check_kmodel(data, found)
+        check_k210.check_kmodel(data, findings)
     elif kind == "tflite":
         model = tflite.read(data)
         require_operands(model)
-        check_k210.check_tflite(data, model, found)
-        check_tflite.sanity(data, model, found, options.mean, options.std)
+        check_k210.check_tflite(data, model, findings)
+        check_tflite.sanity(data, model, findings, options.mean, options.std)
         if options.run:
-            check_run.check(path, model, found, options.timeout)
+            check_run.check(path, model, findings, options.timeout)
     else:
-        found.add("KPU001", "", f"this is {_wrong(kind)}")
+        findings.add("KPU001", "", f"this is {_wrong(kind)}")
 
 
-def _ncs(data: bytes, path: Path, kind: str, found: Findings) -> None:
+def _ncs(data: bytes, path: Path, kind: str, findings: Findings) -> None:
     checks = {
         "caffe-prototxt": check_ncs.check_caffe, "tf-graphdef": check_ncs.check_graphdef,
         "ncs-v1": check_ncs.check_graph, "ncs-v2": check_ncs.check_graph, "log": check_ncs.check_log,
     }  # fmt: skip
     if kind in checks:
-        checks[kind](data, found)
+        checks[kind](data, findings)
     elif kind == "tf-metagraph":
-        check_ncs.check_meta(data, path, found)
+        check_ncs.check_meta(data, path, findings)
     else:
-        found.add("NCS000", "", f"this is {_wrong(kind)}")
+        findings.add("NCS000", "", f"this is {_wrong(kind)}")
 
 
-def _ncs2(data: bytes, path: Path, kind: str, found: Findings) -> None:
+def _ncs2(data: bytes, path: Path, kind: str, findings: Findings) -> None:
     if kind == "openvino-ir":
-        check_openvino.check(data, path, found)
+        check_openvino.check(data, path, findings)
     elif kind == "myriad-blob":
-        check_openvino.check_blob(data, found)
+        check_openvino.check_blob(data, findings)
     else:
-        found.add("OVN000", "", f"this is {_wrong(kind)}")
+        findings.add("OVN000", "", f"this is {_wrong(kind)}")

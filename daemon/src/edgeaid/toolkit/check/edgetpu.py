@@ -44,59 +44,61 @@ _LARGE_RESIZE: Final = 1 << 20
 _MAX_ENLARGEMENT: Final = 16
 
 
-def check(data: bytes, model: TfliteModel, found: Findings) -> None:
+def check(data: bytes, model: TfliteModel, findings: Findings) -> None:
     """A plain file is compared with what the compiler maps; a compiled one with what the runtime accepts."""
     if model.edgetpu:
-        _compiled(data, model, found)
+        _compiled(data, model, findings)
     else:
-        _plain(data, model, found)
+        _plain(data, model, findings)
 
 
-def _compiled(data: bytes, model: TfliteModel, found: Findings) -> None:
+def _compiled(data: bytes, model: TfliteModel, findings: Findings) -> None:
     compiled = edgetpu.read(data, model)
-    for finding in edgetpu_rules.check(compiled, found.profile.edgetpu_runtime):
+    for finding in edgetpu_rules.check(compiled, findings.profile.edgetpu_runtime):
         if finding.rule == "min-runtime" and finding.severity == REFUSED:
-            found.add("ETP041", "", finding.text)
+            findings.add("ETP041", "", finding.text)
         elif finding.severity == REFUSED:
-            found.add("ETP040", finding.rule, finding.text)
+            findings.add("ETP040", finding.rule, finding.text)
         elif finding.severity == WARNING:
-            found.add("ETP042", finding.rule, finding.text)
+            findings.add("ETP042", finding.rule, finding.text)
     if compiled.streamed_bytes:
-        found.add("ETP043", "", f"{compiled.streamed_bytes} of {compiled.streamed_bytes + compiled.cached_bytes} bytes")
+        findings.add(
+            "ETP043", "", f"{compiled.streamed_bytes} of {compiled.streamed_bytes + compiled.cached_bytes} bytes"
+        )
     if cpu := compiled.cpu_operators:
-        found.add("ETP044", layer_name(model.subgraphs[0], cpu[0]), f"{len(cpu)} operators")
-    found.facts |= {
+        findings.add("ETP044", layer_name(model.subgraphs[0], cpu[0]), f"{len(cpu)} operators")
+    findings.facts |= {
         "token": f"{compiled.token:016x}", "cached_bytes": compiled.cached_bytes,
         "streamed_bytes": compiled.streamed_bytes, "min_runtime": compiled.min_runtime,
     }  # fmt: skip
 
 
-def mapped(data: bytes, model: TfliteModel, found: Findings) -> frozenset[int]:
+def mapped(data: bytes, model: TfliteModel, findings: Findings) -> frozenset[int]:
     """Indices of the first subgraph's operators that the compiler would map to the Edge TPU."""
-    _plain(data, model, found)
-    return found.mapped
+    _plain(data, model, findings)
+    return findings.mapped
 
 
-def check_log(data: bytes, found: Findings) -> None:
+def check_log(data: bytes, findings: Findings) -> None:
     """What edgetpu_compiler printed, on the screen or into a .log file: its verdict on each operator by rule."""
     log = compile_logs.edgetpu(data)
     if not log.models and not log.errors:
-        found.add("TFL001", "", "this log names no model; is it one of edgetpu_compiler?")
+        findings.add("TFL001", "", "this log names no model; is it one of edgetpu_compiler?")
     for error in log.errors:
         if error == "Model not quantized":
-            found.add("ETP001", "", error)
+            findings.add("ETP001", "", error)
         elif not error.startswith(("Invalid model:", "Compilation failed!")) or len(log.errors) == 1:
-            found.add("ETP015", "", error)
+            findings.add("ETP015", "", error)
     for model in log.models:
         name = model.input.replace("\\", "/").rsplit("/", 1)[-1]
         for row in model.operators:
             if row.rule:
-                found.add(row.rule, f"{name}: {row.name}", f"{row.count} operators: {row.status}")
+                findings.add(row.rule, f"{name}: {row.name}", f"{row.count} operators: {row.status}")
         if model.streamed:
-            found.add("ETP043", name, f"{model.streamed} of {model.streamed + (model.cached or 0)} bytes")
+            findings.add("ETP043", name, f"{model.streamed} of {model.streamed + (model.cached or 0)} bytes")
         if model.on_cpu:
-            found.add("ETP044", name, f"{model.on_cpu} operators")
-    found.facts |= {"compiler": log.version, "models": len(log.models)}
+            findings.add("ETP044", name, f"{model.on_cpu} operators")
+    findings.facts |= {"compiler": log.version, "models": len(log.models)}
 
 
 def mapped_operators(data: bytes, model: TfliteModel) -> frozenset[int]:
@@ -107,7 +109,7 @@ def mapped_operators(data: bytes, model: TfliteModel) -> frozenset[int]:
     )
 
 
-def _plain(data: bytes, model: TfliteModel, found: Findings) -> None:
+def _plain(data: bytes, model: TfliteModel, findings: Findings) -> None:
     graph = model.subgraphs[0]
     floats = [o for o in graph.operators if _is_float(graph, o)]
     # The compiler refuses models whose weights are float; single float operators just stay on the CPU.
@@ -115,42 +117,44 @@ def _plain(data: bytes, model: TfliteModel, found: Findings) -> None:
         floats if len(floats) * 2 > len(graph.operators) else []
     )
     for operator in unquantised:
-        found.add("ETP001", layer_name(graph, operator), "float32")
+        findings.add("ETP001", layer_name(graph, operator), "float32")
     for index in (*graph.inputs, *graph.outputs):
         tensor = graph.tensors[index]
         if tensor.datatype == "FP32" and not unquantised:
-            found.add("ETP007", tensor.name, tensor.datatype)
+            findings.add("ETP007", tensor.name, tensor.datatype)
     for tensor in graph.tensors:
         if -1 in (tensor.shape_signature or tensor.shape):
-            found.add("ETP003", tensor.name, list(tensor.shape_signature or tensor.shape))
+            findings.add("ETP003", tensor.name, list(tensor.shape_signature or tensor.shape))
     if len(model.subgraphs) > 1:
-        found.add("ETP010", model.subgraphs[1].name, f"{len(model.subgraphs)} subgraphs (branches or loops)")
-    able = [_operator(data, model, graph, operator, found) for operator in graph.operators]
+        findings.add("ETP010", model.subgraphs[1].name, f"{len(model.subgraphs)} subgraphs (branches or loops)")
+    able = [_operator(data, model, graph, operator, findings) for operator in graph.operators]
     mapped = frozenset() if unquantised else edgetpu_partition.first_part(graph, able)
-    _cut(graph, able, mapped, found, unquantised=bool(unquantised))
-    found.mapped = mapped
-    found.facts["edgetpu_operators"] = len(mapped)
-    found.facts["cpu_operators"] = sum(len(g.operators) for g in model.subgraphs) - len(mapped)
-    found.facts["edgetpu_operators_measured"] = edgetpu_partition.MEASURED
+    _cut(graph, able, mapped, findings, unquantised=bool(unquantised))
+    findings.mapped = mapped
+    findings.facts["edgetpu_operators"] = len(mapped)
+    findings.facts["cpu_operators"] = sum(len(g.operators) for g in model.subgraphs) - len(mapped)
+    findings.facts["edgetpu_operators_measured"] = edgetpu_partition.MEASURED
     parameters = edgetpu_parameters(model)
-    found.facts["parameter_bytes"] = parameters
-    if parameters > found.profile.edgetpu_memory:
-        found.add("ETP006", "", f"about {parameters} bytes")
+    findings.facts["parameter_bytes"] = parameters
+    if parameters > findings.profile.edgetpu_memory:
+        findings.add("ETP006", "", f"about {parameters} bytes")
 
 
-def _cut(graph: Subgraph, able: Sequence[bool], mapped: frozenset[int], found: Findings, *, unquantised: bool) -> None:
+def _cut(
+    graph: Subgraph, able: Sequence[bool], mapped: frozenset[int], findings: Findings, *, unquantised: bool
+) -> None:
     """Say where the graph is cut, operator by operator: what could be mapped and is not."""
     if unquantised:
         return
     if not mapped:
-        found.add("ETP015", layer_name(graph, graph.operators[0]), f"0 of {len(graph.operators)} operators mapped")
+        findings.add("ETP015", layer_name(graph, graph.operators[0]), f"0 of {len(graph.operators)} operators mapped")
         return
     producers = {index: o for o in graph.operators for index in o.outputs}
     for number, operator in enumerate(graph.operators):
         if able[number] and number not in mapped:
             read = (producers[i] for i in operator.inputs if i in producers)
             source = next((o for o in read if o.index not in mapped), operator)
-            found.add("ETP014", layer_name(graph, operator), f"{operator.name} reads from {source.name}")
+            findings.add("ETP014", layer_name(graph, operator), f"{operator.name} reads from {source.name}")
 
 
 def _is_float(graph: Subgraph, operator: Operator) -> bool:
@@ -160,12 +164,12 @@ def _is_float(graph: Subgraph, operator: Operator) -> bool:
     return any(graph.tensors[i].datatype in _FLOAT for i in operator.outputs if i >= 0)
 
 
-def _operator(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, found: Findings) -> bool:
+def _operator(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, findings: Findings) -> bool:
     """Check one operator; False if it stays on the CPU."""
     layer = layer_name(graph, operator)
     if operator.name not in SUPPORTED:
         if operator.name != "DEQUANTIZE" or operator.outputs[0] not in graph.outputs:
-            found.add("ETP010", layer, operator.label)
+            findings.add("ETP010", layer, operator.label)
         return False
     good = True
     for index in _data_inputs(operator) + operator.outputs:
@@ -173,20 +177,20 @@ def _operator(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operat
         if tensor.datatype not in _INT8:
             # Floats at the borders are the author's choice (ETP007), floats inside are ETP001 where they matter.
             if tensor.datatype not in _FLOAT:
-                found.add("ETP002", layer, f"{tensor.name} is {tensor.datatype}")
+                findings.add("ETP002", layer, f"{tensor.name} is {tensor.datatype}")
             good = False
-    good &= _dimensions(graph, operator, layer, found)
+    good &= _dimensions(graph, operator, layer, findings)
     if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"):
         for index in operator.inputs[1:2]:
             if index >= 0 and not graph.tensors[index].constant:
-                found.add("ETP004", layer, graph.tensors[index].name)
+                findings.add("ETP004", layer, graph.tensors[index].name)
                 good = False
     form = _FORMS.get(operator.name)
     for number, value in form(data, model, graph, operator) if form else ():
-        found.add(number, layer, value)
+        findings.add(number, layer, value)
         good = False
-    if operator.name == "RESHAPE" and _size(_input(graph, operator)) > found.profile.edgetpu_reshape:
-        found.add("ETP028", layer, f"{_size(_input(graph, operator))} elements")
+    if operator.name == "RESHAPE" and _size(_input(graph, operator)) > findings.profile.edgetpu_reshape:
+        findings.add("ETP028", layer, f"{_size(_input(graph, operator))} elements")
     return good
 
 
@@ -204,11 +208,11 @@ def _data_inputs(operator: Operator) -> tuple[int, ...]:
     return tuple(i for i in keep if i >= 0)
 
 
-def _dimensions(graph: Subgraph, operator: Operator, layer: str, found: Findings) -> bool:
+def _dimensions(graph: Subgraph, operator: Operator, layer: str, findings: Findings) -> bool:
     for index in operator.outputs:
         shape = graph.tensors[index].shape
         if any(d > 1 for d in shape[:-3]):
-            found.add("ETP005", layer, list(shape))
+            findings.add("ETP005", layer, list(shape))
             return False
     return True
 

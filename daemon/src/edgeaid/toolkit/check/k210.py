@@ -31,23 +31,23 @@ _MAX_W, _MAX_H = 320, 240
 _POOLS: Final = ((2, 2, 2, 2), (4, 4, 4, 4))
 
 
-def check_kmodel(data: bytes, found: Findings) -> None:
+def check_kmodel(data: bytes, findings: Findings) -> None:
     """A compiled model against memory and firmware."""
     model = kmodel.read(data)
-    profile = found.profile
+    profile = findings.profile
     if model.version not in profile.kmodel_versions:
-        found.add("KPU018", "", f"version {model.version}")
+        findings.add("KPU018", "", f"version {model.version}")
     if model.kpu_peak > profile.kpu_ram:
-        found.add("KPU013", _peak_layer(model), f"{model.kpu_peak} bytes")
+        findings.add("KPU013", _peak_layer(model), f"{model.kpu_peak} bytes")
     if model.ram_need > profile.k210_free:
-        found.add("KPU014", "", f"{model.ram_need} bytes")
+        findings.add("KPU014", "", f"{model.ram_need} bytes")
     if model.size > profile.k210_flash:
-        found.add("KPU019", "", f"{model.size} bytes")
+        findings.add("KPU019", "", f"{model.size} bytes")
     cpu = [n for n in model.nodes if n.device == "cpu"]
     if cpu:
         kinds = ", ".join(sorted({n.name for n in cpu}))
-        found.add("KPU021", f"{cpu[0].index} {cpu[0].name}", f"{len(cpu)} of {len(model.nodes)} operations: {kinds}")
-    found.facts |= {
+        findings.add("KPU021", f"{cpu[0].index} {cpu[0].name}", f"{len(cpu)} of {len(model.nodes)} operations: {kinds}")
+    findings.facts |= {
         "version": model.version, "kpu_operations": len(model.nodes) - len(cpu), "cpu_operations": len(cpu),
         "kpu_peak_bytes": model.kpu_peak, "ram_bytes": model.ram_need,
     }  # fmt: skip
@@ -59,73 +59,73 @@ def _peak_layer(model: Kmodel) -> str:
     return f"{peak.index} {peak.name}" if peak else ""
 
 
-def check_tflite(data: bytes, model: TfliteModel, found: Findings) -> None:
+def check_tflite(data: bytes, model: TfliteModel, findings: Findings) -> None:
     """A TFLite file against what the compilers accept and what the KPU computes."""
     graph = model.subgraphs[0]
     quantised = [o for o in graph.operators if any(_quantised(graph.tensors[i]) for i in o.outputs if i >= 0)]
     if quantised:
-        found.add("KPU002", layer_name(graph, quantised[0]), f"{len(quantised)} of {len(graph.operators)} operators")
+        findings.add("KPU002", layer_name(graph, quantised[0]), f"{len(quantised)} of {len(graph.operators)} operators")
     for index in graph.inputs:
         tensor = graph.tensors[index]
         if len(tensor.shape) == 4:
             batch, height, width, _ = tensor.shape
             if batch != 1 or -1 in (tensor.shape_signature or tensor.shape):
-                found.add("KPU020", tensor.name, f"shape {list(tensor.shape_signature or tensor.shape)}")
+                findings.add("KPU020", tensor.name, f"shape {list(tensor.shape_signature or tensor.shape)}")
             if width > _MAX_W or height > _MAX_H:
-                found.add("KPU003", tensor.name, f"{width}x{height}")
-    before = len(found.found)
+                findings.add("KPU003", tensor.name, f"{width}x{height}")
+    before = len(findings.violations)
     slow = 0
     for operator in graph.operators:
-        seen = len(found.found)
-        _operator(data, model, graph, operator, found)
-        slow += any(v.rule.severity == "warning" for v in found.found[seen:])
+        seen = len(findings.violations)
+        _operator(data, model, graph, operator, findings)
+        slow += any(v.rule.severity == "warning" for v in findings.violations[seen:])
     if slow:
-        found.add("KPU021", found.found[before].layer, f"{slow} of {len(graph.operators)} operators")
-    found.facts["cpu_operators"] = slow
+        findings.add("KPU021", findings.violations[before].layer, f"{slow} of {len(graph.operators)} operators")
+    findings.facts["cpu_operators"] = slow
 
 
 def _quantised(tensor: Tensor) -> bool:
     return tensor.datatype in ("INT8", "UINT8") and tensor.quantization is not None
 
 
-def _operator(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, found: Findings) -> None:
+def _operator(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, findings: Findings) -> None:
     layer = layer_name(graph, operator)
     if operator.name == "PRELU":
-        found.add("KPU011", layer, "PReLU")
+        findings.add("KPU011", layer, "PReLU")
     if operator.name in UNSUPPORTED:
-        found.add("KPU012", layer, operator.label)
+        findings.add("KPU012", layer, operator.label)
     elif operator.name == "TRANSPOSE_CONV":
-        _transposed(graph, operator, layer, found)
+        _transposed(graph, operator, layer, findings)
     elif operator.name in _CONVS:
-        _convolution(data, model, graph, operator, found)
+        _convolution(data, model, graph, operator, findings)
     elif operator.name in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
         size = _window(operator)
         # Pooling over the whole map is a reduction, which nncase does as such.
         whole = size[:2] == graph.tensors[operator.inputs[0]].shape[2:0:-1]
         if size not in _POOLS and not whole:
-            found.add("KPU010", layer, f"{size[0]}x{size[1]} stride {size[2]}x{size[3]}")
+            findings.add("KPU010", layer, f"{size[0]}x{size[1]} stride {size[2]}x{size[3]}")
     elif operator.name == "FULLY_CONNECTED":
         shape = weights(graph, operator) or (0, 0)
         constant = graph.tensors[operator.inputs[1]].constant
         if not constant or math.prod(shape) < 1024 or max(shape) > _MAX_CHANNELS:
-            found.add("KPU017", layer, f"{shape[-1]} x {shape[0]}")
+            findings.add("KPU017", layer, f"{shape[-1]} x {shape[0]}")
         else:
             # It becomes a 1x1 convolution of maps padded to 4x4.
-            _memory(found, layer, kpu.feature_map_bytes(shape[-1], 4, 4) + kpu.feature_map_bytes(shape[0], 4, 4))
-        _range(data, model, graph, operator, found)
+            _memory(findings, layer, kpu.feature_map_bytes(shape[-1], 4, 4) + kpu.feature_map_bytes(shape[0], 4, 4))
+        _range(data, model, graph, operator, findings)
 
 
-def _transposed(graph: Subgraph, operator: Operator, layer: str, found: Findings) -> None:
+def _transposed(graph: Subgraph, operator: Operator, layer: str, findings: Findings) -> None:
     """The compilers lay out transposed convolutions of one form only: of twelve forms tried, this one compiles."""
     kernel = graph.tensors[operator.inputs[1]].shape[1:3]
     strides = (operator.options.get("stride_h", 1), operator.options.get("stride_w", 1))
     padding = operator.options.get("padding", "SAME")
     if (kernel, strides, padding) != ((3, 3), (1, 1), "SAME"):
         size = "x".join(map(str, kernel))
-        found.add("KPU022", layer, f"{size} stride {strides[1]}x{strides[0]} {padding}")
+        findings.add("KPU022", layer, f"{size} stride {strides[1]}x{strides[0]} {padding}")
 
 
-def _convolution(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, found: Findings) -> None:
+def _convolution(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, findings: Findings) -> None:
     layer = layer_name(graph, operator)
     shape = weights(graph, operator)
     source, result = graph.tensors[operator.inputs[0]].shape, graph.tensors[operator.outputs[0]].shape
@@ -134,31 +134,31 @@ def _convolution(data: bytes, model: TfliteModel, graph: Subgraph, operator: Ope
     depthwise = operator.name == "DEPTHWISE_CONV_2D"
     height, width, channels = source[1:]
     out = output_channels(operator, shape)
-    before = len(found.found)
+    before = len(findings.violations)
     if max(channels, out) > _MAX_CHANNELS:
-        found.add("KPU004", layer, f"{channels} in, {out} out")
+        findings.add("KPU004", layer, f"{channels} in, {out} out")
     kernel = (shape[1], shape[2])
     if kernel not in ((1, 1), (3, 3)):
-        found.add("KPU006", layer, f"{kernel[1]}x{kernel[0]}")
+        findings.add("KPU006", layer, f"{kernel[1]}x{kernel[0]}")
     dilation = (operator.options.get("dilation_w", 1), operator.options.get("dilation_h", 1))
     groups = channels // shape[3] if not depthwise and shape[3] else 1
     if dilation != (1, 1) or groups > 1 or (depthwise and operator.options.get("depth_multiplier", 1) not in (0, 1)):
-        found.add("KPU008", layer, f"{groups} groups, dilation {dilation[0]}x{dilation[1]}")
+        findings.add("KPU008", layer, f"{groups} groups, dilation {dilation[0]}x{dilation[1]}")
     for h, w in ((height, width), result[1:3]):
         if not (4 <= h <= 256 and 4 <= w <= 512) and kernel in ((1, 1), (3, 3)):
-            found.add("KPU005" if min(h, w) >= 4 or (h, w) == (height, width) else "KPU015", layer, f"{w}x{h}")
+            findings.add("KPU005" if min(h, w) >= 4 or (h, w) == (height, width) else "KPU015", layer, f"{w}x{h}")
             break
-    on_kpu = not any(v.rule.severity != "note" for v in found.found[before:])
+    on_kpu = not any(v.rule.severity != "note" for v in findings.violations[before:])
     strides = (operator.options.get("stride_w", 1), operator.options.get("stride_h", 1))
     if strides not in ((1, 1), (2, 2)):
-        found.add("KPU007", layer, f"{strides[0]}x{strides[1]}")
+        findings.add("KPU007", layer, f"{strides[0]}x{strides[1]}")
     if on_kpu:
-        _maps(data, model, graph, operator, found, channels, out)
-    _range(data, model, graph, operator, found)
+        _maps(data, model, graph, operator, findings, channels, out)
+    _range(data, model, graph, operator, findings)
 
 
 def _maps(
-    data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, found: Findings, channels: int, out: int
+    data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, findings: Findings, channels: int, out: int
 ) -> None:
     """Padding and memory of a convolution that runs on the KPU.
 
@@ -185,11 +185,11 @@ def _maps(
         kept = (height // 2, width // 2)
     if not fits:
         words = ", ".join(f"{a}+{b}" for a, b in sides)
-        found.add("KPU009", layer, f"pads {words} at stride {stride} on {width}x{height}")
+        findings.add("KPU009", layer, f"pads {words} at stride {stride} on {width}x{height}")
     elif pooled := _pooled(graph, operator):
         # A pooling right behind is done on the way out: only what is left is stored.
         kept = pooled[1:3]
-    _memory(found, layer, kpu.feature_map_bytes(channels, height, width) + kpu.feature_map_bytes(out, *kept))
+    _memory(findings, layer, kpu.feature_map_bytes(channels, height, width) + kpu.feature_map_bytes(out, *kept))
 
 
 def _padding(
@@ -212,11 +212,11 @@ def _padding(
     return ((values[2], values[3]), (values[4], values[5])), (height, width)
 
 
-def _memory(found: Findings, layer: str, need: int) -> None:
+def _memory(findings: Findings, layer: str, need: int) -> None:
     """Note what a layer's maps take together."""
-    if need > found.profile.kpu_ram:
-        found.add("KPU013", layer, f"{need} bytes")
-    found.facts["kpu_peak_bytes"] = max(need, found.facts.get("kpu_peak_bytes", 0))
+    if need > findings.profile.kpu_ram:
+        findings.add("KPU013", layer, f"{need} bytes")
+    findings.facts["kpu_peak_bytes"] = max(need, findings.facts.get("kpu_peak_bytes", 0))
 
 
 def _window(operator: Operator) -> tuple[object, ...]:
@@ -232,7 +232,7 @@ def _pooled(graph: Subgraph, operator: Operator) -> tuple[int, ...]:
     return ()
 
 
-def _range(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, found: Findings) -> None:
+def _range(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, findings: Findings) -> None:
     tensor = graph.tensors[operator.inputs[1]]
     if tensor.datatype != "FP32" or not tensor.constant or tensor.sparse:
         return
@@ -241,5 +241,5 @@ def _range(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator,
     values = np.frombuffer(tflite.constant(data, model, tensor), "<f4")
     # In double precision: float32 may overflow, and damaged weights may be anything.
     spread = float(values.max()) - float(values.min()) if values.size else 0.0
-    if spread > found.profile.weights_range:
-        found.add("KPU016", layer_name(graph, operator), f"{spread:.3g}")
+    if spread > findings.profile.weights_range:
+        findings.add("KPU016", layer_name(graph, operator), f"{spread:.3g}")

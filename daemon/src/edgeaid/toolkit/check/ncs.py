@@ -49,16 +49,16 @@ _DEFAULT_NAME: Final = re.compile(
 )
 
 
-def check_caffe(data: bytes, found: Findings) -> None:
+def check_caffe(data: bytes, findings: Findings) -> None:
     """A prototxt."""
     net = caffe.read_prototxt(data)
-    _inputs(net, found)
+    _inputs(net, findings)
     for layer in net.layers:
         kind = layer.type.lower().replace("_", "")
-        if kind not in CAFFE_LAYERS or (found.profile.ncsdk == "1" and kind in _CAFFE_V2_ONLY):
-            found.add("NCS006", layer.name, layer.type)
+        if kind not in CAFFE_LAYERS or (findings.profile.ncsdk == "1" and kind in _CAFFE_V2_ONLY):
+            findings.add("NCS006", layer.name, layer.type)
         if kind == "crop" and layer.bottoms[1:2] == ("data",):
-            found.add("NCS005", layer.name, "data")
+            findings.add("NCS005", layer.name, "data")
         if kind == "convolution":
             message = next(iter(messages(layer.message, "convolution_param")), {})
             kernel, stride, _ = window(message)
@@ -68,121 +68,121 @@ def check_caffe(data: bytes, found: Findings) -> None:
             # Inception v3 and v4 are made of 1xn and nx1.
             row = 1 in kernel and stride == (1, 1) and max(kernel) <= 7
             if not listed and not row:
-                found.add("NCS007", layer.name, f"{kernel[1]}x{kernel[0]}s{stride[0]}")
+                findings.add("NCS007", layer.name, f"{kernel[1]}x{kernel[0]}s{stride[0]}")
             # One group per channel is a depthwise convolution, which MobileNets have with 1024 channels.
             if group >= _MAX_GROUPS and group != output:
-                found.add("NCS008", layer.name, group)
+                findings.add("NCS008", layer.name, group)
     measured = sizes(net)
     for name, shape in measured.blobs.items():
         # The stick computes in FP16.
-        if 2 * math.prod(shape) >= found.profile.ncs_layer:
-            found.add("NCS011", name, f"{2 * math.prod(shape)} bytes ({'x'.join(map(str, shape))})")
+        if 2 * math.prod(shape) >= findings.profile.ncs_layer:
+            findings.add("NCS011", name, f"{2 * math.prod(shape)} bytes ({'x'.join(map(str, shape))})")
     graph = 2 * sum(measured.parameters.values())
-    if graph >= found.profile.ncs_graph:
-        found.add("NCS010", "", f"about {graph} bytes")
-    found.facts |= {"layers": len(net.layers), "graph_bytes_about": graph}
+    if graph >= findings.profile.ncs_graph:
+        findings.add("NCS010", "", f"about {graph} bytes")
+    findings.facts |= {"layers": len(net.layers), "graph_bytes_about": graph}
 
 
-def _inputs(net: CaffeNet, found: Findings) -> None:
+def _inputs(net: CaffeNet, findings: Findings) -> None:
     if net.input_form != "input_shape":
-        found.add("NCS001", net.inputs[0].name if net.inputs else "", net.input_form)
+        findings.add("NCS001", net.inputs[0].name if net.inputs else "", net.input_form)
     if len(net.inputs) != 1:
-        found.add("NCS004", ", ".join(i.name for i in net.inputs[:5]), len(net.inputs))
+        findings.add("NCS004", ", ".join(i.name for i in net.inputs[:5]), len(net.inputs))
     for spec in net.inputs[:1]:
         if spec.name != "data":
-            found.add("NCS002", spec.name, spec.name)
+            findings.add("NCS002", spec.name, spec.name)
         if spec.shape and spec.shape[0] != 1:
-            found.add("NCS003", spec.name, spec.shape[0])
+            findings.add("NCS003", spec.name, spec.shape[0])
 
 
-def check_graphdef(data: bytes, found: Findings) -> None:
+def check_graphdef(data: bytes, findings: Findings) -> None:
     """A frozen TensorFlow graph."""
     graph = tensorflow.read_graphdef(data)
-    _graph(graph, found)
+    _graph(graph, findings)
     if graph.variables:
-        found.add("NCS035", "", f"{graph.variables} variables")
+        findings.add("NCS035", "", f"{graph.variables} variables")
 
 
-def check_meta(data: bytes, path: Path, found: Findings) -> None:
+def check_meta(data: bytes, path: Path, findings: Findings) -> None:
     """A MetaGraph (.meta), which mvNCCompile takes with the checkpoint beside it."""
     whole = tensorflow.read_meta(data).graph
     # The parts that write and read checkpoints are in every .meta; they are no part of what is compiled.
     graph = replace(whole, nodes=tuple(n for n in whole.nodes if not _SAVER.match(n.name) and n.op not in _SAVING))
-    _graph(graph, found)
+    _graph(graph, findings)
     index, stem = path.with_suffix(".index"), path.with_suffix("").name
     parts = sorted(p.name for p in path.parent.glob(f"{stem}.data-*-of-*"))
     if graph.variables and not (index.is_file() and parts):
-        found.add("NCS036", "", f"{graph.variables} variables, no {index.name} with {stem}.data-00000-of-00001")
+        findings.add("NCS036", "", f"{graph.variables} variables, no {index.name} with {stem}.data-00000-of-00001")
     elif index.is_file():
         values = tensorflow.read_checkpoint_index(index.read_bytes())
-        found.facts |= {"checkpoint_bytes": values.size, "graph_bytes_about": values.size // 2}
+        findings.facts |= {"checkpoint_bytes": values.size, "graph_bytes_about": values.size // 2}
 
 
-def _batch(placeholders: Sequence[Node], found: Findings) -> None:
+def _batch(placeholders: Sequence[Node], findings: Findings) -> None:
     """The stick computes one sample at a time, and the shape is fixed when the graph is compiled."""
     for node in placeholders:
         if node.shape and node.shape[0] == -1:
-            found.add("NCS037", node.name, list(node.shape))
+            findings.add("NCS037", node.name, list(node.shape))
         elif node.shape and node.shape[0] != 1 and len(node.shape) in (2, 4):
-            found.add("NCS003", node.name, node.shape[0])
+            findings.add("NCS003", node.name, node.shape[0])
         if any(d == -1 for d in node.shape[1:]):
-            found.add("NCS037", node.name, list(node.shape))
+            findings.add("NCS037", node.name, list(node.shape))
 
 
-def _graph(graph: GraphDef, found: Findings) -> None:
+def _graph(graph: GraphDef, findings: Findings) -> None:
     placeholders = [n for n in graph.nodes if n.op in ("Placeholder", "PlaceholderWithDefault", "PlaceholderV2")]
-    _batch(placeholders, found)
+    _batch(placeholders, findings)
     if len(placeholders) != 1:
-        found.add("NCS031", ", ".join(n.name for n in placeholders[:5]), len(placeholders))
+        findings.add("NCS031", ", ".join(n.name for n in placeholders[:5]), len(placeholders))
     for node in graph.nodes:
         parts = node.name.lower().split("/")
         # A frozen inference graph keeps at most an Identity of the dropout layer; random numbers are the real thing.
         if (node.op in ("RandomUniform", "Dropout") and any("dropout" in p for p in parts)) or node.op == "Dropout":
-            found.add("NCS032", node.name, node.op)
+            findings.add("NCS032", node.name, node.op)
         elif node.op in _TRAINING or "gradients" in parts:
-            found.add("NCS033", node.name, node.op)
-    _network(graph, found)
+            findings.add("NCS033", node.name, node.op)
+    _network(graph, findings)
     for node in (*placeholders[:1], *[n for n in graph.nodes if n.name in {o.name for o in graph.outputs}][:3]):
         if _DEFAULT_NAME.match(node.name):
-            found.add("NCS034", node.name, node.name)
+            findings.add("NCS034", node.name, node.name)
     constants = sum(n.constant_bytes for n in graph.nodes)
-    if constants // 2 >= found.profile.ncs_graph:
-        found.add("NCS010", "", f"about {constants // 2} bytes")
-    found.facts |= {"nodes": len(graph.nodes), "graph_bytes_about": constants // 2}
+    if constants // 2 >= findings.profile.ncs_graph:
+        findings.add("NCS010", "", f"about {constants // 2} bytes")
+    findings.facts |= {"nodes": len(graph.nodes), "graph_bytes_about": constants // 2}
 
 
-def _network(graph: GraphDef, found: Findings) -> None:
+def _network(graph: GraphDef, findings: Findings) -> None:
     scopes = {m[0].rstrip("/") for n in graph.nodes if (m := _NETWORKS.match(n.name))}
     if not scopes:
-        found.add("NCS030", "", "no scope of a listed network among the nodes")
+        findings.add("NCS030", "", "no scope of a listed network among the nodes")
     elif any("mobilenet" in s.lower() for s in scopes):
         shapes = [n.shape for n in graph.nodes if n.op == "Placeholder" and len(n.shape) == 4]
         if shapes and shapes[0][1] not in _MOBILENET_SIZES and shapes[0][1] != -1:
-            found.add("NCS030", "", f"MobileNet v1 with input {shapes[0][1]}")
+            findings.add("NCS030", "", f"MobileNet v1 with input {shapes[0][1]}")
 
 
-def check_graph(data: bytes, found: Findings) -> None:
+def check_graph(data: bytes, findings: Findings) -> None:
     """A compiled graph."""
     try:
         graph = ncs.read(data)
     except InvalidModel as e:
-        found.add("NCS040", "", e)
+        findings.add("NCS040", "", e)
         return
-    if str(graph.generation) != found.profile.ncsdk:
-        found.add("NCS042", graph.name, f"NCSDK {graph.generation}")
-    if graph.size >= found.profile.ncs_graph:
-        found.add("NCS010", graph.name, f"{graph.size} bytes")
+    if str(graph.generation) != findings.profile.ncsdk:
+        findings.add("NCS042", graph.name, f"NCSDK {graph.generation}")
+    if graph.size >= findings.profile.ncs_graph:
+        findings.add("NCS010", graph.name, f"{graph.size} bytes")
     if graph.shaves > _MAX_SHAVES:
-        found.add("NCS041", graph.name, graph.shaves)
-    found.facts |= {
+        findings.add("NCS041", graph.name, graph.shaves)
+    findings.facts |= {
         "generation": graph.generation, "stages": graph.stage_count, "shaves": graph.shaves, "bytes": graph.size,
     }  # fmt: skip
 
 
-def check_log(data: bytes, found: Findings) -> None:
+def check_log(data: bytes, findings: Findings) -> None:
     """What mvNCCompile printed: its errors by rule."""
     log = compile_logs.mvncc(data)
     for code, text, rule in log.errors:
         scratch = ints({"n": [int(n) for n in re.findall(r"\d{1,12}", text)[-1:]]}, "n")
         value = f"{scratch[0]} bytes" if rule == "NCS012" and scratch else text
-        found.add(rule or "NCS000", "", f"error {code}: {value}" if code is not None else value)
+        findings.add(rule or "NCS000", "", f"error {code}: {value}" if code is not None else value)

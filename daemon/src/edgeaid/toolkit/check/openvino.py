@@ -22,33 +22,33 @@ UNSUPPORTED: Final = frozenset(
 _OPSET: Final = re.compile(r"opset(\d{1,4})$")
 
 
-def check(data: bytes, path: Path, found: Findings) -> None:
+def check(data: bytes, path: Path, findings: Findings) -> None:
     """An .xml; the .bin is looked for beside it."""
     model = openvino.read(data)
     weights = path.with_suffix(".bin")
     size = weights.stat().st_size if weights.is_file() else None
     if model.weights_bytes and size is None:
-        found.add("OVN003", weights.name, "missing")
+        findings.add("OVN003", weights.name, "missing")
     elif size is not None and size < model.weights_bytes:
-        found.add("OVN003", weights.name, f"{size} of {model.weights_bytes} bytes")
-    if model.version not in found.profile.ir_versions:
-        found.add("OVN001", "", f"version {model.version}")
+        findings.add("OVN003", weights.name, f"{size} of {model.weights_bytes} bytes")
+    if model.version not in findings.profile.ir_versions:
+        findings.add("OVN001", "", f"version {model.version}")
     for layer in model.layers:
         if layer.type in UNSUPPORTED:
-            found.add("OVN002", layer.name, layer.type)
+            findings.add("OVN002", layer.name, layer.type)
         match = _OPSET.match(layer.opset)
-        if match and int(match[1]) > found.profile.opset:
-            found.add("OVN005", layer.name, f"{layer.type} of {layer.opset}")
+        if match and int(match[1]) > findings.profile.opset:
+            findings.add("OVN005", layer.name, f"{layer.type} of {layer.opset}")
         if any(-1 in port.shape for port in layer.outputs):
-            found.add("OVN004", layer.name, next(list(p.shape) for p in layer.outputs if -1 in p.shape))
-        if layer.type == "Const" and layer.data.get("element_type") == "f32" and not found.has("OVN006"):
-            found.add("OVN006", layer.name, "f32")
-    found.facts |= {"layers": len(model.layers), "ir_version": model.version, "weights_bytes": model.weights_bytes}
+            findings.add("OVN004", layer.name, next(list(p.shape) for p in layer.outputs if -1 in p.shape))
+        if layer.type == "Const" and layer.data.get("element_type") == "f32" and not findings.has("OVN006"):
+            findings.add("OVN006", layer.name, "f32")
+    findings.facts |= {"layers": len(model.layers), "ir_version": model.version, "weights_bytes": model.weights_bytes}
 
 
-def check_blob(data: bytes, found: Findings) -> None:
+def check_blob(data: bytes, findings: Findings) -> None:
     """A Myriad .blob: only its header can be read."""
     blob = ncs.read_blob(data)
     if blob.batch > 1:
-        found.add("OVN004", "", f"batch {blob.batch}")
-    found.facts |= {"version": f"{blob.major}.{blob.minor}", "stages": blob.stages, "shaves": blob.shaves}
+        findings.add("OVN004", "", f"batch {blob.batch}")
+    findings.facts |= {"version": f"{blob.major}.{blob.minor}", "stages": blob.stages, "shaves": blob.shaves}

@@ -109,8 +109,8 @@ class Report:
     @property
     def worst(self) -> str:
         """Severest finding, "" if there is none."""
-        found = {v.rule.severity for v in self.violations}
-        return next((s for s in SEVERITIES if s in found), "")
+        severities = {v.rule.severity for v in self.violations}
+        return next((s for s in SEVERITIES if s in severities), "")
 
 
 @cache
@@ -127,21 +127,21 @@ def rules() -> Mapping[str, Rule]:
 def op_versions(runtime: str) -> Mapping[str, int]:
     """Highest version per builtin operator that a runtime registers; empty for a runtime that was not measured."""
     table = tomllib.loads((files(__package__) / "op_versions.toml").read_text("utf-8"))
-    found: Mapping[str, int] = table.get(runtime, {})
-    return found
+    versions: Mapping[str, int] = table.get(runtime, {})
+    return versions
 
 
 class Findings:
     """Collects violations while a model is looked at."""
 
-    __slots__ = ("_seen", "facts", "found", "mapped", "profile")
+    __slots__ = ("_seen", "facts", "mapped", "profile", "violations")
 
     #: Per rule; a graph of thousands of layers may break a rule in each.
     LIMIT: Final = 50
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
-        self.found: list[Violation] = []
+        self.violations: list[Violation] = []
         self.facts: dict[str, Any] = {}
         #: Edge TPU: operators of the first subgraph that its compiler would map, by index.
         self.mapped: frozenset[int] = frozenset()
@@ -154,7 +154,7 @@ class Findings:
         if count > self.LIMIT:
             return
         text = rule.limit.format(**{k: _text(v) for k, v in asdict(self.profile).items()}) if limit is None else limit
-        self.found.append(Violation(rule, layer, str(value), text))
+        self.violations.append(Violation(rule, layer, str(value), text))
 
     def has(self, number: str) -> bool:
         """Whether the rule was broken so far."""
@@ -163,7 +163,7 @@ class Findings:
     def report(self, path: str, kind: str, target: str) -> Report:
         """All findings, severest first."""
         order = {s: i for i, s in enumerate(SEVERITIES)}
-        ranked = sorted(self.found, key=lambda v: (order[v.rule.severity], v.rule.id))
+        ranked = sorted(self.violations, key=lambda v: (order[v.rule.severity], v.rule.id))
         return Report(path, kind, target, tuple(ranked), self.facts)
 
 

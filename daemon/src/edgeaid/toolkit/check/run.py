@@ -17,33 +17,33 @@ RUNS = 8
 _SQUASHING = frozenset({"SOFTMAX", "LOGISTIC", "TANH", "QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE"})
 
 
-def check(path: Path, model: TfliteModel, found: Findings, timeout: float = 120.0) -> None:
+def check(path: Path, model: TfliteModel, findings: Findings, timeout: float = 120.0) -> None:
     """Run the model on random inputs in a child process and look at what comes out."""
     if any(code not in KNOWN_CUSTOM for code in model.custom_codes):
         if EDGETPU_OP not in model.custom_codes:
-            found.add("SAN007", "", f"custom operators {', '.join(model.custom_codes)}")
+            findings.add("SAN007", "", f"custom operators {', '.join(model.custom_codes)}")
         return
     if not have_litert():
-        found.add("SAN009", "", "no TFLite runtime installed")
+        findings.add("SAN009", "", "no TFLite runtime installed")
         return
     # Wide enough for every published normalisation; a network that ignores this ignores everything.
     request = {"runs": RUNS, "seed": 1, "threads": 1, "low": -1.0, "high": 1.0}
     try:
         answer = litert(path, request, timeout)
     except InvalidModel as e:
-        found.add("SAN007", "", e)
+        findings.add("SAN007", "", e)
         return
-    found.facts["cpu_us"] = round(float(answer["us"]))
+    findings.facts["cpu_us"] = round(float(answer["us"]))
     for number, spec in enumerate(model.outputs):
         runs = [answer[f"output_{run}_{number}"] for run in range(RUNS)]
         if any(r.dtype.kind == "f" and not np.isfinite(r).all() for r in runs):
-            found.add("SAN008", spec.name, "NaN or infinite values")
+            findings.add("SAN008", spec.name, "NaN or infinite values")
             continue
         same = all(r.shape == runs[0].shape and np.array_equal(r, runs[0]) for r in runs[1:])
         # Class maps and counts may be equal for noise; what must differ are scores.
         scores = runs[0].dtype.kind == "f" or runs[0].dtype.itemsize == 1
         if same and scores and not _saturated(path, model, number, request, timeout):
-            found.add("SAN001", spec.name, f"equal in {RUNS} runs of random inputs")
+            findings.add("SAN001", spec.name, f"equal in {RUNS} runs of random inputs")
 
 
 def _saturated(path: Path, model: TfliteModel, number: int, request: dict[str, float], timeout: float) -> bool:

@@ -18,57 +18,61 @@ _MIN_SCALE, _MAX_SCALE = 1e-12, 1e6
 _COUNTS_AS_CONV = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"})
 
 
-def check(model: TfliteModel, found: Findings) -> None:
+def check(model: TfliteModel, findings: Findings) -> None:
     """Structure, operators and versions against the CPU runtime."""
     graph = model.subgraphs[0]
-    versions = op_versions(found.profile.runtime)
+    versions = op_versions(findings.profile.runtime)
     if len(model.subgraphs) > 1:
-        found.add("TFL007", graph.name, f"{len(model.subgraphs)} subgraphs")
+        findings.add("TFL007", graph.name, f"{len(model.subgraphs)} subgraphs")
     wanted = version_tuple(model.min_runtime_version)
-    if wanted and wanted > version_tuple(found.profile.runtime_version):
-        found.add("TFL004", "", f"needs {model.min_runtime_version}")
+    if wanted and wanted > version_tuple(findings.profile.runtime_version):
+        findings.add("TFL004", "", f"needs {model.min_runtime_version}")
     for subgraph in model.subgraphs:
         for operator in subgraph.operators:
             layer = layer_name(subgraph, operator)
             if operator.name == "CUSTOM":
                 if operator.custom_code == tflite.EDGETPU_OP:
-                    found.add("TFL008", layer, operator.custom_code)
+                    findings.add("TFL008", layer, operator.custom_code)
                 elif operator.custom_code.startswith("Flex"):
-                    found.add("TFL002", layer, operator.custom_code)
+                    findings.add("TFL002", layer, operator.custom_code)
                 elif operator.custom_code not in KNOWN_CUSTOM:
-                    found.add("TFL003", layer, operator.custom_code)
+                    findings.add("TFL003", layer, operator.custom_code)
             elif versions and operator.version > versions.get(operator.name, 0):
                 has = versions.get(operator.name, 0)
-                limit = f"version {has} in {found.profile.runtime}" if has else f"unknown to {found.profile.runtime}"
-                found.add("TFL005", layer, f"{operator.name} version {operator.version}", limit)
+                limit = (
+                    f"version {has} in {findings.profile.runtime}" if has else f"unknown to {findings.profile.runtime}"
+                )
+                findings.add("TFL005", layer, f"{operator.name} version {operator.version}", limit)
     for index in graph.inputs:
         tensor = graph.tensors[index]
         if -1 in (tensor.shape_signature or tensor.shape):
-            found.add("TFL006", tensor.name, list(tensor.shape_signature or tensor.shape))
+            findings.add("TFL006", tensor.name, list(tensor.shape_signature or tensor.shape))
     if state := state_of(model):
-        found.facts["state"] = str(state)
-    found.facts["operators"] = len(graph.operators)
-    found.facts["inputs"] = [f"{i.name} {i.datatype} {list(i.shape)}" for i in model.inputs]
-    found.facts["outputs"] = [f"{o.name} {o.datatype} {list(o.shape)}" for o in model.outputs]
+        findings.facts["state"] = str(state)
+    findings.facts["operators"] = len(graph.operators)
+    findings.facts["inputs"] = [f"{i.name} {i.datatype} {list(i.shape)}" for i in model.inputs]
+    findings.facts["outputs"] = [f"{o.name} {o.datatype} {list(o.shape)}" for o in model.outputs]
 
 
-def sanity(data: bytes, model: TfliteModel, found: Findings, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+def sanity(
+    data: bytes, model: TfliteModel, findings: Findings, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
     """Values and layout. `mean` and `std` are the manifest's, () = not given (then the file's own metadata is used)."""
     graph = model.subgraphs[0]
     for tensor in graph.tensors:
-        _weights(data, model, tensor, found)
+        _weights(data, model, tensor, findings)
         for scale in tensor.quantization.scale if tensor.quantization else ():
             if not 0 < scale < math.inf:  # NaN fails every comparison
-                found.add("SAN003", tensor.name, f"scale {scale!r}")
+                findings.add("SAN003", tensor.name, f"scale {scale!r}")
             # A channel of weights that are all zero gets the smallest scale there is; that harms nothing.
             elif scale >= _MAX_SCALE or (scale <= _MIN_SCALE and not tensor.constant):
-                found.add("SAN010", tensor.name, f"scale {scale!r}")
+                findings.add("SAN010", tensor.name, f"scale {scale!r}")
                 break
-    _layout(graph, found)
-    _normalisation(data, model, found, mean, std)
+    _layout(graph, findings)
+    _normalisation(data, model, findings, mean, std)
 
 
-def _weights(data: bytes, model: TfliteModel, tensor: Tensor, found: Findings) -> None:
+def _weights(data: bytes, model: TfliteModel, tensor: Tensor, findings: Findings) -> None:
     if tensor.datatype not in ("FP32", "FP16", "FP64") or not tensor.constant or tensor.sparse:
         return
     import numpy as np
@@ -77,14 +81,14 @@ def _weights(data: bytes, model: TfliteModel, tensor: Tensor, found: Findings) -
     values = np.frombuffer(tflite.constant(data, model, tensor), kind)
     bad = int(np.count_nonzero(~np.isfinite(values)))
     if bad:
-        found.add("SAN002", tensor.name, f"{bad} of {values.size} values are NaN or infinite")
+        findings.add("SAN002", tensor.name, f"{bad} of {values.size} values are NaN or infinite")
 
 
-def _layout(graph: Subgraph, found: Findings) -> None:
+def _layout(graph: Subgraph, findings: Findings) -> None:
     for index in graph.inputs:
         shape = graph.tensors[index].shape
         if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4) and shape[2] > 4:
-            found.add("SAN005", graph.tensors[index].name, list(shape))
+            findings.add("SAN005", graph.tensors[index].name, list(shape))
     producer = {i: o for o in graph.operators for i in o.outputs}
     transposes = [o for o in graph.operators if o.name == "TRANSPOSE"]
     chains = [
@@ -95,16 +99,16 @@ def _layout(graph: Subgraph, found: Findings) -> None:
     ]  # fmt: skip
     convolutions = sum(o.name in _COUNTS_AS_CONV for o in graph.operators)
     for operator in chains:
-        found.add("SAN006", layer_name(graph, operator), "TRANSPOSE behind TRANSPOSE")
+        findings.add("SAN006", layer_name(graph, operator), "TRANSPOSE behind TRANSPOSE")
     if not chains and len(transposes) > 1 and convolutions:
-        found.add(
+        findings.add(
             "SAN006", layer_name(graph, transposes[0]), f"{len(transposes)} TRANSPOSE, {convolutions} convolutions"
         )
-    found.facts["transposes"] = len(transposes)
+    findings.facts["transposes"] = len(transposes)
 
 
 def _normalisation(
-    data: bytes, model: TfliteModel, found: Findings, mean: tuple[float, ...], std: tuple[float, ...]
+    data: bytes, model: TfliteModel, findings: Findings, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> None:
     if not model.inputs:
         return
@@ -122,7 +126,7 @@ def _normalisation(
     given = f"mean {list(mean)} std {list(std)} in {origin} give {low:.3g} .. {high:.3g}"
     if tensor.quantization is None or tensor.datatype not in ("UINT8", "INT8"):
         if tensor.datatype == "FP32" and high - low < 1e-6:
-            found.add("SAN004", tensor.name, given)
+            findings.add("SAN004", tensor.name, given)
         return
     scale, zero = tensor.quantization.scale[0], tensor.quantization.zero_point[0]
     first = 0 if tensor.datatype == "UINT8" else -128
@@ -130,7 +134,7 @@ def _normalisation(
     width = high - low
     # A quantised range may be a little off (calibration); a tenth of it means another convention.
     if not math.isfinite(width) or abs(covered[0] - low) > 0.1 * width or abs(covered[1] - high) > 0.1 * width:
-        found.add("SAN004", tensor.name, f"{given}; the input holds {covered[0]:.3g} .. {covered[1]:.3g}")
+        findings.add("SAN004", tensor.name, f"{given}; the input holds {covered[0]:.3g} .. {covered[1]:.3g}")
 
 
 def pairs(mean: tuple[float, ...], std: tuple[float, ...]) -> list[tuple[float, float]]:

@@ -308,12 +308,16 @@ def _nncase(request: Request, say: Say) -> Compiled:
         simulated = np.load(folder / "out.npz")["data"]
         remarks = []
         facts: dict[str, Any] = {"compiler": f"nncase {answer.get('nncase', '')}"}
-        found = compare.difference(reference, simulated)
-        facts |= {"max_error": found.max_error, "correlation": found.correlation, "compared": found.samples}
+        difference = compare.difference(reference, simulated)
+        facts |= {
+            "max_error": difference.max_error,
+            "correlation": difference.correlation,
+            "compared": difference.samples,
+        }
         if not simulated.any():
             raise InvalidModel("the compiled model gives zeros only: calibration data of the wrong type or range")
-        if found.correlation < 0.95:
-            remarks.append(f"correlation with the float model is only {found.correlation:.3f}: use more samples")
+        if difference.correlation < 0.95:
+            remarks.append(f"correlation with the float model is only {difference.correlation:.3f}: use more samples")
         shutil.copyfile(folder / "out.kmodel", path)
     from ...formats.k210 import kmodel
 

@@ -120,13 +120,13 @@ def _part(address: int, source: Path | tuple[str, bytes]) -> Part:
 
 
 def _warnings(parts: list[Part]) -> list[Finding]:
-    found = []
+    warnings = []
     for part in parts:
         end = part.address + len(part.data)
         if part.address < SPIFFS < end:
             text = f"{part.name!r} ends at {end:#x}, inside MaixPy's file system at {SPIFFS:#x}: it will be formatted"
-            found.append(Finding("warning", "file-system", text))
+            warnings.append(Finding("warning", "file-system", text))
         if part.address == FIRMWARE and detect(part.data).startswith("kmodel"):
             text = f"{part.name!r} is a model at address 0, where the firmware belongs; the board will not start"
-            found.append(Finding("warning", "firmware", text))
-    return found
+            warnings.append(Finding("warning", "firmware", text))
+    return warnings

@@ -176,8 +176,8 @@ def accuracy(
     for start in range(0, len(samples), 64):
         part = samples[start : start + 64]
         outputs, _, _ = run(path, np.stack([value for value, _ in part]))
-        found = outputs.reshape(len(part), -1).argmax(1)
-        right += int((found == np.array([number for _, number in part])).sum())
+        predicted = outputs.reshape(len(part), -1).argmax(1)
+        right += int((predicted == np.array([number for _, number in part])).sum())
         progress(start + len(part))
     return right / len(samples) if samples else 0.0
 

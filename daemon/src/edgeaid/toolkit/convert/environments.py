@@ -97,13 +97,13 @@ def python(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
     environment = ENVIRONMENTS.get(name)
     if environment is None:
         raise NotFound(f"no environment {name!r}; there are {', '.join(ENVIRONMENTS)}")
-    if (found := ready(name)) is not None:
-        _probe(found, environment)
-        return found
+    if (interpreter := ready(name)) is not None:
+        _probe(interpreter, environment)
+        return interpreter
     target = folder(name)
     with _locked(target):
-        if (found := ready(name)) is not None:  # somebody else made it meanwhile
-            return found
+        if (interpreter := ready(name)) is not None:  # somebody else made it meanwhile
+            return interpreter
         say(f"creating the environment {name!r} ({environment.purpose}, about {environment.size}) in {target}")
         shutil.rmtree(target, ignore_errors=True)
         _create(environment, target)
@@ -113,14 +113,14 @@ def python(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
 
 def remove(name: str) -> list[Path]:
     """Delete an environment, with those of older locks. Returns the folders deleted."""
-    found = [
+    paths = [
         p
         for p in cache().glob(f"{name}-*")
         if p.is_dir() and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{12}}", p.name)
     ]
-    for path in found:
+    for path in paths:
         shutil.rmtree(path)
-    return found
+    return paths
 
 
 def _probe(interpreter: Path, environment: Environment) -> None:

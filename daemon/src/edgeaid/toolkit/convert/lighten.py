@@ -104,10 +104,10 @@ def _shape(model: Path) -> Sequence[int]:
 def _read(folder: Path, shape: Sequence[int], rules: Normalisation) -> list[tuple[Array, int]]:
     if not folder.is_dir():
         raise InvalidRequest(f"{folder} is not a directory of pictures with one subdirectory per class number")
-    found = [(representative.picture(p, shape, rules), c) for p, c in representative.labelled(folder, ())]
-    if not found:
+    labelled = [(representative.picture(p, shape, rules), c) for p, c in representative.labelled(folder, ())]
+    if not labelled:
         raise InvalidModel(f"{folder} has no subfolders with pictures; make one per class")
-    return found
+    return labelled
 
 
 def _measure(name: str, path: Path, test: list[tuple[Array, int]]) -> Variant:

@@ -180,18 +180,18 @@ def _measure(job: Job, floats: Path, made: Path, data: Array, progress: Progress
     chosen = data[:: max(1, len(data) // _COMPARED)][:_COMPARED]
     a, _, float_us = compare.run(floats, chosen)
     b, _, int8_us = compare.run(made, chosen)
-    found: dict[str, float] = {}
+    measured: dict[str, float] = {}
     if job.accuracy is not None:
         samples = _samples(job, floats, progress)
         total = 2 * len(samples)
-        found = {
+        measured = {
             "float": compare.accuracy(floats, samples, lambda n: progress(n, total)),
             "int8": compare.accuracy(made, samples, lambda n: progress(len(samples) + n, total)),
             "samples": len(samples),
         }
     return Result(
         job.output, floats.stat().st_size, made.stat().st_size, float_us, int8_us, compare.difference(a, b),
-        tuple(compare.layers(floats, made, chosen[:8])), found,
+        tuple(compare.layers(floats, made, chosen[:8])), measured,
     )  # fmt: skip
 
 

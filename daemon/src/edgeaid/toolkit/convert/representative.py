@@ -50,10 +50,10 @@ PIXELS: Final = Normalisation()
 
 def pictures(folder: Path) -> list[Path]:
     """The pictures in a folder and its subfolders, in the order of their names. Raises NotFound if there are none."""
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not found:
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not paths:
         raise NotFound(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
-    return found
+    return paths
 
 
 def picture(path: Path, shape: Sequence[int], rules: Normalisation) -> Array:

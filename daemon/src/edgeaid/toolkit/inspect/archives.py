@@ -78,10 +78,10 @@ def _bundle_findings(data: bytes) -> Iterable[Finding]:
     try:
         with open_bundle(BytesIO(data)) as bundle:
             for name, digest in bundle.digests().items():
-                found = hashlib.sha256()
+                hashed = hashlib.sha256()
                 for piece in bundle.pieces(name):
-                    found.update(piece)
-                if found.hexdigest() != digest:
+                    hashed.update(piece)
+                if hashed.hexdigest() != digest:
                     yield Finding(REFUSED, "digest", f"{name!r} is not the file that bundle.sha256 lists")
     except EdgeaiError as error:
         yield Finding(REFUSED, "bundle", str(error))
@@ -126,16 +126,16 @@ def _inspect_all(
 ) -> tuple[Report, ...]:
     if depth >= MAX_NESTING:
         return ()
-    found = []
+    reports = []
     for name, unpack in parts:
         inside, data = path / name, b""
         try:
             data = unpack()
-            found.append(inspect(data, inside, depth + 1))
+            reports.append(inspect(data, inside, depth + 1))
         except EdgeaiError as error:
             finding = Finding(REFUSED, "damaged", str(error))
-            found.append(Report(path=str(inside), kind="unknown", size=len(data), findings=(finding,)))
-    return tuple(found)
+            reports.append(Report(path=str(inside), kind="unknown", size=len(data), findings=(finding,)))
+    return tuple(reports)
 
 
 def with_parts(report: Report, parts: tuple[Report, ...]) -> Report:

@@ -68,7 +68,7 @@ def _touched(node: Node) -> tuple[list[Range], list[Range]]:
 
 def _operators(model: Kmodel) -> tuple[OperatorRow, ...]:
     """Nodes with their edges: who last wrote the memory that a node reads."""
-    found: list[OperatorRow] = []
+    rows: list[OperatorRow] = []
     written: list[tuple[Range, int]] = []
     search = len(model.nodes) <= _MAX_EDGE_NODES and any(any(_touched(n)) for n in model.nodes)
     for node in model.nodes:
@@ -90,13 +90,13 @@ def _operators(model: Kmodel) -> tuple[OperatorRow, ...]:
         if conv:
             details += ", depthwise" if conv.depthwise else ""
             details += f", {conv.pool}" if conv.pool else ""
-        found.append(
+        rows.append(
             OperatorRow(
                 node.index, f"{node.name} {node.index}", node.name, "KPU" if node.device == "kpu" else "CPU",
                 tuple(sources), (f"n{node.index}",), shape, node.constants, details,
             )
         )  # fmt: skip
-    return tuple(found)
+    return tuple(rows)
 
 
 def _words(value: object) -> str:

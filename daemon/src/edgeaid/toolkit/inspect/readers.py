@@ -180,18 +180,18 @@ def onnx_report(data: bytes, path: Path, _depth: int) -> Report:
 def _tf_operators(nodes: tuple[tensorflow.Node, ...]) -> tuple[OperatorRow, ...]:
     """All but stored values: constants, and variables, whose bytes lie in other files."""
     stored = {n.name: n.constant_bytes for n in nodes if n.op in ("Const", "ReadVariableOp")}
-    found = []
+    rows = []
     for i, n in enumerate(nodes):
         sources = [x.split(":", 1)[0] for x in n.inputs if not x.startswith("^")]
         if n.name in stored:
             continue
-        found.append(
+        rows.append(
             OperatorRow(
                 i, n.name, n.op, "", tuple(x for x in sources if x not in stored), (n.name,), n.shape,
                 sum(stored.get(x, 0) for x in sources), n.datatype,
             )
         )  # fmt: skip
-    return tuple(found)
+    return tuple(rows)
 
 
 def graphdef_report(data: bytes, path: Path, _depth: int) -> Report:

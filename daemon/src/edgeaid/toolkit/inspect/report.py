@@ -133,10 +133,10 @@ class Comparison:
 
 def flatten(reports: Sequence[Report]) -> list[Report]:
     """Reports and the reports inside them."""
-    found: list[Report] = []
+    flat: list[Report] = []
     for report in reports:
-        found += [report, *flatten(report.parts)]
-    return found
+        flat += [report, *flatten(report.parts)]
+    return flat
 
 
 def compare(reports: Sequence[Report]) -> Comparison | None:

@@ -79,11 +79,11 @@ def tflite_report(data: bytes, path: Path, _depth: int) -> Report:
 
 
 def _rows(specs: tuple[TensorSpec, ...], about: tuple[tflite_metadata.TensorMetadata, ...]) -> tuple[TensorRow, ...]:
-    found = []
+    rows = []
     for i, spec in enumerate(specs):
         words = about[i] if len(about) == len(specs) else None
         q = spec.quantization
-        found.append(
+        rows.append(
             TensorRow(
                 spec.name,
                 spec.datatype,
@@ -95,7 +95,7 @@ def _rows(specs: tuple[TensorSpec, ...], about: tuple[tflite_metadata.TensorMeta
                 " ".join(t for t in (words.name, words.description, words.color) if t) if words else "",
             )
         )
-    return tuple(found)
+    return tuple(rows)
 
 
 def _file_parts(model: tflite.TfliteModel) -> tuple[tuple[str, int], ...]:
@@ -126,7 +126,7 @@ def _activations(model: tflite.TfliteModel) -> tuple[tuple[str, int], ...]:
 
 
 def _operators(model: tflite.TfliteModel) -> tuple[OperatorRow, ...]:
-    found = []
+    rows = []
     for number, graph in enumerate(model.subgraphs):
         for o in graph.operators:
             prefix = f"g{number}." if number else ""
@@ -134,7 +134,7 @@ def _operators(model: tflite.TfliteModel) -> tuple[OperatorRow, ...]:
             constants = sum(tensors[i].buffer_size for i in o.inputs if i >= 0)
             shown = [f"{k} {v}" for k, v in o.options.items() if k in _SHOWN and v not in ("NONE", 1)]
             program = o.custom_options.size if o.custom_code == tflite.EDGETPU_OP else 0
-            found.append(
+            rows.append(
                 OperatorRow(
                     index=o.index,
                     name=tensors[o.outputs[0]].name if o.outputs and o.outputs[0] >= 0 else "",
@@ -147,7 +147,7 @@ def _operators(model: tflite.TfliteModel) -> tuple[OperatorRow, ...]:
                     details=", ".join([*shown, f"version {o.version}"]),
                 )
             )
-    return tuple(found)
+    return tuple(rows)
 
 
 def _edgetpu(data: bytes, model: tflite.TfliteModel, memory: list[Bar]) -> tuple[EdgetpuFacts, tuple[Finding, ...]]:

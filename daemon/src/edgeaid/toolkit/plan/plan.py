@@ -226,25 +226,25 @@ def plans(models: Sequence[Candidate], conditions: Conditions | None = None) -> 
     if any(not m.rate > 0 for m in models):
         raise InvalidRequest("rates must be above 0; leave a model out if it never runs")
     every = len(models) <= MAX_PERMUTED
-    found: list[Plan] = []
+    feasible: list[Plan] = []
     for split in _partitions(models, conditions.sticks):
         if len(split) == 1:
             # Shown in full: this is the comparison a person wants to see.
-            found.extend(Plan((stick,)) for stick in _stick_choices(split[0], conditions, every))
+            feasible.extend(Plan((stick,)) for stick in _stick_choices(split[0], conditions, every))
         else:
             # With several sticks only the best arrangement of each stick can be part of the best plan.
-            found.append(Plan(tuple(min(_stick_choices(part, conditions, every), key=_cost) for part in split)))
+            feasible.append(Plan(tuple(min(_stick_choices(part, conditions, every), key=_cost) for part in split)))
     built = as_built(models, conditions)
     # What the files are now is known; a prediction of the same command would only compete with it.
     known = {_commands_of(plan) for plan in built}
-    found = [plan for plan in found if _commands_of(plan) not in known]
-    found.extend(built)
+    feasible = [plan for plan in feasible if _commands_of(plan) not in known]
+    feasible.extend(built)
 
     def order(plan: Plan) -> tuple[bool, int, float, float]:
         load = plan.load * (KEEP if plan.as_built else 1.0)
         return (not plan.holds, len(plan.sticks) if plan.holds else 0, *_rank(load, plan.mean_ms))
 
-    return sorted(found, key=order)
+    return sorted(feasible, key=order)
 
 
 def _commands_of(plan: Plan) -> frozenset[tuple[str, ...]]:

@@ -42,28 +42,28 @@ def candidates(
     `name=file.tflite`, as files are not always called as the models on a device. Raises InvalidRequest for
     a rate or time of a model that is not there, InvalidModel for files that are no Edge TPU material.
     """
-    found: list[Candidate] = []
+    planned: list[Candidate] = []
     remarks: list[str] = []
     for source in sources:
         if match := _TYPED.match(source):
             size = compile_logs.size(match[2])
-            found.append(
+            planned.append(
                 _candidate(match[1], f"{match[1]}.tflite", size, _Work(), built=None, rates=rates, compute=compute)
             )
             remarks.append(f"{match[1]}: computes and moves what a MobileNet v2 does, as only its size is known")
         elif source.endswith(".log"):
-            found.extend(_from_log(Path(source), rates, compute))
+            planned.extend(_from_log(Path(source), rates, compute))
         else:
             named = _NAMED.match(source) if not Path(source).exists() else None
             name, path = (named[1], Path(named[2])) if named else ("", Path(source))
             model, remark = _from_model(path, name or model_name(path.name), rates, compute)
-            found.append(model)
+            planned.append(model)
             remarks += [remark] if remark else []
-    names = {c.name for c in found}
+    names = {c.name for c in planned}
     for what, table in (("rate", rates), ("compute time", compute)):
         if unknown := sorted(table.keys() - names):
             raise InvalidRequest(f"{what} for {', '.join(unknown)}, but the models are {', '.join(sorted(names))}")
-    return found, remarks
+    return planned, remarks
 
 
 def model_name(path: str) -> str:

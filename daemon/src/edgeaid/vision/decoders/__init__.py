@@ -43,13 +43,13 @@ def decode(
     `size` = width and height of the input tensor. InvalidModel when the tensors do not have the decoder's shapes.
     """
     try:
-        found: Any = DECODERS[rules.decoder](rules, specs, outputs, size)
+        decoded: Any = DECODERS[rules.decoder](rules, specs, outputs, size)
     except (ValueError, IndexError, StopIteration) as error:
         shapes = ", ".join(str(list(s.shape)) for s in specs)
         raise InvalidModel(
             f"decoder {rules.decoder} does not fit outputs of shapes {shapes}: {str(error) or 'one is missing'}"
         ) from error
-    candidates: Candidates = found
+    candidates: Candidates = decoded
     finite = np.isfinite(candidates.boxes).all(axis=1) & np.isfinite(candidates.scores)
     candidates = candidates.only(finite)
     if candidates.angles is not None:

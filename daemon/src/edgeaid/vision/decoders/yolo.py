@@ -43,8 +43,8 @@ def yolov8_seg(rules: OutputRules, specs: Sequence[TensorSpec], outputs: Sequenc
     height, width = prototypes.shape[:2]
     if height * size[0] == width * size[1]:  # the picture's proportions come first: channels are last
         prototypes = prototypes.transpose(2, 0, 1)
-    found, more = _anchor_free(rules, specs[boxes_at], rows(outputs[boxes_at]), size, extra=len(prototypes))
-    return Candidates(found.boxes, found.scores, found.classes, coefficients=more, prototypes=prototypes)
+    candidates, more = _anchor_free(rules, specs[boxes_at], rows(outputs[boxes_at]), size, extra=len(prototypes))
+    return Candidates(candidates.boxes, candidates.scores, candidates.classes, coefficients=more, prototypes=prototypes)
 
 
 def yolov8_pose(rules: OutputRules, specs: Sequence[TensorSpec], outputs: Sequence[Array], size: Size) -> Candidates:
@@ -52,11 +52,11 @@ def yolov8_pose(rules: OutputRules, specs: Sequence[TensorSpec], outputs: Sequen
     table = rows(outputs[0])
     count = rules.keypoints or (table.shape[1] - 5) // 3
     spec = specs[0]
-    found, more = _anchor_free(rules, spec, table, size, extra=3 * count)
+    candidates, more = _anchor_free(rules, spec, table, size, extra=3 * count)
     points = more.reshape(-1, count, 3).copy()
     flat = points[..., :2].reshape(len(points), -1)
     points[..., :2] = units(flat, _largest(spec, table[:, :2]), size).reshape(len(points), count, 2)
-    return Candidates(found.boxes, found.scores, found.classes, keypoints=points)
+    return Candidates(candidates.boxes, candidates.scores, candidates.classes, keypoints=points)
 
 
 def yolov8_obb(rules: OutputRules, specs: Sequence[TensorSpec], outputs: Sequence[Array], size: Size) -> Candidates:

@@ -75,13 +75,13 @@ def whole(path: Path) -> str:
 def git_sources(path: Path) -> list[tuple[str, str]]:
     """(public URL, commit) of every git source of a recipe."""
     text = whole(path)
-    found = []
+    sources = []
     for address, options in re.findall(r"git://([^;\s\"]+)(;[^\s\"]*)", text):
         named = re.search(r";name=([\w-]+)", options)
         revision = re.search(rf'^SRCREV{"_" + named[1] if named else ""} = "(\w+)"', text, re.M)
         assert revision, f"{path.name}: no SRCREV for {address}"
-        found.append((f"https://{address}", revision[1]))
-    return found
+        sources.append((f"https://{address}", revision[1]))
+    return sources
 
 
 @functools.cache

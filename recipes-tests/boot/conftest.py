@@ -73,20 +73,20 @@ def first_answer() -> FirstAnswer:
     return FirstAnswer()
 
 
-def _ask_until_answered(link: Link, path: Path, found: FirstAnswer, started: float) -> None:
+def _ask_until_answered(link: Link, path: Path, first: FirstAnswer, started: float) -> None:
     """A client that asks from the moment on when the socket exists, as an application on the device would."""
     from edgeaid import errors
     from edgeaid.client import Client
 
     picture = next(iter(sorted(DIGIT.glob("*.png")))).read_bytes()
-    while not found.label and time.monotonic() < started + 1200:
+    while not first.label and time.monotonic() < started + 1200:
         try:
             if link.run("test -S /run/edgeai/edgeaid.sock", timeout=60).code == 0:
                 with Client(path, fast=False, timeout=600) as client:
                     answer = client.classify("digits", picture)
-                found.seconds, found.label = time.monotonic() - started, answer["classes"][0]["label"]
+                first.seconds, first.label = time.monotonic() - started, answer["classes"][0]["label"]
         except (errors.EdgeaiError, GuestError, OSError) as error:
-            found.problem = f"{type(error).__name__}: {error}"
+            first.problem = f"{type(error).__name__}: {error}"
         time.sleep(0.5)
 
 

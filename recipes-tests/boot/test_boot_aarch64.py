@@ -49,9 +49,9 @@ def answer(model, delegates):
     interpreter.set_tensor(spec["index"], values)
     interpreter.invoke()
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-found = answer("/run/twins/model_edgetpu.tflite", [load_delegate(sys.argv[1], {})])
+outputs = answer("/run/twins/model_edgetpu.tflite", [load_delegate(sys.argv[1], {})])
 expected = answer("/run/twins/model.tflite", [])
-assert found.any() and np.array_equal(found, expected), (found, expected)
+assert outputs.any() and np.array_equal(outputs, expected), (outputs, expected)
 """
 
 #: open a stick, put a graph on it, send a tensor and take one back, all by way of the C ABI
@@ -96,8 +96,8 @@ def data() -> Path:
 
 def test_every_stand_in_library_loads_on_aarch64(guest: Link, libraries: str) -> None:
     guest.python(
-        "import ctypes, glob, sys\nfound = glob.glob(sys.argv[1] + '/*.so')\nassert len(found) == 4, found\n"
-        "for name in found: ctypes.CDLL(name)",
+        "import ctypes, glob, sys\nlibraries = glob.glob(sys.argv[1] + '/*.so')\nassert len(libraries) == 4, libraries\n"
+        "for name in libraries: ctypes.CDLL(name)",
         libraries,
     ).check()
 
@@ -168,10 +168,10 @@ def test_daemons_own_tests_pass_natively_on_aarch64(guest: Link, workplace: str,
         "CI": "1",
         "HOME": "/var/lib/native",
     }
-    found = guest.run(
+    done = guest.run(
         f"cd {workplace}/daemon && python3 -m pytest -q -x -p no:cacheprovider -m 'not slow and not root' tests/{file} 2>&1",
         env=environment,
         timeout=3600,
     )
-    assert found.code == 0, found.out[-6000:]
-    print(found.out.splitlines()[-1])
+    assert done.code == 0, done.out[-6000:]
+    print(done.out.splitlines()[-1])

@@ -31,24 +31,24 @@ with Client(fast=way == "fast", timeout=280) as client:
         pattern = (np.arange(int(np.prod(shape))) * 31 % 256).astype(np.uint8)
         kind = np.dtype(NUMPY[spec["datatype"]])
         given[spec["name"]] = (pattern.view(kind) if kind.itemsize == 1 else pattern.astype(kind)).reshape(shape)
-    found = client.infer(model, given)
-    assert (way == "fast") == bool(found.timing), found.timing
-    print(json.dumps({name: value.ravel().tolist() for name, value in found.outputs.items()}))
+    answer = client.infer(model, given)
+    assert (way == "fast") == bool(answer.timing), answer.timing
+    print(json.dumps({name: value.ravel().tolist() for name, value in answer.outputs.items()}))
 """
 
 ROLES = """
 import json
 from edgeaid import errors
 from edgeaid.client import Client
-found = {}
+results = {}
 with Client(fast=False, timeout=280) as client:
     for name, call in (("observe", lambda: client.get("/v2/models/digits")), ("infer", lambda: client.classify("digits", open("/run/digit.png", "rb").read())), ("control", lambda: client.load("digits"))):
         try:
             call()
-            found[name] = "yes"
+            results[name] = "yes"
         except errors.EdgeaiError as error:
-            found[name] = type(error).__name__
-print(json.dumps(found))
+            results[name] = type(error).__name__
+print(json.dumps(results))
 """
 
 
@@ -121,9 +121,9 @@ def _on_this_computer(model: str) -> list[np.ndarray]:
     ],
 )
 def test_role_of_a_user_is_enforced(guest: Link, user: str, may: set[str]) -> None:
-    found = json.loads(guest.python(ROLES, user=user).check())
-    assert {name for name, answer in found.items() if answer == "yes"} == may
-    assert {answer for answer in found.values() if answer != "yes"} <= {"PermissionDenied"}
+    roles = json.loads(guest.python(ROLES, user=user).check())
+    assert {name for name, answer in roles.items() if answer == "yes"} == may
+    assert {answer for answer in roles.values() if answer != "yes"} <= {"PermissionDenied"}
 
 
 def test_denial_is_in_the_journal_with_the_callers_uid(guest: Link) -> None:

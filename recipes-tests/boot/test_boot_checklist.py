@@ -38,18 +38,18 @@ class Step:
 
 
 def steps() -> list[Step]:
-    found: list[Step] = []
+    parsed: list[Step] = []
     inside = False
     for number, line in enumerate(PAGE.read_text().splitlines(), 1):
         text = line.strip()
         if text.startswith("```"):
             inside = text == "```console"
         elif inside and text.startswith("$ "):
-            found.append(Step(number, text[2:], ""))
-        elif inside and found:
-            last = found[-1]
-            found[-1] = Step(last.line, last.command, f"{last.expected}{text}\n")
-    return found
+            parsed.append(Step(number, text[2:], ""))
+        elif inside and parsed:
+            last = parsed[-1]
+            parsed[-1] = Step(last.line, last.command, f"{last.expected}{text}\n")
+    return parsed
 
 
 def fits(expected: str, output: str) -> bool:

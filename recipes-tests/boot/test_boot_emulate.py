@@ -49,13 +49,13 @@ class Emulator:
     def until(self, pattern: str, seconds: float = 900) -> re.Match[str]:
         """Read on until it has said this."""
         deadline = time.monotonic() + seconds
-        while not (found := re.search(pattern, self.text)):
+        while not (match := re.search(pattern, self.text)):
             assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {pattern!r}:\n{self.text[-3000:]}"
             ready, _, _ = select.select([self.fd], [], [], 1)
             if ready:
                 data = self._read()
                 assert data, f"it ended without saying {pattern!r}:\n{self.text[-3000:]}"
-        return found
+        return match
 
     def _read(self) -> bytes:
         data = b""

@@ -147,16 +147,16 @@ def test_an_accepted_model_is_there_after_the_power_was_cut(device: Device, tmp_
 
 def close(scores: list[int]) -> bool:
     golden = np.load(GOLDEN / "0.out.npy")
-    found = np.frombuffer(bytes(scores), golden.dtype)
-    return int(np.abs(found.astype(int) - golden.ravel().astype(int)).max()) <= 2
+    values = np.frombuffer(bytes(scores), golden.dtype)
+    return int(np.abs(values.astype(int) - golden.ravel().astype(int)).max()) <= 2
 
 
 @pytest.mark.parametrize("user", ["root", "edgeai"])
 def test_grpc_answers_inside(guest: Link, user: str) -> None:
     guest.put("/run/in.npy", (GOLDEN / "0.in.npy").read_bytes())
-    found = json.loads(guest.python(ASK_GRPC, GRPC, user=user, timeout=300).check())
-    assert found["health"] == 1
-    assert close(found["scores"])
+    answered = json.loads(guest.python(ASK_GRPC, GRPC, user=user, timeout=300).check())
+    assert answered["health"] == 1
+    assert close(answered["scores"])
 
 
 def test_grpc_is_closed_to_others(guest: Link) -> None:
@@ -190,10 +190,10 @@ def test_the_daemons_own_tests_pass_from_their_package(guest: Link) -> None:
     """As ptest-runner starts them. All of them take an emulated processor too long: those that need no daemon."""
     done = guest.run(["/usr/lib/edgeaid/ptest/run-ptest", *PTEST], timeout=3600)
     out = done.out + done.err
-    found = Counter(re.findall(r"^(PASS|FAIL|ERROR|SKIP|XFAIL): ", out, re.M))
-    assert not found["FAIL"] + found["ERROR"], out[-6000:]
-    assert found["PASS"] > 300, out[-6000:]
-    print(dict(found))
+    counts = Counter(re.findall(r"^(PASS|FAIL|ERROR|SKIP|XFAIL): ", out, re.M))
+    assert not counts["FAIL"] + counts["ERROR"], out[-6000:]
+    assert counts["PASS"] > 300, out[-6000:]
+    print(dict(counts))
 
 
 @pytest.fixture(scope="module")
@@ -255,8 +255,8 @@ def test_a_stick_that_is_plugged_in_serves_and_leaves_and_returns(device: Device
         wanted = given.ravel().astype(np.float16)[7 * np.arange(50)].astype(np.float32)
 
         def answers() -> bool:
-            found = client.infer("faces", given)
-            values = next(iter(dict(found.outputs if hasattr(found, "outputs") else found).values()))
+            outputs = client.infer("faces", given)
+            values = next(iter(dict(outputs.outputs if hasattr(outputs, "outputs") else outputs).values()))
             return bool(np.array_equal(values.ravel(), wanted))
 
         assert answers()

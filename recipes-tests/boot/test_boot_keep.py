@@ -70,11 +70,11 @@ def first(device: Device) -> Identity:
     link = device.boot()
     assert link.run("systemctl --failed --no-legend --plain").check().strip() == ""
     assert link.run("findmnt -no OPTIONS /").check().split(",")[0] == "ro"
-    found = identity(link)
+    now = identity(link)
     device.ssh("true")
     link.run("echo '# mine' >> /etc/edgeai/edgeaid.toml; touch /var/lib/systemd/kept; sync").check()
     device.kill()
-    return found
+    return now
 
 
 @pytest.fixture(scope="module")

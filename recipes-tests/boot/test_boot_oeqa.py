@@ -33,8 +33,8 @@ class Target:
 
     def run(self, command: str, timeout: int = 300, **_: object) -> tuple[int, str]:
         """Exit status and what the command printed, as over SSH."""
-        found = self.link.run(command, timeout=timeout)
-        return found.code, (found.out + found.err).rstrip("\n")
+        done = self.link.run(command, timeout=timeout)
+        return done.code, (done.out + done.err).rstrip("\n")
 
 
 def test_runtime_cases_of_the_layer_pass_under_the_runner_of_oe_core(guest: Link, tmp_path: Path) -> None:
@@ -55,11 +55,11 @@ def test_runtime_cases_of_the_layer_pass_under_the_runner_of_oe_core(guest: Link
         context.loaderClass = OERuntimeTestLoader
         context.target, context.image_packages = Target(guest), packages
         context.loadTests([str(tmp_path), str(CASES)])
-        found = context.runTests()
+        result = context.runTests()
     finally:
         del sys.path[:2]
-    passed = {case.id() for case, _ in found.successes}
+    passed = {case.id() for case, _ in result.successes}
     print("\npassed:", *sorted(passed), sep="\n  ")
-    print("skipped:", *sorted(f"{case.id()}: {why}" for case, why in found.skipped), sep="\n  ")
-    assert [f"{case.id()}: {text}" for case, text in [*found.failures, *found.errors]] == []
+    print("skipped:", *sorted(f"{case.id()}: {why}" for case, why in result.skipped), sep="\n  ")
+    assert [f"{case.id()}: {text}" for case, text in [*result.failures, *result.errors]] == []
     assert "edgeai_daemon.EdgeaiDaemonTest.test_watchdog_replaces_a_stopped_daemon" in passed

@@ -33,15 +33,15 @@ OWN_MODELS_ONLY = "sed -i 's#, \"/usr/share/edgeai/models\"##' /etc/edgeai/edgea
 #: What lies in the writable repository: name/version -> whether every file of its manifest is there with its digest.
 VERIFY = """
 import hashlib, json, pathlib, tomllib
-found = {}
+versions = {}
 for version in pathlib.Path("/var/lib/edgeai/models").glob("[!.]*/*"):
     try:
         artifacts = tomllib.loads((version / "model.toml").read_text())["artifacts"].values()
         whole = all(hashlib.sha256((version / a["file"]).read_bytes()).hexdigest() == a["sha256"] for a in artifacts)
     except (OSError, ValueError, KeyError):
         whole = False
-    found[f"{version.parent.name}/{version.name}"] = whole and bool(artifacts)
-print(json.dumps(found))
+    versions[f"{version.parent.name}/{version.name}"] = whole and bool(artifacts)
+print(json.dumps(versions))
 """
 
 

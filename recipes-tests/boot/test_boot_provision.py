@@ -134,10 +134,10 @@ def test_no_secret_is_left_on_the_boot_partition(guest: Link) -> None:
 
     psk = preshared_key(SSID, PHRASE)
     guest.run("sync; echo 3 > /proc/sys/vm/drop_caches").check()
-    found = guest.python(SEARCH, psk, PHRASE, timeout=600).check().splitlines()
+    hits = guest.python(SEARCH, psk, PHRASE, timeout=600).check().splitlines()
     # The key is on the root partition, in the supplicant's own file; the passphrase never was on the card.
-    assert {line.split()[0] for line in found} <= {"2"}
-    assert not any(PHRASE in line for line in found)
+    assert {line.split()[0] for line in hits} <= {"2"}
+    assert not any(PHRASE in line for line in hits)
     assert "kitchen" in guest.run("cat /boot/edgeai.toml").check()
 
 

@@ -58,17 +58,17 @@ def main():
     with bb.tinfoil.Tinfoil() as tinfoil:
         tinfoil.prepare(quiet=2)
         folder = tinfoil.config_data.getVar("BBFILE_PATTERN_" + collection).lstrip("^")
-        found, names = {}, set(more)
+        recipes, names = {}, set(more)
         for recipe in tinfoil.all_recipes():
             if recipe.fn.startswith(folder):
                 names.add(recipe.pn)
         for name in sorted(names):
             try:
-                found[name] = describe(tinfoil, name)
+                recipes[name] = describe(tinfoil, name)
             except bb.BBHandledException as error:
-                found[name] = {"error": str(error)}
+                recipes[name] = {"error": str(error)}
     with open(out, "w", encoding="utf-8") as file:
-        json.dump(found, file, indent=1)
+        json.dump(recipes, file, indent=1)
 
 
 main()

@@ -32,8 +32,8 @@ MEANING = {
 
 
 def field(text: str, name: str) -> str:
-    found = re.search(rf'^{name} = "((?:[^"\\]|\\.)*)"', text, re.M)
-    return found[1] if found else ""
+    match = re.search(rf'^{name} = "((?:[^"\\]|\\.)*)"', text, re.M)
+    return match[1] if match else ""
 
 
 def rows() -> list[tuple[str, ...]]:

@@ -28,21 +28,21 @@ def settings(release: str, machine: str, *features: str) -> dict[str, str]:
     own = build_folder(release, machine, *features)
     done = own.run("bitbake", "-e", settings=MASK, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:]
-    found = dict(re.findall(r'^(?:export )?(\S+)="(.*)"$', done.stdout, re.M))
-    return {name: found.get(name, "") for name in NAMES}
+    values = dict(re.findall(r'^(?:export )?(\S+)="(.*)"$', done.stdout, re.M))
+    return {name: values.get(name, "") for name in NAMES}
 
 
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("machine", PCIE)
 def test_a_board_with_pcie_gets_what_the_edge_tpu_needs(release: str, machine: str) -> None:
     tree, lines, overlay, defconfig = PCIE[machine]
-    found = settings(release, machine, "edgetpu-pcie")
-    assert found["MACHINE"] == BITBAKE_NAMES.get(machine, machine)
-    assert found["PREFERRED_VERSION_linux-raspberrypi"] == "6.12.%"
-    assert found["KBUILD_DEFCONFIG"] == defconfig
-    assert found["EDGEAI_CONFIG_TXT"].startswith(lines)
-    assert found["CMDLINE"].split()[-1] == "pcie_aspm=off"
-    shipped = {name.rsplit("/", 1)[-1] for name in found["KERNEL_DEVICETREE"].split()}
+    values = settings(release, machine, "edgetpu-pcie")
+    assert values["MACHINE"] == BITBAKE_NAMES.get(machine, machine)
+    assert values["PREFERRED_VERSION_linux-raspberrypi"] == "6.12.%"
+    assert values["KBUILD_DEFCONFIG"] == defconfig
+    assert values["EDGEAI_CONFIG_TXT"].startswith(lines)
+    assert values["CMDLINE"].split()[-1] == "pcie_aspm=off"
+    shipped = {name.rsplit("/", 1)[-1] for name in values["KERNEL_DEVICETREE"].split()}
     assert {tree, f"{overlay}.dtbo"} <= shipped
 
 

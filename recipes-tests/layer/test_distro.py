@@ -45,17 +45,17 @@ def variables(release: str, *names: str, recipe: str = RECIPE, settings: str = "
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_both_releases_compile_with_the_same_hardening(release: str) -> None:
-    found = variables(release, *HARDENING)
+    values = variables(release, *HARDENING)
     for name, words in HARDENING.items():
         for word in words:
-            assert word in found[name], f"{release}: {name} = {found[name]}"
+            assert word in values[name], f"{release}: {name} = {values[name]}"
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_native_tools_do_not_depend_on_the_build_host(release: str) -> None:
-    found = variables(release, "INHERIT", "INHERIT_DISTRO", "UNINATIVE_VERSION")
-    assert "uninative" in (found["INHERIT"] + " " + found["INHERIT_DISTRO"]).split()
-    assert found["UNINATIVE_VERSION"]
+    values = variables(release, "INHERIT", "INHERIT_DISTRO", "UNINATIVE_VERSION")
+    assert "uninative" in (values["INHERIT"] + " " + values["INHERIT_DISTRO"]).split()
+    assert values["UNINATIVE_VERSION"]
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -69,11 +69,11 @@ def test_the_distribution_says_name_version_and_release(release: str) -> None:
         "INIT_MANAGER",
         "DISTRO_FEATURES",
     )
-    found = variables(release, *names, recipe=OS_RELEASE, settings=VERSION)
-    assert (found["DISTRO"], found["DISTRO_CODENAME"], found["INIT_MANAGER"]) == ("edgeai", release, "systemd")
-    assert {"IMAGE_ID", "IMAGE_VERSION"} <= set(found["OS_RELEASE_FIELDS"].split())
-    assert (found["IMAGE_ID"], found["IMAGE_VERSION"]) == ("edgeai-image", "2.4.1")
-    assert {"systemd", "usrmerge"} <= set(found["DISTRO_FEATURES"].split())
+    values = variables(release, *names, recipe=OS_RELEASE, settings=VERSION)
+    assert (values["DISTRO"], values["DISTRO_CODENAME"], values["INIT_MANAGER"]) == ("edgeai", release, "systemd")
+    assert {"IMAGE_ID", "IMAGE_VERSION"} <= set(values["OS_RELEASE_FIELDS"].split())
+    assert (values["IMAGE_ID"], values["IMAGE_VERSION"]) == ("edgeai-image", "2.4.1")
+    assert {"systemd", "usrmerge"} <= set(values["DISTRO_FEATURES"].split())
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -155,10 +155,10 @@ def test_git_ignores_the_users_own_files() -> None:
 
 def menu_choices() -> dict[str, set[str]]:
     """Kind of file -> names, of every kas file that the menu can include."""
-    found: dict[str, set[str]] = {}
+    choices: dict[str, set[str]] = {}
     for kind, name in re.findall(r'default "kas/(\w+)/([\w-]+)\.yml"', (TOP / "kas/Kconfig").read_text()):
-        found.setdefault(kind, set()).add(name)
-    return found
+        choices.setdefault(kind, set()).add(name)
+    return choices
 
 
 def test_the_menu_offers_every_machine_release_and_feature() -> None:
@@ -187,7 +187,7 @@ def test_what_is_chosen_in_the_menu_is_a_configuration_of_kas(tmp_path: Path) ->
 def named_combinations() -> list[str]:
     """Arguments of kas, from every `scripts/build` and `kas build` that a document shows."""
     build = load_script("build")
-    found = []
+    combinations = []
     documents = [
         TOP / "README.md",
         *(TOP / "meta-edgeai").glob("*.md"),
@@ -198,10 +198,10 @@ def named_combinations() -> list[str]:
         for line in path.read_text().splitlines():
             line = re.sub(r"--with \S+ ", "", line)  # files of the reader's own
             if shown := re.match(r"\s*(?:\./)?scripts/build ((?:[\w./=-]+ ?)+)", line):
-                found.append(build.kas_files(build.parse(shown[1].split())))
+                combinations.append(build.kas_files(build.parse(shown[1].split())))
             elif shown := re.match(r"\s*kas build (\S+)", line):
-                found.append(shown[1])
-    return sorted(set(found))
+                combinations.append(shown[1])
+    return sorted(set(combinations))
 
 
 def test_every_combination_that_a_document_names_is_one_configuration() -> None:

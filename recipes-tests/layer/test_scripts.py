@@ -166,8 +166,8 @@ def test_results_are_named_with_path_and_size(tmp_path: Path) -> None:
         (folder / f"edgeai-image-raspberrypi5{suffix.replace('-1', '')}").symlink_to(
             f"edgeai-image-raspberrypi5{suffix}"
         )
-    found = build.results(request("--work", str(tmp_path), "raspberrypi5"))
-    assert [(what, build.human(size)) for what, _, size in found] == [("image", "2.0 MB"), ("block map", "0.0 MB")]
+    results = build.results(request("--work", str(tmp_path), "raspberrypi5"))
+    assert [(what, build.human(size)) for what, _, size in results] == [("image", "2.0 MB"), ("block map", "0.0 MB")]
 
 
 @pytest.mark.parametrize("suffix", [".spdx.json", ".spdx.tar.zst"])

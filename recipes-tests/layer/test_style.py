@@ -45,8 +45,8 @@ def test_oelint_finds_nothing() -> None:
     # Variables that are ours or made of a package's name; any other unknown name is taken for a misspelt one.
     line += ["--constantmods", f"+{TOP / 'recipes-tests/layer/oelint-variables.json'}", "--"]
     done = subprocess.run([*line, *files], capture_output=True, text=True, check=False, cwd=TOP)
-    found = [one for one in (done.stdout + done.stderr).splitlines() if ":error:" in one or ":warning:" in one]
-    assert not found, "\n".join(found)
+    complaints = [one for one in (done.stdout + done.stderr).splitlines() if ":error:" in one or ":warning:" in one]
+    assert not complaints, "\n".join(complaints)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(LAYER)))

@@ -181,13 +181,13 @@ def _git_config(build: Build) -> None:
         "[init]",
         "\tdefaultBranch = main",
     ]
-    found = subprocess.run(
+    done = subprocess.run(
         ["git", "config", "--get-regexp", r"^url\..*\.insteadof$"],
         capture_output=True,
         text=True,
         check=False,
     )
-    for line in found.stdout.splitlines():
+    for line in done.stdout.splitlines():
         key, value = line.split(" ", 1)
         lines += [f'[url "{key[4 : -len(".insteadof")]}"]', f"\tinsteadOf = {value}"]
     (build.top / "gitconfig").write_text("\n".join(lines) + "\n")

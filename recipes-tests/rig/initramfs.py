@@ -126,7 +126,7 @@ def busybox(work: Path) -> bytes:
 
 
 def _module_files(kernel: Kernel, names: str) -> list[Path]:
-    found: list[Path] = []
+    paths: list[Path] = []
     for name in names.split():
         listed = subprocess.run(
             ["/usr/sbin/modprobe", "-d", str(kernel.root.resolve()), "-S", kernel.version, "--show-depends", name],
@@ -134,9 +134,9 @@ def _module_files(kernel: Kernel, names: str) -> list[Path]:
         )  # fmt: skip
         for line in listed.stdout.splitlines():
             words = line.split()
-            if words and words[0] == "insmod" and Path(words[1]) not in found:
-                found.append(Path(words[1]))
-    return found
+            if words and words[0] == "insmod" and Path(words[1]) not in paths:
+                paths.append(Path(words[1]))
+    return paths
 
 
 def fingerprint() -> str:

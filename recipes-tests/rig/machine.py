@@ -312,6 +312,6 @@ def boot(
 
 def find_images(folders: Sequence[Path]) -> list[Path]:
     """Disk images of ours below deploy folders, newest first."""
-    found = [p for folder in folders for p in folder.glob("edgeai-image*.wic") if p.is_file()]
-    found += [p for folder in folders for p in folder.glob("edgeai-image*.ext4") if p.is_file()]
-    return sorted({p.resolve() for p in found}, key=lambda p: (p.suffix != ".wic", -os.stat(p).st_mtime))
+    paths = [p for folder in folders for p in folder.glob("edgeai-image*.wic") if p.is_file()]
+    paths += [p for folder in folders for p in folder.glob("edgeai-image*.ext4") if p.is_file()]
+    return sorted({p.resolve() for p in paths}, key=lambda p: (p.suffix != ".wic", -os.stat(p).st_mtime))

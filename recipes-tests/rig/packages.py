@@ -46,11 +46,11 @@ def debian_mirror() -> str:
     """The Debian mirror that this host uses, else the public one."""
     for path in [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]:
         if path.is_file():
-            found = re.search(
+            match = re.search(
                 r"(?:^URIs:\s*|^deb (?:\[[^]]*\] )?)(https?://\S*/debian)/?(?:\s|$)", path.read_text(), re.M
             )
-            if found:
-                return found[1]
+            if match:
+                return match[1]
     return "http://deb.debian.org/debian"
 
 
@@ -136,10 +136,10 @@ def _current_kernel(env: dict[str, str]) -> str:
         text=True,
         check=True,
     ).stdout
-    found = re.search(r"^Depends:.*?(linux-image-[\w.+-]+)", show, re.M)
-    if not found:
+    match = re.search(r"^Depends:.*?(linux-image-[\w.+-]+)", show, re.M)
+    if not match:
         raise Missing("linux-image-arm64 names no kernel package")
-    return found[1]
+    return match[1]
 
 
 def fetch_wheels(work: Path) -> Path:
@@ -167,12 +167,12 @@ def fetch_wheels(work: Path) -> Path:
 
 def _wheel(folder: Path, name: str, version: str) -> Path | None:
     stem = re.sub(r"[-_.]+", "_", name)
-    found = [
+    wheels = [
         p
         for p in folder.glob("*.whl")
         if re.sub(r"[-_.]+", "_", p.name.split("-")[0]).lower() == stem and p.name.split("-")[1] == version
     ]
-    return found[0] if found else None
+    return wheels[0] if wheels else None
 
 
 def fetch_sources(work: Path, needed: dict[str, str], *, wheel: bool = False) -> Path:

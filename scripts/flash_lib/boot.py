@@ -38,10 +38,10 @@ def read_keys(files: Sequence[Path]) -> tuple[str, ...]:
             lines = file.read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise Refused(f"--ssh-key {file}: {error}") from None
-        found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-        if not found:
+        public = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not public:
             raise Refused(f"--ssh-key {file} holds no key")
-        for line in found:
+        for line in public:
             if wrong := key_problem(line):
                 raise Refused(f"--ssh-key {file}: it {wrong}")
             keys.append(line)
@@ -59,15 +59,15 @@ def read_password(file: Path) -> str:
 
 def checked(settings: Settings) -> Settings:
     """The same settings, as the device will read them. Refused where it would complain."""
-    found, problems = parse(render(settings, secret=True))
+    parsed, problems = parse(render(settings, secret=True))
     if problems:
         raise Refused("these settings are not right: " + "; ".join(problems))
-    if found != settings:
+    if parsed != settings:
         raise Refused("these settings cannot be written so that the device reads the same; look for odd characters")
-    if found.wifi and found.wifi.password:
+    if parsed.wifi and parsed.wifi.password:
         # The key is enough for the device: the passphrase itself, maybe used elsewhere too, never comes onto the card.
-        return replace(found, wifi=replace(found.wifi, password=preshared_key(found.wifi.ssid, found.wifi.password)))
-    return found
+        return replace(parsed, wifi=replace(parsed.wifi, password=preshared_key(parsed.wifi.ssid, parsed.wifi.password)))
+    return parsed
 
 
 def wifi(ssid: str | None, country: str | None, password: str | None) -> Wifi | None:

@@ -115,13 +115,13 @@ def check(disk: Disk, needed: int, *, not_removable: bool = False, system: Syste
 
 def _layers(folder: Path | None, system: System) -> set[Path]:
     """A device's folder and those of all that it lies on, through LVM, RAID and loop devices."""
-    found: set[Path] = set()
+    layers: set[Path] = set()
     waiting = [folder] if folder else []
     while waiting:
         here = waiting.pop()
-        if here in found:
+        if here in layers:
             continue
-        found.add(here)
+        layers.add(here)
         waiting += [p.resolve() for p in (here / "slaves").glob("*")]
         backing = _text(here / "loop/backing_file") or _text(here.parent / "loop/backing_file")
         if backing:
@@ -130,7 +130,7 @@ def _layers(folder: Path | None, system: System) -> set[Path]:
             except OSError:
                 under = None
             waiting += [under] if under else []
-    return found
+    return layers
 
 
 def _mounts(system: System) -> Iterator[tuple[str, int]]:

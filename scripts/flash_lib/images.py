@@ -204,11 +204,11 @@ def grow_last_partition(target: Path, size: int) -> int:
     """
     with target.open("r+b", buffering=0) as device:
         table = device.read(512)
-        found = [(start, length) for _, start, length in mbr(table)]
+        partitions = [(start, length) for _, start, length in mbr(table)]
         kinds = {table[offset + 4] for offset in range(446, 510, 16)}
-        if not found or kinds & {0xEE, 0x05, 0x0F, 0x85}:
+        if not partitions or kinds & {0xEE, 0x05, 0x0F, 0x85}:
             return 0
-        start, length = max(found)
+        start, length = max(partitions)
         # A whole number of a card's erase blocks, and what 32 bits can say.
         wanted = min(size // ALIGN * ALIGN - start, 0xFFFFFFFF * 512)
         if wanted <= length:
@@ -238,20 +238,20 @@ def mbr(head: bytes) -> list[tuple[int, int, int]]:
     """(type, first byte, bytes) of the primary partitions, or of those of a GPT whose start is in `head`."""
     if len(head) < 512 or head[510:512] != b"\x55\xaa":
         return []
-    found = []
+    partitions = []
     for offset in range(446, 510, 16):
         kind, start, length = head[offset + 4], *struct.unpack_from("<II", head, offset + 8)
         if kind and length:
-            found.append((kind, start * 512, length * 512))
-    if [f[0] for f in found] == [0xEE] and head[512:520] == b"EFI PART":
+            partitions.append((kind, start * 512, length * 512))
+    if [f[0] for f in partitions] == [0xEE] and head[512:520] == b"EFI PART":
         first, count, size = struct.unpack_from("<QII", head, 512 + 72)
-        found = []
+        partitions = []
         for n in range(min(count, 128) if first == 2 and size == 128 else 0):
             entry = head[1024 + n * 128 : 1152 + n * 128]
             if len(entry) == 128 and any(entry[:16]):
                 low, high = struct.unpack_from("<QQ", entry, 32)
-                found.append((0x0C, low * 512, (high - low + 1) * 512))
-    return found
+                partitions.append((0x0C, low * 512, (high - low + 1) * 512))
+    return partitions
 
 
 def boot_partition(device: Path) -> int:

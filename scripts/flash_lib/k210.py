@@ -26,8 +26,8 @@ def find_kflash(top: Path) -> list[str]:
     for folder in (Path(sys.executable).parent, top / ".venv-test/bin", top / ".venv/bin"):
         if os.access(folder / "kflash", os.X_OK):
             return [str(folder / "kflash")]
-    if found := shutil.which("kflash"):
-        return [found]
+    if path := shutil.which("kflash"):
+        return [path]
     if importlib.util.find_spec("kflash"):
         return [sys.executable, "-m", "kflash"]
     raise Refused("kflash is not installed: `pip install kflash==1.1.6` (or ./scripts/environment test)")

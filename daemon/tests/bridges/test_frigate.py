@@ -79,10 +79,10 @@ def test_the_handshake_says_that_the_model_is_there_and_uploads_are_not_taken(br
 
 def test_detections_come_best_first_with_boxes_in_frigates_order(bridge):
     daemon, endpoint = bridge
-    found = Frigate(endpoint).detect(SCENE)
-    used = found[found[:, 1] > 0]
+    detections = Frigate(endpoint).detect(SCENE)
+    used = detections[detections[:, 1] > 0]
     assert len(used)
-    assert (np.diff(found[:, 1]) <= 0).all()
+    assert (np.diff(detections[:, 1]) <= 0).all()
     assert ((used[:, 2:] >= 0) & (used[:, 2:] <= 1)).all()
     assert (used[:, 4] > used[:, 2]).all()
     assert (used[:, 5] > used[:, 3]).all()

@@ -60,9 +60,9 @@ def test_classify_prints_a_table_or_json_and_draws(edgeai, tmp_path):
 def test_detect_finds_the_digits_of_a_scene(edgeai):
     scene = sorted((EMBEDDED / "digit-scenes" / "1" / "samples").glob("*.png"))[0]
     truth = json.loads((scene.parent / "truth.json").read_text())
-    found = json.loads(edgeai("--json", "detect", "digit-scenes", scene))["objects"]
-    assert found
-    assert str(found[0]["label"]) in json.dumps(truth)
+    objects = json.loads(edgeai("--json", "detect", "digit-scenes", scene))["objects"]
+    assert objects
+    assert str(objects[0]["label"]) in json.dumps(truth)
 
 
 def test_infer_reads_and_writes_npy(edgeai, tmp_path):
@@ -84,9 +84,9 @@ def test_listings_are_tables_and_json(edgeai):
 
 def test_bench_measures_both_transports(edgeai):
     for transport in ("fast", "http"):
-        found = json.loads(edgeai("--json", "bench", "digits", "-n", "40", "-c", "2", "--transport", transport))
-        assert found["requests"] == 40
-        assert found["failures"] == 0
+        measured = json.loads(edgeai("--json", "bench", "digits", "-n", "40", "-c", "2", "--transport", transport))
+        assert measured["requests"] == 40
+        assert measured["failures"] == 0
 
 
 def test_errors_go_to_stderr_with_their_exit_code(edgeai, tmp_path):

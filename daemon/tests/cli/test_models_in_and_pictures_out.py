@@ -41,15 +41,15 @@ def private(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 def keepers(directory: Path) -> list[int]:
     """Processes that look after the private daemon in `directory`."""
-    found = []
+    keeping = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
         if b"edgeaid.cli.private" in words and str(directory).encode() in words:
-            found.append(int(path.parent.name))
-    return found
+            keeping.append(int(path.parent.name))
+    return keeping
 
 
 def test_one_command_leads_from_a_model_file_and_a_picture_to_an_answer(

@@ -70,7 +70,7 @@ def test_an_unreadable_device_does_not_hide_the_others(tree: UsbTree) -> None:
     tree.plug("1-1.1", CORAL)
     tree.plug("1-1.2", CORAL)
     (tree.sys / "bus/usb/devices/1-1.1/devnum").write_text("")
-    assert [found.id for found in scan(tree.sys, tree.dev)] == ["usb:1-1.2"]
+    assert [device.id for device in scan(tree.sys, tree.dev)] == ["usb:1-1.2"]
 
 
 def test_what_users_see_is_plain(tree: UsbTree) -> None:

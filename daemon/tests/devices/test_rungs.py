@@ -89,12 +89,12 @@ def test_a_hub_without_switchable_power_is_explained(tree: UsbTree, stick: Hardw
 def test_a_blue_socket_goes_dark_on_both_its_ports(tree: UsbTree) -> None:
     tree.same_socket("1-2", "2-2")
     tree.plug("2-2", CORAL, speed=5000)
-    found = scan(tree.sys, tree.dev)[0]
+    device = scan(tree.sys, tree.dev)[0]
     disable = [tree.sys / f"bus/usb/devices/{bus}-0:1.0/usb{bus}-port2/disable" for bus in (1, 2)]
     seen = []
 
     async def scenario() -> None:
-        task = asyncio.create_task(rungs.perform(Rung.PORT_POWER, found, sysfs=tree.sys, dark_s=0.01))
+        task = asyncio.create_task(rungs.perform(Rung.PORT_POWER, device, sysfs=tree.sys, dark_s=0.01))
         await asyncio.sleep(0)
         seen.append([path.read_text() for path in disable])
         await task

@@ -43,9 +43,9 @@ def places(tree: UsbTree, tmp_path: Path) -> Places:
 
 
 def only(findings: list[Finding], check: str) -> Finding:
-    found = [finding for finding in findings if finding.check == check]
-    assert len(found) == 1, findings
-    return found[0]
+    kept = [finding for finding in findings if finding.check == check]
+    assert len(kept) == 1, findings
+    return kept[0]
 
 
 def test_a_well_kept_machine_has_nothing_to_do(tree: UsbTree, places: Places) -> None:

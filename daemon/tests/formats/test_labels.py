@@ -43,32 +43,32 @@ def test_names_survive_the_encodings_that_editors_write(encoding: str) -> None:
 
 
 def test_windows_names_are_read_and_said_to_be_so() -> None:
-    found = parse("Käfer\nVögel\n".encode("cp1252"))
-    assert found.names == ("Käfer", "Vögel")
-    assert "Windows-1252" in found.notes[0]
+    labels = parse("Käfer\nVögel\n".encode("cp1252"))
+    assert labels.names == ("Käfer", "Vögel")
+    assert "Windows-1252" in labels.notes[0]
 
 
 def test_remarks_below_an_empty_line_are_no_classes() -> None:
-    found = parse("background\ncat\n\nremark about 255\n")
-    assert found.names == ("background", "cat")
-    assert "empty line" in found.notes[0]
+    labels = parse("background\ncat\n\nremark about 255\n")
+    assert labels.names == ("background", "cat")
+    assert "empty line" in labels.notes[0]
 
 
 def test_empty_lines_between_names_are_left_out_when_the_scores_say_so() -> None:
-    found = parse("cat\n\ndog\n\nbird\n", 3)
-    assert (found.names, found.notes) == (("cat", "dog", "bird"), ())
+    labels = parse("cat\n\ndog\n\nbird\n", 3)
+    assert (labels.names, labels.notes) == (("cat", "dog", "bird"), ())
 
 
 def test_a_missing_background_is_added_and_said() -> None:
-    found = parse("\n".join(f"class-{n}" for n in range(1000)), 1001)
-    assert (len(found.names), found.names[0], found.names[1]) == (1001, "background", "class-0")
-    assert "class 1 is called 'class-0'" in found.notes[0]
+    labels = parse("\n".join(f"class-{n}" for n in range(1000)), 1001)
+    assert (len(labels.names), labels.names[0], labels.names[1]) == (1001, "background", "class-0")
+    assert "class 1 is called 'class-0'" in labels.notes[0]
 
 
 def test_a_background_too_many_is_left_out_and_said() -> None:
-    found = parse("background\ncat\ndog", 2)
-    assert found.names == ("cat", "dog")
-    assert "left out" in found.notes[0]
+    labels = parse("background\ncat\ndog", 2)
+    assert labels.names == ("cat", "dog")
+    assert "left out" in labels.notes[0]
 
 
 def test_numbers_that_begin_names_stay_with_them() -> None:
@@ -76,14 +76,14 @@ def test_numbers_that_begin_names_stay_with_them() -> None:
 
 
 def test_numbers_from_one_are_moved_to_begin_at_zero_when_the_scores_say_so() -> None:
-    found = parse("1: cat\n2: dog\n", 2)
-    assert found.names == ("cat", "dog")
-    assert "numbered from 1" in found.notes[0]
+    labels = parse("1: cat\n2: dog\n", 2)
+    assert labels.names == ("cat", "dog")
+    assert "numbered from 1" in labels.notes[0]
 
 
 def test_labels_that_do_not_fit_are_a_warning_with_examples() -> None:
-    found = parse("cat\ndog\n", 10)
-    assert "class 0 would be called 'cat' and class 1 'dog'" in found.notes[0]
+    labels = parse("cat\ndog\n", 10)
+    assert "class 0 would be called 'cat' and class 1 'dog'" in labels.notes[0]
 
 
 @pytest.mark.parametrize("text", ["[" * 100000, "{" * 100000, json.dumps({"a": [1]}), "item {" * 1000, "9999999 x\n"])

@@ -148,7 +148,7 @@ def test_a_real_compiled_file_shows_token_cached_and_streamed_bytes(shared_data:
 
 def test_cached_and_streamed_bytes_of_one_model_are_constant_however_it_was_compiled() -> None:
     sums = {m: {c + s for n, (_, _, c, s, _) in EDGETPU.items() if Path(n).name.startswith(m)} for m in (M25, M50)}
-    assert all(len(found) == 1 for found in sums.values())
+    assert all(len(totals) == 1 for totals in sums.values())
 
 
 def test_an_older_runtime_refuses_a_newer_file(shared_data: Path) -> None:

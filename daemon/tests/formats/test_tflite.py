@@ -25,8 +25,8 @@ def broken(change: Callable[[Tree], Any]) -> bytes:
 
 
 def graph(tree: Tree) -> Tree:
-    found: Tree = tree[2][0]
-    return found
+    subgraph: Tree = tree[2][0]
+    return subgraph
 
 
 def test_a_good_model_is_read_whole() -> None:
@@ -145,8 +145,8 @@ def test_tables_that_contain_each_other_end_in_an_error_and_not_in_a_hang() -> N
     body += b"".join(struct.pack("<i", table_at - (base + 4 * i)) for i in range(count))
     data = struct.pack("<I", table_at) + b"TEST" + vtable + b"\0\0" + body
 
-    def walk(found: list[Any]) -> None:
-        for t in found:
+    def walk(node: list[Any]) -> None:
+        for t in node:
             walk(t.tables(0, "child"))
 
     with pytest.raises(InvalidModel):

@@ -46,18 +46,18 @@ def classifier(
 
 
 def test_a_float_model_that_says_nothing_gets_zero_to_one_and_its_pusher_is_told(tmp_path: Path) -> None:
-    found, notes, _ = wrapped(tmp_path, classifier())
-    assert found.picture is not None
-    assert (found.picture.mean, found.picture.std) == ((0.0,), (255.0,))
+    written, notes, _ = wrapped(tmp_path, classifier())
+    assert written.picture is not None
+    assert (written.picture.mean, written.picture.std) == ((0.0,), (255.0,))
     assert any(note.startswith("ASSUMED") and "--mean" in note for note in notes)
 
 
 def test_a_real_float_model_gets_the_normalisation_of_its_integer_twin(tmp_path: Path, shared_findings: Path) -> None:
     file = shared_findings / "toolkit" / "digits_float.tflite"
-    found, _, _ = wrapped(tmp_path, file.read_bytes())
-    assert found.task == "classify"
-    assert found.picture is not None
-    assert (found.picture.color, found.picture.mean, found.picture.std) == ("GRAY", (0.0,), (255.0,))
+    written, _, _ = wrapped(tmp_path, file.read_bytes())
+    assert written.task == "classify"
+    assert written.picture is not None
+    assert (written.picture.color, written.picture.mean, written.picture.std) == ("GRAY", (0.0,), (255.0,))
 
 
 @pytest.mark.parametrize(
@@ -65,17 +65,17 @@ def test_a_real_float_model_gets_the_normalisation_of_its_integer_twin(tmp_path:
 )
 def test_a_graph_that_rescales_pixels_itself_gets_what_it_expects(tmp_path: Path, factor: float, std: float) -> None:
     scale = (T("factor", [1], data=factor), T("x", [1, 8, 8, 3]))
-    found, notes, _ = wrapped(tmp_path, classifier(Op("MUL", ["in", "factor"], ["x"]), tensors=scale))
-    assert found.picture is not None
-    assert (found.picture.mean, found.picture.std) == ((0.0,), (std,))
+    written, notes, _ = wrapped(tmp_path, classifier(Op("MUL", ["in", "factor"], ["x"]), tensors=scale))
+    assert written.picture is not None
+    assert (written.picture.mean, written.picture.std) == ((0.0,), (std,))
     assert not any(note.startswith("ASSUMED") for note in notes)
 
 
 def test_a_known_producer_is_named(tmp_path: Path) -> None:
     data = classifier(Op("RELU", ["in"], ["x"]), tensors=(T("x", [1, 8, 8, 3]), T("MobilenetV1/Conv2d_0/w", [1])))
-    found, notes, _ = wrapped(tmp_path, data)
-    assert found.picture is not None
-    assert (found.picture.mean, found.picture.std) == ((127.5,), (127.5,))
+    written, notes, _ = wrapped(tmp_path, data)
+    assert written.picture is not None
+    assert (written.picture.mean, written.picture.std) == ((127.5,), (127.5,))
     assert any("TensorFlow-Slim" in note for note in notes)
 
 
@@ -87,9 +87,9 @@ def test_the_files_metadata_decides_before_everything_else(tmp_path: Path) -> No
         tensors=(T("x", [1, 8, 8, 3]), T("MobilenetV1/w", [1])),
         metadata={"TFLITE_METADATA": told},
     )
-    found, notes, _ = wrapped(tmp_path, data)
-    assert found.picture is not None
-    assert (found.picture.mean, found.picture.std) == ((10.0,), (20.0,))
+    written, notes, _ = wrapped(tmp_path, data)
+    assert written.picture is not None
+    assert (written.picture.mean, written.picture.std) == ((10.0,), (20.0,))
     assert any("metadata" in note for note in notes)
 
 
@@ -101,26 +101,30 @@ def test_integers_are_fed_raw_pixels(tmp_path: Path) -> None:
             [Op("RESHAPE", ["in", "shape"], ["out"])], ["in"], ["out"],
         )
     )  # fmt: skip
-    found, _, _ = wrapped(tmp_path, data)
-    assert found.picture is not None
-    assert (found.picture.color, found.picture.mean) == ("GRAY", None)
+    written, _, _ = wrapped(tmp_path, data)
+    assert written.picture is not None
+    assert (written.picture.color, written.picture.mean) == ("GRAY", None)
 
 
 @pytest.mark.parametrize(("last", "activation"), [("SOFTMAX", "none"), ("", "softmax")])
 def test_raw_scores_are_made_probabilities(tmp_path: Path, last: str, activation: str) -> None:
-    found, _, _ = wrapped(tmp_path, classifier(last=last))
-    assert found.output is not None
-    assert (found.task, found.output.decoder, found.output.activation) == ("classify", "classification", activation)
+    written, _, _ = wrapped(tmp_path, classifier(last=last))
+    assert written.output is not None
+    assert (written.task, written.output.decoder, written.output.activation) == (
+        "classify",
+        "classification",
+        activation,
+    )
 
 
 def test_labels_in_the_file_are_taken_over_and_doubts_are_told(tmp_path: Path) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as bundle:
         bundle.writestr("labels.txt", "0: cat\n2: dog\n")
-    found, _, staged = wrapped(tmp_path, classifier() + archive.getvalue())
+    written, _, staged = wrapped(tmp_path, classifier() + archive.getvalue())
     from edgeaid.models import repository
 
-    assert repository.labels(repository.StoredModel(staged, found, "1")).names == ("cat", "", "dog")
+    assert repository.labels(repository.StoredModel(staged, written, "1")).names == ("cat", "", "dog")
 
 
 SHAPES = {"boxes": [1, 10, 4], "classes": [1, 10], "scores": [1, 10], "count": [1]}
@@ -145,22 +149,22 @@ def detector(order: list[str], names: dict[str, str] | None = None) -> bytes:
 )
 def test_a_detectors_outputs_are_told_apart_whatever_their_order_and_names(tmp_path: Path, order: list[str]) -> None:
     data = detector(order, {"boxes": "a:3", "classes": "a:2", "scores": "a:1", "count": "a:0"})
-    found, notes, _ = wrapped(tmp_path, data)
-    assert found.output is not None
-    assert (found.task, found.output.decoder, list(found.output.order)) == ("detect", "ssd", order)
+    written, notes, _ = wrapped(tmp_path, data)
+    assert written.output is not None
+    assert (written.task, written.output.decoder, list(written.output.order)) == ("detect", "ssd", order)
     assert not any("ASSUMED: the four" in note for note in notes)
 
 
 def test_a_manifest_with_a_wrong_order_is_refused_with_the_right_line(tmp_path: Path) -> None:
     from edgeaid.models import gate, repository
 
-    found, _, staged = wrapped(tmp_path, detector(["scores", "boxes", "count", "classes"]))
+    written, _, staged = wrapped(tmp_path, detector(["scores", "boxes", "count", "classes"]))
     text = (staged / "model.toml").read_text()
     lines = [line for line in text.splitlines() if not line.startswith("order")]
     (staged / "model.toml").write_text("\n".join(lines))
-    found = manifest.parse((staged / "model.toml").read_bytes(), "m")
+    written = manifest.parse((staged / "model.toml").read_bytes(), "m")
     with pytest.raises(InvalidModel, match=r'order = \["scores", "boxes", "count", "classes"\]'):
-        gate.check_formats(repository.StoredModel(staged, found, "1"))
+        gate.check_formats(repository.StoredModel(staged, written, "1"))
 
 
 def test_a_map_of_classes_is_a_segmenter(tmp_path: Path) -> None:
@@ -170,9 +174,9 @@ def test_a_map_of_classes_is_a_segmenter(tmp_path: Path) -> None:
             [Op("ARG_MAX", ["in", "axis"], ["map"])], ["in"], ["map"],
         )
     )  # fmt: skip
-    found, _, _ = wrapped(tmp_path, data)
-    assert found.output is not None
-    assert (found.task, found.output.decoder) == ("segment", "segmentation")
+    written, _, _ = wrapped(tmp_path, data)
+    assert written.output is not None
+    assert (written.task, written.output.decoder) == ("segment", "segmentation")
 
 
 def test_a_picture_out_of_a_picture_is_not_taken_for_classes(tmp_path: Path) -> None:
@@ -184,9 +188,9 @@ def test_a_picture_out_of_a_picture_is_not_taken_for_classes(tmp_path: Path) -> 
 
 def test_a_file_of_the_catalogue_gets_the_catalogues_manifest(tmp_path: Path, shared_data: Path) -> None:
     data = (shared_data / "coral/deeplabv3_mnv2_dm05_pascal_quant.tflite").read_bytes()
-    found, notes, _ = wrapped(tmp_path, data)
+    written, notes, _ = wrapped(tmp_path, data)
     entry = catalogue.load()["deeplabv3-mnv2-dm05"]
-    assert (found.name, found.task, found.license) == ("m", entry.task, entry.license)
+    assert (written.name, written.task, written.license) == ("m", entry.task, entry.license)
     assert any("edgeai pull deeplabv3-mnv2-dm05" in note for note in notes)
 
 

@@ -112,26 +112,26 @@ def left_behind(repository: Path) -> list[str]:
 def test_the_catalogue_describes_every_model_well_enough_to_be_loaded() -> None:
     entries = load()
     assert len(entries) >= 15
-    for name, found in entries.items():
+    for name, entry in entries.items():
         manifests.check_name(name)
-        assert found.task in manifests.TASKS
-        assert set(found.artifacts) <= set(manifests.TARGETS)
-        assert found.license in {"Apache-2.0", "MIT"}
-        assert len(found.commit) == 40
-        assert PictureRules.from_table(found.input or {})
-        assert OutputRules.from_table(found.output or {"decoder": "none"})
-        assert len({file.name for file in found.files()}) == len(found.files())
-        for file in found.files():
+        assert entry.task in manifests.TASKS
+        assert set(entry.artifacts) <= set(manifests.TARGETS)
+        assert entry.license in {"Apache-2.0", "MIT"}
+        assert len(entry.commit) == 40
+        assert PictureRules.from_table(entry.input or {})
+        assert OutputRules.from_table(entry.output or {"decoder": "none"})
+        assert len({file.name for file in entry.files()}) == len(entry.files())
+        for file in entry.files():
             assert len(file.sha256) == 64 or len(file.git) == 40
-            assert found.url(file).startswith("https://raw.githubusercontent.com/")
+            assert entry.url(file).startswith("https://raw.githubusercontent.com/")
     assert list(entries["mobilenet-v1-0.25-128"].artifacts) == ["edgetpu", "cpu"]
-    assert {"detect", "classify", "segment", "embed"} <= {found.task for found in entries.values()}
+    assert {"detect", "classify", "segment", "embed"} <= {entry.task for entry in entries.values()}
 
 
 def test_every_known_file_has_the_digest_of_the_shared_data(shared_data: Path) -> None:
     sums = dict(reversed(line.split()) for line in (shared_data / "SHA256SUMS").read_text().splitlines())
     digests = set(sums.values())
-    checked = [file for found in load().values() if found.tested for file in found.files() if file.sha256 in digests]
+    checked = [file for entry in load().values() if entry.tested for file in entry.files() if file.sha256 in digests]
     assert len(checked) >= 10
     for file in checked:
         assert sums[f"coral/{file.path}"] == file.sha256
@@ -143,12 +143,12 @@ def test_a_real_model_is_pulled_from_a_folder_with_all_its_artifacts(
 ) -> None:
     where = pull(name, tmp_path / "models", mirror=str(shared_data / "coral"))
     assert where == tmp_path / "models" / name / "1"
-    found = Repository([tmp_path / "models"]).find(name, "1")
-    assert [a.target for a in found.manifest.artifacts] == ["edgetpu", "cpu"]
-    for artifact in found.manifest.artifacts:
+    stored = Repository([tmp_path / "models"]).find(name, "1")
+    assert [a.target for a in stored.manifest.artifacts] == ["edgetpu", "cpu"]
+    for artifact in stored.manifest.artifacts:
         assert hashlib.sha256((where / artifact.file).read_bytes()).hexdigest() == artifact.sha256
-    if found.manifest.labels_file:
-        assert (where / found.manifest.labels_file).is_file()
+    if stored.manifest.labels_file:
+        assert (where / stored.manifest.labels_file).is_file()
 
 
 def test_only_the_wanted_target_is_fetched(shared_data: Path, tmp_path: Path) -> None:
@@ -221,8 +221,8 @@ def test_a_wrong_file_is_refused_and_nothing_stays_behind(
 def test_a_blob_id_is_as_good_a_check_as_a_digest(mirror: Path, tmp_path: Path) -> None:
     blob = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT, usedforsecurity=False).hexdigest()
     where = pull("tiny", tmp_path / "m", mirror=str(mirror), catalogue=entry(File("a/model.tflite", git=blob)))
-    found = manifests.parse((where / "model.toml").read_bytes(), "tiny")
-    assert found.artifacts[0].sha256 == hashlib.sha256(CONTENT).hexdigest()
+    parsed = manifests.parse((where / "model.toml").read_bytes(), "tiny")
+    assert parsed.artifacts[0].sha256 == hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_taken_version_is_never_overwritten(mirror: Path, tmp_path: Path, monk
     assert (tmp_path / "m" / "tiny" / "1" / "model.tflite").read_bytes() == CONTENT
 
 
-TESTED = [name for name, found in load().items() if found.tested]
+TESTED = [name for name, entry in load().items() if entry.tested]
 
 
 @pytest.mark.parametrize("name", TESTED)
@@ -305,7 +305,7 @@ def test_what_is_called_tested_runs_on_a_real_picture_as_its_manifest_says(
         assert (runner.run(tensors[0]) != runner.run(tensors[1])).any()
         return
     labels = parse((where / described.labels_file).read_text()).names
-    found = runner.ask(decode((coral / "bird.bmp").read_bytes()), described.picture, described.output, labels)
-    assert isinstance(found, Classification | Segmentation)
-    seen = [c.label.lower() for c in found.classes]
+    answer = runner.ask(decode((coral / "bird.bmp").read_bytes()), described.picture, described.output, labels)
+    assert isinstance(answer, Classification | Segmentation)
+    seen = [c.label.lower() for c in answer.classes]
     assert any("chickadee" in label or label == "bird" for label in seen[:2])

@@ -119,21 +119,21 @@ def test_the_segmenter_is_as_good_on_fresh_scenes_as_its_manifest_says(held_out:
 
 def test_sample_digits_are_recognised() -> None:
     for file, expected in truth("digits").items():
-        found = ask("digits", (folder("digits") / "samples" / file).read_bytes())
-        assert isinstance(found, Classification)
-        assert found.classes[0].label == expected["label"]
-        assert found.classes[0].score > 0.9
+        result = ask("digits", (folder("digits") / "samples" / file).read_bytes())
+        assert isinstance(result, Classification)
+        assert result.classes[0].label == expected["label"]
+        assert result.classes[0].score > 0.9
 
 
 def test_most_digits_of_the_sample_scenes_are_found_where_they_are() -> None:
     objects = right = 0
     for file, expected in truth("digit-scenes").items():
-        found = ask("digit-scenes", (folder("digit-scenes") / "samples" / file).read_bytes())
-        assert isinstance(found, Detections)
+        result = ask("digit-scenes", (folder("digit-scenes") / "samples" / file).read_bytes())
+        assert isinstance(result, Detections)
         for wanted in expected["objects"]:
             objects += 1
             right += any(
-                o.label == wanted["label"] and overlap(o.pixels, wanted["pixels"]) > 0.5 for o in found.objects
+                o.label == wanted["label"] and overlap(o.pixels, wanted["pixels"]) > 0.5 for o in result.objects
             )
     assert objects >= 9
     assert right >= 0.8 * objects
@@ -143,9 +143,9 @@ def test_most_digits_of_the_sample_scenes_are_found_where_they_are() -> None:
 def test_a_sample_answer_can_be_drawn(name: str) -> None:
     for file in truth(name):
         picture = (folder(name) / "samples" / file).read_bytes()
-        found = ask(name, picture)
-        assert isinstance(found, Detections | Segmentation)
-        assert render(picture, found).startswith(b"\x89PNG")
+        result = ask(name, picture)
+        assert isinstance(result, Detections | Segmentation)
+        assert render(picture, result).startswith(b"\x89PNG")
 
 
 def test_average_precision_of_perfect_and_of_no_answers_is_one_and_zero(held_out: measure.Split) -> None:

@@ -35,9 +35,9 @@ SQUARE = [(1, 640, 640, 3)]
     ],
 )
 def test_shapes_tell_the_family(inputs, outputs, task, decoder):
-    found = guess(inputs, outputs)
-    assert found is not None
-    assert (found.task, found.decoder) == (task, decoder)
+    guessed = guess(inputs, outputs)
+    assert guessed is not None
+    assert (guessed.task, guessed.decoder) == (task, decoder)
 
 
 @pytest.mark.parametrize(

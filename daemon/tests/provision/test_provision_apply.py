@@ -66,8 +66,8 @@ def test_everything_is_applied_at_once(root: Path) -> None:
     keys = root / "home/root/.ssh/authorized_keys"
     assert keys.read_text() == KEY + "\n"
     assert (keys.stat().st_mode & 0o777, keys.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    found = repository.Repository([root / "var/lib/edgeai/models"]).find("digits", "1")
-    assert repository.verify(found, "cpu").is_file()
+    stored = repository.Repository([root / "var/lib/edgeai/models"]).find("digits", "1")
+    assert repository.verify(stored, "cpu").is_file()
     assert not (root / "boot" / MODELS).exists()
     log = (root / "boot" / LOG).read_text()
     assert "done: hostname: kitchen" in log

@@ -47,9 +47,9 @@ preload = ["digits-1.edgeai"]
 
 
 def test_a_complete_file_is_read_without_problems() -> None:
-    found, problems = parse(FULL)
+    parsed, problems = parse(FULL)
     assert problems == ()
-    assert found == Settings(
+    assert parsed == Settings(
         "kitchen",
         "Europe/Berlin",
         Wifi("Café 5", "DE", PHRASE, hidden=True),
@@ -59,18 +59,18 @@ def test_a_complete_file_is_read_without_problems() -> None:
 
 
 def test_what_is_rendered_reads_back_the_same() -> None:
-    found, _ = parse(FULL)
-    assert parse(render(found, secret=True)) == (found, ())
+    parsed, _ = parse(FULL)
+    assert parse(render(parsed, secret=True)) == (parsed, ())
 
 
 def test_without_secrets_the_password_is_gone_and_nothing_else() -> None:
-    found, _ = parse(FULL)
-    text = render(found, secret=False)
+    parsed, _ = parse(FULL)
+    text = render(parsed, secret=False)
     assert PHRASE.encode() not in text
     again, problems = parse(text)
     assert problems == ()
     assert again.wifi == Wifi("Café 5", "DE", "", hidden=True)
-    assert again.authorized_keys == found.authorized_keys
+    assert again.authorized_keys == parsed.authorized_keys
 
 
 def test_a_password_is_not_in_the_text_of_an_object() -> None:
@@ -107,10 +107,10 @@ def test_a_password_is_not_in_the_text_of_an_object() -> None:
 )
 def test_a_bad_key_is_named_and_the_others_are_kept(line: str, named: str) -> None:
     good = '[ssh]\nauthorized_keys = ["' + ssh_key() + '"]' if "[ssh]" not in line else ""
-    found, problems = parse(f"schema = 1\n{line}\n{good}".encode())
+    parsed, problems = parse(f"schema = 1\n{line}\n{good}".encode())
     assert len(problems) >= 1
     assert problems[0].startswith(named) or repr(named) in problems[0]
-    assert found.authorized_keys == ((ssh_key(),) if good else ())
+    assert parsed.authorized_keys == ((ssh_key(),) if good else ())
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_a_file_that_cannot_be_used_is_refused(data: bytes) -> None:
 
 
 def test_windows_editors_are_understood() -> None:
-    found, problems = parse(b"\xef\xbb\xbf" + FULL.replace(b"\n", b"\r\n"))
-    assert (found.hostname, problems) == ("kitchen", ())
+    parsed, problems = parse(b"\xef\xbb\xbf" + FULL.replace(b"\n", b"\r\n"))
+    assert (parsed.hostname, problems) == ("kitchen", ())
 
 
 @pytest.mark.parametrize("kind", ["ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "sk-ssh-ed25519@openssh.com"])
@@ -195,11 +195,11 @@ values = st.recursive(
 @given(st.one_of(st.binary(max_size=400), texts.map(lambda t: f"schema = 1\n{t}".encode())))
 def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
     try:
-        found, _ = parse(data)
+        parsed, _ = parse(data)
     except InvalidConfig:
         redact(data)
         return
-    assert parse(render(found, secret=True)) == (found, ())
+    assert parse(render(parsed, secret=True)) == (parsed, ())
 
 
 def toml(value: object) -> str:
@@ -232,11 +232,11 @@ def test_any_value_in_any_place_is_used_or_reported(content: dict[str, object]) 
     content.pop("schema", None)
     text = "schema = 1\n" + "".join(f"{toml(k)} = {toml(v)}\n" for k, v in content.items())
     try:
-        found, problems = parse(text.encode())
+        parsed, problems = parse(text.encode())
     except InvalidConfig:
         return
     assert all(p.isprintable() for p in problems)
-    assert parse(render(found, secret=True)) == (found, ())
+    assert parse(render(parsed, secret=True)) == (parsed, ())
 
 
 @settings(deadline=None)
@@ -251,29 +251,29 @@ def test_any_network_survives_being_written_and_read(password: str, ssid: str) -
 
 def test_a_line_that_is_no_toml_costs_that_line_only() -> None:
     text = 'schema = 1\nhostname = "x\ntimezone = "Europe/Berlin"\n[wifi\nssid = "n"\ncountry = de\ncountry = "de"\n'
-    found, problems = parse(text.encode())
-    assert (found.hostname, found.timezone) == ("", "Europe/Berlin")
-    assert found.wifi is not None
-    assert (found.wifi.ssid, found.wifi.country) == ("n", "DE")
+    parsed, problems = parse(text.encode())
+    assert (parsed.hostname, parsed.timezone) == ("", "Europe/Berlin")
+    assert parsed.wifi is not None
+    assert (parsed.wifi.ssid, parsed.wifi.country) == ("n", "DE")
     assert [p.partition(":")[0] for p in problems] == ["line 2", "line 4", "line 6"]
 
 
 @pytest.mark.parametrize("country", ["de", "De", "GB", "us"])
 def test_countries_are_known_by_their_codes_in_any_case(country: str) -> None:
-    found, problems = parse(f'schema = 1\n[wifi]\nssid = "n"\ncountry = "{country}"\nopen = true'.encode())
+    parsed, problems = parse(f'schema = 1\n[wifi]\nssid = "n"\ncountry = "{country}"\nopen = true'.encode())
     assert problems == ()
-    assert found.wifi is not None
-    assert found.wifi.country == country.upper()
+    assert parsed.wifi is not None
+    assert parsed.wifi.country == country.upper()
 
 
 @pytest.mark.parametrize(
     "ssid", ["caf\u00e9", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "a\u00a0b", "\u3000x", "\u202eabc"]
 )
 def test_any_unicode_is_a_networks_name(ssid: str) -> None:
-    found, problems = parse(f'schema = 1\n[wifi]\nssid = "{ssid}"\ncountry = "DE"\nopen = true'.encode())
+    parsed, problems = parse(f'schema = 1\n[wifi]\nssid = "{ssid}"\ncountry = "DE"\nopen = true'.encode())
     assert problems == ()
-    assert found.wifi is not None
-    assert found.wifi.ssid == ssid
+    assert parsed.wifi is not None
+    assert parsed.wifi.ssid == ssid
 
 
 def test_what_was_typed_is_kept_for_correction_without_its_secrets() -> None:

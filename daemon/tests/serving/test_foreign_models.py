@@ -88,10 +88,10 @@ def _raw(path: str, answer: str) -> None:
     try:
         given, first = once(None)
         same = all(equal(a, b) for a, b in zip(first, once(given)[1], strict=True))
-        found: Any = (given, first if same else None)
+        outcome: Any = (given, first if same else None)
     except (RuntimeError, ValueError, TypeError) as error:
-        found = str(error)
-    Path(answer).write_bytes(pickle.dumps(found))
+        outcome = str(error)
+    Path(answer).write_bytes(pickle.dumps(outcome))
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -140,25 +140,25 @@ def test_other_peoples_models_answer_as_the_raw_interpreter_does(
     files = tmp_path / "files"
     files.mkdir()
     for path in collections(files):
-        found = raw(path, tmp_path / "answer")
+        outcome = raw(path, tmp_path / "answer")
         kind = "the runtime itself crashes"
-        if isinstance(found, str):
+        if isinstance(outcome, str):
             kind = "the runtime itself refuses it"
             refused = served(running, path, None)
             if isinstance(refused, str) and "internal error" in refused:
                 wrong.append(f"{path.name}: {refused}")
-        elif found is not None:
-            answer = served(running, path, found[0])
+        elif outcome is not None:
+            answer = served(running, path, outcome[0])
             if isinstance(answer, str):
                 kind = "refused although it runs"
                 wrong.append(f"{path.name}: {answer}")
-            elif found[1] is None:
+            elif outcome[1] is None:
                 kind = "random by design"
-            elif len(answer) == len(found[1]) and all(equal(a, b) for a, b in zip(answer, found[1], strict=True)):
+            elif len(answer) == len(outcome[1]) and all(equal(a, b) for a, b in zip(answer, outcome[1], strict=True)):
                 kind = "served and equal"
             else:
                 kind = "served but different"
-                wrong.append(f"{path.name}: {[a.shape for a in answer]} {[a.shape for a in found[1]]}")
+                wrong.append(f"{path.name}: {[a.shape for a in answer]} {[a.shape for a in outcome[1]]}")
         counts[kind] += 1
     running.stop()
     with capsys.disabled():

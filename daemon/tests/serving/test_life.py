@@ -367,8 +367,8 @@ def test_records_go_where_stderr_goes(tmp_path, stderr):
     """systemd names its stream in JOURNAL_STREAM, and whatever a service starts inherits the name."""
     log = tmp_path / "log"
     with log.open("wb") as file:
-        found = os.fstat(file.fileno())
-        stream = f"{found.st_dev}:{found.st_ino}" if stderr == "the journal" else "8:1234"
+        status = os.fstat(file.fileno())
+        stream = f"{status.st_dev}:{status.st_ino}" if stderr == "the journal" else "8:1234"
         done = subprocess.run(
             [sys.executable, "-c", "from edgeaid import systemd; print(systemd.stderr_is_the_journal())"],
             stderr=file, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "JOURNAL_STREAM": stream},

@@ -25,8 +25,8 @@ from ..support.daemon import Running
 
 def children() -> set[str]:
     """Processes that this one has started."""
-    found = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
-    return {pid for pids in found for pid in pids}
+    entries = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
+    return {pid for pids in entries for pid in pids}
 
 
 @pytest.mark.parametrize("hang_up", [False, True])

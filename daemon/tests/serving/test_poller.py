@@ -19,40 +19,40 @@ def looking(monkeypatch):
     looks = []
     real = poller.select.select
     monkeypatch.setattr(poller.select, "select", lambda *args: looks.append(args[3]) or real(*args))
-    found = Poller()
-    found.configure(0.05)
-    yield found, looks
-    found.close()
+    polling = Poller()
+    polling.configure(0.05)
+    yield polling, looks
+    polling.close()
 
 
 def test_an_idle_loop_never_looks(looking):
-    found, looks = looking
-    assert found.select(0.05) == []
+    polling, looks = looking
+    assert polling.select(0.05) == []
     assert looks == []
 
 
 def test_it_sleeps_until_shortly_before_and_looks_for_its_window_at_most(looking):
-    found, looks = looking
+    polling, looks = looking
     started = time.monotonic()
-    found.expect(started + 0.1)
-    found.select(0.3)
+    polling.expect(started + 0.1)
+    polling.select(0.3)
     assert time.monotonic() - started >= 0.3, "the rest of the time it sleeps"
     assert looks[0] > 0.05
     assert set(looks[1:]) <= {0}  # none where the machine was busy until the window was over
     count = len(looks)
-    found.select(0.01)
+    polling.select(0.01)
     assert len(looks) == count, "what did not come is not waited for again"
 
 
 def test_what_is_ready_is_found_at_once_while_it_sleeps_and_while_it_looks(looking):
-    found, _ = looking
+    polling, _ = looking
     read, write = os.pipe()
-    found.register(read, 1)
+    polling.register(read, 1)
     for at in (10.0, 0.0):
         os.write(write, b"x")
-        found.expect(time.monotonic() + at)
+        polling.expect(time.monotonic() + at)
         started = time.monotonic()
-        assert [key.fd for key, _ in found.select(None)] == [read]
+        assert [key.fd for key, _ in polling.select(None)] == [read]
         assert time.monotonic() - started < 5
         os.read(read, 1)
     os.close(read)
@@ -60,12 +60,12 @@ def test_what_is_ready_is_found_at_once_while_it_sleeps_and_while_it_looks(looki
 
 
 def test_timers_of_the_loop_come_on_time(looking):
-    found, _ = looking
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(found)) as runner:
+    polling, _ = looking
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(polling)) as runner:
 
         async def work() -> float:
             started = time.monotonic()
-            found.expect(started + 60)
+            polling.expect(started + 60)
             await asyncio.sleep(0.05)
             return time.monotonic() - started
 
@@ -74,7 +74,7 @@ def test_timers_of_the_loop_come_on_time(looking):
 
 def test_a_single_cpu_is_left_to_the_worker(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    found = Poller()
-    found.configure(0.05)
-    assert found.window == 0
-    found.close()
+    polling = Poller()
+    polling.configure(0.05)
+    assert polling.window == 0
+    polling.close()

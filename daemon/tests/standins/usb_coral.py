@@ -155,10 +155,10 @@ class Stick:
 
     def _standard(self, kind: int, request: int, value: int, wanted: int) -> tuple[int, bytes]:
         if (kind, request) == (0x80, 6):
-            found = {1: self.identity.device(), 2: self.identity.configuration(), 3: b"\x04\x03\x09\x04"}.get(
+            descriptor = {1: self.identity.device(), 2: self.identity.configuration(), 3: b"\x04\x03\x09\x04"}.get(
                 value >> 8
             )
-            return (STALL, b"") if found is None else (0, found[:wanted])
+            return (STALL, b"") if descriptor is None else (0, descriptor[:wanted])
         if (kind, request) == (0x80, 0):
             return 0, b"\0\0"[:wanted]
         return (0, b"") if request in (1, 3, 5, 9, 11) else (STALL, b"")

@@ -19,7 +19,7 @@ ROLES = """
 import json
 from edgeaid import errors
 from edgeaid.client import Client
-found = {}
+results = {}
 with Client("/run/edgeai/edgeaid.sock", fast=False) as client:
     calls = {
         "observe": lambda: client.get("/v2/models/digits"),
@@ -29,12 +29,12 @@ with Client("/run/edgeai/edgeaid.sock", fast=False) as client:
     for name, call in calls.items():
         try:
             call()
-            found[name] = "yes"
+            results[name] = "yes"
         except errors.PermissionDenied:
-            found[name] = "no"
+            results[name] = "no"
         except errors.InvalidRequest:
-            found[name] = "yes"
-print(json.dumps(found))
+            results[name] = "yes"
+print(json.dumps(results))
 """
 
 
@@ -161,5 +161,5 @@ def test_reload_with_bad_settings_keeps_the_old_ones(daemon: Container) -> None:
     ],
 )
 def test_role_of_a_user_comes_from_its_groups(daemon: Container, user: str, may: set[str]) -> None:
-    found = json.loads(daemon.python(ROLES, user=user, timeout=120).stdout)
-    assert {name for name, answer in found.items() if answer == "yes"} == may
+    roles = json.loads(daemon.python(ROLES, user=user, timeout=120).stdout)
+    assert {name for name, answer in roles.items() if answer == "yes"} == may

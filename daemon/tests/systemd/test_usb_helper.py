@@ -19,13 +19,13 @@ from edgeaid.devices import rungs
 from edgeaid.devices.discovery import scan
 from edgeaid.devices.ladder import Rung
 sysfs = Path("/var/lib/machine/sys")
-found = next(d for d in scan(sysfs, Path("/var/lib/machine/dev")) if d.port == sys.argv[2])
+device = next(d for d in scan(sysfs, Path("/var/lib/machine/dev")) if d.port == sys.argv[2])
 try:
-    (sysfs / "bus/usb/devices" / found.port / "authorized").write_text("0")
+    (sysfs / "bus/usb/devices" / device.port / "authorized").write_text("0")
     print("may write by itself")
 except OSError as error:
     print("refused:", error.strerror)
-asyncio.run(rungs.perform(Rung(sys.argv[1]), found, sysfs=sysfs, dark_s=0.1))
+asyncio.run(rungs.perform(Rung(sys.argv[1]), device, sysfs=sysfs, dark_s=0.1))
 print("done")
 """
 #: What of edgeaid.service decides here.

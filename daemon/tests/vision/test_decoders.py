@@ -50,13 +50,13 @@ def cells(size: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[int, in
     ]
 
 
-def same(found: Any, expected: list[tuple[tuple[float, ...], float, int]], tolerance: float = 1e-5) -> None:
+def same(objects: Any, expected: list[tuple[tuple[float, ...], float, int]], tolerance: float = 1e-5) -> None:
     expected = sorted(expected, key=lambda e: -e[1])
-    assert len(found.scores) == len(expected) > 5
+    assert len(objects.scores) == len(expected) > 5
     for row, (box, score, label) in enumerate(expected):
-        assert found.scores[row] == pytest.approx(score, abs=1e-5)
-        assert found.classes[row] == label
-        assert found.boxes[row] == pytest.approx(box, abs=tolerance)
+        assert objects.scores[row] == pytest.approx(score, abs=1e-5)
+        assert objects.classes[row] == label
+        assert objects.boxes[row] == pytest.approx(box, abs=tolerance)
 
 
 def test_every_decoder_that_a_manifest_may_name_is_there():
@@ -185,17 +185,17 @@ def test_blazeface_adds_its_anchors_and_gives_keypoints():
     raw = rng().normal(0, 20, (1, 896, 16)).astype(np.float32)
     raw[..., 2:4] = np.abs(raw[..., 2:4]) + 5
     logits = rng(4).normal(-3, 2, (1, 896, 1)).astype(np.float32)
-    found = decoded("blazeface", raw, logits, size=(128, 128), threshold=0.7)
+    objects = decoded("blazeface", raw, logits, size=(128, 128), threshold=0.7)
     expected, points = [], []
     for (ax, ay), values, (logit,) in zip(anchors.tolist(), raw[0].tolist(), logits[0].tolist(), strict=True):
         if sigmoid(logit) >= 0.7:
             cx, cy, w, h = values[0] / 128 + ax, values[1] / 128 + ay, values[2] / 128, values[3] / 128
             expected.append(((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), sigmoid(logit), 0))
             points.append((sigmoid(logit), values[4] / 128 + ax, values[5] / 128 + ay))
-    same(found, expected)
+    same(objects, expected)
     best = max(points)
-    assert found.keypoints.shape[1:] == (6, 3)
-    assert found.keypoints[0, 0, :2] == pytest.approx(best[1:], abs=1e-5)
+    assert objects.keypoints.shape[1:] == (6, 3)
+    assert objects.keypoints[0, 0, :2] == pytest.approx(best[1:], abs=1e-5)
 
 
 def test_faces_of_the_k210_have_five_landmarks():
@@ -205,15 +205,17 @@ def test_faces_of_the_k210_have_five_landmarks():
     logits = rng().normal(0, 2, (1, count, 2)).astype(np.float32)
     logits[..., 0] += 4
     boxes, marks = rng(4).normal(0, 1, (1, count, 4)), rng(5).normal(0, 1, (1, count, 10))
-    found = decoded("faces", logits, boxes.astype(np.float32), marks.astype(np.float32), size=(320, 240), threshold=0.9)
+    objects = decoded(
+        "faces", logits, boxes.astype(np.float32), marks.astype(np.float32), size=(320, 240), threshold=0.9
+    )
     expected = []
     for (px, py, pw, ph), row, (x, y, w, h) in zip(priors.tolist(), logits[0].tolist(), boxes[0].tolist(), strict=True):
         score = math.exp(row[1]) / (math.exp(row[0]) + math.exp(row[1]))
         if score >= 0.9:
             cx, cy, wide, high = px + x * 0.1 * pw, py + y * 0.1 * ph, pw * math.exp(w * 0.2), ph * math.exp(h * 0.2)
             expected.append(((cx - wide / 2, cy - high / 2, cx + wide / 2, cy + high / 2), score, 0))
-    same(found, expected, 1e-4)
-    assert found.keypoints.shape[1:] == (5, 3)
+    same(objects, expected, 1e-4)
+    assert objects.keypoints.shape[1:] == (5, 3)
 
 
 def test_movenet_answers_one_person_with_a_box_around_what_is_seen():
@@ -222,30 +224,30 @@ def test_movenet_answers_one_person_with_a_box_around_what_is_seen():
     points[0, 0, :, 1] = np.linspace(0.3, 0.9, 17)
     points[0, 0, :, 2] = 0.9
     points[0, 0, 16, 2] = 0.0
-    found = decoded("movenet", points, threshold=0.3)
-    assert found.keypoints[0, 0] == pytest.approx([0.3, 0.2, 0.9])
-    assert found.boxes[0] == pytest.approx([0.3, 0.2, 0.3 + 0.6 * 15 / 16, 0.2 + 0.4 * 15 / 16], abs=1e-5)
+    objects = decoded("movenet", points, threshold=0.3)
+    assert objects.keypoints[0, 0] == pytest.approx([0.3, 0.2, 0.9])
+    assert objects.boxes[0] == pytest.approx([0.3, 0.2, 0.3 + 0.6 * 15 / 16, 0.2 + 0.4 * 15 / 16], abs=1e-5)
     six = np.zeros((1, 6, 56), dtype=np.float32)
     six[0, 2, 51:] = [0.1, 0.2, 0.5, 0.6, 0.8]
-    found = decoded("movenet", six, threshold=0.3)
-    assert len(found.scores) == 1
-    assert found.boxes[0] == pytest.approx([0.2, 0.1, 0.6, 0.5])
+    objects = decoded("movenet", six, threshold=0.3)
+    assert len(objects.scores) == 1
+    assert objects.boxes[0] == pytest.approx([0.2, 0.1, 0.6, 0.5])
 
 
 def test_posenet_reads_its_operators_tensors_and_its_heat_maps():
     poses = rng().random((1, 10, 17, 2)).astype(np.float32) * 256
     sure = np.full((1, 10, 17), 0.9, dtype=np.float32)
     scores = np.array([[0.9, 0.8, *[0.0] * 8]], dtype=np.float32)
-    found = decoded("posenet", poses, sure, scores, np.array([2.0], dtype=np.float32))
-    assert len(found.scores) == 2
-    assert found.keypoints[0, 3, :2] == pytest.approx([poses[0, 0, 3, 1] / 320, poses[0, 0, 3, 0] / 256], abs=1e-5)
+    objects = decoded("posenet", poses, sure, scores, np.array([2.0], dtype=np.float32))
+    assert len(objects.scores) == 2
+    assert objects.keypoints[0, 3, :2] == pytest.approx([poses[0, 0, 3, 1] / 320, poses[0, 0, 3, 0] / 256], abs=1e-5)
     maps = np.full((1, 9, 9, 17), -5, dtype=np.float32)
     offsets = np.zeros((1, 9, 9, 34), dtype=np.float32)
     for point in range(17):
         maps[0, 4, 2, point] = 3
         offsets[0, 4, 2, point], offsets[0, 4, 2, 17 + point] = 1.5, -2.0
-    found = decoded("posenet", maps, offsets, size=(257, 257))
-    assert found.keypoints[0, 0] == pytest.approx([(2 * 32 - 2) / 257, (4 * 32 + 1.5) / 257, sigmoid(3)], abs=1e-5)
+    objects = decoded("posenet", maps, offsets, size=(257, 257))
+    assert objects.keypoints[0, 0] == pytest.approx([(2 * 32 - 2) / 257, (4 * 32 + 1.5) / 257, sigmoid(3)], abs=1e-5)
 
 
 def test_objects_carry_keypoints_polygons_and_masks_in_units_of_the_picture():
@@ -311,23 +313,23 @@ def compare_with_ultralytics(file: Path) -> None:
         table["keypoints"] = 17  # with more than one class the tensor's shape does not say it
     rules = OutputRules.from_table({**table, "max_results": len(saved["found"])})
     size = (int(saved["size"][0]), int(saved["size"][1]))
-    found = decode(rules, [spec(o) for o in outputs], outputs, size)
+    objects = decode(rules, [spec(o) for o in outputs], outputs, size)
     expected = saved["found"]
     expected = expected[np.argsort(-expected[:, 4], kind="stable")]
-    assert len(found.scores) == len(expected), file.name
-    assert np.allclose(found.scores, expected[:, 4], atol=1e-4), file.name
+    assert len(objects.scores) == len(expected), file.name
+    assert np.allclose(objects.scores, expected[:, 4], atol=1e-4), file.name
     scale = np.array([*size, *size], dtype=np.float32)
     unit = 1.0 if outputs[0].size and np.abs(outputs[0][0, :2]).max() <= 2 else scale
     if decoder == "yolov8-obb":
-        centre = found.angles[:, :4] * size[0]
+        centre = objects.angles[:, :4] * size[0]
         assert np.allclose(centre, expected[:, :4] * (1 if unit is scale else scale), atol=0.05), file.name
         return
-    assert np.allclose(found.boxes * scale, expected[:, :4] * (scale / unit), atol=0.05), file.name
-    assert (found.classes == expected[:, 5]).all(), file.name
+    assert np.allclose(objects.boxes * scale, expected[:, :4] * (scale / unit), atol=0.05), file.name
+    assert (objects.classes == expected[:, 5]).all(), file.name
     if decoder == "yolov8-pose":
         points = expected[:, 6:].reshape(len(expected), -1, 3)
-        assert np.allclose(found.keypoints[..., 2], points[..., 2], atol=1e-4), file.name
-        assert np.allclose(found.keypoints[..., :2] * scale[:2], points[..., :2] * (scale / unit)[:2], atol=0.05)
+        assert np.allclose(objects.keypoints[..., 2], points[..., 2], atol=1e-4), file.name
+        assert np.allclose(objects.keypoints[..., :2] * scale[:2], points[..., :2] * (scale / unit)[:2], atol=0.05)
 
 
 @pytest.mark.slow

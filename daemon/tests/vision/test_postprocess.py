@@ -37,9 +37,9 @@ def answer(
     **options: float,
 ) -> Classification | Detections | Segmentation:
     specs = [described(o, quantization) for o in outputs]
-    found = results(OutputRules.from_table(table), specs, outputs, labels, placement, **options)  # type: ignore[arg-type]  # floats and ints by name
-    json.dumps(found.to_json(), allow_nan=False)
-    return found
+    result = results(OutputRules.from_table(table), specs, outputs, labels, placement, **options)  # type: ignore[arg-type]  # floats and ints by name
+    json.dumps(result.to_json(), allow_nan=False)
+    return result
 
 
 # --- classification ---
@@ -47,15 +47,15 @@ def answer(
 
 def test_classes_come_best_first_with_dequantised_scores_and_names() -> None:
     values = np.array([[3, 93, 12, 93]], np.uint8)
-    found = answer(
+    result = answer(
         {"decoder": "classification", "max_results": 3},
         values,
         labels=("a", "b", "c"),
         quantization=Quantization((1 / 256,), (0,)),
     )
-    assert isinstance(found, Classification)
-    assert [(c.index, c.label) for c in found.classes] == [(1, "b"), (3, "3"), (2, "c")]
-    assert found.classes[0].score == pytest.approx(0.363281)
+    assert isinstance(result, Classification)
+    assert [(c.index, c.label) for c in result.classes] == [(1, "b"), (3, "3"), (2, "c")]
+    assert result.classes[0].score == pytest.approx(0.363281)
 
 
 def test_softmax_and_sigmoid_are_applied_to_real_values() -> None:
@@ -70,15 +70,15 @@ def test_softmax_and_sigmoid_are_applied_to_real_values() -> None:
 
 
 def test_scores_that_are_not_finite_are_left_out() -> None:
-    found = answer({"decoder": "classification"}, np.array([[math.nan, 0.5, math.inf, -math.inf]], np.float32))
-    assert isinstance(found, Classification)
-    assert [c.index for c in found.classes] == [1]
+    result = answer({"decoder": "classification"}, np.array([[math.nan, 0.5, math.inf, -math.inf]], np.float32))
+    assert isinstance(result, Classification)
+    assert [c.index for c in result.classes] == [1]
 
 
 def test_shapes_with_ones_in_them_are_flattened_and_the_number_of_results_can_be_asked_for() -> None:
-    found = answer({"decoder": "classification"}, np.arange(40, dtype=np.float32).reshape(1, 1, 1, 40), max_results=2)
-    assert isinstance(found, Classification)
-    assert [c.index for c in found.classes] == [39, 38]
+    result = answer({"decoder": "classification"}, np.arange(40, dtype=np.float32).reshape(1, 1, 1, 40), max_results=2)
+    assert isinstance(result, Classification)
+    assert [c.index for c in result.classes] == [39, 38]
 
 
 def test_per_channel_scales_run_along_their_axis() -> None:
@@ -104,20 +104,20 @@ def ssd_outputs(boxes: list[list[float]], classes: list[float], scores: list[flo
 
 def test_ssd_takes_count_threshold_offset_and_order_into_account() -> None:
     outputs = ssd_outputs([[0.1, 0.2, 0.5, 0.6], [0, 0, 1, 1], [0, 0, 1, 1]], [0, 1, 2], [0.9, 0.2, 0.99], 2)
-    found = answer({"decoder": "ssd", "class_offset": 1}, *outputs, labels=("bg", "person", "car"))
-    assert isinstance(found, Detections)
-    assert [(o.label, o.score) for o in found.objects] == [("person", pytest.approx(0.9))]
-    assert found.objects[0].box == pytest.approx((0.2, 0.1, 0.6, 0.5))
-    assert found.objects[0].pixels == (20, 5, 60, 25)
+    result = answer({"decoder": "ssd", "class_offset": 1}, *outputs, labels=("bg", "person", "car"))
+    assert isinstance(result, Detections)
+    assert [(o.label, o.score) for o in result.objects] == [("person", pytest.approx(0.9))]
+    assert result.objects[0].box == pytest.approx((0.2, 0.1, 0.6, 0.5))
+    assert result.objects[0].pixels == (20, 5, 60, 25)
     shuffled = {"decoder": "ssd", "order": ["count", "scores", "classes", "boxes"], "class_offset": 1}
-    assert answer(shuffled, *outputs[::-1], labels=("bg", "person", "car")) == found
+    assert answer(shuffled, *outputs[::-1], labels=("bg", "person", "car")) == result
 
 
 def test_ssd_clips_to_the_picture_and_drops_what_is_outside_or_not_finite() -> None:
     boxes = [[-0.5, -0.5, 0.5, 0.5], [1.1, 1.1, 1.2, 1.2], [0, 0, math.nan, 1], [0.5, 0.5, 0.2, 0.2]]
-    found = answer({"decoder": "ssd"}, *ssd_outputs(boxes, [0] * 4, [0.9] * 4, 4))
-    assert isinstance(found, Detections)
-    assert [o.box for o in found.objects] == [(0, 0, 0.5, 0.5)]
+    result = answer({"decoder": "ssd"}, *ssd_outputs(boxes, [0] * 4, [0.9] * 4, 4))
+    assert isinstance(result, Detections)
+    assert [o.box for o in result.objects] == [(0, 0, 0.5, 0.5)]
 
 
 @pytest.mark.parametrize("count", [math.nan, math.inf, -1, 1e9])
@@ -150,9 +150,9 @@ def test_yolo_boxes_follow_cell_anchor_and_size() -> None:
     cells = empty_cells()
     put(cells, 2, 1, 1, 2)
     cells[0, 2, 1, 1, 2:4] = math.log(0.5), math.log(0.25)
-    found = answer(YOLO, cells.reshape(1, 4, 5, 16), labels=("a", "b", "c"))
-    assert isinstance(found, Detections)
-    (only,) = found.objects
+    result = answer(YOLO, cells.reshape(1, 4, 5, 16), labels=("a", "b", "c"))
+    assert isinstance(result, Detections)
+    (only,) = result.objects
     assert only.label == "c"
     assert only.score == pytest.approx(1, abs=1e-6)
     centre_x, centre_y, width, height = 1.5 / 5, 2.5 / 4, 2 * 0.5 / 5, 3 * 0.25 / 4
@@ -174,10 +174,10 @@ def test_yolo_with_activated_cells_applies_nothing_twice() -> None:
     cells = empty_cells()
     cells[...] = 0
     cells[0, 0, 0, 0] = (0.25, 0.75, 0, 0, 0.8, 0.1, 0.9, 0)
-    found = answer(YOLO | {"cells_activated": True}, cells.reshape(1, 4, 5, 16), labels=("a", "b", "c"))
-    assert isinstance(found, Detections)
-    assert found.objects[0].score == pytest.approx(0.72)
-    assert found.objects[0].box == pytest.approx((0, 0.25 / 4, 0.75 / 5, 1.25 / 4), abs=1e-6)
+    result = answer(YOLO | {"cells_activated": True}, cells.reshape(1, 4, 5, 16), labels=("a", "b", "c"))
+    assert isinstance(result, Detections)
+    assert result.objects[0].score == pytest.approx(0.72)
+    assert result.objects[0].box == pytest.approx((0, 0.25 / 4, 0.75 / 5, 1.25 / 4), abs=1e-6)
 
 
 def test_overlapping_boxes_of_one_class_are_one_object_and_of_two_classes_two() -> None:
@@ -206,12 +206,12 @@ def test_a_letterboxed_answer_is_given_in_units_of_the_picture() -> None:
     cells = empty_cells()
     put(cells, 2, 2, 0, 0)
     placement = Placement(200, 100, top=-0.5, bottom=1.5)
-    found = answer(YOLO, cells.reshape(1, 4, 5, 16), labels=("a", "b", "c"), placement=placement)
-    assert isinstance(found, Detections)
-    box = found.objects[0].box
+    result = answer(YOLO, cells.reshape(1, 4, 5, 16), labels=("a", "b", "c"), placement=placement)
+    assert isinstance(result, Detections)
+    box = result.objects[0].box
     assert (box[1] + box[3]) / 2 == pytest.approx(-0.5 + 2 * 2.5 / 4, abs=1e-5)
     assert box[3] - box[1] == pytest.approx(2 / 4, abs=1e-5)
-    assert found.objects[0].pixels[3] - found.objects[0].pixels[1] == 50
+    assert result.objects[0].pixels[3] - result.objects[0].pixels[1] == 50
 
 
 def naive_suppression(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou: float) -> list[int]:
@@ -270,47 +270,47 @@ def test_scores_that_cannot_be_scores_are_refused_with_what_to_set() -> None:
 def test_class_numbers_give_areas_and_a_mask_that_can_be_read_back() -> None:
     values = np.zeros((1, 4, 10), np.int64)
     values[0, :, 7:] = 2
-    found = answer({"decoder": "segmentation"}, values, labels=("background", "cat", "dog"))
-    assert isinstance(found, Segmentation)
-    assert [(c.label, c.fraction) for c in found.classes] == [("background", 0.7), ("dog", 0.3)]
-    data = found.to_json()["mask"]
+    result = answer({"decoder": "segmentation"}, values, labels=("background", "cat", "dog"))
+    assert isinstance(result, Segmentation)
+    assert [(c.label, c.fraction) for c in result.classes] == [("background", 0.7), ("dog", 0.3)]
+    data = result.to_json()["mask"]
     mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["png"]))))
     assert (mask == values[0]).all()
-    assert "mask" not in found.to_json(with_mask=False)
+    assert "mask" not in result.to_json(with_mask=False)
 
 
 def test_scores_are_turned_into_their_best_class() -> None:
     rng = np.random.default_rng(1)
     values = rng.normal(size=(1, 6, 6, 4)).astype(np.float32)
-    found = answer({"decoder": "segmentation"}, values)
-    assert isinstance(found, Segmentation)
-    assert (found.mask == values[0].argmax(axis=-1)).all()
+    result = answer({"decoder": "segmentation"}, values)
+    assert isinstance(result, Segmentation)
+    assert (result.mask == values[0].argmax(axis=-1)).all()
 
 
 def test_a_single_score_is_foreground_above_the_threshold() -> None:
     values = np.array([[[[0.2], [0.9]], [[0.5], [0.1]]]], np.float32)
-    found = answer({"decoder": "segmentation", "threshold": 0.5}, values)
-    assert isinstance(found, Segmentation)
-    assert found.mask.tolist() == [[0, 1], [1, 0]]
+    result = answer({"decoder": "segmentation", "threshold": 0.5}, values)
+    assert isinstance(result, Segmentation)
+    assert result.mask.tolist() == [[0, 1], [1, 0]]
 
 
 def test_letterbox_borders_are_cut_from_the_mask_and_not_counted() -> None:
     values = np.full((1, 8, 8), 5, np.uint8)
     values[0, 2:6] = 1
-    found = answer({"decoder": "segmentation"}, values, placement=Placement(200, 100, top=-0.5, bottom=1.5))
-    assert isinstance(found, Segmentation)
-    assert found.mask.shape == (4, 8)
-    assert [c.index for c in found.classes] == [1]
-    assert found.box == (0, 0, 1, 1)
+    result = answer({"decoder": "segmentation"}, values, placement=Placement(200, 100, top=-0.5, bottom=1.5))
+    assert isinstance(result, Segmentation)
+    assert result.mask.shape == (4, 8)
+    assert [c.index for c in result.classes] == [1]
+    assert result.box == (0, 0, 1, 1)
 
 
 def test_the_mask_of_a_cropped_picture_says_which_part_it_covers() -> None:
-    found = answer(
+    result = answer(
         {"decoder": "segmentation"}, np.ones((1, 8, 8), np.uint8), placement=Placement(200, 100, left=0.25, right=0.75)
     )
-    assert isinstance(found, Segmentation)
-    assert found.mask.shape == (8, 8)
-    assert found.box == (0.25, 0, 0.75, 1)
+    assert isinstance(result, Segmentation)
+    assert result.mask.shape == (8, 8)
+    assert result.box == (0.25, 0, 0.75, 1)
 
 
 def test_a_model_without_a_decoder_says_what_to_set() -> None:

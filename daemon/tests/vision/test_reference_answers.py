@@ -72,9 +72,9 @@ def test_a_picture_is_called_what_the_reference_calls_it(
 ) -> None:
     index, label, score = expected
     labels = "inat_bird_labels.txt" if model == BIRDS else "imagenet_labels.txt"
-    found = ask(shared_data / "coral", model, picture, labels, "classification")
-    assert isinstance(found, Classification)
-    best = found.classes[0]
+    result = ask(shared_data / "coral", model, picture, labels, "classification")
+    assert isinstance(result, Classification)
+    best = result.classes[0]
     assert best.index == index
     assert label in best.label
     # Another processor may differ by a few steps of 1/256 (cortex-a53 by up to 12).
@@ -86,8 +86,8 @@ def test_a_picture_is_called_what_the_reference_calls_it(
     [("cat.bmp", "cat", 41.3), ("bird.bmp", "bird", 17.5), ("grace_hopper.bmp", "person", 65.6)],
 )
 def test_a_mask_covers_what_the_reference_covers(shared_data: Path, picture: str, label: str, percent: float) -> None:
-    found = ask(shared_data / "coral", DEEPLAB, picture, "pascal_voc_segmentation_labels.txt", "segmentation")
-    assert isinstance(found, Segmentation)
-    areas = {area.label: area.fraction for area in found.classes}
+    result = ask(shared_data / "coral", DEEPLAB, picture, "pascal_voc_segmentation_labels.txt", "segmentation")
+    assert isinstance(result, Segmentation)
+    areas = {area.label: area.fraction for area in result.classes}
     assert set(areas) == {"background", label}
     assert 100 * areas[label] == pytest.approx(percent, abs=1.0)

@@ -58,22 +58,22 @@ def save(file: Path, decoder: str, classes: int, outputs: list[torch.Tensor]) ->
     outputs[0] = table
     if decoder == "yolo-end2end":
         conf = float(table[0, :, 4].sort(descending=True).values[KEPT])
-        found = table[0][table[0, :, 4] > conf]
+        kept = table[0][table[0, :, 4] > conf]
     else:
         best = table[0, 4 : 4 + classes].amax(0).sort(descending=True).values
         conf = float(best[min(BEST, len(best) - 1)])
         rotated = decoder == "yolov8-obb"
-        found = nms.non_max_suppression(table.clone(), conf, IOU, nc=classes, max_det=KEPT, rotated=rotated)[0]
-    values = {"found": found.numpy(), "conf": np.float32(conf), "classes": np.int64(classes)}
+        kept = nms.non_max_suppression(table.clone(), conf, IOU, nc=classes, max_det=KEPT, rotated=rotated)[0]
+    values = {"found": kept.numpy(), "conf": np.float32(conf), "classes": np.int64(classes)}
     if decoder == "yolov8-seg":
         prototypes = outputs[1].float()
         # Every prototype's own resolution: what is compared is the mask, not its resizing.
         masks = ops.process_mask(
-            prototypes[0], found[:, 6:], found[:, :4].clone() / 4, prototypes.shape[2:], upsample=False
+            prototypes[0], kept[:, 6:], kept[:, :4].clone() / 4, prototypes.shape[2:], upsample=False
         )
         values["masks"] = masks.numpy()
     if decoder == "yolov8-obb":
-        values["corners"] = ops.xywhr2xyxyxyxy(found[:, [0, 1, 2, 3, 6]]).numpy()
+        values["corners"] = ops.xywhr2xyxyxyxy(kept[:, [0, 1, 2, 3, 6]]).numpy()
     for number, tensor in enumerate(outputs):
         values[f"output{number}"] = tensor.numpy()
     np.savez(file, decoder=decoder, size=np.array([WIDTH, HEIGHT]), **values)

@@ -76,12 +76,12 @@ class DeepStackClient:
             connection.close()
         assert status == 200, answer
         rows = []
-        for found in answer["predictions"][:20]:
-            if found["confidence"] < 0.4 or found["label"] not in self.labels:
+        for detected in answer["predictions"][:20]:
+            if detected["confidence"] < 0.4 or detected["label"] not in self.labels:
                 break
-            assert 0 <= found["x_min"] < found["x_max"]
-            assert 0 <= found["y_min"] < found["y_max"]
-            rows.append(found)
+            assert 0 <= detected["x_min"] < detected["x_max"]
+            assert 0 <= detected["y_min"] < detected["y_max"]
+            rows.append(detected)
         return rows
 
 
@@ -102,19 +102,19 @@ def test_a_deepstack_client_finds_what_is_there_within_its_tenth_of_a_second(rec
             break
         scores = [row["confidence"] for row in rows]
         assert scores == sorted(scores, reverse=True)
-        assert {row["label"] for row in rows} & {found["label"] for found in TRUTH[scene.name]["objects"]}
+        assert {row["label"] for row in rows} & {detected["label"] for detected in TRUTH[scene.name]["objects"]}
     print(f"DeepStack: median {sorted(took)[len(took) // 2] * 1e3:.1f} ms")
 
 
 def test_min_confidence_is_the_callers(recorder):
-    def found(confidence):
+    def detected(confidence):
         body, headers = form([("image", ("a.png", SCENES[0].read_bytes())), ("min_confidence", confidence)])
         status, answer = exchange(Connection(recorder.socket), "POST", "/v1/vision/detection", body, headers)
         assert (status, answer["success"]) == (200, True)
         return answer["predictions"]
 
-    assert len(found(b"0.05")) >= len(found(b"0.4")) >= len(found(b"0.999"))
-    assert all(row["confidence"] >= 0.999 for row in found(b"0.999"))
+    assert len(detected(b"0.05")) >= len(detected(b"0.4")) >= len(detected(b"0.999"))
+    assert all(row["confidence"] >= 0.999 for row in detected(b"0.999"))
 
 
 def ask(recorder, body, headers):
@@ -197,11 +197,11 @@ def test_a_doods_client_lists_detectors_and_gets_shares_and_percentages(recorder
     status, answer = doods(recorder, id="x1", detector_name="default", data=picture(), detect={"*": 40})
     assert (status, answer["id"]) == (200, "x1")
     assert answer["detections"]
-    for found in answer["detections"]:
-        assert 0 <= found["top"] < found["bottom"] <= 1
-        assert 0 <= found["left"] < found["right"] <= 1
-        assert 40 <= found["confidence"] <= 100
-        assert found["label"] in detector["labels"]
+    for detected in answer["detections"]:
+        assert 0 <= detected["top"] < detected["bottom"] <= 1
+        assert 0 <= detected["left"] < detected["right"] <= 1
+        assert 40 <= detected["confidence"] <= 100
+        assert detected["label"] in detector["labels"]
 
 
 def test_doods_labels_and_regions_choose(recorder):

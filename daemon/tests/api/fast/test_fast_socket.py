@@ -51,9 +51,9 @@ def memfd(size, seals=fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEA
 
 @pytest.fixture
 def raw(daemon):
-    found = Raw(daemon.folder / "run" / "fast.sock")
-    yield found
-    found.sock.close()
+    connection = Raw(daemon.folder / "run" / "fast.sock")
+    yield connection
+    connection.sock.close()
 
 
 def test_the_client_takes_the_fast_socket_and_gets_what_http_gives(daemon):

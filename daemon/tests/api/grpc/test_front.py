@@ -44,8 +44,8 @@ def server(tmp_path_factory, launch):
 
 @pytest.fixture
 def channel(server):
-    with grpc.insecure_channel(f"unix:{server.folder}/run/grpc.sock") as found:
-        yield found
+    with grpc.insecure_channel(f"unix:{server.folder}/run/grpc.sock") as opened:
+        yield opened
 
 
 def ask(channel, path, message=b""):

@@ -26,8 +26,8 @@ def server(tmp_path_factory, launch):
 
 @pytest.fixture
 def client(server):
-    with triton.InferenceServerClient(f"unix:{server.folder}/run/grpc.sock") as found:
-        yield found
+    with triton.InferenceServerClient(f"unix:{server.folder}/run/grpc.sock") as opened:
+        yield opened
 
 
 def given(array=IMAGE):

@@ -99,19 +99,19 @@ def request(identity: str = "", picture: bytes = b"") -> bytes:
 
 def answers(sock: socket.socket, count: int) -> list[tuple[int, dict[str, object]]]:
     """Status and JSON of the next answers on a connection."""
-    found = []
+    replies = []
     data = b""
-    while len(found) < count:
+    while len(replies) < count:
         while (end := data.find(b"\r\n\r\n")) < 0:
             data += sock.recv(65536)
         lines = data[:end].decode().lower().split("\r\n")
         length = next(int(line.split(":")[1]) for line in lines if line.startswith("content-length"))
         while len(data) < end + 4 + length:
             data += sock.recv(65536)
-        found.append((int(lines[0].split()[1]), json.loads(data[end + 4 : end + 4 + length])))
+        replies.append((int(lines[0].split()[1]), json.loads(data[end + 4 : end + 4 + length])))
         data = data[end + 4 + length :]
     assert not data
-    return found
+    return replies
 
 
 def test_a_request_may_come_in_any_pieces(daemon):
@@ -139,9 +139,9 @@ def test_requests_in_a_row_are_answered_in_their_order(daemon, three):
             data = b"".join(row)
             for at in range(0, len(data), step):
                 sock.sendall(data[at : at + step])
-            found = answers(sock, len(row))
-        assert [status for status, _ in found] == [200, 200, 400, 200, 200, 200, 200, 400, 200]
-        assert [answer.get("id") for _, answer in found] == ["0", "1", None, "3", None, "5", "6", None, "8"]
+            replies = answers(sock, len(row))
+        assert [status for status, _ in replies] == [200, 200, 400, 200, 200, 200, 200, 400, 200]
+        assert [answer.get("id") for _, answer in replies] == ["0", "1", None, "3", None, "5", "6", None, "8"]
 
 
 def test_hundreds_of_bad_requests_in_one_piece_are_all_answered(daemon):
@@ -157,10 +157,10 @@ def test_the_same_question_about_other_tensors_gets_other_answers(daemon):
     with daemon.client(fast=False) as client:
         for _ in range(3):
             for image, scores in images:
-                found = client.infer("digits", image)["scores"]
-                assert np.abs(found.astype(int) - scores.astype(int)).max() <= 2
+                answer = client.infer("digits", image)["scores"]
+                assert np.abs(answer.astype(int) - scores.astype(int)).max() <= 2
                 named = client.infer("digits", image, priority=2, timeout=5.0)["scores"]
-                assert np.array_equal(found, named)
+                assert np.array_equal(answer, named)
 
 
 def test_a_client_that_leaves_takes_its_requests_with_it(start, tmp_path):

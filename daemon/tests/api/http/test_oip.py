@@ -43,10 +43,10 @@ def test_health_answers_exactly_200_with_json_bodies(daemon):
 
 
 def test_metadata_has_both_path_forms_and_query_strings_are_ignored(daemon):
-    status, found = daemon.json("GET", "/v2/?format=json")
+    status, metadata = daemon.json("GET", "/v2/?format=json")
     assert status == 200
-    assert found["name"] == "edgeaid"
-    assert "binary_tensor_data" in found["extensions"]
+    assert metadata["name"] == "edgeaid"
+    assert "binary_tensor_data" in metadata["extensions"]
     status, model = daemon.json("GET", "/v2/models/digits?x=1")
     assert status == 200
     assert model["platform"] == "tensorflow_tflite"

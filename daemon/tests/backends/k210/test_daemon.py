@@ -86,7 +86,7 @@ def test_a_board_that_is_plugged_in_again_keeps_its_name_and_is_opened_at_its_ne
     async def ready(plane: Plane, node: str) -> None:
         async with asyncio.timeout(60):
             while not (
-                (found := plane.devices.get("usb:1-1.2")) and found.state == "ready" and found.config.device == node
+                (device := plane.devices.get("usb:1-1.2")) and device.state == "ready" and device.config.device == node
             ):
                 await asyncio.sleep(0.05)
 

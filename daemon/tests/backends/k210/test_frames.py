@@ -96,8 +96,8 @@ def test_no_bytes_make_the_parser_raise(data: bytes) -> None:
 def test_frames_are_found_between_garbage_however_the_bytes_are_cut(parts: list[Frame | bytes], step: int) -> None:
     stream = b"".join(encode(p) if isinstance(p, Frame) else p.replace(b"\0", b"\1") for p in parts)
     decoder = Decoder()
-    found = [f for i in range(0, len(stream), step) for f in decoder.feed(stream[i : i + step])]
-    assert found == [p for p in parts if isinstance(p, Frame)]
+    frames = [f for i in range(0, len(stream), step) for f in decoder.feed(stream[i : i + step])]
+    assert frames == [p for p in parts if isinstance(p, Frame)]
 
 
 @settings(max_examples=60)
@@ -143,9 +143,9 @@ def test_the_agent_and_the_host_find_the_same_frames(agent: Any, parts: list[Fra
 def test_the_agent_never_takes_a_damaged_frame(agent: Any, frame: Frame, where: int, change: int) -> None:
     data = bytearray(encode(frame))
     data[where % len(data)] ^= change
-    found: list[Frame] = []
-    agent.Reader().feed(bytes(data) + b"\0", lambda *fields: found.append(Frame(*fields)))
-    assert [f for f in found if f != frame] == []
+    frames: list[Frame] = []
+    agent.Reader().feed(bytes(data) + b"\0", lambda *fields: frames.append(Frame(*fields)))
+    assert [f for f in frames if f != frame] == []
 
 
 def test_the_worked_example_of_the_documentation_is_right() -> None:

@@ -30,12 +30,12 @@ def test_a_board_at_its_repl_gets_the_agent_a_model_and_answers_rightly(
 ) -> None:
     board = start(runtime=runtime)
     backend = create("k210")
-    found = backend.open(board.port, {})
-    assert found.facts["baud"] == 1500000
-    assert found.facts["kmodel_v4"] is True
-    assert found.runtime == "MaixPy agent 1.0"
+    opened = backend.open(board.port, {})
+    assert opened.facts["baud"] == 1500000
+    assert opened.facts["kmodel_v4"] is True
+    assert opened.runtime == "MaixPy agent 1.0"
     if runtime == "node":
-        assert "MicroPython" in found.facts["firmware"]
+        assert "MicroPython" in opened.facts["firmware"]
     client = Client(backend)  # type: ignore[arg-type] create() promises a Backend, this is the one for k210
     loaded = client.load(model)
     assert loaded.outputs[0].shape == (1, 3, 32, 32)

@@ -101,8 +101,8 @@ def ask_by_grpc(target):
     import tritonclient.grpc as triton
 
     with triton.InferenceServerClient(target) as client:
-        found = client.get_model_metadata("embed").inputs[0]
-        tensor = triton.InferInput(found.name, list(BIG.shape), "UINT8")
+        first = client.get_model_metadata("embed").inputs[0]
+        tensor = triton.InferInput(first.name, list(BIG.shape), "UINT8")
         tensor.set_data_from_numpy(BIG)
         return client.infer("embed", [tensor]).get_response().parameters["device"].string_param
 

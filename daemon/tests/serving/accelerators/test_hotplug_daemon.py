@@ -32,8 +32,8 @@ def stick(daemon):
 
 
 def state(daemon):
-    found = stick(daemon)
-    return found["state"] if found else None
+    device = stick(daemon)
+    return device["state"] if device else None
 
 
 def cycle(daemon, control, tree, sticks):

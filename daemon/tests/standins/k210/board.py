@@ -50,8 +50,8 @@ class Board:
         text = self.process.stdout.readline()
         if not text:
             raise RuntimeError(f"the stand-in died with status {self.process.wait()}")
-        found: dict[str, Any] = json.loads(text)
-        return found
+        message: dict[str, Any] = json.loads(text)
+        return message
 
     def do(self, what: str, **order: Any) -> dict[str, Any]:
         """Give an order (README.md); its answer, which always holds the counters."""

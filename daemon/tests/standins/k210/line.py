@@ -211,12 +211,12 @@ class Line:
         return path.read_bytes() if path.is_file() else b""
 
     def on_L(self, name: bytes) -> tuple[bytes, float]:
-        found = kmodel.read(self.model(name))
-        if isinstance(found, int):
+        model = kmodel.read(self.model(name))
+        if isinstance(model, int):
             text = {2005: "ERR_READ_FILE: read file failed", 2002: "ERR_KMODEL_VERSION: only support kmodel V3/V4 now"}
-            return f"error {found}, {text[found]}".encode(), 0.0
+            return f"error {model}, {text[model]}".encode(), 0.0
         self.stats["loads"] += 1
-        fields = [str(found.version), ",".join(map(str, found.input)), ",".join(map(str, found.outputs)), found.kind]
+        fields = [str(model.version), ",".join(map(str, model.input)), ",".join(map(str, model.outputs)), model.kind]
         return ";".join(fields).encode(), 0.0
 
     def on_F(self, rest: bytes) -> tuple[bytes, float]:
@@ -224,9 +224,9 @@ class Line:
             return b"", 1e9
         self.stats["forwards"] += 1
         name, _, raw = rest.partition(b"\n")
-        found = kmodel.read(self.model(name))
-        assert isinstance(found, kmodel.Facts)
-        outputs = self.run_twin(raw, found.input) if self.options.twin else kmodel.answer(raw, found.outputs)
+        model = kmodel.read(self.model(name))
+        assert isinstance(model, kmodel.Facts)
+        outputs = self.run_twin(raw, model.input) if self.options.twin else kmodel.answer(raw, model.outputs)
         return b"".join(outputs), self.forward_ms / 1000
 
     def run_twin(self, raw: bytes, shape: tuple[int, int, int]) -> list[bytes]:

@@ -51,11 +51,11 @@ def test_the_same_directory_gives_the_same_bytes_at_any_time(directory: Path, tm
 
 
 def test_only_files_that_the_manifest_names_are_taken(directory: Path, tmp_path: Path) -> None:
-    found = verify(write(directory, tmp_path))
-    assert set(found.files) == {
+    verified = verify(write(directory, tmp_path))
+    assert set(verified.files) == {
         "model.toml", "model.tflite", "labels.txt", "golden/0.in.npy", "golden/0.out.npy", "bundle.sha256",
     }  # fmt: skip
-    assert (found.name, found.version, found.signed_by) == ("digits", "3", "")
+    assert (verified.name, verified.version, verified.signed_by) == ("digits", "3", "")
 
 
 def test_a_bundle_unpacks_to_what_was_packed(directory: Path, tmp_path: Path) -> None:
@@ -69,10 +69,10 @@ def test_a_signed_bundle_is_accepted_for_its_key_only(directory: Path, tmp_path:
     path = write(directory, tmp_path, read_key(tmp_path / "key"))
     assert verify(path, [other, mine]).signed_by == mine.hex()
     extract(path, tmp_path / "out")
-    found = repository.read(tmp_path / "out", "digits", "3", 1 << 20)
-    Trust((other, mine), required=True).check(found)
+    stored = repository.read(tmp_path / "out", "digits", "3", 1 << 20)
+    Trust((other, mine), required=True).check(stored)
     with pytest.raises(PermissionDenied, match="not among"):
-        Trust((other,)).check(found)
+        Trust((other,)).check(stored)
 
 
 @signed

@@ -64,8 +64,8 @@ def test_normalisation_is_compared_with_the_quantised_range(tmp_path: Path) -> N
     for (mean, std), fitting in conventions.items():
         for quantised in conventions.values():
             options = Options(mean=(mean,), std=(std,), run=False)
-            found = broken(input_range(*quantised), "cpu", tmp_path, options)
-            assert ("SAN004" in found) == (quantised != fitting), (mean, std, quantised)
+            findings = broken(input_range(*quantised), "cpu", tmp_path, options)
+            assert ("SAN004" in findings) == (quantised != fitting), (mean, std, quantised)
 
 
 def test_normalisation_is_read_from_the_files_own_metadata(shared_data: Path) -> None:
@@ -202,10 +202,10 @@ def test_several_subgraphs_are_remarked() -> None:
     data = relu()
     model = tflite.read(data)
     model = replace(model, subgraphs=model.subgraphs * 2)
-    found = Findings(PROFILES["default"])
-    check_tflite.check(model, found)
-    check_edgetpu.check(data, model, found)
-    assert {v.rule.id for v in found.found} == {"TFL007", "ETP010"}
+    findings = Findings(PROFILES["default"])
+    check_tflite.check(model, findings)
+    check_edgetpu.check(data, model, findings)
+    assert {v.rule.id for v in findings.violations} == {"TFL007", "ETP010"}
 
 
 @pytest.mark.parametrize(
@@ -220,10 +220,10 @@ def test_several_subgraphs_are_remarked() -> None:
 def test_what_only_the_compiler_finds_out_is_read_from_its_log(status: str, rule: str, tmp_path: Path) -> None:
     path = tmp_path / "net.log"
     path.write_text(LOG_16.replace("Operation not supported", status))
-    found = {(v.rule.id, v.layer) for v in check(path, "edgetpu").violations}
-    assert ("ETP012", "deeplab.tflite: RESIZE_BILINEAR") in found
-    assert ({r for r, layer in found if layer.endswith("ARG_MAX")} or {""}) == {rule}
-    assert {("ETP043", "deeplab.tflite"), ("ETP044", "deeplab.tflite")} <= found
+    findings = {(v.rule.id, v.layer) for v in check(path, "edgetpu").violations}
+    assert ("ETP012", "deeplab.tflite: RESIZE_BILINEAR") in findings
+    assert ({r for r, layer in findings if layer.endswith("ARG_MAX")} or {""}) == {rule}
+    assert {("ETP043", "deeplab.tflite"), ("ETP044", "deeplab.tflite")} <= findings
 
 
 def test_a_compiler_that_gave_up_is_an_error_by_rule(tmp_path: Path) -> None:

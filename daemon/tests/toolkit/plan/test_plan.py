@@ -145,9 +145,9 @@ def test_compiled_files_offer_the_plan_without_compiling() -> None:
 
 
 def test_every_order_and_grouping_of_three_models_is_there() -> None:
-    found = plans([candidate(n) for n in SIZES])
+    every = plans([candidate(n) for n in SIZES])
     # Sets of ordered lists of three things: 13.
-    assert len({frozenset(p.title.split(", ")) for p in found}) == 13
+    assert len({frozenset(p.title.split(", ")) for p in every}) == 13
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,9 @@ def test_a_log_gives_the_published_times_within_8_percent(name: str, tmp_path: P
 
 @pytest.mark.parametrize("name", sorted(LOGS))
 def test_the_command_that_made_a_log_is_not_recommended_as_an_improvement(name: str, tmp_path: Path) -> None:
-    found = ranked(tmp_path, name)
-    (built,) = [p for p in found if p.as_built]
-    assert [p.title for p in found].count(built.title) == 1
+    ranking = ranked(tmp_path, name)
+    (built,) = [p for p in ranking if p.as_built]
+    assert [p.title for p in ranking].count(built.title) == 1
     assert built.commands() == []
 
 

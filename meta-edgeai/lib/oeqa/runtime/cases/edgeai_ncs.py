@@ -11,10 +11,10 @@ import ctypes, glob
 library = ctypes.CDLL(glob.glob('{library}')[0])
 if hasattr(library, 'ncDeviceCreate'):
     handle = ctypes.c_void_p()
-    found = library.ncDeviceCreate(0, ctypes.byref(handle))
+    status = library.ncDeviceCreate(0, ctypes.byref(handle))
 else:
-    found = library.mvncGetDeviceName(0, ctypes.create_string_buffer(128), 128)
-print('sticks:', int(found == 0))
+    status = library.mvncGetDeviceName(0, ctypes.create_string_buffer(128), 128)
+print('sticks:', int(status == 0))
 """
 
 

@@ -13,7 +13,7 @@ from .support.daemon import daemon, launch, start, three
 
 __all__ = ["daemon", "launch", "shared_data", "shared_findings", "start", "three"]
 
-# Timings live in benchmarks: a busy machine is no failure. The gate repeats the same examples each time; elsewhere
+# Timings live in benchmarks: a busy machine is not a failure. The gate repeats the same examples each time; elsewhere
 # new ones are tried, and what they find is kept as a test.
 settings.register_profile(
     "edgeai", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))

@@ -1,4 +1,4 @@
-"""Two Bazel builds never run at once, and the limits are no part of what is built: real BitBake, recipes that only say when they run."""
+"""Two Bazel builds never run at once, and the limits are not part of what is built: real BitBake, recipes that only say when they run."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_whatever_runs_bazel_takes_turns_and_new_limits_rebuild_nothing(release:
     assert "--jobs=8 --local_ram_resources=16384" in told(log)["toy-bootstrap"][0]
     assert told(log)["toy-bootstrap"][1] == "-Xmx4096m"
     line, _, flags = told(log)["toy-class-b"]
-    assert "-c opt" in flags, "options that are no limits stay"
+    assert "-c opt" in flags, "options that are not limits stay"
     assert "--jobs" not in flags + line, "the recipe's own number would win over the file"
     assert "HOST_RAM" not in line
     (note,) = toys.folder.glob("tmp*/work/*/toy-class-b/*/temp/log.do_compile")

@@ -259,7 +259,7 @@ def from_table(table: Mapping[str, Any], where: str = "configuration") -> Config
 def _check_recovery(recovery: Recovery, where: str) -> None:
     for name in (*recovery.rungs, *recovery.wait):
         if name not in TRIES:
-            raise InvalidConfig(f"{where}: recovery: {name!r} is no rung; known: {', '.join(TRIES)}")
+            raise InvalidConfig(f"{where}: recovery: {name!r} is not a rung; known: {', '.join(TRIES)}")
     for name, value in recovery.wait.items():
         if value < 0:
             raise InvalidConfig(f"{where}: recovery.wait.{name} must not be below 0")

@@ -106,8 +106,8 @@ def main(argv: list[str]) -> int:
         if not Path(name).is_file():
             say(f"demo: {name}: there is no such file", file=sys.stderr)
             return 66
-    with tempfile.TemporaryDirectory(prefix="edgeai-demo-") as folder:
-        socket = Path(folder) / "edgeaid.sock"
+    with tempfile.TemporaryDirectory(prefix="edgeai-demo-") as directory:
+        socket = Path(directory) / "edgeaid.sock"
         started = time.perf_counter()
         process = subprocess.Popen(
             [
@@ -117,7 +117,7 @@ def main(argv: list[str]) -> int:
                 "--socket",
                 socket,
                 "--model-repository",
-                Path(folder) / "models",
+                Path(directory) / "models",
                 "--log-level",
                 "warning",
             ]

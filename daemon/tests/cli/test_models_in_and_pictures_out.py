@@ -68,7 +68,7 @@ def test_one_command_leads_from_a_model_file_and_a_picture_to_an_answer(
     second = call(None, *words, "--json", **private)
     assert "private" not in second.stderr, "it is warm"
     answer = json.loads(second.stdout)
-    assert (answer["model"], answer["version"]) == ("My-model-v2", "1"), "the same file is no new version"
+    assert (answer["model"], answer["version"]) == ("My-model-v2", "1"), "the same file is not a new version"
     socket = Path(private["XDG_RUNTIME_DIR"]) / "edgeai" / "edgeaid.sock"
     assert "My-model-v2" in call(socket, "models").stdout
     assert len(keepers(socket.parent)) == 1

@@ -213,9 +213,9 @@ def test_without_settings_the_ladder_is_the_documented_one() -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"rungs": ["reboot"]}, "'reboot' is no rung; known: retry, reopen, usb-reset, authorized, port-power"),
-        ({"rungs": ["fall-back"]}, "is no rung"),
-        ({"wait": {"usb": 1}}, "'usb' is no rung"),
+        ({"rungs": ["reboot"]}, "'reboot' is not a rung; known: retry, reopen, usb-reset, authorized, port-power"),
+        ({"rungs": ["fall-back"]}, "is not a rung"),
+        ({"wait": {"usb": 1}}, "'usb' is not a rung"),
         ({"wait": {"reopen": -1}}, "recovery.wait.reopen must not be below 0"),
         ({"quarantine_seconds": 0}, "recovery.quarantine_seconds must be above 0"),
         ({"backoff": 1}, "recovery.backoff: unknown key"),

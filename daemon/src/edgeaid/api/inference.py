@@ -53,7 +53,7 @@ class Memory:
         inputs = []
         offset = 0
         for given, size in zip(wanted.inputs, self.sizes, strict=True):
-            inputs.append(oip.Given(given.index, tail[offset : offset + size]))
+            inputs.append(oip.InputTensor(given.index, tail[offset : offset + size]))
             offset += size
         return oip.InferRequest(wanted.id, tuple(inputs), wanted.outputs, wanted.priority, wanted.timeout)
 
@@ -64,7 +64,7 @@ class Memory:
         if all(isinstance(view, memoryview) for view in views):
             self.live, self.head, self.tail = live, head, len(tail)
             self.sizes = tuple(len(view) for view in views)  # type: ignore[arg-type]  # views of the tail
-            self.wanted = replace(wanted, inputs=tuple(oip.Given(g.index, None) for g in wanted.inputs))
+            self.wanted = replace(wanted, inputs=tuple(oip.InputTensor(g.index, None) for g in wanted.inputs))
 
 
 async def in_thread(function: Callable[..., T], *args: object) -> T:

@@ -34,7 +34,7 @@ Body = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class InputTensor:
     """One input of a request."""
 
     #: Index among the model's inputs.
@@ -48,7 +48,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class OutputTensor:
     """One output of the answer."""
 
     index: int
@@ -63,8 +63,8 @@ class InferRequest:
     """A decoded request."""
 
     id: str
-    inputs: tuple[Given, ...]
-    outputs: tuple[Wanted, ...]
+    inputs: tuple[InputTensor, ...]
+    outputs: tuple[OutputTensor, ...]
     #: 0 = default, 1 = highest, larger = lower.
     priority: int
     #: Seconds; None = the server's default.
@@ -127,7 +127,7 @@ def parse_message(
         given = []  # a board's camera feeds the model
     if not isinstance(given, list) or (inputs and not given) or len(given) > MAX_TENSORS:
         raise InvalidRequest("the request has no array 'inputs'")
-    items: list[Given] = []
+    items: list[InputTensor] = []
     offset = 0
     index_of = indexes(inputs)
     for entry in given:
@@ -183,8 +183,8 @@ def parse_raw(body: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[T
     spec = inputs[0]
     shape = _raw_shape(spec, len(body))
     _check_size(spec, shape, len(body))
-    given = Given(0, body, shape=() if spec.fixed else shape)
-    return InferRequest("", (given,), tuple(Wanted(i, True) for i in range(len(outputs))), 0, None)
+    given = InputTensor(0, body, shape=() if spec.fixed else shape)
+    return InferRequest("", (given,), tuple(OutputTensor(i, True) for i in range(len(outputs))), 0, None)
 
 
 def _raw_shape(spec: TensorSpec, size: int) -> tuple[int, ...]:
@@ -235,7 +235,7 @@ def _region(parameters: dict[str, Any], where: str) -> Region | None:
 
 def _input(
     entry: object, index_of: dict[str, int], inputs: tuple[TensorSpec, ...], tail: memoryview, offset: int
-) -> tuple[Given, int]:
+) -> tuple[InputTensor, int]:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise InvalidRequest("every input must be an object with a 'name'")
     name = entry["name"]
@@ -265,7 +265,7 @@ def _input(
         if picture:
             raise Unsupported(f"input {name!r}: pictures cannot come through shared memory; send them as binary data")
         _check_size(spec, shape, region.size)
-        return Given(index, region, shape=() if spec.fixed else shape), offset
+        return InputTensor(index, region, shape=() if spec.fixed else shape), offset
     if size is not None:
         length = _whole(size, "binary_data_size")
         if length > len(tail) - offset:
@@ -274,16 +274,16 @@ def _input(
             )
         data = tail[offset : offset + length]
         if picture:
-            return Given(index, None, _one_element(data, name)), offset + length
+            return InputTensor(index, None, _one_element(data, name)), offset + length
         _check_size(spec, shape, length)
-        return Given(index, data, shape=() if spec.fixed else shape), offset + length
+        return InputTensor(index, data, shape=() if spec.fixed else shape), offset + length
     if picture:
         raise InvalidRequest(f"input {name!r}: send the picture as binary data, JSON cannot hold it")
     if spec.fixed:
-        return Given(index, _encoded(entry["data"], spec)), offset
+        return InputTensor(index, _encoded(entry["data"], spec)), offset
     encoded = _encoded(entry["data"], replace(spec, shape=shape, room=0))
     _check_size(spec, shape, len(encoded))
-    return Given(index, encoded, shape=shape), offset
+    return InputTensor(index, encoded, shape=shape), offset
 
 
 def _encoded(data: object, spec: TensorSpec) -> bytes:
@@ -326,13 +326,13 @@ def _check_size(spec: TensorSpec, shape: tuple[int, ...], size: int) -> None:
         raise InvalidRequest(f"input {spec.name!r} has {size} bytes, {spec.datatype}{list(shape)} takes {wanted}")
 
 
-def _wanted(value: object, outputs: tuple[TensorSpec, ...], default_binary: bool) -> tuple[Wanted, ...]:
+def _wanted(value: object, outputs: tuple[TensorSpec, ...], default_binary: bool) -> tuple[OutputTensor, ...]:
     if value is None or value == []:
-        return tuple(Wanted(i, default_binary) for i in range(len(outputs)))
+        return tuple(OutputTensor(i, default_binary) for i in range(len(outputs)))
     if not isinstance(value, list) or len(value) > MAX_TENSORS:
         raise InvalidRequest("'outputs' must be an array")
     index_of = indexes(outputs)
-    asked: list[Wanted] = []
+    asked: list[OutputTensor] = []
     for entry in value:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise InvalidRequest("every output must be an object with a 'name'")
@@ -347,7 +347,7 @@ def _wanted(value: object, outputs: tuple[TensorSpec, ...], default_binary: bool
     return tuple(asked)
 
 
-def wanted(index: int, spec: TensorSpec, parameters: dict[str, Any], default_binary: bool) -> Wanted:
+def wanted(index: int, spec: TensorSpec, parameters: dict[str, Any], default_binary: bool) -> OutputTensor:
     """One requested output from its parameters."""
     classes = _whole(parameters.get("classification", 0), "classification")
     region = _region(parameters, f"output {spec.name!r}")
@@ -364,7 +364,7 @@ def wanted(index: int, spec: TensorSpec, parameters: dict[str, Any], default_bin
         raise InvalidRequest(
             f"output {spec.name!r} of datatype {spec.datatype} has no JSON form; ask for it with binary_data"
         )
-    return Wanted(index, binary, classes, region)
+    return OutputTensor(index, binary, classes, region)
 
 
 def answer(

@@ -51,9 +51,9 @@ class Accuracy:
 def try_directory(session: Session, model: str, directory: Path) -> Accuracy:
     """Classify every picture below `directory`, whose subdirectories are named by label or class number."""
     cases = [
-        (folder.name, file)
-        for folder in sorted(p for p in directory.iterdir() if p.is_dir())
-        for file in sorted(folder.iterdir())
+        (subdirectory.name, file)
+        for subdirectory in sorted(p for p in directory.iterdir() if p.is_dir())
+        for file in sorted(subdirectory.iterdir())
         if file.suffix.lower() in FORMATS
     ]
     if not cases:

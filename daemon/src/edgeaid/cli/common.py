@@ -41,7 +41,7 @@ class Session:
         self.patient = True
         self._client: Client | None = None
         self._ssh: subprocess.Popen[bytes] | None = None
-        self._folder = ""
+        self._directory = ""
 
     @property
     def client(self) -> Client:
@@ -72,8 +72,8 @@ class Session:
     def _tunnel(self, host: str) -> str:
         if host.startswith("-"):
             raise errors.InvalidRequest(f"--host {host!r} is not a host name")
-        self._folder = tempfile.mkdtemp(prefix="edgeai-")
-        local = os.path.join(self._folder, "s")
+        self._directory = tempfile.mkdtemp(prefix="edgeai-")
+        local = os.path.join(self._directory, "s")
         command = [
             "ssh",
             "-N",
@@ -114,8 +114,8 @@ class Session:
         if self._ssh is not None:
             self._ssh.terminate()
             self._ssh.wait()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def show(self, value: Any, human: str | None = None) -> None:
         """Print JSON when asked for it, else `human`."""

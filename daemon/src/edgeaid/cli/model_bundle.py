@@ -13,7 +13,9 @@ from ..toolkit.bundle import bundle as bundles
 
 @click.command("bundle")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File or folder; default: the current folder.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="File or directory; default: the current directory."
+)
 @click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="Private key to sign with (keygen).")
 @click.option("--golden", default=2, show_default=True, help="Golden vectors to record when the manifest has none.")
 def bundle(directory: Path, output: Path | None, key: Path | None, golden: int) -> None:

@@ -25,7 +25,7 @@ TARGETS = ["edgetpu", "ncs", "ncs2", "ncs2-blob", "k210", "k210-v4"]
 @click.option("--input-node", default="", help="ncs: first node (-in).")
 @click.option("--output-node", default="", help="ncs: last node (-on).")
 @click.option("--weights", type=click.Path(path_type=Path), help="ncs: Caffe weights (-w).")
-@click.option("--calibration", default="", help="k210: folder of pictures, .npy/.npz, or file.py:function.")
+@click.option("--calibration", default="", help="k210: directory of pictures, .npy/.npz, or file.py:function.")
 @click.option("--samples", default=50, show_default=True, help="k210: calibration samples.")
 @click.option("--model-dir", type=click.Path(path_type=Path), help="Add the result to this model directory's manifest.")
 @click.option("--json", "as_json", is_flag=True)

@@ -88,7 +88,7 @@ def bar() -> Iterator[Callable[[int, int], None]]:
 
 @click.command("quantize")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--representative", required=True, help="Folder of pictures, .npy/.npz, or file.py:function.")
+@click.option("--representative", required=True, help="Directory of pictures, .npy/.npz, or file.py:function.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Default: <model>_int8.tflite.")
 @click.option("--io", default="int8", show_default=True, type=click.Choice(["int8", "uint8", "float32"]))
 @click.option("--per-tensor", is_flag=True, help="One scale per weight tensor instead of one per channel.")
@@ -96,8 +96,10 @@ def bar() -> Iterator[Callable[[int, int], None]]:
 @click.option("--input-node", default="", help="Frozen graphs: name of the first node.")
 @click.option("--output-node", default="", help="Frozen graphs: name of the last node.")
 @click.option("--shape", default="", help="Frozen graphs: input shape, 1,224,224,3.")
-@click.option("--accuracy", type=click.Path(path_type=Path), help="Folder with one subfolder of pictures per class.")
-@click.option("--labels", type=click.Path(path_type=Path), help="Label file, if subfolders are named by label.")
+@click.option(
+    "--accuracy", type=click.Path(path_type=Path), help="Directory with one subdirectory of pictures per class."
+)
+@click.option("--labels", type=click.Path(path_type=Path), help="Label file, if subdirectories are named by label.")
 @click.option("--float-output", type=click.Path(path_type=Path), help="Also keep the float .tflite (for the K210).")
 @click.option("--model-dir", type=click.Path(path_type=Path), help="Also make a model directory <name>/<version> here.")
 @click.option("--json", "as_json", is_flag=True)
@@ -108,8 +110,9 @@ def quantize(model: Path, *, representative: str, output: Path | None, io: str, 
              invert: bool) -> None:  # fmt: skip
     """Turn a float model into a full-integer TFLite file.
 
-    MODEL is a .keras or .h5 file, a SavedModel folder, a frozen graph (.pb) or a float .tflite. The result is compared
-    with the float model: outputs, every layer, and accuracy if a labelled folder is given. A report lies beside it.
+    MODEL is a .keras or .h5 file, a SavedModel directory, a frozen graph (.pb) or a float .tflite. The result is
+    compared with the float model: outputs, every layer, and accuracy if a labelled directory is given. A report lies
+    beside it.
     """
     from ..toolkit.convert.quantize import Job
     from ..toolkit.convert.quantize import quantize as run
@@ -203,9 +206,13 @@ def convert(model: Path, *, target: str, output: Path | None, shape: str, consta
 
 @click.command("lighten")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--train", required=True, help="Labelled folder to fine-tune on: one subfolder of pictures per class.")
-@click.option("--test", "test", required=True, help="Labelled folder to measure accuracy on.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for the variants; default <model>_light.")
+@click.option(
+    "--train", required=True, help="Labelled directory to fine-tune on: one subdirectory of pictures per class."
+)
+@click.option("--test", "test", required=True, help="Labelled directory to measure accuracy on.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Directory for the variants; default <model>_light."
+)
 @click.option("--sparsity", default=0.6, show_default=True, type=click.FloatRange(0.1, 0.98))
 @click.option("--clusters", default=16, show_default=True, type=click.IntRange(2, 256))
 @click.option("--epochs", default=4, show_default=True, type=click.IntRange(1, 200))
@@ -222,8 +229,8 @@ def lighten(model: Path, *, train: str, test: str, output: Path | None, sparsity
     from ..toolkit.convert.lighten import lighten as run
 
     rules = normalisation(mean, std, color, invert)
-    folder = output or model.with_name(model.stem + "_light")
-    rows = run(Job(model, Path(train), Path(test), folder, rules, sparsity, clusters, epochs), say)
+    directory = output or model.with_name(model.stem + "_light")
+    rows = run(Job(model, Path(train), Path(test), directory, rules, sparsity, clusters, epochs), say)
     if as_json:
         click.echo(json.dumps([r.as_dict() for r in rows], indent=2))
         return

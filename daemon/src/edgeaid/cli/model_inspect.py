@@ -20,8 +20,9 @@ def inspect(files: tuple[Path, ...], *, operators: bool, target: str | None, htm
     """Show what a model file holds and where each operator will run.
 
     FILES are TensorFlow Lite (compiled for the Edge TPU or not), graphs for the Neural Compute Stick, OpenVINO IR and
-    blobs, kmodels and kfpkg for the K210, ONNX, TensorFlow graphs, SavedModel folders and checkpoints, Caffe networks,
-    and bundles. Several Edge TPU files are also compared: which share a caching token, and whether they fit together.
+    blobs, kmodels and kfpkg for the K210, ONNX, TensorFlow graphs, SavedModel directories and checkpoints, Caffe
+    networks, and bundles. Several Edge TPU files are also compared: which share a caching token, and whether they fit
+    together.
 
     A file that cannot be read does not keep the others from being shown; the exit code then is that of the first error.
     """

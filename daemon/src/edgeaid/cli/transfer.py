@@ -42,15 +42,15 @@ def push_file(session: Session, name: str, file: Path, version: str, said: Descr
     notes: tuple[str, ...] = ()
     if not file.is_dir():
         said = local.with_published_labels(file, said)
-    with tempfile.TemporaryDirectory(prefix="edgeai-") as folder:
+    with tempfile.TemporaryDirectory(prefix="edgeai-") as temporary:
         if not file.is_dir() and said:
-            directory = Path(folder) / name / "1"
+            directory = Path(temporary) / name / "1"
             notes = local.directory_of(file, name, said, directory)
             file = directory
         elif said:
             raise errors.InvalidRequest(f"{file} describes itself: write what differs into its model.toml")
         if file.is_dir():
-            file = _bundled(file, Path(folder))
+            file = _bundled(file, Path(temporary))
         with progress(session, f"push {name}") as step:
             stored = session.client.push(name, file, version, step, unless_same=not version)
     for note in (*notes, *stored.get("notes", ())):
@@ -121,10 +121,10 @@ def _name_and_file(arguments: tuple[str, ...]) -> tuple[str, Path]:
     return name, Path(text)
 
 
-def _bundled(directory: Path, folder: Path) -> Path:
+def _bundled(directory: Path, temporary: Path) -> Path:
     from ..models import pack
 
-    return pack.write(directory, folder / "model.edgeai")
+    return pack.write(directory, temporary / "model.edgeai")
 
 
 def _complete_catalogue(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -162,13 +162,13 @@ def pull(session: Session, name: str | None, into: Path | None, list_: bool, all
         more = f"; did you mean '{near[0]}'?" if near else "; see: edgeai pull --list"
         raise errors.NotFound(f"the catalogue has no model {name!r}{more}")
     targets = None if all_ or into is not None else _present(session, entries[name])
-    with tempfile.TemporaryDirectory(prefix="edgeai-") as folder:
+    with tempfile.TemporaryDirectory(prefix="edgeai-") as temporary:
         with progress(session, f"pull {name}") as step:
-            directory = catalogue.pull(name, into or Path(folder), targets=targets, progress=step)
+            directory = catalogue.pull(name, into or Path(temporary), targets=targets, progress=step)
         if into is not None:
             session.show({"name": name, "path": str(directory)}, f"{name} is stored in {directory}")
             return
-        file = _bundled(directory, Path(folder))
+        file = _bundled(directory, Path(temporary))
         with progress(session, f"push {name}") as step:
             stored = session.client.push(name, file, "", step, unless_same=True)
     session.show(stored, f"{name} version {stored['version']} serves on {', '.join(stored['devices'])}")

@@ -76,23 +76,23 @@ def scan(sysfs: Path = SYS, dev: Path = DEV, *, targets: Mapping[str, str] | Non
 
 def _usb(sysfs: Path, dev: Path, targets: Mapping[str, str]) -> Iterator[Hardware]:
     serials = _serial_nodes(sysfs, dev)
-    for folder in _entries(sysfs / "bus/usb/devices"):
-        if not _USB_NAME.fullmatch(folder.name):
+    for directory in _entries(sysfs / "bus/usb/devices"):
+        if not _USB_NAME.fullmatch(directory.name):
             continue
         try:
-            pair = int(_read(folder / "idVendor"), 16), int(_read(folder / "idProduct"), 16)
+            pair = int(_read(directory / "idVendor"), 16), int(_read(directory / "idProduct"), 16)
             known = usb_ids.USB.get(pair)
             if known is None:
                 continue
-            name = f"usb:{physical_port(folder)}"
-            number = int(_read(folder / "devnum"))
-            node = dev / "bus/usb" / f"{int(_read(folder / 'busnum')):03d}" / f"{number:03d}"
-            speed = _number(folder / "speed")
+            name = f"usb:{physical_port(directory)}"
+            number = int(_read(directory / "devnum"))
+            node = dev / "bus/usb" / f"{int(_read(directory / 'busnum')):03d}" / f"{number:03d}"
+            speed = _number(directory / "speed")
         except (OSError, ValueError):
             continue  # gone between listing and reading; the next scan sees what came of it
         nodes: tuple[Path, ...] = (node,)
         if known.serial:
-            nodes = tuple(sorted(serials.get(folder.resolve().name, ())))
+            nodes = tuple(sorted(serials.get(directory.resolve().name, ())))
             if not nodes:
                 continue  # no tty: its driver is missing or it is still being set up
         target, kind = known.target, known.kind
@@ -102,22 +102,22 @@ def _usb(sysfs: Path, dev: Path, targets: Mapping[str, str]) -> Iterator[Hardwar
             name,
             kind,
             target,
-            folder.name,
+            directory.name,
             pair,
             speed,
             nodes,
             "ready" if known.running else "booting",
-            _optional(folder / "serial"),
+            _optional(directory / "serial"),
             number,
         )
 
 
 def _pci(sysfs: Path, dev: Path) -> Iterator[Hardware]:
-    for folder in _entries(sysfs / "class/apex"):
-        if not _APEX_NAME.fullmatch(folder.name):
+    for directory in _entries(sysfs / "class/apex"):
+        if not _APEX_NAME.fullmatch(directory.name):
             continue
-        address = (folder / "device").resolve().name
-        node = dev / folder.name
+        address = (directory / "device").resolve().name
+        node = dev / directory.name
         yield Hardware(
             f"pci:{address}",
             "Coral PCIe Accelerator",
@@ -127,48 +127,48 @@ def _pci(sysfs: Path, dev: Path) -> Iterator[Hardware]:
             None,
             (node,),
             "ready",
-            _optional(folder / "unique_id"),
+            _optional(directory / "unique_id"),
         )
 
 
 def _serial_nodes(sysfs: Path, dev: Path) -> dict[str, list[Path]]:
     """USB device name -> its serial ports."""
     nodes: dict[str, list[Path]] = {}
-    for folder in _entries(sysfs / "class/tty"):
-        if not folder.name.startswith(("ttyUSB", "ttyACM")):
+    for directory in _entries(sysfs / "class/tty"):
+        if not directory.name.startswith(("ttyUSB", "ttyACM")):
             continue
-        above = (folder / "device").resolve()
+        above = (directory / "device").resolve()
         while above.name and not _USB_NAME.fullmatch(above.name):
             above = above.parent
         if above.name:
-            nodes.setdefault(above.name, []).append(dev / folder.name)
+            nodes.setdefault(above.name, []).append(dev / directory.name)
     return nodes
 
 
-def physical_port(folder: Path) -> str:
+def physical_port(directory: Path) -> str:
     """Name of the socket that a USB device sits in.
 
     A blue socket is two ports to the kernel, one on a USB 2 and one on a USB 3 bus, and a device may move from one to
     the other when its firmware starts. Where the kernel knows that they are one socket (`peer`), the smaller name of
     the two stands for both.
     """
-    peer = folder / "port" / "peer"
+    peer = directory / "port" / "peer"
     if peer.exists():
         match = _PORT_NAME.fullmatch(peer.resolve().name)
         if match is not None:
             hub, number = match["hub"], match["number"]
             other = f"{hub}.{number}" if hub else f"{match['root']}-{number}"
-            return min(folder.name, other, key=_port_key)
-    return folder.name
+            return min(directory.name, other, key=_port_key)
+    return directory.name
 
 
 def _port_key(name: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.split(r"[-.]", name))
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(directory: Path) -> list[Path]:
     try:
-        return sorted(folder.iterdir())
+        return sorted(directory.iterdir())
     except OSError:
         return []
 

@@ -195,7 +195,7 @@ class Ladder:
         return self._act(Action(Rung.QUARANTINE, wait, self._quarantines, cause, now + wait), now)
 
     def plugged(self, now: float) -> None:
-        """It is on the bus (again). After a person plugged it in, whatever failed before is no guide.
+        """It is on the bus (again). After a person plugged it in, whatever failed before is not a guide.
 
         A reset makes a device re-enumerate, and opening one may load its firmware, which looks the same from outside:
         on those the ladder goes on where it was.

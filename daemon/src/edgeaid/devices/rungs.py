@@ -63,9 +63,9 @@ def switch(rung: Rung, port: str, sysfs: Path = SYS) -> Switch:
     """What `authorized` and `port-power` write for a port such as `1-1.4`. Raises `DeviceError`."""
     if rung is Rung.AUTHORIZED:
         return Switch((sysfs / "bus/usb/devices" / port / "authorized",), "0", "1")
-    folder = port_folder(port, sysfs)
+    directory = port_directory(port, sysfs)
     # A blue socket is two ports with one supply: it goes dark only when both are off.
-    paths = tuple(path for path in (folder / "disable", folder / "peer" / "disable") if path.exists())
+    paths = tuple(path for path in (directory / "disable", directory / "peer" / "disable") if path.exists())
     if not paths:
         raise DeviceError(
             f"the power of port {port} cannot be switched here (no attribute `disable`: needs Linux 6.0 and a hub with "
@@ -74,8 +74,8 @@ def switch(rung: Rung, port: str, sysfs: Path = SYS) -> Switch:
     return Switch(paths, "1", "0")
 
 
-def port_folder(port: str, sysfs: Path = SYS) -> Path:
-    """The hub's folder for a port: `1-1.4` is port 4 of hub `1-1`, `2-1` is port 1 of root hub `usb2`."""
+def port_directory(port: str, sysfs: Path = SYS) -> Path:
+    """The hub's directory for a port: `1-1.4` is port 4 of hub `1-1`, `2-1` is port 1 of root hub `usb2`."""
     hub, dot, number = port.rpartition(".")
     if not dot:
         bus, _, number = port.partition("-")

@@ -34,7 +34,7 @@ def answer(request: bytes, sysfs: Path, dark_s: float = rungs.DARK_S) -> str:
     if device.exists():
         pair = tuple(int((device / name).read_text(), 16) for name in ("idVendor", "idProduct"))
         if pair not in usb_ids.USB:
-            return "port {} holds {:04x}:{:04x}, which is no device of edgeaid".format(port, *pair)
+            return "port {} holds {:04x}:{:04x}, which is not a device of edgeaid".format(port, *pair)
     asyncio.run(rungs.pulse(rungs.switch(rung, port, sysfs), dark_s))
     return "ok"
 

@@ -286,13 +286,13 @@ def _firmware(places: Places, hardware: Iterable[Hardware]) -> Iterator[Finding]
                 "on the image: feature ncs; elsewhere build it from movidius/ncsdk",
             )
         else:
-            folder = library.resolve().parent / "mvnc"
+            directory = library.resolve().parent / "mvnc"
             names = {"MvNCAPI.mvcmd": "NCSDK-1.12.01.01", "MvNCAPI-ma2450.mvcmd": "NCSDK-2.10.01.01"}
-            if not any((folder / name).is_file() for name in names):
+            if not any((directory / name).is_file() for name in names):
                 yield Finding(
                     "firmware",
                     "problem",
-                    f"the stick's firmware is missing: {' (API 1) or '.join(names)} (API 2) in {folder}",
+                    f"the stick's firmware is missing: {' (API 1) or '.join(names)} (API 2) in {directory}",
                     _INTEL.format(archive=" or ".join(names.values())),
                 )
     if "ncs2" in targets:
@@ -359,11 +359,11 @@ def _daemon(places: Places) -> Iterator[Finding]:
         yield Finding("daemon", "ok", f"edgeaid listens at {places.socket}")
 
 
-def _rules(folders: Iterable[Path]) -> set[tuple[int, int]]:
+def _rules(directories: Iterable[Path]) -> set[tuple[int, int]]:
     """USB ids that any udev rule opens: names both ids and sets a GROUP, a MODE or the uaccess tag."""
     opened = set()
-    for folder in folders:
-        for file in sorted(folder.glob("*.rules")):
+    for directory in directories:
+        for file in sorted(directory.glob("*.rules")):
             text = re.sub(r"\\\n", " ", text_of(file))
             if not re.search(r'GROUP\s*:?=|MODE\s*:?=|TAG\s*\+=\s*"uaccess"', text):
                 continue
@@ -396,7 +396,7 @@ def group_name(number: int) -> str:
 
 
 def _library(places: Places, name: str) -> Path | None:
-    return next((folder / name for folder in places.libraries if (folder / name).exists()), None)
+    return next((directory / name for directory in places.libraries if (directory / name).exists()), None)
 
 
 def text_of(path: Path) -> str:

@@ -57,16 +57,16 @@ def report(places: Places | None = None, *, served: str = "") -> str:
 
 
 def _usb_lines(sysfs: Path) -> Iterator[str]:
-    for folder in sorted((sysfs / "bus/usb/devices").glob("*-*")):
-        if ":" not in folder.name:
-            parts = [text_of(folder / name).strip() for name in ("idVendor", "idProduct", "speed", "product")]
-            yield f"{folder.name} {parts[0]}:{parts[1]} {parts[2]} Mbit/s {parts[3]}"
+    for directory in sorted((sysfs / "bus/usb/devices").glob("*-*")):
+        if ":" not in directory.name:
+            parts = [text_of(directory / name).strip() for name in ("idVendor", "idProduct", "speed", "product")]
+            yield f"{directory.name} {parts[0]}:{parts[1]} {parts[2]} Mbit/s {parts[3]}"
 
 
-def _links(folder: Path) -> str:
+def _links(directory: Path) -> str:
     """`coral -> ../bus/usb/001/002 (root:plugdev 660)` for every name that a udev rule of ours gave."""
     lines = []
-    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+    for path in sorted(directory.glob("*")) if directory.is_dir() else ():
         try:
             info = path.stat()
         except OSError:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-#: Numbers of classes above this are no numbers of classes.
+#: Numbers of classes above this are not numbers of classes.
 MAX_CLASSES: Final = 1 << 17
 #: What stands for the class of nothing.
 PLACEHOLDERS: Final = frozenset({"???", "background", "__background__", "_background_", "n/a", "none of the above"})

@@ -43,7 +43,7 @@ _ZIP64, _UNICODE_PATH = 0x0001, 0x7075
 class Limits:
     """What a bundle may cost at most."""
 
-    #: Files, folders included.
+    #: Files, directories included.
     entries: int = 512
     #: Bytes of one unpacked file.
     file_bytes: int = 512 << 20
@@ -217,7 +217,7 @@ def extract(
     destination: Path,
     limits: Limits = DEFAULT_LIMITS,
 ) -> None:
-    """Unpack a bundle into `destination`, a folder that is empty or does not exist yet (its parent must).
+    """Unpack a bundle into `destination`, a directory that is empty or does not exist yet (its parent must).
 
     Each file is streamed, checked against `bundle.sha256` when the bundle has one, and flushed to the disk before this
     returns. Whose signature it has is another question (see `trust`). On any error what
@@ -229,10 +229,10 @@ def extract(
         if created:
             destination.mkdir(mode=0o755)
         elif any(destination.iterdir()):
-            raise InvalidModel(f"{destination} is not empty; unpack a bundle into a folder of its own")
+            raise InvalidModel(f"{destination} is not empty; unpack a bundle into a directory of its own")
         written: list[Path] = []
         try:
-            folders = _make_folders(bundle, destination, written)
+            directories = _make_directories(bundle, destination, written)
             for name in bundle.entries:
                 target = destination / name
                 digest = hashlib.sha256()
@@ -247,8 +247,8 @@ def extract(
                     os.fsync(file.fileno())
                 if digests and name in digests and digests[name] != digest.hexdigest():
                     raise InvalidModel(f"{name!r} does not match its digest in {DIGESTS}; the bundle was changed")
-            for folder in (*folders, destination, destination.parent):
-                _fsync_folder(folder)
+            for directory in (*directories, destination, destination.parent):
+                _fsync_directory(directory)
         except BaseException:
             for path in reversed(written):
                 path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
@@ -257,20 +257,20 @@ def extract(
             raise
 
 
-def _make_folders(bundle: Bundle, destination: Path, written: list[Path]) -> list[Path]:
-    """Create the folders that the files need, outermost first."""
+def _make_directories(bundle: Bundle, destination: Path, written: list[Path]) -> list[Path]:
+    """Create the directories that the files need, outermost first."""
     names = {str(p) for name in bundle.entries for p in PurePosixPath(name).parents if str(p) != "."}
-    folders = []
+    directories = []
     for name in sorted(names):
-        folder = destination / name
-        folder.mkdir(mode=0o755)
-        written.append(folder)
-        folders.append(folder)
-    return folders
+        directory = destination / name
+        directory.mkdir(mode=0o755)
+        written.append(directory)
+        directories.append(directory)
+    return directories
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _fsync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
@@ -278,13 +278,13 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def safe_name(name: str) -> bool:
-    """Whether a file may be called this in a bundle: relative, plain ASCII, no dot files, at most 4 folders deep."""
+    """Whether a file may be called this in a bundle: relative, plain ASCII, no dot files, at most 4 levels deep."""
     parts = name.split("/")
     return len(name) <= 512 and len(parts) <= _MAX_DEPTH + 1 and all(_COMPONENT.fullmatch(p) for p in parts)
 
 
 def _directory(source: BinaryIO, limits: Limits) -> list[Entry]:
-    """Read and check the central directory; the entries in archive order, folders left out."""
+    """Read and check the central directory; the entries in archive order, directories left out."""
     end = source.seek(0, os.SEEK_END)
     if end < _EOCD.size:
         raise InvalidModel(f"bundle is only {end} bytes long; copy it again")
@@ -305,12 +305,12 @@ def _directory(source: BinaryIO, limits: Limits) -> list[Entry]:
     if len(directory) != length:
         raise InvalidModel("bundle is cut off; copy it again")
     entries: list[Entry] = []
-    folders: set[str] = set()
+    directories: set[str] = set()
     position = total = 0
     for _ in range(count):
         entry, position = _entry(source, directory, position, offset, limits)
         if entry.name.endswith("/"):
-            folders.add(entry.name.rstrip("/"))
+            directories.add(entry.name.rstrip("/"))
             continue
         total += entry.size
         if total > limits.total_bytes:
@@ -319,7 +319,7 @@ def _directory(source: BinaryIO, limits: Limits) -> list[Entry]:
     if position != length:
         raise InvalidModel("the bundle's directory has bytes after its last entry; make it again")
     _no_overlaps(entries)
-    _no_duplicates(entries, folders)
+    _no_duplicates(entries, directories)
     return entries
 
 
@@ -345,13 +345,13 @@ def _entry(source: BinaryIO, directory: bytes, at: int, end: int, limits: Limits
             f"{name!r} in the bundle is packed by method {method}; only stored and deflated are accepted"
         )
     kind = stat.S_IFMT(attributes >> 16)
-    folder = name.endswith("/")
-    if kind not in (0, stat.S_IFDIR if folder else stat.S_IFREG):
+    is_directory = name.endswith("/")
+    if kind not in (0, stat.S_IFDIR if is_directory else stat.S_IFREG):
         raise InvalidModel(f"{name!r} in the bundle is not a plain file (a link or a device)")
     _check_extra(name, directory[at + name_length : at + name_length + extra_length])
     if size > limits.file_bytes:
         raise TooLarge(f"{name!r} in the bundle has {size} bytes; at most {limits.file_bytes} are accepted")
-    if (method == 0 and packed != size) or (folder and (size or packed > 2)):
+    if (method == 0 and packed != size) or (is_directory and (size or packed > 2)):
         raise InvalidModel(f"{name!r} in the bundle declares sizes that contradict each other")
     if size > 65536 and size > packed * limits.ratio:
         raise TooLarge(f"{name!r} in the bundle is packed {size // max(1, packed)} times; at most {limits.ratio}")
@@ -395,12 +395,12 @@ def _no_overlaps(entries: Sequence[Entry]) -> None:
             )
 
 
-def _no_duplicates(entries: Sequence[Entry], folders: set[str]) -> None:
+def _no_duplicates(entries: Sequence[Entry], directories: set[str]) -> None:
     names = [e.name for e in entries]
     if len(set(names)) != len(names):
         twice = next(n for i, n in enumerate(names) if n in names[:i])
         raise InvalidModel(f"{twice!r} is twice in the bundle")
-    parents = folders | {str(p) for n in names for p in PurePosixPath(n).parents}
+    parents = directories | {str(p) for n in names for p in PurePosixPath(n).parents}
     clash = sorted(parents & set(names))
     if clash:
-        raise InvalidModel(f"{clash[0]!r} is a file and a folder in the bundle")
+        raise InvalidModel(f"{clash[0]!r} is a file and a directory in the bundle")

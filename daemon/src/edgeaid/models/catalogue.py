@@ -1,7 +1,7 @@
 """Public models by name: where they are, what they must hash to, how to use them. `edgeai pull` on the host or device.
 
-A file is only ever used after its digest was checked, so a mirror needs no trust: `EDGEAI_MODEL_MIRROR` names a folder
-or an http(s) prefix that holds the files under their paths in the source repository (or below `owner/name/`).
+A file is only ever used after its digest was checked, so a mirror needs no trust: `EDGEAI_MODEL_MIRROR` names a
+directory or an http(s) prefix that holds the files under their paths in the source repository (or below `owner/name/`).
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ def _blob_id(path: Path, size: int) -> str:
 
 def _chunks(entry: Entry, file: File, mirror: str | None) -> Iterator[bytes]:
     if mirror and not mirror.startswith(("http://", "https://")):
-        yield from _from_folder(entry, file, Path(mirror.removeprefix("file://")))
+        yield from _from_directory(entry, file, Path(mirror.removeprefix("file://")))
         return
     places = [entry.url(file)]
     if mirror:
@@ -270,13 +270,13 @@ def _read(source: IO[bytes] | http.client.HTTPResponse) -> Iterator[bytes]:
         yield chunk
 
 
-def _from_folder(entry: Entry, file: File, folder: Path) -> Iterator[bytes]:
-    for path in (folder / file.path, folder / entry.repository / file.path):
+def _from_directory(entry: Entry, file: File, directory: Path) -> Iterator[bytes]:
+    for path in (directory / file.path, directory / entry.repository / file.path):
         if path.is_file():
             with path.open("rb") as source:
                 yield from _read(source)
             return
-    raise NotFound(f"the mirror {folder} has no {file.path} (nor {entry.repository}/{file.path})")
+    raise NotFound(f"the mirror {directory} has no {file.path} (nor {entry.repository}/{file.path})")
 
 
 @lru_cache(maxsize=1)
@@ -314,6 +314,6 @@ def _from_web(file: File, places: Iterable[str]) -> Iterator[bytes]:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise
             reason = getattr(error, "reason", error)
-            hint = f"check the network, or set {MIRROR_VARIABLE} to a folder or address that has the file"
+            hint = f"check the network, or set {MIRROR_VARIABLE} to a directory or address that has the file"
             raise Unavailable(f"cannot fetch {place}: {reason}; {hint}") from error
     raise NotFound(f"{missing} does not exist; check {MIRROR_VARIABLE}")

@@ -48,7 +48,7 @@ _MAGIC: Final = (
 
 
 def refusal(data: Data) -> str:
-    """Why these bytes are no model that can be pushed, and what to do; "" for what may be one (a .tflite, a bundle)."""
+    """Why these bytes are not a model to push, and what to do; "" for what may be one (a .tflite, a bundle)."""
     view = as_view(data)
     head = bytes(view[:4096])
     if not head:

@@ -1,4 +1,4 @@
-"""Errors of the disk, in words: a card that is full or read-only is no fault of the program."""
+"""Errors of the disk, in words: a card that is full or read-only is not a fault of the program."""
 
 from __future__ import annotations
 

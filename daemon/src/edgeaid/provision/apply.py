@@ -92,7 +92,7 @@ def _apply_timezone(name: str, target: Path, root: Path) -> str:
     temporary = link.with_name(f".localtime.{secrets.token_hex(4)}")
     temporary.symlink_to(f"{'..' if target == root else ''}/usr/share/zoneinfo/{name}")
     temporary.replace(link)
-    _sync_folder(link.parent)
+    _sync_directory(link.parent)
     return name
 
 
@@ -122,10 +122,10 @@ def _apply_wifi(wifi: Wifi, root: Path) -> str:
 
 def _apply_keys(keys: tuple[str, ...], home: Path) -> str:
     """Keys are added, never taken away: a device must not lock its owner out."""
-    folder = home / ".ssh"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    target = folder / "authorized_keys"
+    directory = home / ".ssh"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    target = directory / "authorized_keys"
     old = target.read_text("utf-8", "replace").splitlines() if target.is_file() else []
     new = [key for key in keys if key not in old]
     _write(target, "".join(f"{line}\n" for line in [*old, *new]).encode(), 0o600)
@@ -168,8 +168,8 @@ def _apply_model(file: str, root: Path, boot: Path) -> str:
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
         with contextlib.suppress(AlreadyExists):
             models.commit(staged, name, version)
-    for folder in (models.writable / name, models.writable / repository.STAGING):
-        os.chown(folder, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    for directory in (models.writable / name, models.writable / repository.STAGING):
+        os.chown(directory, owner.st_uid, owner.st_gid, follow_symlinks=False)
     source.unlink()
     with contextlib.suppress(OSError):
         source.parent.rmdir()
@@ -188,9 +188,9 @@ def _trust(root: Path) -> Trust:
         raise InvalidConfig(f"{file} cannot be read, so whom to trust is not known: {error}") from error
 
 
-def _extract(stream: BinaryIO, folder: Path) -> None:
-    bundle.extract(stream, folder)
-    for path in folder.rglob("*"):
+def _extract(stream: BinaryIO, directory: Path) -> None:
+    bundle.extract(stream, directory)
+    for path in directory.rglob("*"):
         path.chmod(0o750 if path.is_dir() else 0o640)
 
 
@@ -260,7 +260,7 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    _sync_directory(path.parent)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -269,8 +269,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

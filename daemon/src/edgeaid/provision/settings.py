@@ -52,13 +52,13 @@ _KEY_TYPES: Final = frozenset(
         "sk-ecdsa-sha2-nistp256@openssh.com",
     }
 )
-#: Lines of a file that is no TOML which may stay in it: known keys without secrets, table headers, empty ones.
+#: Lines of a file that is not TOML which may stay in it: known keys without secrets, table headers, empty ones.
 _HARMLESS: Final = re.compile(
     r"""\s*(?:(?:schema|hostname|timezone|country|ssid|authorized_keys|preload)\s*=.*|\[[a-z]+\]\s*|)"""
 )
 #: A line that begins a known table, however it goes on.
 _HEADER: Final = re.compile(r"\s*\[+\s*(wifi|ssh|models)\b")
-#: Keys whose values are no secrets, and lines of lists of such.
+#: Keys whose values are not secrets, and lines of lists of such.
 _OPEN_KEYS: Final = (
     "schema",
     "hostname",
@@ -103,7 +103,7 @@ class Settings:
     wifi: Wifi | None = None
     #: Lines for root's authorized_keys, without options.
     authorized_keys: tuple[str, ...] = ()
-    #: File names `<name>-<version>.edgeai` in the folder `edgeai-models` of the boot partition.
+    #: File names `<name>-<version>.edgeai` in the directory `edgeai-models` of the boot partition.
     preload: tuple[str, ...] = ()
 
 

@@ -226,7 +226,7 @@ class DeviceRunner:
         fields = {"device": self.id, "model": culprit.key if culprit else "", "cause": cause}
         self.events.publish("worker-died", text, level=logging.ERROR, **fields)
         loading_here_only = culprit is self.models.loading and culprit is not None and not culprit.devices
-        # An accelerator that fails is no fault of a model that it ran, nor of one that serves elsewhere.
+        # An accelerator that fails is not a fault of a model that it ran, nor of one that serves elsewhere.
         if culprit is not None and (self.target == "cpu" or loading_here_only):
             self._blame(culprit, cause)
         hit, self._inflight = self._inflight, deque()
@@ -403,7 +403,7 @@ class DeviceRunner:
         if self._inflight:
             left = max(left - (now - self._inflight[0].started), 0.0)
         free = not self._inflight and not self.queue
-        # Bringing parameters to an idle device is paid once and serves what follows: it is no reason to stay away.
+        # Bringing parameters to an idle device is paid once and serves what follows: it is not a reason to stay away.
         wait = self.queue.wait_s(None if free else model) + left
         return Availability(self.id, self.target, self.state is State.READY, free, wait, run)
 

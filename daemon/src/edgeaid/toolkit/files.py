@@ -21,7 +21,7 @@ def load(path: Path, most: int = MAX_FILE) -> bytes:
     try:
         size = path.stat().st_size
         if path.is_dir():
-            raise InvalidModel(f"{path} is a folder; name a file in it")
+            raise InvalidModel(f"{path} is a directory; name a file in it")
         if size > most:
             raise TooLarge(f"{path} has {size} bytes; at most {most} are read")
         return path.read_bytes()

@@ -113,8 +113,8 @@ def litert(
     """
     if not have_litert():
         raise Unsupported("no TFLite runtime is installed: pip install './daemon[litert]'")
-    with tempfile.TemporaryDirectory(prefix="edgeai-") as folder:
-        ask, answer = Path(folder) / "ask.npz", Path(folder) / "answer.npz"
+    with tempfile.TemporaryDirectory(prefix="edgeai-") as directory:
+        ask, answer = Path(directory) / "ask.npz", Path(directory) / "answer.npz"
         np.savez(ask, **request)
         done = child(
             [sys.executable, "-m", f"{__package__}.litert_run", model, ask, answer],

@@ -24,7 +24,7 @@ from .results import Area, Classification, ClassScore, Detected, Detections, Res
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
-#: exp() of more than this is no object in any picture, and of 710 it is infinite.
+#: exp() of more than this is not an object in any picture, and of 710 it is infinite.
 _MAX_EXPONENT: Final = 20.0
 
 

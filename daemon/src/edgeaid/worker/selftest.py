@@ -52,7 +52,7 @@ def difference(got: Array, want: Array) -> float:
 def run(backend: Backend, loaded: Loaded, body: dict[str, Any]) -> dict[str, Any]:
     """Run the golden cases of `body`: cases [{inputs, outputs: {name: path}}], tolerance (LSB or absolute).
 
-    Ends with warm-up runs on zeros, or on ones where zeros are no input that the graph runs on. No run leaves a trace
+    Ends with warm-up runs on zeros, or on ones where zeros are not input that the graph runs on. No run leaves a trace
     in the model's state: each begins anew, as a request's does.
     Returns {"cases", "worst", "infer_ns"} (0 = nothing could be run).
     Raises InvalidModel when a case differs or no warm-up runs.

@@ -100,7 +100,7 @@ def test_missing_and_impossible_files_are_named(tmp_path: Path) -> None:
         kfpkg.build({0x500000: ("a", b"1"), 0x600000: ("a", b"2")})
     with pytest.raises(InvalidRequest, match="at least one file"):
         kfpkg.build({})
-    with pytest.raises(NotFound, match="folder"):
+    with pytest.raises(NotFound, match="directory"):
         kfpkg.write(tmp_path / "no" / "a.kfpkg", {0x500000: ("m", MODEL)})
 
 

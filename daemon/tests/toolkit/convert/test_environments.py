@@ -33,9 +33,9 @@ def test_every_environment_has_a_lock_that_is_pinned_and_hashed(name: str) -> No
 
 
 def test_a_new_lock_makes_a_new_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = environments.folder("nncase")
+    before = environments.directory("nncase")
     monkeypatch.setattr(environments, "lock", lambda _: "other==1")
-    assert environments.folder("nncase") != before
+    assert environments.directory("nncase") != before
 
 
 def test_a_missing_python_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_uv_installs_from_the_hashes_and_the_second_use_is_free(
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     said: list[str] = []
     python = environments.python("openvino", said.append)
-    assert python == environments.folder("openvino") / "bin" / "python"
+    assert python == environments.directory("openvino") / "bin" / "python"
     assert environments.python("openvino", said.append) == python
     assert len(said) == 1
     venv, install = log.read_text().splitlines()
@@ -102,7 +102,7 @@ def test_a_failed_installation_leaves_nothing_that_looks_complete(
     with pytest.raises(Unsupported, match="no network"):
         environments.python("openvino")
     assert environments.ready("openvino") is None
-    assert not environments.folder("openvino").exists()
+    assert not environments.directory("openvino").exists()
 
 
 def test_environments_of_older_locks_are_removed_too(cache: Path) -> None:

@@ -87,7 +87,7 @@ async def chunks(
                 await asyncio.sleep(0)
             if chunk:
                 yield chunk
-                ours = time.monotonic() - now  # what we did with it is no delay of the client's
+                ours = time.monotonic() - now  # what we did with it is not a delay of the client's
                 started += ours
                 good += ours
     except TimeoutError:

@@ -96,16 +96,16 @@ def check(
 
 
 def _record(library: _edgetpu.Library, runtime: _tflite.Runtime, options: Mapping[str, Any]) -> Path | None:
-    """File whose presence means "this pair works"; None when the library's file or a cache folder cannot be found."""
+    """File whose presence means "this pair works"; None without the library's file or a cache directory."""
     file = _loaded_file(library.path)
-    folder = (
+    directory = (
         options.get("cache") or os.environ.get("EDGEAI_CACHE") or os.environ.get("CACHE_DIRECTORY", "").split(":")[0]
     )
-    if not folder or file is None:
+    if not directory or file is None:
         return None
     stat = file.stat()
     identity = f"{file} {stat.st_size} {stat.st_mtime_ns} {runtime.name} {sys.version} {os.uname().machine}"
-    return Path(folder) / f"abi-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json"
+    return Path(directory) / f"abi-{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json"
 
 
 def _loaded_file(name: str) -> Path | None:
@@ -131,7 +131,7 @@ def _remember(record: Path | None, library: _edgetpu.Library, runtime: _tflite.R
             json.dump({"library": library.version, "runtime": runtime.name}, file)
         os.replace(file.name, record)
     except OSError:
-        pass  # a read-only folder only costs the trial at the next start
+        pass  # a read-only directory only costs the trial at the next start
 
 
 def main() -> None:

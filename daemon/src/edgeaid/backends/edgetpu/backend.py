@@ -3,7 +3,7 @@
 Device names: see `_edgetpu.choose`. Options of `open` (an artifact may set `threads` too):
     library       file of libedgetpu; default EDGEAI_EDGETPU_LIBRARY, else libedgetpu.so.1
     performance   std (default) | max | high | medium | low
-    cache         folder for the record that library and runtime fit; default EDGEAI_CACHE or CACHE_DIRECTORY
+    cache         directory for the record that library and runtime fit; default EDGEAI_CACHE or CACHE_DIRECTORY
     threads       CPU threads for operators that stayed on the CPU
     runtime       "litert" or "tflite-runtime" instead of the first one present
     sysfs         where /sys is; default EDGEAI_SYSFS or /sys

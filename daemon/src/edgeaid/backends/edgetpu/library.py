@@ -156,7 +156,7 @@ def choose(name: str, devices: tuple[Accelerator, ...]) -> Iterator[Accelerator]
     kind, rest = (match[1], match[2] or "") if match else ("", name)
     if not re.fullmatch(r"\d*|[\w./:-]*(\d-\d[\d.]*|apex_\d+)", rest):
         raise InvalidRequest(
-            f"{name!r} is no Edge TPU name; use usb, usb:0, pci:0, :0, a USB port such as usb:1-1.3, or /dev/apex_0"
+            f"{name!r} is not an Edge TPU name; use usb, usb:0, pci:0, :0, a USB port such as usb:1-1.3, or /dev/apex_0"
         )
     fits = [d for d in devices if not kind or d.kind == kind]
     if rest.isdigit():
@@ -192,10 +192,10 @@ def thermal(device: Accelerator, sysfs: Path = Path("/sys")) -> dict[str, Any]:
     """
     if device.kind != "pci":
         return {}
-    folder = sysfs / "class/apex" / os.path.basename(device.path)
+    directory = sysfs / "class/apex" / os.path.basename(device.path)
     try:
-        milli = int((folder / "temp").read_text())
-        trips = [int((folder / f"trip_point{i}_temp").read_text()) for i in range(3)]
+        milli = int((directory / "temp").read_text())
+        trips = [int((directory / f"trip_point{i}_temp").read_text()) for i in range(3)]
     except (OSError, ValueError):
         return {}
     steps = sum(milli >= trip for trip in trips)

@@ -5,7 +5,7 @@ Options of `open` (all optional):
     rx           bytes of the board's receive buffer after that, default 8192
     reset        DTR/RTS wiring that resets a silent board: "dan", "kd233", "goD"; default: lines left alone
     agent        path of the agent's source
-    storage      folder on the board for models that are sent, default /flash (or /sd)
+    storage      directory on the board for models that are sent, default /flash (or /sd)
     connect_s    limit for finding the board, default 20
     recover_s    limit for bringing a lost board back within one call, default 15
 Options of an artifact are in k210_plan.
@@ -311,10 +311,10 @@ class K210Backend:
         except BoardError as error:
             if error.code != E_FILE:
                 raise
-            folder = path.rpartition("/")[0]
+            directory = path.rpartition("/")[0]
             keep = {m.path for m in self._models.values()}
-            for name in link.names(folder):
-                full = f"{folder}/{name}"
+            for name in link.names(directory):
+                full = f"{directory}/{name}"
                 if name.startswith("e") and name.endswith(".kmodel") and full not in keep:
                     link.remove(full)
             link.put_file(path, data)

@@ -127,7 +127,7 @@ class Decoder:
         self._rest = bytearray()
         #: Valid frames seen.
         self.frames = 0
-        #: Stretches between zeros that were no valid frame: noise, text, damaged frames.
+        #: Stretches between zeros that were not valid frames: noise, text, damaged frames.
         self.bad = 0
         #: Bytes in those stretches.
         self.discarded = 0

@@ -434,9 +434,9 @@ class Link:
         size, crc = struct.unpack("<II", answer.payload)
         return None if size == 0xFFFFFFFF else (size, crc)
 
-    def names(self, folder: str) -> Sequence[str]:
-        """Names in a folder of the board (the first 1024 bytes of the list)."""
-        answer = self.request(Type.STAT, (folder.rstrip("/") + "/").encode(), timeout=10.0, slow=True)
+    def names(self, directory: str) -> Sequence[str]:
+        """Names in a directory of the board (the first 1024 bytes of the list)."""
+        answer = self.request(Type.STAT, (directory.rstrip("/") + "/").encode(), timeout=10.0, slow=True)
         return [n for n in answer.payload.decode("utf-8", "replace").split("\n") if n]
 
     def remove(self, path: str) -> None:

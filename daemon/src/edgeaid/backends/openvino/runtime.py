@@ -42,7 +42,7 @@ class _Names(ctypes.Structure):
     _fields_ = (("names", POINTER(c_char_p)), ("count", c_size_t))
 
 
-#: Versioned names in the library folders of Yocto and Debian, relative to /.
+#: Versioned names in the library directories of Yocto and Debian, relative to /.
 _SYSTEM: Final = (
     "usr/lib/libopenvino_c.so.*",
     "usr/lib64/libopenvino_c.so.*",
@@ -59,8 +59,8 @@ def candidates(explicit: str) -> list[str]:
     paths = ["libopenvino_c.so"]  # a distribution keeps this name in its development package, so also:
     paths += [str(p) for pattern in _SYSTEM for p in sorted(Path("/").glob(pattern))]
     spec = importlib.util.find_spec("openvino")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        paths += [str(p) for p in sorted(Path(folder, "libs").glob("libopenvino_c.so*"))]
+    for directory in (spec.submodule_search_locations or ()) if spec else ():
+        paths += [str(p) for p in sorted(Path(directory, "libs").glob("libopenvino_c.so*"))]
     return paths
 
 

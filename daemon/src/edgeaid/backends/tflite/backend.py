@@ -52,7 +52,7 @@ class CpuBackend:
         return DeviceFacts(runtime.name, f"CPU {processor.name()}", facts)
 
     def load(self, key: str, artifact: Path, options: Mapping[str, Any]) -> ModelIO:
-        """Load a .tflite file, or a SavedModel (its folder, or the saved_model.pb in it)."""
+        """Load a .tflite file, or a SavedModel (its directory, or the saved_model.pb in it)."""
         if artifact.is_dir() or artifact.suffix == ".pb":
             from .savedmodel import SavedModel
 

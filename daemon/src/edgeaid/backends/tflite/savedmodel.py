@@ -19,25 +19,27 @@ class SavedModel:
 
     def __init__(self, artifact: Path, shapes: Mapping[str, Sequence[int]]) -> None:
         """Load; unknown dimensions become 1 unless `shapes` says otherwise. Raises Unsupported without TensorFlow."""
-        folder = artifact if artifact.is_dir() else artifact.parent
-        if not (folder / "saved_model.pb").is_file():
-            raise InvalidModel(f"{artifact.name} is no SavedModel: there is no saved_model.pb in that folder")
+        directory = artifact if artifact.is_dir() else artifact.parent
+        if not (directory / "saved_model.pb").is_file():
+            raise InvalidModel(f"{artifact.name} is not a SavedModel: there is no saved_model.pb in that directory")
         try:
             import tensorflow as tf
         except ImportError as error:
             raise Unsupported(
-                f"{folder.name} is a TensorFlow SavedModel and full TensorFlow is not installed ({error}); convert it "
-                "to .tflite, or add tensorflow (pip) or python3-tensorflow (image feature tensorflow)"
+                f"{directory.name} is a TensorFlow SavedModel and full TensorFlow is not installed ({error}); convert "
+                "it to .tflite, or add tensorflow (pip) or python3-tensorflow (image feature tensorflow)"
             ) from None
         self._tf = tf
         try:
             # The object owns the variables: without it the signature would point at freed memory.
-            self._loaded = tf.saved_model.load(str(folder))
+            self._loaded = tf.saved_model.load(str(directory))
             signatures = self._loaded.signatures
             name = "serving_default" if "serving_default" in signatures else next(iter(signatures))
             self._function = signatures[name]
         except (OSError, ValueError, StopIteration, tf.errors.OpError) as error:
-            raise InvalidModel(f"SavedModel {folder.name} cannot be loaded: {error or 'it has no signature'}") from None
+            raise InvalidModel(
+                f"SavedModel {directory.name} cannot be loaded: {error or 'it has no signature'}"
+            ) from None
         self._signature = name
         self.inputs = tuple(
             _spec(key, tensor, shapes) for key, tensor in sorted(self._function.structured_input_signature[1].items())

@@ -185,7 +185,7 @@ def read_prototxt(data: Data) -> CaffeNet:
     root = parse(data)
     entries = messages(root, "layer") or messages(root, "layers")
     if not entries:
-        raise InvalidModel("Caffe text: it has no layers; this is no network")
+        raise InvalidModel("Caffe text: it has no layers; this is not a network")
     layers = tuple(
         Layer(
             next(iter(texts(m, "name")), ""),

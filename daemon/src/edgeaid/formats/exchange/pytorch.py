@@ -59,7 +59,7 @@ class TorchModel:
 
     #: torch-export, torchscript or torch-pickle.
     kind: str
-    #: Name of the archive's folder, or the class of a pickled or scripted module.
+    #: Name of the archive's directory, or the class of a pickled or scripted module.
     name: str
     #: Empty where the file does not say: TorchScript and pickles.
     inputs: tuple[TensorSpec, ...]
@@ -83,7 +83,7 @@ def read(data: Data) -> TorchModel:
 
 
 def _find(entries: dict[str, zipdir.Entry], *ends: str) -> zipdir.Entry:
-    """The entry of one of these names, in the archive's folder or without one."""
+    """The entry of one of these names, in the archive's directory or without one."""
     for name, entry in entries.items():
         if name in ends or name.split("/", 1)[-1] in ends:
             return entry

@@ -27,7 +27,7 @@ class State(StrEnum):
 def state_of(model: TfliteModel) -> State:
     """The state that a run of `model` leaves behind.
 
-    Resources that only the initialising subgraph of CALL_ONCE writes (tables, constants) are no state.
+    Resources that only the initialising subgraph of CALL_ONCE writes (tables, constants) are not state.
     """
     operators = [operator for graph in model.subgraphs for operator in graph.operators]
     initialising = {o.options.get("init_subgraph") for o in operators if o.name == "CALL_ONCE"}

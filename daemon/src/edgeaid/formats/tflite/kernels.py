@@ -1,6 +1,6 @@
 """Operands that kernels use without looking: found by running damaged files, each is a crash of tflite-runtime 2.14.
 
-This is no shape inference. It covers what made a runtime divide by zero or follow nothing, on the operators that do it.
+This is not shape inference. It covers what made a runtime divide by zero or read nothing, on the operators that do it.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def _directory(source: Source, _fps: float, wait: Wait) -> Iterator[Image.Image]
         except OSError as error:
             raise SourceError(f"{file}: {error.strerror}", final=True) from error
         except EdgeaiError:
-            continue  # one damaged picture among many; it is no frame
+            continue  # one damaged picture among many; it is not a frame
 
 
 class _Request:

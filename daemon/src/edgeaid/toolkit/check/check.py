@@ -108,7 +108,7 @@ def _tflite(data: bytes, path: Path, kind: str, findings: Findings, options: Opt
     require_operands(model)
     check_tflite.check(model, findings)
     if edgetpu:
-        # What a compiled file is for is no remark about it.
+        # What a compiled file is for is not a remark about it.
         findings.violations = [v for v in findings.violations if v.rule.id != "TFL008"]
         check_edgetpu.check(data, model, findings)
     check_tflite.sanity(data, model, findings, options.mean, options.std)

@@ -106,7 +106,7 @@ def check_graphdef(data: bytes, findings: Findings) -> None:
 def check_meta(data: bytes, path: Path, findings: Findings) -> None:
     """A MetaGraph (.meta), which mvNCCompile takes with the checkpoint beside it."""
     whole = tensorflow.read_meta(data).graph
-    # The parts that write and read checkpoints are in every .meta; they are no part of what is compiled.
+    # The parts that write and read checkpoints are in every .meta; they are not part of what is compiled.
     graph = replace(whole, nodes=tuple(n for n in whole.nodes if not _SAVER.match(n.name) and n.op not in _SAVING))
     _graph(graph, findings)
     index, stem = path.with_suffix(".index"), path.with_suffix("").name

@@ -41,8 +41,8 @@ def opened(path: Path, target: str) -> Iterator[tuple[bytes, Path]]:
     if name not in entries:
         raise InvalidModel(f"{path} has no {name!r}, which its manifest names")
     content = zipdir.read(data, entries[name], MAX_FILE)
-    with tempfile.TemporaryDirectory(prefix="edgeai-") as folder:
-        inside = Path(folder) / Path(name).name
+    with tempfile.TemporaryDirectory(prefix="edgeai-") as directory:
+        inside = Path(directory) / Path(name).name
         inside.write_bytes(content)
         yield content, inside
 

@@ -153,6 +153,6 @@ def layer_name(graph: Subgraph, operator: tflite.Operator) -> str:
 
 
 def version_tuple(text: str) -> tuple[int, ...]:
-    """(2, 14, 0) of "2.14.0"; () for text that is no version."""
+    """(2, 14, 0) of "2.14.0"; () for text that is not a version."""
     match = re.match(r"(\d{1,6})(?:\.(\d{1,6}))?(?:\.(\d{1,6}))?", text)
     return tuple(int(g or 0) for g in match.groups()) if match else ()

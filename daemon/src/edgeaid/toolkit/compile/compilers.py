@@ -25,7 +25,7 @@ from .. import compiler_logs as compile_logs
 from ..check.rules import rules
 from ..convert import compare, convert, representative
 from ..convert.agreement import read_runs, write_runs
-from ..convert.quantize import Say, run_child
+from ..convert.quantize import LogLine, run_child
 from ..convert.representative import PIXELS, Normalisation
 from ..run import child
 
@@ -67,7 +67,7 @@ class Request:
     models: tuple[Path, ...]
     #: edgetpu, ncs, ncs2 (IR), ncs2-blob, k210 (nncase 1.x, kmodel v5) or k210-v4 (ncc 0.2).
     target: str
-    #: Folder for the results.
+    #: Directory for the results.
     output: Path
     #: Program to run instead of the one on PATH.
     program: str = ""
@@ -145,7 +145,7 @@ def _kmodel(request: Request) -> Path:
     return request.output / f"{request.models[0].stem}.kmodel"
 
 
-def compile_models(request: Request, say: Say = lambda _: None) -> Compiled:
+def compile_models(request: Request, say: LogLine = lambda _: None) -> Compiled:
     """Compile. Raises Unsupported without the compiler (with the command), InvalidModel when it fails (with rules)."""
     for model in request.models:
         if not model.exists():
@@ -172,7 +172,7 @@ def compile_models(request: Request, say: Say = lambda _: None) -> Compiled:
     return _ncc_result(request, line, output)
 
 
-def _run(request: Request, line: list[str], say: Say) -> tuple[int | None, str]:
+def _run(request: Request, line: list[str], say: LogLine) -> tuple[int | None, str]:
     wrapped = _in_container(request, line)
     if shutil.which(wrapped[0]) is None:
         compiler = COMPILERS[request.target]
@@ -189,9 +189,9 @@ def _in_container(request: Request, line: list[str]) -> list[str]:
     if not request.container:
         return line
     engine = "podman" if shutil.which("podman") else "docker"
-    folders = {p.resolve().parent for p in request.models} | {request.output.resolve()}
-    folders |= {request.weights.resolve().parent} if request.weights else set()
-    mounts = [part for folder in sorted(folders) for part in ("-v", f"{folder}:{folder}")]
+    directories = {p.resolve().parent for p in request.models} | {request.output.resolve()}
+    directories |= {request.weights.resolve().parent} if request.weights else set()
+    mounts = [part for directory in sorted(directories) for part in ("-v", f"{directory}:{directory}")]
     absolute = [str(Path(p).resolve()) if "/" in p or Path(p).exists() else p for p in line[1:]]
     return [engine, "run", "--rm", "--network=none", *mounts, request.container, line[0], *absolute]
 
@@ -274,7 +274,7 @@ def _ncc_result(request: Request, line: list[str], output: tuple[int | None, str
     return Compiled("k210", tuple(line), (path,), {path.name: {"sha256": _digest(path), **log.memory}})
 
 
-def _nncase(request: Request, say: Say) -> Compiled:
+def _nncase(request: Request, say: LogLine) -> Compiled:
     """nncase 1.x in its own Python: kmodel v5, compared in its simulator with the float model."""
     if len(request.models) != 1:
         raise InvalidRequest("nncase compiles one model at a time")
@@ -285,27 +285,28 @@ def _nncase(request: Request, say: Say) -> Compiled:
     shape = _nncase_input(model, kind)
     path = _kmodel(request)
     with tempfile.TemporaryDirectory(prefix="edgeai-") as name:
-        folder = Path(name)
+        directory = Path(name)
         data = None
         if request.calibration:
             data = _samples(request, kind, shape)
-            np.savez(folder / "data.npz", data=data)
+            np.savez(directory / "data.npz", data=data)
         samples = _compared(data, shape)
-        np.savez(folder / "in.npz", data=samples.astype(np.float32))
+        np.savez(directory / "in.npz", data=samples.astype(np.float32))
         if kind == "tflite":
             reference, _, _ = compare.run(model, samples.astype(np.float32))
             source = model
         else:
-            reference, source = _onnx_outputs(model, samples.astype(np.float32), folder, say)
+            reference, source = _onnx_outputs(model, samples.astype(np.float32), directory, say)
         say(f"nncase is compiling for k210{' with ' + str(len(data)) + ' samples' if data is not None else ''}")
         answer = run_child(
             "nncase", "nncase_compile",
             {"model": str(source.resolve()), "kind": kind, "target": "k210",
-             "calibration": str(folder / "data.npz") if data is not None else "", "inputs": str(folder / "in.npz"),
-             "kmodel": str(folder / "out.kmodel"), "outputs": str(folder / "out.npz")}, folder, say,
+             "calibration": str(directory / "data.npz") if data is not None else "",
+             "inputs": str(directory / "in.npz"), "kmodel": str(directory / "out.kmodel"),
+             "outputs": str(directory / "out.npz")}, directory, say,
             Path(__file__).parent / "children",
         )  # fmt: skip
-        simulated = np.load(folder / "out.npz")["data"]
+        simulated = np.load(directory / "out.npz")["data"]
         remarks = []
         facts: dict[str, Any] = {"compiler": f"nncase {answer.get('nncase', '')}"}
         difference = compare.difference(reference, simulated)
@@ -318,7 +319,7 @@ def _nncase(request: Request, say: Say) -> Compiled:
             raise InvalidModel("the compiled model gives zeros only: calibration data of the wrong type or range")
         if difference.correlation < 0.95:
             remarks.append(f"correlation with the float model is only {difference.correlation:.3f}: use more samples")
-        shutil.copyfile(folder / "out.kmodel", path)
+        shutil.copyfile(directory / "out.kmodel", path)
     from ...formats.k210 import kmodel
 
     read = kmodel.read(path.read_bytes())
@@ -352,17 +353,17 @@ def _compared(data: representative.Array | None, shape: Sequence[int]) -> repres
 
 
 def _onnx_outputs(
-    model: Path, samples: representative.Array, folder: Path, say: Say
+    model: Path, samples: representative.Array, directory: Path, say: LogLine
 ) -> tuple[representative.Array, Path]:
     """First output of an ONNX model for each sample, and the model with the shapes in it that nncase insists on."""
-    write_runs(folder / "ref_in.npz", [[sample[None]] for sample in samples])
-    shaped = folder / "shaped.onnx"
+    write_runs(directory / "ref_in.npz", [[sample[None]] for sample in samples])
+    shaped = directory / "shaped.onnx"
     request = {
-        "model": str(model.resolve()), "inputs": str(folder / "ref_in.npz"), "outputs": str(folder / "ref.npz"),
+        "model": str(model.resolve()), "inputs": str(directory / "ref_in.npz"), "outputs": str(directory / "ref.npz"),
         "shaped": str(shaped),
     }  # fmt: skip
-    run_child("openvino", "onnx_run", request, folder, say)
-    return np.stack([run[0] for run in read_runs(folder / "ref.npz", 1)]), shaped
+    run_child("openvino", "onnx_run", request, directory, say)
+    return np.stack([run[0] for run in read_runs(directory / "ref.npz", 1)]), shaped
 
 
 def _nncase_input(model: Path, kind: str) -> Sequence[int]:
@@ -383,7 +384,7 @@ def _nncase_input(model: Path, kind: str) -> Sequence[int]:
     return shape
 
 
-def _openvino(request: Request, say: Say) -> Compiled:
+def _openvino(request: Request, say: LogLine) -> Compiled:
     """IR for the NCS2: the stick's blob is made by the plug-in on the device."""
     if len(request.models) != 1:
         raise InvalidRequest("one model at a time")

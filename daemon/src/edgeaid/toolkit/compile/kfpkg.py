@@ -84,7 +84,7 @@ def write(target: Path, parts: Mapping[int, Path | tuple[str, bytes]], *, replac
     except FileExistsError:
         raise AlreadyExists(f"{target} exists; remove it or write elsewhere") from None
     except FileNotFoundError:
-        raise NotFound(f"folder {target.parent} does not exist") from None
+        raise NotFound(f"directory {target.parent} does not exist") from None
     return findings
 
 

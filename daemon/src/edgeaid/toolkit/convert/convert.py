@@ -25,7 +25,7 @@ from .agreement import Reference, compared, judge, read_runs, write_runs
 from .conversion import RUNS, Conversion, Options
 from .from_onnx import reference as onnx_reference
 from .from_onnx import version
-from .quantize import Say, run_child
+from .quantize import LogLine, run_child
 
 TARGETS: Final = ("tflite", "openvino", "onnx", "tfjs", "coreml")
 
@@ -51,7 +51,7 @@ NO_ROUTE: Final[dict[tuple[str, str], str]] = {
 
 
 def convert(
-    source: Path, target: str, output: Path, options: Options | None = None, say: Say = lambda _: None
+    source: Path, target: str, output: Path, options: Options | None = None, say: LogLine = lambda _: None
 ) -> Conversion:
     """Convert and compare. `output` is the file to write (for OpenVINO the .xml; the .bin lies beside it).
 
@@ -61,7 +61,7 @@ def convert(
     kind = source_kind(source)
     if target not in TARGETS:
         raise InvalidRequest(f"cannot convert to {target!r}; choose {', '.join(TARGETS)}")
-    routes: dict[tuple[str, str], Callable[[Path, Path, Path, Options, Say], Conversion]] = {
+    routes: dict[tuple[str, str], Callable[[Path, Path, Path, Options, LogLine], Conversion]] = {
         ("onnx", "tflite"): from_onnx.to_tflite,
         ("onnx", "openvino"): _to_openvino,
         ("tflite", "openvino"): _to_openvino,
@@ -83,12 +83,12 @@ def convert(
 
 
 def _tensorflow_reference(
-    kind: str, model: Path, folder: Path, options: Options, say: Say
+    kind: str, model: Path, directory: Path, options: Options, say: LogLine
 ) -> tuple[Reference, dict[str, Any]]:
     """What TensorFlow computes of a SavedModel or a frozen graph; and what `tf_run` answered."""
     request: dict[str, Any] = {
         "model": str(model), "kind": kind, "shape": list(options.shape), "count": RUNS, "seed": options.seed,
-        "made": str(folder / "in.npz"), "outputs": str(folder / "ref.npz"),
+        "made": str(directory / "in.npz"), "outputs": str(directory / "ref.npz"),
     }  # fmt: skip
     if kind == "graphdef":
         graph = tensorflow.read_graphdef(load(model))
@@ -96,8 +96,8 @@ def _tensorflow_reference(
             raise InvalidModel(f"{model} has {len(graph.inputs)} placeholders, not one; freeze it for inference")
         request |= {"input": graph.inputs[0].name, "output": graph.outputs[0].name}
     say("TensorFlow computes what the result is compared with")
-    answer = run_child("tensorflow", "tf_run", request, folder, say)
-    given, made = (list(np.load(folder / f"{side}.npz")["data"]) for side in ("in", "ref"))
+    answer = run_child("tensorflow", "tf_run", request, directory, say)
+    given, made = (list(np.load(directory / f"{side}.npz")["data"]) for side in ("in", "ref"))
     return Reference.of([("", given)], [(answer["output"], made)]), answer
 
 
@@ -112,27 +112,27 @@ def _tflite_reference(source: Path, seed: int) -> Reference:
     return Reference.of(*sides)
 
 
-def _to_openvino(source: Path, output: Path, folder: Path, options: Options, say: Say) -> Conversion:
+def _to_openvino(source: Path, output: Path, directory: Path, options: Options, say: LogLine) -> Conversion:
     output = output.with_suffix(".xml")
     kind = source_kind(source)
     request: dict[str, Any] = {
         "model": str(source), "shapes": {}, "fp16": options.fp16, "xml": str(output.resolve()),
-        "inputs": str(folder / "in.npz"), "outputs": str(folder / "out.npz"), "output": "",
+        "inputs": str(directory / "in.npz"), "outputs": str(directory / "out.npz"), "output": "",
     }  # fmt: skip
     if kind == "onnx":
         say("onnxruntime computes what the result is compared with")
-        wanted = onnx_reference("openvino", source, folder, options, say)
+        wanted = onnx_reference("openvino", source, directory, options, say)
         request["shapes"] = {name: list(shape) for name, shape, _ in wanted.input_specs}
     elif kind == "tflite":
         wanted = _tflite_reference(source, options.seed)
     else:
-        wanted, made = _tensorflow_reference(kind, source, folder, options, say)
+        wanted, made = _tensorflow_reference(kind, source, directory, options, say)
         # A fixed shape also where the model leaves the batch open: no stick takes variable ones.
         request |= {"shapes": {"": made["shape"]}, "output": made["output"]}
-    write_runs(folder / "in.npz", wanted.inputs)
+    write_runs(directory / "in.npz", wanted.inputs)
     say("OpenVINO is converting")
-    answer = run_child("openvino", "openvino_convert", request, folder, say)
-    worst, remarks = judge(wanted, read_runs(folder / "out.npz", len(wanted.output_specs)))
+    answer = run_child("openvino", "openvino_convert", request, directory, say)
+    worst, remarks = judge(wanted, read_runs(directory / "out.npz", len(wanted.output_specs)))
     notes = ["the weights are FP16"] if options.fp16 else []
     tool = str(answer.get("openvino", ""))
     if not tool.startswith("2022."):
@@ -144,33 +144,37 @@ def _to_openvino(source: Path, output: Path, folder: Path, options: Options, say
     )  # fmt: skip
 
 
-def _tflite_to_onnx(source: Path, output: Path, folder: Path, options: Options, say: Say) -> Conversion:
+def _tflite_to_onnx(source: Path, output: Path, directory: Path, options: Options, say: LogLine) -> Conversion:
     python = environments.python("tf2onnx", say)
     wanted = _tflite_reference(source, options.seed)
     say("tf2onnx is converting")
     done = child([python, "-m", "tf2onnx.convert", "--tflite", source, "--output", output.resolve(), "--opset", "16"],
-                 timeout=3600, cwd=folder, env={"PYTHONPATH": ""})  # fmt: skip
+                 timeout=3600, cwd=directory, env={"PYTHONPATH": ""})  # fmt: skip
     if done.status != 0 or not output.is_file():
         raise InvalidModel(f"tf2onnx failed: {done.reason or 'it wrote no file'}")
-    write_runs(folder / "in.npz", wanted.inputs)
-    request = {"model": str(output.resolve()), "inputs": str(folder / "in.npz"), "outputs": str(folder / "out.npz")}
-    answer = run_child("tf2onnx", "onnx_run", request, folder, say)
-    made = read_runs(folder / "out.npz", len(wanted.output_specs))
+    write_runs(directory / "in.npz", wanted.inputs)
+    request = {
+        "model": str(output.resolve()),
+        "inputs": str(directory / "in.npz"),
+        "outputs": str(directory / "out.npz"),
+    }
+    answer = run_child("tf2onnx", "onnx_run", request, directory, say)
+    made = read_runs(directory / "out.npz", len(wanted.output_specs))
     worst, remarks = judge(replace(wanted, itself=tuple(answer["itself"])), made)
     transposes = sum(n.op_type == "Transpose" for n in onnx.read(output.read_bytes()).nodes)
     tool = f"tf2onnx {version(python, 'tf2onnx')}"
     return Conversion("tflite -> onnx", tool, (output,), worst, transposes, False, remarks)
 
 
-def _torch_to_tflite(source: Path, output: Path, folder: Path, options: Options, say: Say) -> Conversion:
+def _torch_to_tflite(source: Path, output: Path, directory: Path, options: Options, say: LogLine) -> Conversion:
     request = {
         "model": str(source), "shape": list(options.shape), "tflite": str(output.resolve()), "count": RUNS,
-        "seed": options.seed, "made": str(folder / "in.npz"), "outputs": str(folder / "ref.npz"),
+        "seed": options.seed, "made": str(directory / "in.npz"), "outputs": str(directory / "ref.npz"),
     }  # fmt: skip
     say("litert-torch is converting")
-    answer = run_child("torch", "torch_convert", request, folder, say)
+    answer = run_child("torch", "torch_convert", request, directory, say)
     names = [[str(i) for i in range(answer[side])] for side in ("inputs", "outputs")]
-    runs = [read_runs(folder / f"{side}.npz", len(n)) for side, n in zip(("in", "ref"), names, strict=True)]
+    runs = [read_runs(directory / f"{side}.npz", len(n)) for side, n in zip(("in", "ref"), names, strict=True)]
     wanted = Reference.of(*([(n, [r[i] for r in side]) for i, n in enumerate(part)]
                             for part, side in zip(names, runs, strict=True)))  # fmt: skip
     return compared("pytorch -> tflite", f"litert-torch {answer.get('version', '')}", output, wanted)

@@ -2,7 +2,7 @@
 
 Converters pin TensorFlow, numpy and protobuf versions that exclude each other, and each weighs hundreds of megabytes,
 so none is a dependency of this package. A lock is `locks/<name>.txt`, made from `locks/<name>.in` by `scripts/lock`; an
-environment's folder carries the digest of its lock, so a new lock makes a new environment.
+environment's directory carries the digest of its lock, so a new lock makes a new environment.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ ENVIRONMENTS: Final[dict[str, Environment]] = {
 
 
 def cache() -> Path:
-    """Folder of all environments: ${XDG_CACHE_HOME:-~/.cache}/edgeai/environments."""
+    """Directory of all environments: ${XDG_CACHE_HOME:-~/.cache}/edgeai/environments."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "edgeai" / "environments"
 
@@ -70,7 +70,7 @@ def lock(name: str) -> str:
     return (files(__package__) / "locks" / f"{name}.txt").read_text("utf-8")
 
 
-def folder(name: str) -> Path:
+def directory(name: str) -> Path:
     """Where the environment lies or would lie."""
     digest = hashlib.sha256(lock(name).encode()).hexdigest()[:12]
     return cache() / f"{name}-{digest}"
@@ -85,8 +85,8 @@ def ready(name: str) -> Path | None:
     """The interpreter of an environment that is there, None if it has to be made first."""
     if given := os.environ.get(override(name)):
         return Path(given)
-    python = folder(name) / "bin" / "python"
-    return python if (folder(name) / _COMPLETE).is_file() and python.exists() else None
+    python = directory(name) / "bin" / "python"
+    return python if (directory(name) / _COMPLETE).is_file() and python.exists() else None
 
 
 def python(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
@@ -100,7 +100,7 @@ def python(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
     if (interpreter := ready(name)) is not None:
         _probe(interpreter, environment)
         return interpreter
-    target = folder(name)
+    target = directory(name)
     with _locked(target):
         if (interpreter := ready(name)) is not None:  # somebody else made it meanwhile
             return interpreter
@@ -112,7 +112,7 @@ def python(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
 
 
 def remove(name: str) -> list[Path]:
-    """Delete an environment, with those of older locks. Returns the folders deleted."""
+    """Delete an environment, with those of older locks. Returns the directories deleted."""
     paths = [
         p
         for p in cache().glob(f"{name}-*")

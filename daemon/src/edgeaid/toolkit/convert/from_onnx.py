@@ -15,7 +15,7 @@ from ..run import child
 from . import environments
 from .agreement import Reference, compared, is_picture, read_runs
 from .conversion import RUNS, Conversion, Options
-from .quantize import Say, run_child
+from .quantize import LogLine, run_child
 
 #: Largest error by the range where the source rounds activations to 8 bits and the result does not (measured: up to
 #: 2.1 % on three such models, correlation 0.9999).
@@ -32,17 +32,17 @@ _ADVICE: Final[dict[str, str]] = {
 }
 
 
-def reference(environment: str, model: Path, folder: Path, options: Options, say: Say) -> Reference:
+def reference(environment: str, model: Path, directory: Path, options: Options, say: LogLine) -> Reference:
     """Run an ONNX model on inputs made for it (in.npz) in an environment that has onnxruntime.
 
     Raises InvalidModel when onnxruntime refuses the model.
     """
     request = {
-        "model": str(model), "inputs": "", "made": str(folder / "in.npz"), "count": RUNS, "seed": options.seed,
+        "model": str(model), "inputs": "", "made": str(directory / "in.npz"), "count": RUNS, "seed": options.seed,
         "shapes": {"": list(options.shape)} if options.shape else {}, "constants": dict(options.constants),
-        "outputs": str(folder / "ref.npz"),
+        "outputs": str(directory / "ref.npz"),
     }  # fmt: skip
-    answer = run_child(environment, "onnx_run", request, folder, say)
+    answer = run_child(environment, "onnx_run", request, directory, say)
     inputs, outputs = ([(n, tuple(s), d) for n, s, d in answer[side]] for side in ("inputs", "outputs"))
     notes = [f"{name} is fixed at {value}" for name, value in answer["constants"].items()]
     notes += [
@@ -51,24 +51,24 @@ def reference(environment: str, model: Path, folder: Path, options: Options, say
         if name in answer["free"] and not options.shape
     ]
     return Reference(
-        read_runs(folder / "in.npz", len(inputs)), read_runs(folder / "ref.npz", len(outputs)), inputs, outputs,
+        read_runs(directory / "in.npz", len(inputs)), read_runs(directory / "ref.npz", len(outputs)), inputs, outputs,
         tuple(answer["itself"]), tuple(notes), answer["constants"],
     )  # fmt: skip
 
 
-def to_tflite(source: Path, output: Path, folder: Path, options: Options, say: Say) -> Conversion:
+def to_tflite(source: Path, output: Path, directory: Path, options: Options, say: LogLine) -> Conversion:
     """Convert with onnx2tf. Raises InvalidModel, naming the operator, when it cannot."""
     python = environments.python("onnx2tf", say)
-    simplified = folder / "simplified.onnx"
+    simplified = directory / "simplified.onnx"
     say("onnxruntime computes what the result is compared with")
-    wanted = reference("onnx2tf", source, folder, options, say)
-    wanted = _simplify(source, simplified, wanted, folder, say)
-    command: list[str | Path] = [python, "-m", "onnx2tf", "-i", simplified, "-o", folder / "out", "-n"]
+    wanted = reference("onnx2tf", source, directory, options, say)
+    wanted = _simplify(source, simplified, wanted, directory, say)
+    command: list[str | Path] = [python, "-m", "onnx2tf", "-i", simplified, "-o", directory / "out", "-n"]
     if kept := [plain(name) for name, shape, _ in wanted.input_specs if not is_picture(shape)]:
         command += ["-kat", *kept]
     say("onnx2tf is converting")
-    done = child(command, timeout=3600, cwd=folder, env={"PYTHONPATH": ""})
-    made = sorted((folder / "out").glob("*_float32.tflite"))
+    done = child(command, timeout=3600, cwd=directory, env={"PYTHONPATH": ""})
+    made = sorted((directory / "out").glob("*_float32.tflite"))
     if done.status != 0 or not made:
         raise InvalidModel(f"onnx2tf failed: {_reason(simplified, done.output + done.error, done.reason)}")
     custom = {o.custom_code.removeprefix("ONNX_") for o in tflite.read(made[0].read_bytes()).operators if o.custom_code}
@@ -79,14 +79,14 @@ def to_tflite(source: Path, output: Path, folder: Path, options: Options, say: S
     return compared("onnx -> tflite", tool, output, wanted)
 
 
-def _simplify(source: Path, simplified: Path, wanted: Reference, folder: Path, say: Say) -> Reference:
+def _simplify(source: Path, simplified: Path, wanted: Reference, directory: Path, say: LogLine) -> Reference:
     """Write the model with fixed shapes and without branches; the reference with a remark about those."""
     request = {
         "model": str(source), "shapes": {name: list(shape) for name, shape, _ in wanted.input_specs},
         "outputs": {name: list(shape) for name, shape, _ in wanted.output_specs}, "constants": dict(wanted.constants),
-        "inputs": str(folder / "in.npz"), "simplified": str(simplified),
+        "inputs": str(directory / "in.npz"), "simplified": str(simplified),
     }  # fmt: skip
-    answer = run_child("onnx2tf", "onnx_simplify", request, folder, say)
+    answer = run_child("onnx2tf", "onnx_simplify", request, directory, say)
     texts = {
         "branches": "branches are fixed, as their conditions were the same for all inputs",
         "unquantised": "computed in float now, where onnxruntime quantises at run time",

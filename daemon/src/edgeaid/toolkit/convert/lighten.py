@@ -15,7 +15,7 @@ from ...errors import InvalidModel, InvalidRequest
 from ...formats.tflite import reader as tflite
 from ..files import weights
 from . import compare, representative
-from .quantize import Say, kind, run_child
+from .quantize import LogLine, kind, run_child
 from .representative import Array, Normalisation
 
 
@@ -25,7 +25,7 @@ class Job:
 
     #: A Keras classifier of one picture.
     model: Path
-    #: Labelled folders, one subfolder per class number.
+    #: Labelled directories, one subdirectory per class number.
     train: Path
     test: Path
     #: Where the variants go.
@@ -51,7 +51,7 @@ class Variant:
     zeros: float
     #: Microseconds per inference here, one thread.
     us: float
-    #: Top-1 on the test folder.
+    #: Top-1 on the test directory.
     accuracy: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -59,27 +59,27 @@ class Variant:
         return {**asdict(self), "path": self.path.name}
 
 
-def lighten(job: Job, say: Say = lambda _: None) -> list[Variant]:
+def lighten(job: Job, say: LogLine = lambda _: None) -> list[Variant]:
     """Make and measure the variants. Raises InvalidRequest, InvalidModel, NotFound, Unsupported."""
     if kind(job.model) != "keras":
         raise InvalidRequest(
-            f"{job.model} is no Keras file: pruning and clustering train the model on, so they need it"
+            f"{job.model} is not a Keras file: pruning and clustering train the model on, so they need it"
         )
     shape = _shape(job.model)
-    train, test = (_read(folder, shape, job.rules) for folder in (job.train, job.test))
+    train, test = (_read(directory, shape, job.rules) for directory in (job.train, job.test))
     job.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edgeai-") as name:
-        folder = Path(name)
+        directory = Path(name)
         x, y = np.stack([v for v, _ in train]), np.array([c for _, c in train])
-        # Classes come one after the other from a folder; calibration wants a mixture.
+        # Classes come one after the other from a directory; calibration wants a mixture.
         order = np.random.default_rng(0).permutation(len(x))
-        np.savez(folder / "data.npz", x=x[order], y=y[order])
+        np.savez(directory / "data.npz", x=x[order], y=y[order])
         say(f"fine-tuning on {len(x)} pictures: pruned, clustered, both")
         request = {
-            "model": str(job.model.resolve()), "data": str(folder / "data.npz"), "sparsity": job.sparsity,
+            "model": str(job.model.resolve()), "data": str(directory / "data.npz"), "sparsity": job.sparsity,
             "clusters": job.clusters, "epochs": job.epochs, "folder": str(job.output.resolve()), "samples": 100,
         }  # fmt: skip
-        answer = run_child("tensorflow", "lighten", request, folder, say)
+        answer = run_child("tensorflow", "lighten", request, directory, say)
     names = [f"{variant}_{form}" for variant in answer["variants"] for form in ("float", "int8")]
     return [_measure(name, job.output / f"{name}.tflite", test) for name in names]
 
@@ -93,7 +93,7 @@ def _shape(model: Path) -> Sequence[int]:
         with zipfile.ZipFile(model) as archive:
             config = json.loads(archive.read("config.json")[: 16 << 20])
     except (OSError, zipfile.BadZipFile, KeyError, ValueError) as e:
-        raise InvalidModel(f"{model} is no .keras file of Keras 3: {e}") from e
+        raise InvalidModel(f"{model} is not a .keras file of Keras 3: {e}") from e
     for layer in config.get("config", {}).get("layers", []):
         batch = layer.get("config", {}).get("batch_shape")
         if isinstance(batch, list) and len(batch) == 4 and all(isinstance(d, int) for d in batch[1:]):
@@ -101,12 +101,12 @@ def _shape(model: Path) -> Sequence[int]:
     raise InvalidModel(f"{model} has no input of fixed height, width and channels; pictures would not fit")
 
 
-def _read(folder: Path, shape: Sequence[int], rules: Normalisation) -> list[tuple[Array, int]]:
-    if not folder.is_dir():
-        raise InvalidRequest(f"{folder} is not a directory of pictures with one subdirectory per class number")
-    labelled = [(representative.picture(p, shape, rules), c) for p, c in representative.labelled(folder, ())]
+def _read(directory: Path, shape: Sequence[int], rules: Normalisation) -> list[tuple[Array, int]]:
+    if not directory.is_dir():
+        raise InvalidRequest(f"{directory} is not a directory of pictures with one subdirectory per class number")
+    labelled = [(representative.picture(p, shape, rules), c) for p, c in representative.labelled(directory, ())]
     if not labelled:
-        raise InvalidModel(f"{folder} has no subfolders with pictures; make one per class")
+        raise InvalidModel(f"{directory} has no subdirectories with pictures; make one per class")
     return labelled
 
 

@@ -30,7 +30,7 @@ class Job:
 
     model: Path
     output: Path
-    #: Folder of pictures, .npy, or file.py:function.
+    #: Directory of pictures, .npy, or file.py:function.
     representative: str
     rules: Normalisation = PIXELS
     #: Type of the result's inputs and outputs: int8, uint8 or float32.
@@ -42,7 +42,7 @@ class Job:
     outputs: tuple[str, ...] = ()
     #: Fixed input shape with batch, for frozen graphs whose placeholder has none.
     shape: tuple[int, ...] = ()
-    #: Folder with one subfolder per class to measure accuracy on; None = do not.
+    #: Directory with one subdirectory per class to measure accuracy on; None = do not.
     accuracy: Path | None = None
     labels: tuple[str, ...] = ()
     #: Pictures for that at most.
@@ -70,7 +70,7 @@ class Result:
         return {**asdict(self), "output": self.output.name}
 
 
-Say = Callable[[str], None]
+LogLine = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
 
@@ -79,7 +79,9 @@ def kind(path: Path) -> str:
     if path.is_dir():
         if (path / "saved_model.pb").is_file():
             return "saved-model"
-        raise InvalidModel(f"{path} is a folder without saved_model.pb; name a SavedModel, .keras, .h5, .pb or .tflite")
+        raise InvalidModel(
+            f"{path} is a directory without saved_model.pb; name a SavedModel, .keras, .h5, .pb or .tflite"
+        )
     if not path.is_file():
         raise NotFound(f"{path} does not exist")
     with path.open("rb") as file:
@@ -90,10 +92,10 @@ def kind(path: Path) -> str:
         return "tflite"
     if path.suffix == ".pb":
         return "graphdef"
-    raise InvalidModel(f"{path} is no Keras file, SavedModel, frozen graph or TFLite file; convert it first")
+    raise InvalidModel(f"{path} is not a Keras file, SavedModel, frozen graph or TFLite file; convert it first")
 
 
-def quantize(job: Job, say: Say = lambda _: None, progress: Progress = lambda _a, _b: None) -> Result:
+def quantize(job: Job, say: LogLine = lambda _: None, progress: Progress = lambda _a, _b: None) -> Result:
     """Quantise and measure.
 
     Raises InvalidModel when the converter refuses, Unsupported when its environment cannot be made, and what
@@ -105,28 +107,28 @@ def quantize(job: Job, say: Say = lambda _: None, progress: Progress = lambda _a
     if source == "graphdef" and not (job.inputs and job.outputs):
         raise InvalidRequest("a frozen graph needs the names of its first and last node (--input-node, --output-node)")
     with tempfile.TemporaryDirectory(prefix="edgeai-") as name:
-        folder = Path(name)
-        floats = folder / "float.tflite"
+        directory = Path(name)
+        floats = directory / "float.tflite"
         if source == "tflite":
             floats.write_bytes(job.model.read_bytes())
         else:
             say("exporting the float model")
-            _tensorflow(job, source, folder, {"float_out": str(floats)}, say, progress)
+            _tensorflow(job, source, directory, {"float_out": str(floats)}, say, progress)
         spec = _input(floats)
         data = representative.load(job.representative, spec[1:], job.rules, job.samples)
         if len(data) < 20:
             say(f"only {len(data)} representative samples: 100 to 500 of them give better ranges")
-        np.savez(folder / "data.npz", data=data)
-        made = folder / "int8.tflite"
+        np.savez(directory / "data.npz", data=data)
+        made = directory / "int8.tflite"
         say(f"quantising with {len(data)} samples")
         if source == "tflite":
-            request = {"model": str(floats), "representative": str(folder / "data.npz"), "int8_out": str(made)}
+            request = {"model": str(floats), "representative": str(directory / "data.npz"), "int8_out": str(made)}
             if job.io != "int8":
                 say("a float TFLite file gets int8 inputs and outputs; quantise its source for others")
-            run_child("quantizer", "quantize_tflite", request, folder, say)
+            run_child("quantizer", "quantize_tflite", request, directory, say)
         else:
-            more = {"representative": str(folder / "data.npz"), "int8_out": str(made)}
-            _tensorflow(job, source, folder, more, say, progress)
+            more = {"representative": str(directory / "data.npz"), "int8_out": str(made)}
+            _tensorflow(job, source, directory, more, say, progress)
         say("comparing both models")
         result = _measure(job, floats, made, data, progress)
         job.output.parent.mkdir(parents=True, exist_ok=True)
@@ -152,24 +154,24 @@ def _input(path: Path) -> tuple[int, ...]:
     return spec.shape
 
 
-def _tensorflow(job: Job, source: str, folder: Path, more: dict[str, Any], say: Say, progress: Progress) -> None:
+def _tensorflow(job: Job, source: str, directory: Path, more: dict[str, Any], say: LogLine, progress: Progress) -> None:
     request = {
         "model": str(job.model.resolve()), "kind": source, "inputs": list(job.inputs), "outputs": list(job.outputs),
         "shape": list(job.shape), "representative": "", "io": job.io, "per_channel": job.per_channel, **more,
     }  # fmt: skip
-    run_child("tensorflow", "tf_convert", request, folder, say)
+    run_child("tensorflow", "tf_convert", request, directory, say)
     progress(1, 1)
 
 
 def run_child(
-    environment: str, script: str, request: dict[str, Any], folder: Path, say: Say, children: Path = _CHILDREN
+    environment: str, script: str, request: dict[str, Any], directory: Path, say: LogLine, children: Path = _CHILDREN
 ) -> dict[str, Any]:
     """Run a script of `children` in a converter's environment; its JSON answer. Raises InvalidModel if it fails."""
     python = environments.python(environment, say)
-    ask, answer = folder / "request.json", folder / "answer.json"
+    ask, answer = directory / "request.json", directory / "answer.json"
     answer.unlink(missing_ok=True)
     ask.write_text(json.dumps({**request, "answer": str(answer)}), "utf-8")
-    done = child([python, children / f"{script}.py", ask], timeout=_TIMEOUT, env={"PYTHONPATH": ""}, cwd=folder)
+    done = child([python, children / f"{script}.py", ask], timeout=_TIMEOUT, env={"PYTHONPATH": ""}, cwd=directory)
     if done.status != 0 or not answer.is_file():
         raise InvalidModel(f"the converter ({environment}) failed: {done.reason or 'it gave no answer'}")
     reply: dict[str, Any] = json.loads(answer.read_text("utf-8"))
@@ -203,7 +205,7 @@ def _samples(job: Job, floats: Path, progress: Progress) -> Sequence[tuple[Array
     shape = _input(floats)[1:]
     listed = list(representative.labelled(job.accuracy, job.labels))
     if not listed:
-        raise InvalidModel(f"{job.accuracy} has no subfolders with pictures; make one per class")
+        raise InvalidModel(f"{job.accuracy} has no subdirectories with pictures; make one per class")
     if len(listed) > job.accuracy_samples:
         order = np.random.default_rng(0).permutation(len(listed))[: job.accuracy_samples]
         listed = [listed[i] for i in sorted(order)]

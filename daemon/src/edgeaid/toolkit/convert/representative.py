@@ -21,7 +21,7 @@ from ..run import child
 
 Array = npt.NDArray[Any]
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".ppm", ".tif", ".tiff"})
-#: More elements than this are no representative data but a mistake.
+#: More elements than this are not representative data but a mistake.
 _MAX_ELEMENTS: Final = 1 << 28
 _MAX_PIXELS: Final = 1 << 26
 
@@ -48,11 +48,11 @@ class Normalisation:
 PIXELS: Final = Normalisation()
 
 
-def pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder and its subfolders, in the order of their names. Raises NotFound if there are none."""
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+def pictures(directory: Path) -> list[Path]:
+    """The pictures in a directory and its subdirectories, by name. Raises NotFound if there are none."""
+    paths = sorted(p for p in directory.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not paths:
-        raise NotFound(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
+        raise NotFound(f"{directory} holds no pictures ({', '.join(sorted(SUFFIXES))})")
     return paths
 
 
@@ -85,9 +85,10 @@ def load(source: str, shape: Sequence[int], rules: Normalisation, most: int, see
 def read(source: str, shape: Sequence[int], rules: Normalisation, most: int, seed: int = 0) -> Array:
     """Data for a model input of `shape` (without batch).
 
-    `source` is a folder of pictures, an .npy/.npz file, or `file.py:function`, whose function yields arrays; pictures
-    are drawn at random when there are more than `most`. Values of .npy files and generators are used as they are when
-    they are floating point, and normalised when they are uint8 pixels. Raises NotFound, InvalidModel, InvalidRequest.
+    `source` is a directory of pictures, an .npy/.npz file, or `file.py:function`, whose function yields arrays;
+    pictures are drawn at random when there are more than `most`. Values of .npy files and generators are used as they
+    are when they are floating point, and normalised when they are uint8 pixels. Raises NotFound, InvalidModel,
+    InvalidRequest.
     """
     path = Path(source)
     if path.is_dir():
@@ -103,7 +104,7 @@ def read(source: str, shape: Sequence[int], rules: Normalisation, most: int, see
     file, colon, function = source.rpartition(":")
     if colon and file.endswith(".py") and Path(file).is_file():
         return fit(_generate(Path(file), function, most), shape, rules, most, source)
-    raise NotFound(f"{source} is neither a folder of pictures, an .npy or .npz file, nor file.py:function")
+    raise NotFound(f"{source} is neither a directory of pictures, an .npy or .npz file, nor file.py:function")
 
 
 def fit(values: Array, shape: Sequence[int], rules: Normalisation, most: int, source: str) -> Array:
@@ -120,7 +121,7 @@ def fit(values: Array, shape: Sequence[int], rules: Normalisation, most: int, so
     if values.dtype == np.uint8:
         return rules.apply(values)
     if values.dtype.kind not in "fiub" or not np.isfinite(values.astype(np.float32)).all():
-        raise InvalidModel(f"{source} holds values that are no finite numbers")
+        raise InvalidModel(f"{source} holds values that are not finite numbers")
     return values.astype(np.float32)
 
 
@@ -150,20 +151,20 @@ np.save(out, np.stack(arrays), allow_pickle=False)
 
 def _generate(file: Path, function: str, most: int) -> Array:
     """Run a user's generator in a child: its packages and its mistakes stay there."""
-    with tempfile.TemporaryDirectory(prefix="edgeai-") as folder:
-        out = Path(folder) / "data.npy"
+    with tempfile.TemporaryDirectory(prefix="edgeai-") as directory:
+        out = Path(directory) / "data.npy"
         done = child([sys.executable, "-c", _RUN_GENERATOR, file, function, str(most), out], timeout=600)
         if done.status != 0:
             raise InvalidModel(f"{file}:{function} failed: {done.reason}")
         return _read_numpy(out)
 
 
-def labelled(folder: Path, labels: Sequence[str]) -> Iterable[tuple[Path, int]]:
-    """(picture, class) of a folder with one subfolder per class, named by class number or label.
+def labelled(directory: Path, labels: Sequence[str]) -> Iterable[tuple[Path, int]]:
+    """(picture, class) of a directory with one subdirectory per class, named by class number or label.
 
-    Raises InvalidModel for a subfolder that is neither.
+    Raises InvalidModel for a subdirectory that is neither.
     """
-    for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
+    for sub in sorted(p for p in directory.iterdir() if p.is_dir()):
         if sub.name.isascii() and sub.name.isdigit() and sub.name not in labels:
             number = int(sub.name)
         elif sub.name in labels:

@@ -88,7 +88,7 @@ def _bundle_findings(data: bytes) -> Iterable[Finding]:
 
 
 def manifest_facts(raw: bytes) -> dict[str, str | int | float]:
-    """What a model.toml says about itself. Raises InvalidModel when it is no TOML."""
+    """What a model.toml says about itself. Raises InvalidModel when it is not TOML."""
     try:
         manifest = tomllib.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -96,14 +96,14 @@ class Report:
     findings: tuple[Finding, ...] = ()
     labels: tuple[str, ...] = ()
     edgetpu: EdgetpuFacts | None = None
-    #: Files inside an archive or folder.
+    #: Files inside an archive or directory.
     parts: tuple[Report, ...] = ()
     #: For the target that was asked for: how much of the model runs there.
     verdict: str = ""
 
     @property
     def name(self) -> str:
-        """File name without folders."""
+        """File name without directories."""
         return Path(self.path).name
 
 

@@ -67,7 +67,7 @@ def candidates(
 
 
 def model_name(path: str) -> str:
-    """Name of a model by its file: without folder, `.tflite` and `_edgetpu`."""
+    """Name of a model by its file: without directory, `.tflite` and `_edgetpu`."""
     return path.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".tflite").removesuffix("_edgetpu")
 
 

@@ -3,7 +3,7 @@
 tensorflow-model-optimization 0.8.1 works on models of Keras 2 and cannot load what Keras 3 saves, so both methods are
 here: magnitude pruning with a rising share of zeros, and k-means clustering of each kernel, both with fine-tuning.
 
-Request: model, data (.npz: x float32, y classes), sparsity, clusters, epochs, folder (for <variant>.keras,
+Request: model, data (.npz: x float32, y classes), sparsity, clusters, epochs, directory (for <variant>.keras,
 <variant>_float.tflite, <variant>_int8.tflite), samples (for calibration), answer.
 """
 
@@ -89,8 +89,8 @@ def tune(request: dict[str, Any], sparsity: float, clusters: int) -> Any:
 
 def export(model: Any, name: str, request: dict[str, Any]) -> None:
     """Write the variant in its three forms."""
-    folder = request["folder"]
-    model.save(os.path.join(folder, f"{name}.keras"))
+    directory = request["folder"]
+    model.save(os.path.join(directory, f"{name}.keras"))
     spec = tf.TensorSpec([1, *model.inputs[0].shape[1:]], tf.float32, "input")
 
     def call(value: Any) -> Any:
@@ -108,7 +108,7 @@ def export(model: Any, name: str, request: dict[str, Any]) -> None:
             converter.representative_dataset = lambda: ([sample[None]] for sample in x)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = converter.inference_output_type = tf.int8
-        with open(os.path.join(folder, f"{name}_{kind}.tflite"), "wb") as file:
+        with open(os.path.join(directory, f"{name}_{kind}.tflite"), "wb") as file:
             file.write(converter.convert())
 
 

@@ -36,8 +36,13 @@ STALL_FRAMES: Final = 10
 PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
 #: A capture that ran so long starts at the first wait again.
 SETTLED_SECONDS: Final = 10.0
+FILE_SECONDS: Final = 60.0
 PROBE_SECONDS: Final = 2.0
 TERMINATE_SECONDS: Final = 0.5
+#: gst-launch-1.0 ends after it has printed such a line, unless it deadlocks while it stops its elements: 1.22 does so
+#: now and then with an empty file. It is given a moment, then it counts as ended.
+REPORTED: Final = re.compile(rb"^ERROR: ", re.MULTILINE)
+REPORTED_SECONDS: Final = 2.0
 PIPE_BYTES: Final = 1 << 20  # fcntl(2): the most that an unprivileged process may ask for
 _HEADER: Final = re.compile(rb"P6\s(\d{1,5})\s(\d{1,5})\s255\s")
 _HEADER_BYTES: Final = 64
@@ -182,6 +187,8 @@ class _Program:
         self.source = source
         self.secrets = secrets_of(source.text)
         self.printed = b""
+        #: The program has printed why it ends.
+        self._reported = False
         #: Bytes of the last header.
         self._length = 0
         #: Pixels that were read with the header.
@@ -237,6 +244,7 @@ class _Program:
 
     def _print(self, data: bytes) -> None:
         self.printed = (self.printed + data)[-_STDERR_BYTES:]
+        self._reported = self._reported or REPORTED.search(self.printed) is not None
 
     def _close(self) -> None:
         """End the program, politely first: a camera may count its sessions."""
@@ -253,9 +261,11 @@ class _Program:
                 stream.close()
 
     def _limit(self) -> float:
-        """Seconds that the next byte may take; infinite for files, which wait for us and for slow disks."""
+        """Seconds that the next byte may take; many for files, which wait for us and for slow disks."""
+        if self._reported:
+            return REPORTED_SECONDS
         if not self.source.live:
-            return 60.0
+            return FILE_SECONDS
         if not self.capture._frames:
             return START_SECONDS
         fps = self.capture.stream.fps
@@ -266,6 +276,8 @@ class _Program:
         until = time.monotonic() + self._limit()
         while True:
             ready = self._poll.poll(max(0, int((until - time.monotonic()) * 1000)))
+            if not ready and self._reported:
+                return False
             if not ready:
                 first = not self.capture._frames
                 what = "the camera was reached but shows no picture" if first else "no picture came"
@@ -278,6 +290,7 @@ class _Program:
                 data = os.read(self.err, 65536)
                 if data:
                     self._print(data)
+                    until = min(until, time.monotonic() + self._limit())
                 else:
                     self._poll.unregister(self.err)
             if self.out in fds:

@@ -112,6 +112,16 @@ def test_every_recipe_says_how_newer_versions_are_found_and_who_answers(facts) -
             assert any(one[k] for k in one if k.startswith("UPSTREAM_")), f"{name}: no UPSTREAM_CHECK"
 
 
+def test_vulnerabilities_are_looked_up_by_the_names_that_databases_have(facts) -> None:
+    # By default it is the recipe's name, under which nobody lists anything.
+    listed = {name: (one["CVE_PRODUCT"] or "").split() for name, one in own(facts).items()}
+    assert "google:tensorflow" in listed["python3-tflite-runtime"]
+    assert "google:flatbuffers" in listed["flatbuffers-tflite"]
+    assert "intel:openvino" in listed["openvino-inference-engine"]
+    # Numbers of LiteRT's versions are those of old TensorFlows, with hundreds of findings that are none.
+    assert {listed[name][0] for name in ("litert-bin", "python3-ai-edge-litert-bin")} == {"google:litert"}
+
+
 def test_sources_unpack_where_both_releases_want_them(facts) -> None:
     for name, one in own(facts).items():
         if one["SRC_URI"] and not one["inherits_image"]:

@@ -19,6 +19,9 @@ SRCREV_headers = "145c7523ff08d5e57ab5c582141775eea47da9c7"
 SRCREV_FORMAT = "headers"
 S = "${UNPACKDIR}/litert"
 
+# Not TensorFlow's name: its version numbers are others, and old ones of TensorFlow would fit.
+CVE_PRODUCT = "google:litert"
+
 do_install() {
     install -D -m 0755 ${UNPACKDIR}/wheel/ai_edge_litert/libLiteRt.so ${D}${libdir}/libLiteRt.so
     install -d ${D}${includedir}/litert/c ${D}${includedir}/litert/build_common ${D}${libdir}/pkgconfig

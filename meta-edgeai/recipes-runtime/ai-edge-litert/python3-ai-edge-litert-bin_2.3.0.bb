@@ -12,6 +12,9 @@ LIC_FILES_CHKSUM = "file://${UNPACKDIR}/wheel/ai_edge_litert-${PV}.dist-info/lic
 require ai-edge-litert-wheel.inc
 S = "${UNPACKDIR}/wheel"
 
+# Not TensorFlow's name: its version numbers are others, and old ones of TensorFlow would fit.
+CVE_PRODUCT = "google:litert"
+
 inherit python3native
 
 # Loaded only by parts nobody here imports: GPU and NPU accelerators, the model converter's analysis tools.

@@ -14,6 +14,8 @@ SRC_URI = "git://github.com/google/flatbuffers.git;branch=master;protocol=https;
 SRCREV = "187240970746d00bbd26b0f5873ed54d2477f9f3"
 S = "${UNPACKDIR}/flatbuffers"
 
+CVE_PRODUCT = "google:flatbuffers"
+
 UPSTREAM_CHECK_GITTAGREGEX = "v(?P<pver>\d+(\.\d+)+)"
 
 inherit cmake

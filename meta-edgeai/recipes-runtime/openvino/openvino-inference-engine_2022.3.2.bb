@@ -23,6 +23,8 @@ SRCREV_FORMAT = "openvino"
 DEPENDS += "libusb1 pugixml"
 S = "${UNPACKDIR}/openvino"
 
+CVE_PRODUCT = "intel:openvino intel:openvino_toolkit intel:distribution_of_openvino_toolkit"
+
 UPSTREAM_CHECK_GITTAGREGEX = "(?P<pver>2022\.3\.\d+)$"
 
 inherit cmake pkgconfig

@@ -36,6 +36,9 @@ SRCREV_FORMAT = "cpuinfo"
 DEPENDS += "abseil-cpp flatbuffers-tflite-native protobuf protobuf-native python3 python3-numpy python3-pybind11"
 S = "${TENSORFLOW_DIR}"
 
+# Vulnerabilities of TensorFlow Lite are listed as TensorFlow's, by the same version number.
+CVE_PRODUCT = "google:tensorflow"
+
 UPSTREAM_CHECK_URI = "https://github.com/tensorflow/tensorflow/tags"
 UPSTREAM_CHECK_REGEX = "/tensorflow/releases/tag/v(?P<pver>\d+(\.\d+)+)$"
 

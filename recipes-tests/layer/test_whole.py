@@ -87,7 +87,7 @@ RUNTIME_RECIPES = {
     "weston": {"edgeai-screen", "weston"},
 }
 ALWAYS = {"edgeaid", "edgeai-models", "edgeai-power", "edgeai-config", "edgeai-provision", "python3-ai-edge-litert-bin"}
-#: In no image by itself: Intel's files, test-only parts, the other CPU runtime.
+#: In no image by itself: Intel's files, test-only parts, the other CPU runtime, boot loaders that a Raspberry Pi has no use for.
 NEVER = {
     "mvnc-firmware",
     "openvino-vpu-firmware",
@@ -96,6 +96,8 @@ NEVER = {
     "ffmpeg",
     "x264",
     "libcamera-apps",
+    "grub-efi",
+    "systemd-boot",
 }
 
 

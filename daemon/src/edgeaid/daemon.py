@@ -71,6 +71,8 @@ class Daemon:
         self._grpc: object = None
         self._hotplug: Hotplug | None = None
         self._reloading: asyncio.Task[None] | None = None
+        #: A signal came that no reading of the configuration has followed yet.
+        self._reload_due = False
 
     def _socket(self, passed: dict[str, socket.socket], name: str, path: str | Path, kind: int) -> socket.socket:
         if name in passed:
@@ -213,8 +215,15 @@ class Daemon:
                 service.notify("WATCHDOG=1")
 
     def _on_hup(self) -> None:
+        self._reload_due = True
         if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.get_running_loop().create_task(self._apply_reload())
+            self._reloading = asyncio.get_running_loop().create_task(self._apply_reloads())
+
+    async def _apply_reloads(self) -> None:
+        """Read the configuration, and again when it was changed while that was under way."""
+        while self._reload_due:
+            self._reload_due = False
+            await self._apply_reload()
 
     async def _apply_reload(self) -> None:
         service.notify_reloading()

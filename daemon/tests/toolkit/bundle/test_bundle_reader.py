@@ -135,7 +135,7 @@ def test_a_name_that_occurs_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_file_and_folder_is_refused(tmp_path: Path) -> None:
-    refused(archive(("a", b"1"), ("a/b", b"2")), tmp_path, InvalidModel, "a file and a folder")
+    refused(archive(("a", b"1"), ("a/b", b"2")), tmp_path, InvalidModel, "a file and a directory")
 
 
 def test_entries_that_share_bytes_are_refused(tmp_path: Path) -> None:

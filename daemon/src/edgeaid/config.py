@@ -73,7 +73,7 @@ class Models:
     #: Take and load only models that one of `trusted_keys` signed. Models of the image, in repositories that are only
     #: read, are the image's matter.
     require_signature: bool = False
-    #: A model that kills its worker so often in a row is quarantined.
+    #: A model that kills its worker so often, without a hundred answers in between, is quarantined.
     quarantine_after: int = 3
 
 

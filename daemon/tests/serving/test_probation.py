@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -94,6 +95,11 @@ class Interpreter(real.Interpreter):
             for block in blocks:
                 ctypes.memset(block, 0xA5, 200)
         super().invoke()
+        if self.todo.startswith("later ") and os.path.exists(self.todo[6:]):
+            libc = ctypes.CDLL(None)
+            libc.malloc.restype = ctypes.c_void_p
+            for block in [libc.malloc(40) for _ in range(50)]:
+                ctypes.memset(block, 0xA5, 200)
 """
 
 
@@ -116,7 +122,7 @@ def misbehaving(start: Callable[..., Running], tmp_path: Path) -> Callable[..., 
 
 def telling(what: str, folder: Path) -> Path:
     """A model that serves digits, and tells the runtime above what to do."""
-    file = folder / f"{what}.tflite"
+    file = folder / f"{what.split()[0]}.tflite"
     file.write_bytes((DIGITS / "model.tflite").read_bytes() + b"DO:" + what.encode())
     return file
 
@@ -148,6 +154,30 @@ def test_a_model_that_breaks_its_worker_is_refused_by_name_of_the_signal_and_oth
         assert (device["pid"], device["restarts"]) == (pid, 0)
         assert next(m for m in client.models() if m["name"] == "digits")["state"] == "READY"
     assert not (daemon.repository / "bad").exists()
+
+
+def test_damage_that_a_model_does_later_is_its_own_and_not_that_of_the_models_beside_it(
+    misbehaving: Callable[..., Running], tmp_path: Path
+) -> None:
+    daemon = misbehaving()
+    trigger = tmp_path / "now"
+    failures = []
+    with daemon.client() as client:
+        client.push("bad", telling(f"later {trigger}", tmp_path))
+        assert client.infer("bad", IMAGE)["scores"].argmax() == 3
+        trigger.touch()
+        os.kill(daemon.worker(), signal.SIGKILL)  # as the first crash, which may be met by any model
+        for _ in range(3):
+            assert client.infer("digits", IMAGE)["scores"].argmax() == 3
+            with pytest.raises(errors.Unavailable, match="while it ran model 'bad/1'") as failure:
+                client.infer("bad", IMAGE)
+            failures.append(str(failure.value))
+            for _ in range(3):
+                assert client.infer("digits", IMAGE)["scores"].argmax() == 3
+        assert all("killed by SIG" in text for text in failures), failures
+        rows = {m["name"]: m for m in client.models()}
+    assert "died 3 times" in rows["bad"]["reason"]
+    assert rows["digits"]["state"] == "READY"
 
 
 def test_a_model_that_is_slow_in_its_self_test_hurts_nobody_and_its_pusher_gets_the_reason(

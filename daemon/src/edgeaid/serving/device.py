@@ -41,6 +41,11 @@ OPEN_SECONDS: Final = 60.0
 PING_SECONDS: Final = 5.0
 #: Starts of a CPU worker in a row that requests wait for; after that they are refused until it is there.
 QUICK_TRIES: Final = 3
+#: Runs of a CPU worker that replaces one which died after each of which the heap is looked at (about 1 ms): damage may
+#: have been done by another model than the one that ran when the worker died.
+WATCHED_RUNS: Final = 200
+#: Answers after which the deaths of a model's workers are forgotten.
+FORGIVING_ANSWERS: Final = 100
 
 clock = time.monotonic
 
@@ -146,7 +151,12 @@ class DeviceRunner:
 
     async def _open(self, handle: WorkerHandle) -> None:
         self._opening, self._plugged = True, False
-        body = {"target": self.target, "device": self.config.device, "options": dict(self.config.options)}
+        body = {
+            "target": self.target,
+            "device": self.config.device,
+            "options": dict(self.config.options),
+            "watched": WATCHED_RUNS if self.restarts and self.target == "cpu" else 0,
+        }
         started = clock()
         try:
             answer, _ = await handle.call(Kind.OPEN, body, timeout=self._opens.limit(OPEN_SECONDS))
@@ -242,9 +252,10 @@ class DeviceRunner:
 
     def _blame(self, live: LiveModel, cause: str) -> None:
         live.kills += 1
+        live.answers = 0
         if live.kills < self._quarantine_after or live.quarantined:
             return
-        live.quarantined = f"its worker on {self.id} died {live.kills} times in a row, last: it {cause}"
+        live.quarantined = f"its worker on {self.id} died {live.kills} times, last: it {cause}"
         self.events.publish(
             "model-quarantined",
             f"model {live.key!r} is quarantined: {live.quarantined}",
@@ -503,7 +514,10 @@ class DeviceRunner:
         elif done is not None:
             done(request)
         # Statistics are kept after the answer: nobody waits for them.
-        live.kills = 0
+        if live.kills:
+            live.answers += 1
+            if live.answers >= FORGIVING_ANSWERS:
+                live.kills = 0
         self.busy_ns += phases[0] + phases[1] + phases[2]
         self.queue.finished(request, now, phases[1] / 1e9)
         self.recovery.worked(now)

@@ -93,8 +93,9 @@ class LiveModel:
         #: Overrides given to load, shown by /config.
         self.config: dict[str, Any] = {}
         self.stats = ModelStats()
-        #: Workers that died in a row while this model ran.
+        #: Workers that died while this model ran, and how often it has answered since the last one.
         self.kills = 0
+        self.answers = 0
         self.quarantined = ""
         self._on_drained: Callable[[LiveModel], None] | None = None
 

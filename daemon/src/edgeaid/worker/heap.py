@@ -1,6 +1,7 @@
 """Makes damage to the heap show: what a runtime wrote past its buffers is met by the allocator's own checks.
 
-Used where a model is tried out before it shares a process with others.
+Used where a model is tried out before it shares a process with others, and in a worker that replaces one that died:
+there it is said after each run, so that the model that did the damage is known, not the one that met it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ModelConfig that a client gives to `load`: what of it is taken, and what is wrong with it.
 
-The fields are those of Triton's ModelConfig. Those that would change how a model is run here (instance groups,
-batching, rate limits, ...) are taken and shown again, and have no other effect.
+The fields are those of Triton's ModelConfig. `max_batch_size` and `version_policy` are obeyed. Others that would change
+how a model is run here (instance groups, rate limits, ...) are taken and shown again, and have no other effect.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from typing import Any, Final
 
 from ..errors import InvalidRequest
+from ..models.manifest import MAX_BATCH
 from ..serving.model import LiveModel
 from ..tensors import ITEMSIZE, TensorSpec
 
@@ -73,8 +74,8 @@ def _check_field(key: str, field: Any) -> None:
         if not isinstance(field, str):
             raise _wrong(f"{key!r} must be a text")
     elif key == "max_batch_size":
-        if type(field) is not int or not 0 <= field <= _LARGEST:
-            raise _wrong(f"'max_batch_size' must be an integer from 0 to {_LARGEST}")
+        if type(field) is not int or not 0 <= field <= MAX_BATCH:
+            raise _wrong(f"'max_batch_size' must be an integer from 0 to {MAX_BATCH}")
     elif key in _OBJECTS:
         if not isinstance(field, dict):
             raise _wrong(f"{key!r} must be an object")
@@ -150,8 +151,11 @@ def _fit_tensor(side: str, entry: dict[str, Any], spec: TensorSpec, *, batched: 
 
 
 def over(base: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """`base` with a configuration on top; tensors are matched by their names."""
-    merged = base | {k: v for k, v in config.items() if k not in ("input", "output")}
+    """`base` with a configuration on top; tensors are matched by their names.
+
+    The largest batch of `base` stays: it is the one in force, which 0 in a configuration leaves to the model.
+    """
+    merged = base | {k: v for k, v in config.items() if k not in ("input", "output", "max_batch_size")}
     for side in ("input", "output"):
         given = {entry["name"]: entry for entry in config.get(side, [])}
         merged[side] = [

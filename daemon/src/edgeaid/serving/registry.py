@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,8 @@ class Registry:
             stored = await self._run(self.repository.find, name, version)
             if stored.path.is_relative_to(self.repository.writable):
                 await self._run(self.trust.check, stored)
+            if batch := config.get("max_batch_size", 0):
+                stored = replace(stored, manifest=replace(stored.manifest, max_batch_size=batch))
             live = await self.bring_up(stored)
         except BaseException as error:
             self.failures[name, version] = (State.UNAVAILABLE, str(error) or "loading was cancelled")

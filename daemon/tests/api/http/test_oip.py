@@ -197,6 +197,26 @@ def test_load_and_unload_as_the_client_libraries_call_them(start):
     assert "failed to load" in answer["error"]
 
 
+def test_the_largest_batch_of_a_configuration_given_to_load_is_in_force_until_the_next_load(start):
+    daemon = start()
+
+    def batch(count: int) -> tuple[int, dict]:
+        data = np.repeat(INPUT, count, axis=0).tolist()
+        return daemon.json("POST", PATH, {"inputs": [tensor(data=data, shape=[count, *INPUT.shape[1:]])]})
+
+    assert batch(2)[0] == 400
+    override = {"parameters": {"config": json.dumps({"max_batch_size": 4})}}
+    assert daemon.json("POST", "/v2/repository/models/digits/load", override)[0] == 200
+    assert daemon.json("GET", "/v2/models/digits/config")[1]["max_batch_size"] == 4
+    status, answer = batch(4)
+    assert (status, answer["outputs"][0]["shape"]) == (200, [4, 10])
+    assert answer["outputs"][0]["data"] == batch(1)[1]["outputs"][0]["data"] * 4
+    status, answer = batch(5)
+    assert (status, "takes at most" in answer["error"]) == (413, True)
+    assert daemon.json("POST", "/v2/repository/models/digits/load", {})[0] == 200
+    assert batch(2)[0] == 400
+
+
 def test_errors_are_json_whatever_goes_wrong(daemon):
     for method, path, status in (
         ("GET", "/v2/models/nosuch", 404),

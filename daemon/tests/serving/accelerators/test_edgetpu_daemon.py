@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -155,3 +156,33 @@ def test_a_model_only_for_the_stick_says_so_without_one_and_loads_when_it_comes(
         control("devices usb:/sys/bus/usb/devices/1-1")
         eventually(lambda: served_on(daemon, "m50") == {"tpu0"})
         eventually(lambda: served_on(daemon, "m25") == {"cpu0", "tpu0"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "reason"), [("once hang", "did not answer"), ("once abort", "SIGABRT")])
+def test_a_new_model_that_breaks_the_stick_in_its_self_test_is_refused_and_what_serves_there_goes_on(
+    edge_daemon, shared_data, command, reason
+):
+    daemon, control = edge_daemon([LARGE], "[limits]\ntrial_seconds = 1.0\n")
+    with daemon.client() as client, daemon.client() as pusher:
+        client.infer("embed", BIG)
+        answers, stop = [], threading.Event()
+
+        def ask():
+            while not stop.is_set():
+                answers.append(client.infer("embed", BIG).device)
+
+        thread = threading.Thread(target=ask)
+        control(command)
+        with pytest.raises(errors.EdgeaiError, match=reason):
+            pusher.push("m50", shared_data / "coral" / TPU_ONLY[2])
+        thread.start()
+        eventually(lambda: device(daemon, "tpu0")["state"] in ("ready", "busy"))
+        eventually(lambda: "tpu0" in answers[-20:])
+        stop.set()
+        thread.join()
+        assert served_on(daemon, "embed") == {"tpu0", "cpu0"}
+        assert not (daemon.repository / "m50").exists()
+        assert next(m for m in pusher.models() if m["name"] == "embed")["state"] == "READY"
+        # The stick was to blame, not the file: it is taken when it behaves.
+        assert pusher.push("m50", shared_data / "coral" / TPU_ONLY[2])["devices"] == ["tpu0"]

@@ -122,7 +122,7 @@ def misbehaving(start: Callable[..., Running], tmp_path: Path) -> Callable[..., 
 
 def telling(what: str, folder: Path) -> Path:
     """A model that serves digits, and tells the runtime above what to do."""
-    file = folder / f"{what.partition(" ")[0]}.tflite"
+    file = folder / (what.partition(" ")[0] + ".tflite")
     file.write_bytes((DIGITS / "model.tflite").read_bytes() + b"DO:" + what.encode())
     return file
 

@@ -384,3 +384,18 @@ def test_records_go_where_stderr_goes(tmp_path, stderr):
             stderr=file, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "JOURNAL_STREAM": stream},
         )  # fmt: skip
     assert done.stdout.strip() == str(stderr == "the journal")
+
+
+def test_a_killed_fork_server_disturbs_nobody_and_the_next_worker_gets_a_new_one(start, three):
+    daemon = start()
+    first = daemon.worker()
+    children = psutil.Process(daemon.process.pid).children()
+    (server,) = [child for child in children if not child.name().startswith("edgeai-")]
+    server.kill()
+    with daemon.client() as client:
+        assert client.classify("digits", three).label == "3"
+    assert daemon.worker() == first
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: _ready(daemon, first))
+    with daemon.client() as client:
+        assert client.classify("digits", three).label == "3"

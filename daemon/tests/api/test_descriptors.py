@@ -10,13 +10,16 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeaid.api.descriptors import MAX_RIGHTS, Closer, ListeningSocket, closer, interruptible
 from edgeaid.api.sockets import bind
+
+from ..support.daemon import Running
 
 SECONDS = 20
 #: What another client may have to wait while the sender's descriptor is closed.
@@ -108,7 +111,7 @@ def pause(path: Path, during: float = 1.5) -> float:
     return worst
 
 
-def test_a_descriptor_that_blocks_on_closing_holds_up_nobody(echo):
+def test_a_descriptor_that_blocks_on_closing_holds_up_nobody(echo: Path) -> None:
     with connect(echo) as sender:
         fd = lingering()
         socket.send_fds(sender, [b"hello"], [fd])
@@ -120,7 +123,7 @@ def test_a_descriptor_that_blocks_on_closing_holds_up_nobody(echo):
         assert sender.recv(4096) == b"", "and the connection is closed"
 
 
-def test_all_the_descriptors_that_a_message_can_carry_are_taken_out_by_the_closer(echo):
+def test_all_the_descriptors_that_a_message_can_carry_are_taken_out_by_the_closer(echo: Path) -> None:
     with connect(echo) as sender:
         fds = [lingering(), *(os.dup(0) for _ in range(MAX_RIGHTS - 1))]
         socket.send_fds(sender, [b"hello"], fds[::-1])
@@ -130,7 +133,7 @@ def test_all_the_descriptors_that_a_message_can_carry_are_taken_out_by_the_close
     wait_for(lambda: closer.backlog == 0)
 
 
-def test_what_nobody_has_read_when_a_connection_is_closed_holds_up_nobody_either(echo):
+def test_what_nobody_has_read_when_a_connection_is_closed_holds_up_nobody_either(echo: Path) -> None:
     with connect(echo) as sender:
         sender.sendall(b"bye")
         assert sender.recv(3) == b"bye"
@@ -142,7 +145,7 @@ def test_what_nobody_has_read_when_a_connection_is_closed_holds_up_nobody_either
             assert sender.recv(1) == b""
 
 
-def test_an_urgent_byte_may_carry_one_too(echo):
+def test_an_urgent_byte_may_carry_one_too(echo: Path) -> None:
     with connect(echo) as sender:
         fd = lingering()
         try:
@@ -153,14 +156,14 @@ def test_an_urgent_byte_may_carry_one_too(echo):
         assert pause(echo) < PAUSE
 
 
-def test_a_close_that_waits_is_interrupted():
+def test_a_close_that_waits_is_interrupted() -> None:
     interruptible()
     mine = Closer()
     mine.close([lingering()])
     wait_for(lambda: mine.backlog == 0, SECONDS / 2)
 
 
-def wait_for(condition, seconds: float = SECONDS / 2) -> None:
+def wait_for(condition: Any, seconds: float = SECONDS / 2) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
@@ -168,7 +171,9 @@ def wait_for(condition, seconds: float = SECONDS / 2) -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("edgeaid", socket.SOCK_STREAM), ("fast", socket.SOCK_SEQPACKET)])
-def test_nothing_that_a_client_sends_along_stops_the_daemon(start, name, kind):
+def test_nothing_that_a_client_sends_along_stops_the_daemon(
+    start: Callable[..., Running], name: str, kind: Any
+) -> None:
     daemon = start()
     path = daemon.folder / "run" / f"{name}.sock"
     with connect(path, kind) as sender, daemon.raw() as other:
@@ -186,7 +191,7 @@ def test_nothing_that_a_client_sends_along_stops_the_daemon(start, name, kind):
     assert daemon.stop(signal.SIGTERM) == 0
 
 
-def test_a_new_connection_of_the_fast_socket_may_not_bring_descriptors(start):
+def test_a_new_connection_of_the_fast_socket_may_not_bring_descriptors(start: Callable[..., Running]) -> None:
     daemon = start()
     with connect(daemon.folder / "run" / "fast.sock", socket.SOCK_SEQPACKET) as sender:
         fd = lingering()

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ SCENE = np.load(SCENES / "golden" / "0.in.npy")
 
 
 @pytest.fixture(scope="module")
-def bridge(tmp_path_factory):
+def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("frigate")
     daemon = Running(folder)
     endpoint = f"ipc://{folder}/zmq"
@@ -49,23 +51,23 @@ def bridge(tmp_path_factory):
 class Frigate:
     """What the plug-in does: handshake, then tensors, with its time-out."""
 
-    def __init__(self, endpoint):
+    def __init__(self, endpoint: Any) -> None:
         self.socket = zmq.Context.instance().socket(zmq.REQ)
         self.socket.setsockopt(zmq.RCVTIMEO, 30_000)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.connect(endpoint)
 
-    def ask(self, header, *frames):
+    def ask(self, header: Any, *frames: Any) -> Any:
         self.socket.send_multipart([json.dumps(header).encode(), *frames])
         return self.socket.recv_multipart()
 
-    def detect(self, tensor):
+    def detect(self, tensor: Any) -> Any:
         header = {"shape": list(tensor.shape), "dtype": str(tensor.dtype), "model_type": "ssd"}
         (reply,) = self.ask(header, tensor.tobytes())
         return np.frombuffer(reply, np.float32).reshape(20, 6)
 
 
-def test_the_handshake_says_that_the_model_is_there_and_uploads_are_not_taken(bridge):
+def test_the_handshake_says_that_the_model_is_there_and_uploads_are_not_taken(bridge: Any) -> None:
     frigate = Frigate(bridge[1])
     assert json.loads(frigate.ask({"model_request": True, "model_name": "../x.onnx"})[0]) == {
         "model_available": True,
@@ -77,7 +79,7 @@ def test_the_handshake_says_that_the_model_is_there_and_uploads_are_not_taken(br
     }
 
 
-def test_detections_come_best_first_with_boxes_in_frigates_order(bridge):
+def test_detections_come_best_first_with_boxes_in_frigates_order(bridge: Any) -> None:
     daemon, endpoint = bridge
     detections = Frigate(endpoint).detect(SCENE)
     used = detections[detections[:, 1] > 0]
@@ -91,7 +93,7 @@ def test_detections_come_best_first_with_boxes_in_frigates_order(bridge):
     assert [int(r[0]) for r in used] == [o["index"] for o in sorted(same, key=lambda o: -o["score"])]
 
 
-def test_wrong_tensors_and_nonsense_get_zeros_at_once_and_the_bridge_lives(bridge):
+def test_wrong_tensors_and_nonsense_get_zeros_at_once_and_the_bridge_lives(bridge: Any) -> None:
     frigate = Frigate(bridge[1])
     assert not frigate.detect(np.zeros((1, 3), np.uint8)).any()
     frigate.socket.send(os.urandom(100))
@@ -99,9 +101,9 @@ def test_wrong_tensors_and_nonsense_get_zeros_at_once_and_the_bridge_lives(bridg
     assert frigate.detect(SCENE).any()
 
 
-def test_a_wrong_size_is_said_once_with_both_shapes_and_not_with_every_frame(caplog):
+def test_a_wrong_size_is_said_once_with_both_shapes_and_not_with_every_frame(caplog: pytest.LogCaptureFixture) -> None:
     class Model:
-        def get(self, _path):
+        def get(self, _path: Any) -> dict[str, Any]:
             return {"inputs": [{"name": "in", "datatype": "UINT8", "shape": [1, 300, 300, 3]}]}
 
     detector = Detector(Model(), "ssd")
@@ -118,14 +120,14 @@ def test_a_wrong_size_is_said_once_with_both_shapes_and_not_with_every_frame(cap
 @pytest.mark.parametrize(
     "change", [{"dtype": "float32"}, {"dtype": "object"}, {"shape": [1, -1]}, {"shape": "x"}, {"dtype": 3}]
 )
-def test_a_header_that_lies_about_its_tensor_gets_zeros(bridge, change):
+def test_a_header_that_lies_about_its_tensor_gets_zeros(bridge: Any, change: dict[str, Any]) -> None:
     header = {"shape": list(SCENE.shape), "dtype": str(SCENE.dtype), "model_type": "ssd", **change}
     frigate = Frigate(bridge[1])
     assert frigate.ask(header, SCENE.tobytes()) == [EMPTY]
     assert frigate.detect(SCENE).any()
 
 
-def test_tensors_with_channels_first_and_unsigned_pixels_are_turned_into_what_the_model_takes(bridge):
+def test_tensors_with_channels_first_and_unsigned_pixels_are_turned_into_what_the_model_takes(bridge: Any) -> None:
     frigate = Frigate(bridge[1])
     right = frigate.detect(SCENE)
     assert right.any()
@@ -133,7 +135,7 @@ def test_tensors_with_channels_first_and_unsigned_pixels_are_turned_into_what_th
     assert (frigate.detect(SCENE.view(np.uint8) ^ 0x80) == right).all()
 
 
-def test_a_model_file_is_refused_with_the_way_it_comes_instead(caplog):
+def test_a_model_file_is_refused_with_the_way_it_comes_instead(caplog: pytest.LogCaptureFixture) -> None:
     detector = Detector(_Broken(), "m")
     answer = json.loads(detector.answer([b'{"model_data":true,"model_name":"x"}', b"bytes"])[0])
     assert answer["model_saved"] is False
@@ -141,14 +143,14 @@ def test_a_model_file_is_refused_with_the_way_it_comes_instead(caplog):
 
 
 class _Broken:
-    def get(self, _path):
+    def get(self, _path: Any) -> None:
         raise Unavailable("gone")
 
-    def detect_tensor(self, _model, _tensor):
+    def detect_tensor(self, _model: Any, _tensor: Any) -> None:
         raise Unavailable("gone")
 
 
-def test_without_a_daemon_nothing_is_detected_and_nothing_raised():
+def test_without_a_daemon_nothing_is_detected_and_nothing_raised() -> None:
     detector = Detector(_Broken(), "m")
     assert detector.answer([b'{"shape":[1]}', b"x"]) == [EMPTY]
     assert json.loads(detector.answer([b'{"model_request":true}'])[0])["model_loaded"] is False
@@ -156,11 +158,11 @@ def test_without_a_daemon_nothing_is_detected_and_nothing_raised():
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=3))
-def test_no_request_breaks_the_bridge(frames):
+def test_no_request_breaks_the_bridge(frames: Any) -> None:
     assert Detector(_Broken(), "m").answer(frames)
 
 
-def test_more_than_twenty_objects_are_cut_to_the_best():
+def test_more_than_twenty_objects_are_cut_to_the_best() -> None:
     box = {"ymin": 0.1, "xmin": 0.2, "ymax": 0.3, "xmax": 0.4}
     values = np.frombuffer(rows([{"index": i, "score": i / 100, "box": box} for i in range(50)]), np.float32).reshape(
         20, 6

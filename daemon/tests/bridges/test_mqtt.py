@@ -20,6 +20,8 @@ from edgeaid.bridges.homeassistant import Topics, discovery, word
 from edgeaid.bridges.outbox import Message, Outbox
 from tests.support.streams import TRACKED, gone, put, reaches, until
 
+from ..support.daemon import Running
+
 mqtt = pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
 BROKER = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 
@@ -108,7 +110,9 @@ def bridge(daemon: Any, broker: Broker) -> Iterator[Callable[..., subprocess.Pop
         process.wait()
 
 
-def test_home_assistant_finds_streams_sticks_and_models_by_itself_and_can_stop_a_stream(daemon, broker, bridge):
+def test_home_assistant_finds_streams_sticks_and_models_by_itself_and_can_stop_a_stream(
+    daemon: Running, broker: Broker, bridge: Callable[..., subprocess.Popen[bytes]]
+) -> None:
     put(daemon, "hall", source="test:digits?width=384&height=384", fps=5, stage=TRACKED)
     reaches(daemon, "hall", "running")
     ear = Ear(broker)
@@ -143,8 +147,8 @@ def test_home_assistant_finds_streams_sticks_and_models_by_itself_and_can_stop_a
 
 
 def test_after_a_restart_of_the_broker_everything_is_told_again_and_no_event_is_missing(
-    daemon, broker, bridge, frames_of_digits
-):
+    daemon: Running, broker: Broker, bridge: Callable[..., subprocess.Popen[bytes]], frames_of_digits: Any
+) -> None:
     process = bridge()
     ear = Ear(broker)
     try:
@@ -175,7 +179,7 @@ def test_after_a_restart_of_the_broker_everything_is_told_again_and_no_event_is_
         gone(daemon, "walk")
 
 
-def test_a_full_queue_loses_its_oldest_message_and_counts_it():
+def test_a_full_queue_loses_its_oldest_message_and_counts_it() -> None:
     sent: list[Message] = []
     outbox = Outbox(lambda m: sent.append(m) or True, size=3)
     for number in range(5):
@@ -190,7 +194,7 @@ def test_a_full_queue_loses_its_oldest_message_and_counts_it():
     assert [m.payload for m in sent] == [b"b", b"3", b"4"]
 
 
-def test_what_the_broker_does_not_confirm_is_sent_again():
+def test_what_the_broker_does_not_confirm_is_sent_again() -> None:
     tries: list[bytes] = []
 
     def send(message: Message) -> bool:
@@ -206,7 +210,7 @@ def test_what_the_broker_does_not_confirm_is_sent_again():
     assert tries == [b"1"] * 3
 
 
-def test_labels_with_separators_and_wildcards_stay_one_level_of_a_topic():
+def test_labels_with_separators_and_wildcards_stay_one_level_of_a_topic() -> None:
     topics = Topics("edgeai", "pi")
     assert topics.stream("door", "a/b#+ c") == "edgeai/pi/door/a_b_c"
     stream = {"name": "door", "counts": {"zones": {"in": {}}}}

@@ -6,18 +6,23 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeaid.models.repository import EMBEDDED
 
+from ..support.daemon import Running
+
 SAMPLES = sorted((EMBEDDED / "digits" / "1" / "samples").glob("*.png"))
 
 
 @pytest.fixture
-def edgeai(daemon):
-    def run(*words, code=0, text=True):
+def edgeai(daemon: Running) -> Any:
+    def run(*words: Any, code: int = 0, text: bool = True) -> Any:
         environment = {**os.environ, "EDGEAI_SOCKET": str(daemon.socket), "COLUMNS": "200"}
         command = [sys.executable, "-c", "from edgeaid.cli import main; main()", *map(str, words)]
         done = subprocess.run(command, capture_output=True, text=text, env=environment, timeout=120, check=False)
@@ -27,7 +32,7 @@ def edgeai(daemon):
     return run
 
 
-def test_help_names_every_verb_and_the_exit_codes(edgeai):
+def test_help_names_every_verb_and_the_exit_codes(edgeai: Any) -> None:
     text = edgeai("--help")
     for word in ("models", "push", "pull", "classify", "top", "doctor", "bench", "model", "Exit status"):
         assert word in text
@@ -47,7 +52,7 @@ def test_help_names_every_verb_and_the_exit_codes(edgeai):
         assert "Usage" in edgeai(verb, "--help")
 
 
-def test_classify_prints_a_table_or_json_and_draws(edgeai, tmp_path):
+def test_classify_prints_a_table_or_json_and_draws(edgeai: Any, tmp_path: Path) -> None:
     picture = SAMPLES[0]
     wanted = picture.stem.rsplit("-", 1)[1]
     assert f" {wanted}" in edgeai("classify", "digits", picture)
@@ -57,7 +62,7 @@ def test_classify_prints_a_table_or_json_and_draws(edgeai, tmp_path):
     assert (tmp_path / "out.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_detect_finds_the_digits_of_a_scene(edgeai):
+def test_detect_finds_the_digits_of_a_scene(edgeai: Any) -> None:
     scene = sorted((EMBEDDED / "digit-scenes" / "1" / "samples").glob("*.png"))[0]
     truth = json.loads((scene.parent / "truth.json").read_text())
     objects = json.loads(edgeai("--json", "detect", "digit-scenes", scene))["objects"]
@@ -65,14 +70,14 @@ def test_detect_finds_the_digits_of_a_scene(edgeai):
     assert str(objects[0]["label"]) in json.dumps(truth)
 
 
-def test_infer_reads_and_writes_npy(edgeai, tmp_path):
+def test_infer_reads_and_writes_npy(edgeai: Any, tmp_path: Path) -> None:
     golden = EMBEDDED / "digits" / "1" / "golden"
     edgeai("infer", "digits", "-i", golden / "0.in.npy", "-o", tmp_path)
     got, want = np.load(tmp_path / "scores.npy"), np.load(golden / "0.out.npy")
     assert np.abs(got.astype(int) - want.astype(int)).max() <= 2
 
 
-def test_listings_are_tables_and_json(edgeai):
+def test_listings_are_tables_and_json(edgeai: Any) -> None:
     assert "READY" in edgeai("models")
     assert json.loads(edgeai("--json", "models"))[0]["state"] == "READY"
     assert "cpu0" in edgeai("devices")
@@ -82,14 +87,14 @@ def test_listings_are_tables_and_json(edgeai):
     assert "_EDGEAI_COMPLETE" in edgeai("completion", "bash")
 
 
-def test_bench_measures_both_transports(edgeai):
+def test_bench_measures_both_transports(edgeai: Any) -> None:
     for transport in ("fast", "http"):
         measured = json.loads(edgeai("--json", "bench", "digits", "-n", "40", "-c", "2", "--transport", transport))
         assert measured["requests"] == 40
         assert measured["failures"] == 0
 
 
-def test_errors_go_to_stderr_with_their_exit_code(edgeai, tmp_path):
+def test_errors_go_to_stderr_with_their_exit_code(edgeai: Any, tmp_path: Path) -> None:
     assert "unknown model" in edgeai("classify", "nosuch", SAMPLES[0], code=66)
     assert "No such file" in edgeai("classify", "digits", tmp_path / "none.png", code=66)
     bad = tmp_path / "bad.tflite"
@@ -98,7 +103,7 @@ def test_errors_go_to_stderr_with_their_exit_code(edgeai, tmp_path):
     assert "is it running" in edgeai("--socket", tmp_path / "x.sock", "models", code=75)
 
 
-def test_a_model_of_the_catalogue_is_pulled_pushed_and_used(start, shared_data):
+def test_a_model_of_the_catalogue_is_pulled_pushed_and_used(start: Callable[..., Running], shared_data: Path) -> None:
     daemon = start()
     environment = {
         **os.environ,
@@ -107,7 +112,7 @@ def test_a_model_of_the_catalogue_is_pulled_pushed_and_used(start, shared_data):
         "COLUMNS": "200",
     }
 
-    def edgeai(*words):
+    def edgeai(*words: Any) -> Any:
         command = [sys.executable, "-c", "from edgeaid.cli import main; main()", "--json", *map(str, words)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -120,7 +125,7 @@ def test_a_model_of_the_catalogue_is_pulled_pushed_and_used(start, shared_data):
     assert (answer["classes"][0]["index"], answer["classes"][0]["label"]) == (89, "macaw")
 
 
-def test_doctor_speaks_plainly_and_writes_a_report(daemon, tmp_path):
+def test_doctor_speaks_plainly_and_writes_a_report(daemon: Running, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from edgeaid.cli import main; main()", "--socket", daemon.socket, "doctor"]
     done = subprocess.run(
         [*command, "--report", tmp_path / "r.txt"], capture_output=True, text=True, timeout=120, check=False
@@ -135,7 +140,7 @@ def test_doctor_speaks_plainly_and_writes_a_report(daemon, tmp_path):
     assert "device cpu0 cpu ready" in printed.stdout
 
 
-def test_doctor_names_a_report_that_cannot_be_written(daemon, tmp_path):
+def test_doctor_names_a_report_that_cannot_be_written(daemon: Running, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from edgeaid.cli import main; main()", "--socket", daemon.socket, "doctor"]
     done = subprocess.run(
         [*command, "--report", tmp_path / "none/r.txt"], capture_output=True, text=True, timeout=120, check=False
@@ -144,10 +149,10 @@ def test_doctor_names_a_report_that_cannot_be_written(daemon, tmp_path):
     assert "r.txt: No such file or directory" in done.stderr
 
 
-def test_every_verb_about_the_daemon_speaks_json(start, tmp_path):
+def test_every_verb_about_the_daemon_speaks_json(start: Callable[..., Running], tmp_path: Path) -> None:
     daemon = start()
 
-    def edgeai(*words):
+    def edgeai(*words: Any) -> Any:
         environment = {**os.environ, "EDGEAI_SOCKET": str(daemon.socket)}
         command = [sys.executable, "-c", "from edgeaid.cli import main; main()", "--json", *map(str, words)]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)

@@ -10,11 +10,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeaid.models.repository import EMBEDDED
+
+from ..support.daemon import Running
 
 SAMPLE = sorted((EMBEDDED / "digits" / "1" / "samples").glob("*.png"))[0]
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -25,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def ssh(tmp_path_factory):
+def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The folder with an `ssh` that knows the host "pi": an sshd of this user on loopback."""
     folder = tmp_path_factory.mktemp("ssh")
     for name in ("host", "user"):
@@ -70,19 +74,19 @@ def edgeai(ssh: Path, *words: object, code: int = 0) -> str:
     return done.stdout if code == 0 else done.stderr
 
 
-def test_a_picture_is_classified_on_another_machine(daemon, ssh):
+def test_a_picture_is_classified_on_another_machine(daemon: Running, ssh: Any) -> None:
     answer = json.loads(edgeai(ssh, "--host", "pi", "--socket", daemon.socket, "--json", "classify", "digits", SAMPLE))
     assert answer["classes"][0]["label"] == SAMPLE.stem.rsplit("-", 1)[1]
 
 
-def test_a_model_is_pushed_through_the_tunnel(daemon, ssh):
+def test_a_model_is_pushed_through_the_tunnel(daemon: Running, ssh: Any) -> None:
     model = EMBEDDED / "digits" / "1" / "model.tflite"
     edgeai(ssh, "--host", "pi", "--socket", daemon.socket, "push", "through-ssh", model)
     assert "through-ssh" in edgeai(ssh, "--host", "pi", "--socket", daemon.socket, "models")
     edgeai(ssh, "--host", "pi", "--socket", daemon.socket, "unload", "through-ssh")
 
 
-def test_a_host_without_a_daemon_and_one_that_does_not_exist(ssh, tmp_path):
+def test_a_host_without_a_daemon_and_one_that_does_not_exist(ssh: Any, tmp_path: Path) -> None:
     text = edgeai(ssh, "--host", "pi", "--socket", tmp_path / "nobody.sock", "models", code=75)
     assert f"edgeaid at pi:{tmp_path}/nobody.sock closed the connection" in text
     text = edgeai(ssh, "--host", "elsewhere.invalid", "models", code=75)

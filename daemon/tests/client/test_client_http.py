@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
 @pytest.fixture
-def serve(tmp_path: Path):
+def serve(tmp_path: Path) -> Iterator[Any]:
     """Serve connections one after the other with the given functions; returns the socket's path."""
     sock = socket.socket(socket.AF_UNIX)
     path = tmp_path / "http.sock"
@@ -60,7 +61,7 @@ def says(answer: bytes) -> Callable[[socket.socket], None]:
     return run
 
 
-def test_an_answer_in_single_bytes_is_read_whole(serve):
+def test_an_answer_in_single_bytes_is_read_whole(serve: Any) -> None:
     def slowly(connection: socket.socket) -> None:
         request_of(connection)
         for byte in OK:
@@ -70,25 +71,25 @@ def test_an_answer_in_single_bytes_is_read_whole(serve):
         assert client.get("/v2") == {}
 
 
-def test_a_connection_closed_between_requests_is_opened_again(serve):
+def test_a_connection_closed_between_requests_is_opened_again(serve: Any) -> None:
     with Client(serve(says(OK), says(OK))) as client:
         assert client.get("/v2") == {}
         assert client.get("/v2") == {}
 
 
-def test_a_daemon_that_hangs_up_on_a_fresh_connection_is_not_asked_twice(serve):
+def test_a_daemon_that_hangs_up_on_a_fresh_connection_is_not_asked_twice(serve: Any) -> None:
     with Client(serve(request_of)) as client, pytest.raises(errors.Unavailable, match="closed the connection"):
         client.get("/v2")
 
 
-def test_connection_close_is_obeyed(serve):
+def test_connection_close_is_obeyed(serve: Any) -> None:
     closing = OK.replace(b"Content", b"Connection: close\r\nContent", 1)
     with Client(serve(says(closing), says(OK))) as client:
         assert client.get("/v2") == {}
         assert client.get("/v2") == {}
 
 
-def test_the_reason_of_a_refused_upload_arrives(serve, tmp_path: Path):
+def test_the_reason_of_a_refused_upload_arrives(serve: Any, tmp_path: Path) -> None:
     def refuse(connection: socket.socket) -> None:
         connection.recv(100)
         connection.sendall(b'HTTP/1.1 413 No\r\nContent-Length: 23\r\n\r\n{"error":"far too big"} '[:-1])
@@ -100,7 +101,7 @@ def test_the_reason_of_a_refused_upload_arrives(serve, tmp_path: Path):
         client.push("model", file)
 
 
-def test_a_large_answer_and_a_large_request(serve):
+def test_a_large_answer_and_a_large_request(serve: Any) -> None:
     body = bytes(range(256)) * 8192
 
     def echo(connection: socket.socket) -> None:
@@ -127,13 +128,13 @@ def test_a_large_answer_and_a_large_request(serve):
         (b"HTTP/1.1 200 OK\r\nA: " + b"b" * 70000, "headers are longer"),
     ],
 )
-def test_answers_that_are_not_ours(serve, answer: bytes, text: str):
+def test_answers_that_are_not_ours(serve: Any, answer: bytes, text: str) -> None:
     with Client(serve(says(answer))) as client, pytest.raises(errors.Unavailable, match=text):
         client.get("/v2")
 
 
 @given(st.binary(max_size=300) | st.binary(max_size=200).map(lambda b: b"HTTP/1.1 200 OK\r\n" + b))
-def test_a_damaged_head_is_a_value_error(head: bytes):
+def test_a_damaged_head_is_a_value_error(head: bytes) -> None:
     try:
         status, headers = http.parse_head(head)
     except ValueError:
@@ -143,7 +144,7 @@ def test_a_damaged_head_is_a_value_error(head: bytes):
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
-def test_a_daemon_that_never_answers_is_given_up_after_the_timeout(tmp_path: Path, kind: int):
+def test_a_daemon_that_never_answers_is_given_up_after_the_timeout(tmp_path: Path, kind: int) -> None:
     path = tmp_path / ("fast.sock" if kind == socket.SOCK_SEQPACKET else "edgeaid.sock")
     with socket.socket(socket.AF_UNIX, kind) as silent:
         silent.bind(str(path))

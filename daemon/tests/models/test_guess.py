@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ SQUARE = [(1, 640, 640, 3)]
         ([(1, 353, 481, 3)], [(1, 10, 17, 2), (1, 10, 17), (1, 10), (1,)], "pose", "posenet"),
     ],
 )
-def test_shapes_tell_the_family(inputs, outputs, task, decoder):
+def test_shapes_tell_the_family(inputs: Any, outputs: Any, task: str, decoder: str) -> None:
     guessed = guess(inputs, outputs)
     assert guessed is not None
     assert (guessed.task, guessed.decoder) == (task, decoder)
@@ -52,11 +53,11 @@ def test_shapes_tell_the_family(inputs, outputs, task, decoder):
         (SQUARE, []),
     ],
 )
-def test_what_fits_no_family_exactly_is_left_open(inputs, outputs):
+def test_what_fits_no_family_exactly_is_left_open(inputs: Any, outputs: Any) -> None:
     assert guess(inputs, outputs) is None
 
 
-def test_the_exporters_own_word_comes_first():
+def test_the_exporters_own_word_comes_first() -> None:
     pose = guess(SQUARE, [(1, 11, 8400)], {"task": "pose", "kpt_shape": [2, 3]})
     assert pose is not None
     assert (pose.decoder, pose.keypoints) == ("yolov8-pose", 2)
@@ -67,7 +68,7 @@ def test_the_exporters_own_word_comes_first():
 
 
 @pytest.mark.parametrize(("name", "write"), [("metadata.json", json.dumps), ("temp_meta.txt", repr)])
-def test_the_exporters_facts_are_read_from_the_end_of_the_file(name, write):
+def test_the_exporters_facts_are_read_from_the_end_of_the_file(name: str, write: Any) -> None:
     facts = {"task": "detect", "names": {0: "person", 1: "dog"}, "imgsz": [640, 640]}
     buffer = io.BytesIO(b"TFL3 stands here")
     with zipfile.ZipFile(buffer, "a") as archive:

@@ -14,7 +14,7 @@ from edgeaid.serving.access import Denials, Peer, Role, Roles
 from edgeaid.serving.events import EventLog
 
 
-def test_a_peer_is_known_by_what_the_kernel_says_of_it():
+def test_a_peer_is_known_by_what_the_kernel_says_of_it() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         pid, uid, gid, groups = access.credentials(ours)
@@ -22,7 +22,7 @@ def test_a_peer_is_known_by_what_the_kernel_says_of_it():
     assert set(groups) == set(os.getgroups())
 
 
-def test_the_best_role_of_all_groups_counts_and_strangers_have_none(monkeypatch):
+def test_the_best_role_of_all_groups_counts_and_strangers_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = {"edgeai": 900, "edgeai-observe": 901, "edgeai-infer": 902, "edgeai-control": 903}
     monkeypatch.setattr(access, "_gids", lambda names: frozenset(numbers[n] for n in names))
     monkeypatch.setattr(os, "geteuid", lambda: 990)
@@ -34,7 +34,7 @@ def test_the_best_role_of_all_groups_counts_and_strangers_have_none(monkeypatch)
     assert roles.of(1000, {901, 903}) == Role.CONTROL
 
 
-def test_denials_name_user_and_process_and_a_flood_of_them_is_counted(monkeypatch):
+def test_denials_name_user_and_process_and_a_flood_of_them_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(access.time, "monotonic", lambda: now[0])
     log = EventLog()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +15,13 @@ import pytest
 from edgeaid import errors
 from edgeaid.models.repository import EMBEDDED
 
+from ..support.daemon import Running
+
 DIGITS = EMBEDDED / "digits" / "1"
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path: Path) -> Iterator[Any]:
     if os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root")
     disk = tmp_path / "disk"
@@ -31,7 +36,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.root
-def test_a_push_onto_a_full_disk_fails_cleanly(start, small_disk, tmp_path):
+def test_a_push_onto_a_full_disk_fails_cleanly(start: Callable[..., Running], small_disk: Any, tmp_path: Path) -> None:
     daemon = start(f'[models]\nrepositories = ["{small_disk}/models"]\n', repository=small_disk / "models")
     large = tmp_path / "large.tflite"
     large.write_bytes((DIGITS / "model.tflite").read_bytes() + bytes(1 << 20))
@@ -46,7 +51,9 @@ def test_a_push_onto_a_full_disk_fails_cleanly(start, small_disk, tmp_path):
 
 
 @pytest.mark.root
-def test_unpacking_and_rolling_back_on_a_full_disk_say_so_and_change_nothing(start, small_disk, tmp_path):
+def test_unpacking_and_rolling_back_on_a_full_disk_say_so_and_change_nothing(
+    start: Callable[..., Running], small_disk: Any, tmp_path: Path
+) -> None:
     from zipfile import ZIP_DEFLATED, ZipFile
 
     folder = small_disk / "models"

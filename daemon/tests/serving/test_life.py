@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -20,11 +22,13 @@ from edgeaid import errors
 from edgeaid.client import Client
 from edgeaid.models.repository import EMBEDDED
 
+from ..support.daemon import Running
+
 DIGITS = EMBEDDED / "digits" / "1"
 IMAGE = np.load(DIGITS / "golden" / "0.in.npy")
 
 
-def eventually(check, seconds=20.0):
+def eventually(check: Any, seconds: float = 20.0) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if check():
@@ -33,7 +37,7 @@ def eventually(check, seconds=20.0):
     raise AssertionError("did not happen in time")
 
 
-def metric(daemon, name):
+def metric(daemon: Running, name: Any) -> Any:
     return sum(
         float(line.rsplit(" ", 1)[1])
         for line in daemon.http("GET", "/metrics")[2].decode().splitlines()
@@ -41,11 +45,11 @@ def metric(daemon, name):
     )
 
 
-def test_a_killed_worker_is_replaced_and_requests_get_503_or_an_answer(start):
+def test_a_killed_worker_is_replaced_and_requests_get_503_or_an_answer(start: Callable[..., Running]) -> None:
     daemon = start()
     failures, answers, stop = [], [], threading.Event()
 
-    def ask():
+    def ask() -> None:
         with daemon.client() as client:
             while not stop.is_set():
                 try:
@@ -74,7 +78,7 @@ def test_a_killed_worker_is_replaced_and_requests_get_503_or_an_answer(start):
     assert {"worker-died", "recovery", "device-state"} <= set(kinds)
 
 
-def test_a_hung_worker_is_killed_within_the_invoke_limit_and_replaced(start):
+def test_a_hung_worker_is_killed_within_the_invoke_limit_and_replaced(start: Callable[..., Running]) -> None:
     daemon = start("[limits]\ninvoke_seconds = 0.5\n")
     pid = daemon.worker()
     os.kill(pid, signal.SIGSTOP)
@@ -87,14 +91,16 @@ def test_a_hung_worker_is_killed_within_the_invoke_limit_and_replaced(start):
         assert client.infer("digits", IMAGE)["scores"].size == 10
 
 
-def test_a_model_that_kills_its_worker_three_times_is_quarantined_and_others_serve_on(start):
+def test_a_model_that_kills_its_worker_three_times_is_quarantined_and_others_serve_on(
+    start: Callable[..., Running],
+) -> None:
     daemon = start(models={"other": DIGITS / "model.tflite"})
     for _ in range(3):
         pid = daemon.worker()
         os.kill(pid, signal.SIGSTOP)
         failed = []
 
-        def ask(failed=failed):
+        def ask(failed: Any = failed) -> None:
             with daemon.client(fast=False) as client:
                 try:
                     client.infer("other", IMAGE)
@@ -119,19 +125,19 @@ def test_a_model_that_kills_its_worker_three_times_is_quarantined_and_others_ser
         assert client.infer("other", IMAGE)["scores"].size == 10
 
 
-def _ready(daemon, old):
+def _ready(daemon: Running, old: Any) -> Any:
     with daemon.client() as client:
         device = client.devices()[0]
         return device["state"] in ("ready", "busy") and device["pid"] != old
 
 
-def test_the_queue_is_bounded_and_deadlines_pass_in_it(start):
+def test_the_queue_is_bounded_and_deadlines_pass_in_it(start: Callable[..., Running]) -> None:
     daemon = start("[limits]\nqueue = 4\nqueue_per_client = 4\ninvoke_seconds = 5\n")
     pid = daemon.worker()
     os.kill(pid, signal.SIGSTOP)
     results = []
 
-    def ask():
+    def ask() -> None:
         with daemon.client(fast=False) as client:
             try:
                 client.infer("digits", IMAGE, timeout=0.4)
@@ -151,7 +157,7 @@ def test_the_queue_is_bounded_and_deadlines_pass_in_it(start):
         assert client.infer("digits", IMAGE)["scores"].size == 10
 
 
-def test_a_client_that_hangs_up_takes_its_request_out_of_the_queue(start):
+def test_a_client_that_hangs_up_takes_its_request_out_of_the_queue(start: Callable[..., Running]) -> None:
     daemon = start("[limits]\ninvoke_seconds = 20\n")
     pid = daemon.worker()
     os.kill(pid, signal.SIGSTOP)
@@ -172,7 +178,7 @@ def test_a_client_that_hangs_up_takes_its_request_out_of_the_queue(start):
     eventually(lambda: metric(daemon, 'edgeai_slots_in_use{model="digits"') == 0)
 
 
-def test_push_stores_self_tests_and_serves_and_rollback_goes_back(start):
+def test_push_stores_self_tests_and_serves_and_rollback_goes_back(start: Callable[..., Running]) -> None:
     daemon = start()
     with daemon.client() as client:
         pushed = client.push("mine", DIGITS / "model.tflite")
@@ -195,7 +201,7 @@ def test_push_stores_self_tests_and_serves_and_rollback_goes_back(start):
         assert not (daemon.repository / "mine" / "1").exists()
 
 
-def test_damaged_models_are_refused_and_leave_nothing(start, tmp_path):
+def test_damaged_models_are_refused_and_leave_nothing(start: Callable[..., Running], tmp_path: Path) -> None:
     daemon = start()
     good = (DIGITS / "model.tflite").read_bytes()
     with daemon.client() as client:
@@ -218,7 +224,7 @@ def test_damaged_models_are_refused_and_leave_nothing(start, tmp_path):
         assert client.devices()[0]["restarts"] == 0
 
 
-def test_a_failed_load_keeps_the_old_version_serving(start):
+def test_a_failed_load_keeps_the_old_version_serving(start: Callable[..., Running]) -> None:
     daemon = start(models={"m": DIGITS / "model.tflite"})
     with daemon.client() as client:
         client.infer("m", IMAGE)
@@ -232,7 +238,7 @@ def test_a_failed_load_keeps_the_old_version_serving(start):
         assert (rows["2"]["state"], bool(rows["2"]["reason"])) == ("UNAVAILABLE", True)
 
 
-def test_a_model_whose_golden_outputs_differ_is_refused(start):
+def test_a_model_whose_golden_outputs_differ_is_refused(start: Callable[..., Running]) -> None:
     daemon = start()
     directory = daemon.repository / "digits" / "2"
     shutil.copytree(DIGITS, directory)
@@ -259,7 +265,9 @@ def test_a_model_whose_golden_outputs_differ_is_refused(start):
         ("an unknown key", lambda d: _edit(d, "schema = 1", "schema = 1\nfoo = 3")),
     ],
 )
-def test_bad_model_directories_are_refused_with_a_reason(start, name, change):
+def test_bad_model_directories_are_refused_with_a_reason(
+    start: Callable[..., Running], name: str, change: Callable[..., Any]
+) -> None:
     daemon = start(models={"m": DIGITS / "model.tflite"})
     directory = daemon.store("m", DIGITS / "model.tflite", "2")
     change(directory)
@@ -267,14 +275,14 @@ def test_bad_model_directories_are_refused_with_a_reason(start, name, change):
         client.load("m")
 
 
-def _edit(directory, old, new):
+def _edit(directory: Any, old: Any, new: Any) -> None:
     file = directory / "model.toml"
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new, 1))
 
 
-def test_sighup_takes_a_new_configuration_and_keeps_the_old_when_it_is_bad(start):
+def test_sighup_takes_a_new_configuration_and_keeps_the_old_when_it_is_bad(start: Callable[..., Running]) -> None:
     daemon = start("[limits]\nbody_bytes = 1000\n")
     assert daemon.json("POST", "/v2/models/digits/infer", b"x" * 2000)[0] == 413
     daemon.config.write_text("[limits]\nbody_bytes = 3000\n")
@@ -286,7 +294,7 @@ def test_sighup_takes_a_new_configuration_and_keeps_the_old_when_it_is_bad(start
     assert daemon.json("POST", "/v2/models/digits/infer", b"x" * 2000)[0] == 400
 
 
-def test_a_change_made_while_the_configuration_is_being_read_is_read_too(start):
+def test_a_change_made_while_the_configuration_is_being_read_is_read_too(start: Callable[..., Running]) -> None:
     daemon = start("[limits]\nbody_bytes = 1000\n")
     for number in range(300):  # reading again tries to load them all
         (daemon.folder / "models" / f"broken-{number}" / "1").mkdir(parents=True)
@@ -296,13 +304,13 @@ def test_a_change_made_while_the_configuration_is_being_read_is_read_too(start):
         eventually(lambda size=size: daemon.json("POST", "/v2/models/digits/infer", b"x" * size)[0] == 400)
 
 
-def test_sigterm_lets_requests_under_way_finish(start):
+def test_sigterm_lets_requests_under_way_finish(start: Callable[..., Running]) -> None:
     daemon = start()
     pid = daemon.worker()
     os.kill(pid, signal.SIGSTOP)
     got = []
 
-    def ask():
+    def ask() -> None:
         with daemon.client() as client:
             got.append(client.infer("digits", IMAGE))
 
@@ -318,7 +326,7 @@ def test_sigterm_lets_requests_under_way_finish(start):
     assert not daemon.socket.exists()
 
 
-def test_a_stale_socket_is_replaced_and_a_served_one_is_not(start):
+def test_a_stale_socket_is_replaced_and_a_served_one_is_not(start: Callable[..., Running]) -> None:
     daemon = start()
     import subprocess
     import sys
@@ -338,7 +346,7 @@ def test_a_stale_socket_is_replaced_and_a_served_one_is_not(start):
     assert daemon.json("GET", "/v2/health/live")[0] == 200
 
 
-def test_workers_end_with_a_daemon_that_is_killed(start, three):
+def test_workers_end_with_a_daemon_that_is_killed(start: Callable[..., Running], three: bytes) -> None:
     daemon = start()
     with daemon.client() as client:
         client.classify("digits", three)  # by the worker for pictures
@@ -359,7 +367,7 @@ def test_workers_end_with_a_daemon_that_is_killed(start, three):
     assert left == 0
 
 
-def test_the_daemon_imports_no_runtime_and_no_numpy(start):
+def test_the_daemon_imports_no_runtime_and_no_numpy(start: Callable[..., Running]) -> None:
     daemon = start()
     maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
     assert "numpy" not in maps
@@ -367,13 +375,13 @@ def test_the_daemon_imports_no_runtime_and_no_numpy(start):
     assert "_imaging" not in maps
 
 
-def test_a_client_without_a_daemon_says_so(tmp_path):
+def test_a_client_without_a_daemon_says_so(tmp_path: Path) -> None:
     with pytest.raises(errors.Unavailable, match="is it running"), Client(tmp_path / "none.sock") as client:
         client.models()
 
 
 @pytest.mark.parametrize("stderr", ["a file", "the journal"])
-def test_records_go_where_stderr_goes(tmp_path, stderr):
+def test_records_go_where_stderr_goes(tmp_path: Path, stderr: str) -> None:
     """systemd names its stream in JOURNAL_STREAM, and whatever a service starts inherits the name."""
     log = tmp_path / "log"
     with log.open("wb") as file:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from edgeaid.serving.poller import Poller
 
 
 @pytest.fixture
-def looking(monkeypatch):
+def looking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A poller that may look for 50 ms, and the number of looks it has taken."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     looks = []
@@ -25,13 +27,13 @@ def looking(monkeypatch):
     polling.close()
 
 
-def test_an_idle_loop_never_looks(looking):
+def test_an_idle_loop_never_looks(looking: Any) -> None:
     polling, looks = looking
     assert polling.select(0.05) == []
     assert looks == []
 
 
-def test_it_sleeps_until_shortly_before_and_looks_for_its_window_at_most(looking):
+def test_it_sleeps_until_shortly_before_and_looks_for_its_window_at_most(looking: Any) -> None:
     polling, looks = looking
     started = time.monotonic()
     polling.expect(started + 0.1)
@@ -44,7 +46,7 @@ def test_it_sleeps_until_shortly_before_and_looks_for_its_window_at_most(looking
     assert len(looks) == count, "what did not come is not waited for again"
 
 
-def test_what_is_ready_is_found_at_once_while_it_sleeps_and_while_it_looks(looking):
+def test_what_is_ready_is_found_at_once_while_it_sleeps_and_while_it_looks(looking: Any) -> None:
     polling, _ = looking
     read, write = os.pipe()
     polling.register(read, 1)
@@ -59,7 +61,7 @@ def test_what_is_ready_is_found_at_once_while_it_sleeps_and_while_it_looks(looki
     os.close(write)
 
 
-def test_timers_of_the_loop_come_on_time(looking):
+def test_timers_of_the_loop_come_on_time(looking: Any) -> None:
     polling, _ = looking
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(polling)) as runner:
 
@@ -72,7 +74,7 @@ def test_timers_of_the_loop_come_on_time(looking):
         assert 0.05 <= runner.run(work()) < 20
 
 
-def test_a_single_cpu_is_left_to_the_worker(monkeypatch):
+def test_a_single_cpu_is_left_to_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     polling = Poller()
     polling.configure(0.05)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -130,7 +131,7 @@ def lively(connection: socket.socket, *, length: bool = True, size: tuple[int, i
 
 
 @pytest.mark.parametrize("length", [True, False])
-def test_mjpeg_is_read_with_and_without_lengths(take, length):
+def test_mjpeg_is_read_with_and_without_lengths(take: Callable[..., Taken], length: bool) -> None:
     camera = Camera(lambda c: lively(c, length=length))
     taken = take(source=camera.url)
     until(lambda: len(taken.frames) > 10)
@@ -139,7 +140,7 @@ def test_mjpeg_is_read_with_and_without_lengths(take, length):
     assert (taken.frames[0].width, taken.frames[0].height) == (64, 48)
 
 
-def test_a_camera_that_is_pulled_is_seen_again_within_five_seconds_of_its_return(take):
+def test_a_camera_that_is_pulled_is_seen_again_within_five_seconds_of_its_return(take: Callable[..., Taken]) -> None:
     camera = Camera(lively)
     taken = take(source=camera.url)
     until(lambda: taken.state is State.RUNNING)
@@ -152,7 +153,7 @@ def test_a_camera_that_is_pulled_is_seen_again_within_five_seconds_of_its_return
     back.unplug()
 
 
-def test_a_picture_that_stands_still_for_too_long_is_no_signal(take):
+def test_a_picture_that_stands_still_for_too_long_is_no_signal(take: Callable[..., Taken]) -> None:
     same = jpeg(64, 48, 1)
 
     def frozen(connection: socket.socket) -> None:
@@ -177,13 +178,15 @@ def test_a_picture_that_stands_still_for_too_long_is_no_signal(take):
         (HEAD + b"--cut\r\nContent-Length: 999999999\r\n\r\n", "a picture of more than"),
     ],
 )
-def test_what_is_wrong_with_a_camera_is_said_in_plain_words(take, answer, reason):
+def test_what_is_wrong_with_a_camera_is_said_in_plain_words(
+    take: Callable[..., Taken], answer: Any, reason: str
+) -> None:
     taken = take(source=Camera(lambda c: c.sendall(answer) or c.close()).url)
     until(lambda: taken.state is State.NO_SIGNAL)
     assert reason in taken.states[-1][1]
 
 
-def test_a_camera_may_change_its_size(take):
+def test_a_camera_may_change_its_size(take: Callable[..., Taken]) -> None:
     def changing(connection: socket.socket) -> None:
         connection.sendall(HEAD)
         for number in range(1000):
@@ -196,7 +199,7 @@ def test_a_camera_may_change_its_size(take):
     assert all(f.width * f.height * 3 <= taken.shared.frame_bytes for f in taken.frames)
 
 
-def test_a_host_that_is_not_there_is_said_to_be_so(take):
+def test_a_host_that_is_not_there_is_said_to_be_so(take: Callable[..., Taken]) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         taken = take(source=f"rtsp://user:secret@127.0.0.1:{closed.getsockname()[1]}/live")
@@ -205,7 +208,9 @@ def test_a_host_that_is_not_there_is_said_to_be_so(take):
     assert "secret" not in str(taken.states)
 
 
-def test_an_rtsp_server_that_stalls_in_the_handshake_is_left_and_tried_again(take, monkeypatch):
+def test_an_rtsp_server_that_stalls_in_the_handshake_is_left_and_tried_again(
+    take: Callable[..., Taken], monkeypatch: pytest.MonkeyPatch
+) -> None:
     if shutil.which("gst-launch-1.0") is None:
         pytest.skip("GStreamer (gst-launch-1.0) is not installed")
     monkeypatch.setattr("edgeaid.streams.process.capture.START_SECONDS", 1.5)
@@ -222,7 +227,9 @@ def test_an_rtsp_server_that_stalls_in_the_handshake_is_left_and_tried_again(tak
     [(b"no video at all\n" * 100, "it is not a video that can be read"), (b"", "it is not a video that can be read"),
      (None, "it does not exist")],
 )  # fmt: skip
-def test_a_file_that_is_no_video_has_failed_and_is_not_tried_again(take, tmp_path: Path, content, reason, reader):
+def test_a_file_that_is_no_video_has_failed_and_is_not_tried_again(
+    take: Callable[..., Taken], tmp_path: Path, content: Any, reason: str, reader: str
+) -> None:
     if shutil.which({"gstreamer": "gst-launch-1.0", "ffmpeg": "ffmpeg"}[reader]) is None:
         pytest.skip(f"{reader} is not installed")
     file = tmp_path / "video.mp4"
@@ -234,7 +241,9 @@ def test_a_file_that_is_no_video_has_failed_and_is_not_tried_again(take, tmp_pat
     assert taken.shared.get(Count.CONNECTIONS) == 1
 
 
-def test_a_reader_that_has_said_its_error_and_does_not_end_is_ended(take, tmp_path: Path, monkeypatch):
+def test_a_reader_that_has_said_its_error_and_does_not_end_is_ended(
+    take: Callable[..., Taken], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # gst-launch-1.0 deadlocks now and then while it stops its elements; here it always does.
     hanging = tmp_path / "gst-launch-1.0"
     hanging.write_text("#!/bin/sh\necho 'ERROR: from element /x: Stream contains no data.' >&2\nexec sleep 300\n")
@@ -249,7 +258,9 @@ def test_a_reader_that_has_said_its_error_and_does_not_end_is_ended(take, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_real_rtsp_camera_is_read_and_is_back_within_five_seconds_after_its_power_was_cut(take):
+def test_a_real_rtsp_camera_is_read_and_is_back_within_five_seconds_after_its_power_was_cut(
+    take: Callable[..., Taken],
+) -> None:
     if shutil.which("gst-launch-1.0") is None:
         pytest.skip("GStreamer (gst-launch-1.0) is not installed")
     with socket.socket() as free:
@@ -280,7 +291,7 @@ def rtsp_server(port: int) -> subprocess.Popen[bytes]:
     return server
 
 
-def test_damaged_pictures_of_a_directory_are_left_out(take, tmp_path: Path):
+def test_damaged_pictures_of_a_directory_are_left_out(take: Callable[..., Taken], tmp_path: Path) -> None:
     for number in range(4):
         Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / f"{number}.png")
     (tmp_path / "2.png").write_bytes(b"damaged")
@@ -289,7 +300,7 @@ def test_damaged_pictures_of_a_directory_are_left_out(take, tmp_path: Path):
     assert len(taken.frames) == 3
 
 
-def test_secrets_are_taken_out_of_whatever_is_said():
+def test_secrets_are_taken_out_of_whatever_is_said() -> None:
     said = redacted("cannot open rtsp://admin:pa:ss@10.0.0.9:554/x?token=abc&a=1 now")
     assert said == "cannot open rtsp://***@10.0.0.9:554/x?token=***&a=1 now"
     assert "hunter2" not in plain("ERROR: login hunter2 failed", ("hunter2",))
@@ -300,5 +311,5 @@ def test_secrets_are_taken_out_of_whatever_is_said():
     ("text", "live"),
     [("rtsp://h/x", True), ("/dev/video0", True), ("libcamera:0", True), ("http://h/x.jpg", True), ("/v/x.mp4", False)],
 )
-def test_sources_know_whether_they_wait(text, live):
+def test_sources_know_whether_they_wait(text: str, live: bool) -> None:
     assert understand(text).live is live

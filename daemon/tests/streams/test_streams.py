@@ -12,8 +12,10 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -22,8 +24,10 @@ from edgeaid.client import Client
 from edgeaid.client.streams import Streams
 from tests.support.streams import TRACKED, accounted, gone, put, reaches, show, until
 
+from ..support.daemon import Running
 
-def events_of(daemon, name):
+
+def events_of(daemon: Running, name: Any) -> Any:
     """All events that a stream keeps."""
     with Client(daemon.socket, fast=False) as client:
         kept = []
@@ -34,7 +38,9 @@ def events_of(daemon, name):
     raise AssertionError("the events ended")
 
 
-def test_a_directory_of_pictures_becomes_tracked_events_and_every_frame_is_inferred(daemon, frames_of_digits):
+def test_a_directory_of_pictures_becomes_tracked_events_and_every_frame_is_inferred(
+    daemon: Running, frames_of_digits: Any
+) -> None:
     put(daemon, "walk", source=str(frames_of_digits), fps=10, stage=TRACKED)
     shown = reaches(daemon, "walk", "ended")
     assert shown["frames"]["captured"] == shown["frames"]["inferred"] == 40
@@ -51,7 +57,7 @@ def test_a_directory_of_pictures_becomes_tracked_events_and_every_frame_is_infer
 
 
 @pytest.mark.parametrize("reader", ["gstreamer", "ffmpeg"])
-def test_a_video_file_waits_for_the_detector(daemon, video, reader):
+def test_a_video_file_waits_for_the_detector(daemon: Running, video: Any, reader: str) -> None:
     if not shutil.which({"gstreamer": "gst-launch-1.0", "ffmpeg": "ffmpeg"}[reader]):
         pytest.skip(f"{reader} is not installed")
     put(daemon, "video", source=str(video), fps=10, reader=reader, stage=TRACKED)
@@ -63,7 +69,7 @@ def test_a_video_file_waits_for_the_detector(daemon, video, reader):
     gone(daemon, "video")
 
 
-def test_a_live_source_that_is_faster_than_its_models_drops_frames_and_says_so(daemon):
+def test_a_live_source_that_is_faster_than_its_models_drops_frames_and_says_so(daemon: Running) -> None:
     put(daemon, "fast", source="test:digits?width=384&height=384", fps=400, stage=TRACKED, share=0.05)
     reaches(daemon, "fast", "running")
     shown = until(lambda: (s := show(daemon, "fast"))["frames"]["dropped"]["busy"] > 20 and s)
@@ -76,7 +82,7 @@ def test_a_live_source_that_is_faster_than_its_models_drops_frames_and_says_so(d
     gone(daemon, "fast")
 
 
-def test_events_can_be_taken_up_again_where_a_listener_left_off(daemon, frames_of_digits):
+def test_events_can_be_taken_up_again_where_a_listener_left_off(daemon: Running, frames_of_digits: Any) -> None:
     put(daemon, "again", source=str(frames_of_digits), stage=TRACKED)
     reaches(daemon, "again", "ended")
     told = events_of(daemon, "again")
@@ -90,7 +96,7 @@ def test_events_can_be_taken_up_again_where_a_listener_left_off(daemon, frames_o
     gone(daemon, "again")
 
 
-def test_a_result_comes_for_each_frame_while_somebody_listens(daemon):
+def test_a_result_comes_for_each_frame_while_somebody_listens(daemon: Running) -> None:
     put(daemon, "look", source="test:digits?width=384&height=384", fps=20, stage=TRACKED)
     with Client(daemon.socket, fast=False) as client:
         reaches(daemon, "look", "running")
@@ -102,7 +108,7 @@ def test_a_result_comes_for_each_frame_while_somebody_listens(daemon):
     gone(daemon, "look")
 
 
-def test_a_wrong_table_is_refused_with_its_reason_and_the_old_one_goes_on(daemon):
+def test_a_wrong_table_is_refused_with_its_reason_and_the_old_one_goes_on(daemon: Running) -> None:
     put(daemon, "keep", source="test:digits", fps=5, stage=TRACKED)
     pid = until(lambda: show(daemon, "keep")["pid"])
     for table, reason in (
@@ -124,7 +130,7 @@ def test_a_wrong_table_is_refused_with_its_reason_and_the_old_one_goes_on(daemon
     gone(daemon, "keep")
 
 
-def test_a_stream_whose_process_is_killed_comes_back_and_its_lost_frames_are_counted(daemon):
+def test_a_stream_whose_process_is_killed_comes_back_and_its_lost_frames_are_counted(daemon: Running) -> None:
     put(daemon, "hit", source="test:digits?width=384&height=384", fps=50, stage=TRACKED)
     before = reaches(daemon, "hit", "running")
     os.kill(before["pid"], signal.SIGKILL)
@@ -139,7 +145,7 @@ def test_a_stream_whose_process_is_killed_comes_back_and_its_lost_frames_are_cou
     assert status == 200, models
 
 
-def test_nothing_of_a_removed_stream_stays(daemon, video):
+def test_nothing_of_a_removed_stream_stays(daemon: Running, video: Any) -> None:
     put(daemon, "short", source=str(video), stage=TRACKED, share=0.01)
     pid = until(lambda: show(daemon, "short")["pid"])
     reaches(daemon, "short", "running")
@@ -157,7 +163,7 @@ def _group(process: Path) -> int:
         return -1
 
 
-def test_streams_are_there_again_after_a_restart_and_stopped_ones_stay_stopped(start):
+def test_streams_are_there_again_after_a_restart_and_stopped_ones_stay_stopped(start: Callable[..., Running]) -> None:
     first = start()
     put(first, "one", source="test:digits", fps=5, stage=TRACKED)
     put(first, "two", source="test:digits", fps=5, stage=TRACKED)
@@ -171,7 +177,9 @@ def test_streams_are_there_again_after_a_restart_and_stopped_ones_stay_stopped(s
     assert first.stop() == 0, first.log.read_text()
 
 
-def test_files_of_tables_are_read_and_a_wrong_one_is_reported_with_its_line(start, tmp_path):
+def test_files_of_tables_are_read_and_a_wrong_one_is_reported_with_its_line(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
     tables = tmp_path / "streams.d"
     tables.mkdir()
     (tables / "a.toml").write_text('[stream.a]\nsource = "test:digits"\nfps = 5\n')
@@ -189,7 +197,7 @@ def test_files_of_tables_are_read_and_a_wrong_one_is_reported_with_its_line(star
     assert status == 409 or "a.toml" in answer["error"]
 
 
-def test_a_table_may_be_sent_as_toml(daemon):
+def test_a_table_may_be_sent_as_toml(daemon: Running) -> None:
     text = '[stream.toml]\nsource = "test:pattern"\nfps = 5\n[[stream.toml.stage]]\nmotion = {}\n'
     headers = {"Content-Type": "application/toml"}
     status, _, data = daemon.http("PUT", "/edgeai/v1/streams/toml", text.encode(), headers)
@@ -202,7 +210,7 @@ def test_a_table_may_be_sent_as_toml(daemon):
     gone(daemon, "toml")
 
 
-def test_passwords_are_in_no_answer_and_in_no_log(start):
+def test_passwords_are_in_no_answer_and_in_no_log(start: Callable[..., Running]) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -224,7 +232,7 @@ def test_passwords_are_in_no_answer_and_in_no_log(start):
     assert state.stat().st_mode & 0o077 == 0
 
 
-def test_the_newest_frame_is_a_jpeg_of_the_wanted_size_with_its_number(daemon):
+def test_the_newest_frame_is_a_jpeg_of_the_wanted_size_with_its_number(daemon: Running) -> None:
     put(daemon, "view", source="test:digits?width=384&height=256", fps=10, stage=TRACKED)
     reaches(daemon, "view", "running")
     until(lambda: daemon.http("GET", "/edgeai/v1/streams/view/frame")[0] == 200)
@@ -236,7 +244,7 @@ def test_the_newest_frame_is_a_jpeg_of_the_wanted_size_with_its_number(daemon):
     gone(daemon, "view")
 
 
-def test_frames_without_end_carry_their_numbers(daemon):
+def test_frames_without_end_carry_their_numbers(daemon: Running) -> None:
     put(daemon, "view", source="test:digits", fps=10, stage=TRACKED)
     until(lambda: daemon.http("GET", "/edgeai/v1/streams/view/frame")[0] == 200)
     with daemon.raw() as sock:
@@ -249,7 +257,7 @@ def test_frames_without_end_carry_their_numbers(daemon):
     gone(daemon, "view")
 
 
-def test_a_websocket_sends_each_result_and_then_its_picture(daemon):
+def test_a_websocket_sends_each_result_and_then_its_picture(daemon: Running) -> None:
     aiohttp = pytest.importorskip("aiohttp")
     put(daemon, "view", source="test:digits", fps=10, stage=TRACKED)
     until(lambda: daemon.http("GET", "/edgeai/v1/streams/view/frame")[0] == 200)
@@ -266,16 +274,18 @@ def test_a_websocket_sends_each_result_and_then_its_picture(daemon):
     gone(daemon, "view")
 
 
-def test_snapshots_and_the_journal_stay_on_disk_and_webhooks_are_called(start, frames_of_digits):
+def test_snapshots_and_the_journal_stay_on_disk_and_webhooks_are_called(
+    start: Callable[..., Running], frames_of_digits: Any
+) -> None:
     called: list[dict] = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
+        def do_POST(self) -> None:
             called.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(503 if len(called) == 1 else 204)  # the first one is tried again
             self.end_headers()
 
-        def log_message(self, *_):
+        def log_message(self, *_: Any) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -298,7 +308,9 @@ def test_snapshots_and_the_journal_stay_on_disk_and_webhooks_are_called(start, f
     assert {json.loads(line)["type"] for line in lines} >= {"new", "end"}
 
 
-def test_who_listens_goes_on_listening_when_the_table_changes_and_is_told_of_the_end(daemon, frames_of_digits):
+def test_who_listens_goes_on_listening_when_the_table_changes_and_is_told_of_the_end(
+    daemon: Running, frames_of_digits: Any
+) -> None:
     put(daemon, "change", source="test:digits", fps=5, stage=TRACKED)
     reaches(daemon, "change", "running")
     with Client(daemon.socket, fast=False) as client:

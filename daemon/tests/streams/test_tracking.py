@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ STEP = 100_000
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 10_000), st.floats(0.1, 1.0))
-def test_assignment_has_the_least_total_cost(rows, columns, seed, limit):
+def test_assignment_has_the_least_total_cost(rows: Any, columns: Any, seed: Any, limit: Any) -> None:
     cost = np.random.default_rng(seed).random((rows, columns))
     pairs = assign(cost, limit)
     assert len({r for r, _ in pairs}) == len({c for _, c in pairs}) == len(pairs)
@@ -39,7 +40,7 @@ def test_assignment_has_the_least_total_cost(rows, columns, seed, limit):
     assert worth == pytest.approx(best, abs=1e-6)
 
 
-def test_digits_that_move_keep_their_numbers_although_some_detections_are_missing():
+def test_digits_that_move_keep_their_numbers_although_some_detections_are_missing() -> None:
     scene, tracker = Digits(384, 384), Tracker(Track(high=0.5))
     rng = np.random.default_rng(5)
     numbers: dict[str, set[int]] = {}
@@ -56,7 +57,7 @@ def test_digits_that_move_keep_their_numbers_although_some_detections_are_missin
     assert {label: len(kept) for label, kept in numbers.items()} == {"2": 1, "5": 1, "7": 1}
 
 
-def test_two_objects_that_cross_do_not_change_their_numbers():
+def test_two_objects_that_cross_do_not_change_their_numbers() -> None:
     tracker = Tracker(Track(high=0.5))
     for frame in range(60):
         x = 0.1 + frame * 0.012
@@ -67,7 +68,7 @@ def test_two_objects_that_cross_do_not_change_their_numbers():
     assert by_number[0].box[0] > by_number[1].box[0]
 
 
-def test_one_glimpse_is_no_object_and_an_object_out_of_sight_ends_after_its_patience():
+def test_one_glimpse_is_no_object_and_an_object_out_of_sight_ends_after_its_patience() -> None:
     tracker = Tracker(Track(high=0.5, patience_s=1.0))
     tracker.update(0, [Seen("cat", 0.9, (0.1, 0.1, 0.2, 0.2)), Seen("dog", 0.9, (0.7, 0.7, 0.9, 0.9))])
     ended = []
@@ -79,7 +80,7 @@ def test_one_glimpse_is_no_object_and_an_object_out_of_sight_ends_after_its_pati
     assert ended == [(20, "cat")]
 
 
-def test_weak_detections_continue_a_track_and_start_none():
+def test_weak_detections_continue_a_track_and_start_none() -> None:
     tracker = Tracker(Track(high=0.5, low=0.1))
     for frame in range(20):
         score = 0.9 if frame < 3 else 0.2
@@ -89,7 +90,7 @@ def test_weak_detections_continue_a_track_and_start_none():
     assert [(t.number, t.fresh) for t in tracks] == [(1, True)]
 
 
-def test_zones_of_any_shape_hold_what_stands_in_them():
+def test_zones_of_any_shape_hold_what_stands_in_them() -> None:
     zones = Zones(
         {
             "door": ((0.1, 0.5), (0.4, 0.5), (0.4, 1.0), (0.1, 1.0)),
@@ -102,7 +103,7 @@ def test_zones_of_any_shape_hold_what_stands_in_them():
     assert zones.around((0.9, 0.9)) == {"horseshoe"}
 
 
-def test_only_a_way_through_the_line_itself_crosses_it():
+def test_only_a_way_through_the_line_itself_crosses_it() -> None:
     line = ((0.5, 0.2), (0.5, 0.6))
     assert side(line, (0.4, 0.4)) == -side(line, (0.6, 0.4)) != 0
     assert crosses(line, (0.4, 0.4), (0.6, 0.4))
@@ -131,23 +132,23 @@ def told(places: list[float], jump: float = 0.0) -> list[tuple[str, int]]:
     return [(e["type"], e["frame"]) for e in events]
 
 
-def test_entering_staying_and_leaving_are_told_once_each():
+def test_entering_staying_and_leaving_are_told_once_each() -> None:
     places = [0.3, 0.35, 0.4, 0.45, 0.52, *[0.55] * 14, 0.48, 0.44, 0.4, 0.36]
     assert told(places) == [
         ("new", 0), ("enter", 5), ("cross", 5), ("dwell", 15), ("leave", 20), ("cross", 20),
     ]  # fmt: skip
 
 
-def test_a_box_that_trembles_at_a_border_makes_no_events():
+def test_a_box_that_trembles_at_a_border_makes_no_events() -> None:
     assert told([0.45, *[0.495, 0.505] * 20]) == [("new", 0)]
 
 
-def test_a_jump_of_the_wall_clock_moves_no_event():
+def test_a_jump_of_the_wall_clock_moves_no_event() -> None:
     places = [0.3, 0.35, 0.4, 0.45, 0.52, *[0.55] * 14]
     assert told(places, jump=-3600.0) == told(places)
 
 
-def test_the_gate_opens_for_what_moves_and_shuts_again():
+def test_the_gate_opens_for_what_moves_and_shuts_again() -> None:
     def frame(x: int | None, light: int = 60) -> Image.Image:
         pixels = np.full((120, 160, 3), light, dtype=np.uint8)
         if x is not None:
@@ -177,7 +178,7 @@ HEAD = '[stream.a]\nsource = "test:pattern"\n'
         ("[stream.a]\nfps = 3\n", 1, "source"),
     ],
 )
-def test_a_mistake_in_a_table_is_told_with_its_line(text, line, reason):
+def test_a_mistake_in_a_table_is_told_with_its_line(text: Any, line: int, reason: str) -> None:
     with pytest.raises(InvalidConfig) as caught:
         parse(text, "porch.toml")
     assert f"porch.toml, line {line}: " in str(caught.value)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ class Container:
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done
 
-    def python(self, source: str, user: str = "", **options) -> subprocess.CompletedProcess[str]:
+    def python(self, source: str, user: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
         """A Python program inside, with edgeaid importable."""
         return self.run("/usr/bin/python3", "-", user=user, stdin=source, **options)
 

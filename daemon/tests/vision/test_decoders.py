@@ -59,12 +59,12 @@ def same(objects: Any, expected: list[tuple[tuple[float, ...], float, int]], tol
         assert objects.boxes[row] == pytest.approx(box, abs=tolerance)
 
 
-def test_every_decoder_that_a_manifest_may_name_is_there():
+def test_every_decoder_that_a_manifest_may_name_is_there() -> None:
     assert set(DECODERS) == set(OBJECT_DECODERS)
 
 
 @pytest.mark.parametrize("pixels", [False, True])
-def test_yolov5_multiplies_objectness_and_class(pixels):
+def test_yolov5_multiplies_objectness_and_class(pixels: bool) -> None:
     table = rng().random((1, 500, 5 + 7)).astype(np.float32)
     scale = np.array([*SIZE, *SIZE]) if pixels else np.ones(4)
     stored = table.copy()
@@ -78,7 +78,7 @@ def test_yolov5_multiplies_objectness_and_class(pixels):
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_yolov8_takes_the_best_class_of_each_column(transposed):
+def test_yolov8_takes_the_best_class_of_each_column(transposed: bool) -> None:
     table = rng().random((1, 4 + 6, 420)).astype(np.float32)
     expected = []
     for x, y, w, h, *classes in table[0].T.tolist():
@@ -90,7 +90,7 @@ def test_yolov8_takes_the_best_class_of_each_column(transposed):
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8])
-def test_quantised_outputs_give_what_their_real_values_give(dtype):
+def test_quantised_outputs_give_what_their_real_values_give(dtype: Any) -> None:
     zero_point = -128 if dtype is np.int8 else 0
     stored = (rng().integers(0, 256, (1, 84, 1680)) + zero_point).astype(dtype)
     quantization = Quantization((1 / 255,), (zero_point,))
@@ -103,7 +103,7 @@ def test_quantised_outputs_give_what_their_real_values_give(dtype):
     assert (one.classes == other.classes).all()
 
 
-def test_yolox_undoes_grid_and_stride():
+def test_yolox_undoes_grid_and_stride() -> None:
     places = cells(SIZE, (8, 16, 32))
     table = rng().normal(0, 1, (1, len(places), 5 + 3)).astype(np.float32)
     table[..., 4:] = rng(4).random((len(places), 4))
@@ -117,7 +117,7 @@ def test_yolox_undoes_grid_and_stride():
     same(decoded("yolox", table, threshold=0.85), expected, 1e-4)
 
 
-def test_nanodet_takes_the_mean_of_each_sides_distribution():
+def test_nanodet_takes_the_mean_of_each_sides_distribution() -> None:
     places = cells(SIZE, (8, 16, 32, 64))
     table = rng().normal(0, 2, (1, len(places), 3 + 4 * 8)).astype(np.float32)
     table[..., :3] = rng(4).random((len(places), 3))
@@ -136,7 +136,7 @@ def test_nanodet_takes_the_mean_of_each_sides_distribution():
     same(decoded("nanodet", table, threshold=0.99), expected, 1e-4)
 
 
-def test_yolo_nas_has_corners_in_pixels_and_scores_apart():
+def test_yolo_nas_has_corners_in_pixels_and_scores_apart() -> None:
     boxes = (rng().random((1, 300, 4)) * 100).astype(np.float32)
     boxes[..., 2:] += boxes[..., :2]
     scores = rng(4).random((1, 300, 5)).astype(np.float32)
@@ -149,7 +149,7 @@ def test_yolo_nas_has_corners_in_pixels_and_scores_apart():
     same(decoded("yolo-nas", scores, boxes, threshold=0.98), expected)
 
 
-def test_end_to_end_rows_are_taken_as_they_are():
+def test_end_to_end_rows_are_taken_as_they_are() -> None:
     table = rng().random((1, 300, 6)).astype(np.float32)
     table[..., :4] *= 250
     table[..., 5] = rng(4).integers(0, 80, (1, 300))
@@ -159,7 +159,7 @@ def test_end_to_end_rows_are_taken_as_they_are():
     same(decoded("yolo-end2end", table, threshold=0.9), expected)
 
 
-def test_efficientdet_boxes_are_relative_to_nine_anchors_a_cell():
+def test_efficientdet_boxes_are_relative_to_nine_anchors_a_cell() -> None:
     anchors = efficientdet_anchors(SIZE, 4.0)
     assert len(anchors) == 9 * sum(math.ceil(320 / 2**k) * math.ceil(256 / 2**k) for k in range(3, 8))
     # The first cell's first anchor: a square of 4 strides around the cell's middle.
@@ -177,7 +177,7 @@ def test_efficientdet_boxes_are_relative_to_nine_anchors_a_cell():
     same(decoded("efficientdet", offsets, logits, threshold=0.8), expected, 1e-4)
 
 
-def test_blazeface_adds_its_anchors_and_gives_keypoints():
+def test_blazeface_adds_its_anchors_and_gives_keypoints() -> None:
     anchors = blaze_anchors((128, 128), (8, 16, 16, 16))
     assert len(anchors) == 896
     assert anchors[0] == pytest.approx([0.5 / 16, 0.5 / 16])
@@ -198,7 +198,7 @@ def test_blazeface_adds_its_anchors_and_gives_keypoints():
     assert objects.keypoints[0, 0, :2] == pytest.approx(best[1:], abs=1e-5)
 
 
-def test_faces_of_the_k210_have_five_landmarks():
+def test_faces_of_the_k210_have_five_landmarks() -> None:
     priors = face_priors((320, 240))
     assert len(priors) == 4420  # of the detector's paper, at 320 x 240
     count = len(priors)
@@ -218,7 +218,7 @@ def test_faces_of_the_k210_have_five_landmarks():
     assert objects.keypoints.shape[1:] == (5, 3)
 
 
-def test_movenet_answers_one_person_with_a_box_around_what_is_seen():
+def test_movenet_answers_one_person_with_a_box_around_what_is_seen() -> None:
     points = np.zeros((1, 1, 17, 3), dtype=np.float32)
     points[0, 0, :, 0] = np.linspace(0.2, 0.6, 17)
     points[0, 0, :, 1] = np.linspace(0.3, 0.9, 17)
@@ -234,7 +234,7 @@ def test_movenet_answers_one_person_with_a_box_around_what_is_seen():
     assert objects.boxes[0] == pytest.approx([0.2, 0.1, 0.6, 0.5])
 
 
-def test_posenet_reads_its_operators_tensors_and_its_heat_maps():
+def test_posenet_reads_its_operators_tensors_and_its_heat_maps() -> None:
     poses = rng().random((1, 10, 17, 2)).astype(np.float32) * 256
     sure = np.full((1, 10, 17), 0.9, dtype=np.float32)
     scores = np.array([[0.9, 0.8, *[0.0] * 8]], dtype=np.float32)
@@ -250,7 +250,7 @@ def test_posenet_reads_its_operators_tensors_and_its_heat_maps():
     assert objects.keypoints[0, 0] == pytest.approx([(2 * 32 - 2) / 257, (4 * 32 + 1.5) / 257, sigmoid(3)], abs=1e-5)
 
 
-def test_objects_carry_keypoints_polygons_and_masks_in_units_of_the_picture():
+def test_objects_carry_keypoints_polygons_and_masks_in_units_of_the_picture() -> None:
     letterboxed = Placement(320, 160, left=0.0, top=-0.3, right=1.0, bottom=1.3)
     pose = np.zeros((1, 4 + 1 + 6, 100), dtype=np.float32)
     pose[0, :, 0] = [0.5, 0.5, 0.2, 0.2, 0.9, 0.5, 0.5, 0.8, 0.6, 0.6, 0.7]
@@ -280,7 +280,7 @@ def test_objects_carry_keypoints_polygons_and_masks_in_units_of_the_picture():
 
 
 @pytest.mark.parametrize("decoder", OBJECT_DECODERS)
-def test_outputs_that_do_not_fit_are_refused_and_not_misread(decoder):
+def test_outputs_that_do_not_fit_are_refused_and_not_misread(decoder: Any) -> None:
     for shapes in ([(1, 3)], [(1, 7, 7, 7)], [(1, 100, 4), (1, 99, 3)]):
         outputs = [np.zeros(shape, dtype=np.float32) for shape in shapes]
         rules = OutputRules.from_table({"decoder": decoder, "threshold": 0.5})
@@ -289,7 +289,7 @@ def test_outputs_that_do_not_fit_are_refused_and_not_misread(decoder):
 
 
 @pytest.mark.slow
-def test_ultralytics_own_decoding_gives_the_same(tmp_path):
+def test_ultralytics_own_decoding_gives_the_same(tmp_path: Path) -> None:
     python = os.environ.get("EDGEAI_ULTRALYTICS_PYTHON")
     if not python:
         pytest.skip("no interpreter with ultralytics (set EDGEAI_ULTRALYTICS_PYTHON)")
@@ -333,7 +333,7 @@ def compare_with_ultralytics(file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_8400_boxes_of_80_classes_take_few_milliseconds():
+def test_8400_boxes_of_80_classes_take_few_milliseconds() -> None:
     values = rng().random((1, 84, 8400)).astype(np.float32) ** 12
     rules = OutputRules.from_table({"decoder": "yolov8", "threshold": 0.25, "max_results": 300})
     times = []

@@ -7,11 +7,16 @@ import json
 import socket
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeaid.models.repository import EMBEDDED
+
+from ...support.daemon import Running
 
 SCENES = sorted((EMBEDDED / "digit-scenes" / "1" / "samples").glob("*.png"))
 TRUTH = json.loads((EMBEDDED / "digit-scenes" / "1" / "samples" / "truth.json").read_text())
@@ -21,7 +26,7 @@ FRIGATE_S = 0.1
 
 
 @pytest.fixture(scope="module")
-def recorder(launch, tmp_path_factory):
+def recorder(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A daemon with both dialects on."""
     config = "[dialects]\ndeepstack = true\ndoods = true\n[limits]\npicture_bytes = 300000\nidle_seconds = 3\n"
     running = launch(tmp_path_factory.mktemp("dialects"), config)
@@ -32,23 +37,23 @@ def recorder(launch, tmp_path_factory):
 class Connection(HTTPConnection):
     """HTTP over the daemon's Unix socket."""
 
-    def __init__(self, path, timeout=30.0):
+    def __init__(self, path: Any, timeout: float = 30.0) -> None:
         super().__init__("localhost", timeout=timeout)
         self.path = str(path)
 
-    def connect(self):
+    def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self.path)
 
 
-def exchange(connection, method, path, body=b"", headers=None):
+def exchange(connection: Any, method: Any, path: Any, body: bytes = b"", headers: Any = None) -> Any:
     connection.request(method, path, body, headers or {})
     response = connection.getresponse()
     return response.status, json.loads(response.read())
 
 
-def form(fields):
+def form(fields: Any) -> Any:
     """multipart/form-data, as every HTTP library makes it; values are bytes, or (file name, bytes)."""
     boundary = uuid.uuid4().hex
     parts = []
@@ -64,10 +69,10 @@ def form(fields):
 class DeepStackClient:
     """What Frigate's detector does: one picture, 0.1 s, first rows until one is too uncertain or unknown."""
 
-    def __init__(self, path, labels, timeout=FRIGATE_S):
+    def __init__(self, path: Any, labels: Any, timeout: Any = FRIGATE_S) -> None:
         self.path, self.labels, self.timeout = path, labels, timeout
 
-    def detect(self, picture):
+    def detect(self, picture: Any) -> Any:
         body, headers = form([("api_key", b""), ("image", ("image.jpg", picture))])
         connection = Connection(self.path, self.timeout)
         try:
@@ -85,7 +90,7 @@ class DeepStackClient:
         return rows
 
 
-def test_a_deepstack_client_finds_what_is_there_within_its_tenth_of_a_second(recorder):
+def test_a_deepstack_client_finds_what_is_there_within_its_tenth_of_a_second(recorder: Any) -> None:
     labels = {str(n) for n in range(10)}
     DeepStackClient(recorder.socket, labels, timeout=60).detect(SCENES[0].read_bytes())  # the first one starts a worker
     client = DeepStackClient(recorder.socket, labels)
@@ -106,8 +111,8 @@ def test_a_deepstack_client_finds_what_is_there_within_its_tenth_of_a_second(rec
     print(f"DeepStack: median {sorted(took)[len(took) // 2] * 1e3:.1f} ms")
 
 
-def test_min_confidence_is_the_callers(recorder):
-    def detected(confidence):
+def test_min_confidence_is_the_callers(recorder: Any) -> None:
+    def detected(confidence: Any) -> Any:
         body, headers = form([("image", ("a.png", SCENES[0].read_bytes())), ("min_confidence", confidence)])
         status, answer = exchange(Connection(recorder.socket), "POST", "/v1/vision/detection", body, headers)
         assert (status, answer["success"]) == (200, True)
@@ -117,7 +122,7 @@ def test_min_confidence_is_the_callers(recorder):
     assert all(row["confidence"] >= 0.999 for row in detected(b"0.999"))
 
 
-def ask(recorder, body, headers):
+def ask(recorder: Any, body: Any, headers: Any) -> Any:
     return exchange(Connection(recorder.socket), "POST", "/v1/vision/detection", body, headers)
 
 
@@ -136,7 +141,7 @@ def ask(recorder, body, headers):
         ([("min_confidence", b"nan"), ("image", ("a.png", SCENES[0].read_bytes()))], 400, "a number from 0 to 1"),
     ],
 )
-def test_a_form_that_cannot_be_is_refused_with_its_reason(recorder, fields, status, said):
+def test_a_form_that_cannot_be_is_refused_with_its_reason(recorder: Any, fields: Any, status: int, said: str) -> None:
     got, answer = ask(recorder, *form(fields))
     assert (got, answer["success"], answer["predictions"]) == (status, False, [])
     assert said in answer["error"]
@@ -159,13 +164,13 @@ def test_a_form_that_cannot_be_is_refused_with_its_reason(recorder, fields, stat
         (b"", "multipart/form-data; boundary=" + "b" * 100),
     ],
 )
-def test_a_body_that_is_no_form_is_refused(recorder, body, kind):
+def test_a_body_that_is_no_form_is_refused(recorder: Any, body: bytes, kind: str) -> None:
     status, answer = ask(recorder, body, {"Content-Type": kind})
     assert status == 400, answer
     assert answer["error"]
 
 
-def test_a_form_that_stalls_is_given_up(recorder):
+def test_a_form_that_stalls_is_given_up(recorder: Any) -> None:
     connection = Connection(recorder.socket)
     connection.putrequest("POST", "/v1/vision/detection")
     connection.putheader("Content-Type", "multipart/form-data; boundary=b")
@@ -179,16 +184,16 @@ def test_a_form_that_stalls_is_given_up(recorder):
 # --- DOODS ----------------------------------------------------------------------------------------------------------
 
 
-def doods(recorder, **body):
+def doods(recorder: Any, **body: Any) -> Any:
     connection = Connection(recorder.socket)
     return exchange(connection, "POST", "/detect", json.dumps(body), {"Content-Type": "application/json"})
 
 
-def picture():
+def picture() -> Any:
     return base64.b64encode(SCENES[0].read_bytes()).decode()
 
 
-def test_a_doods_client_lists_detectors_and_gets_shares_and_percentages(recorder):
+def test_a_doods_client_lists_detectors_and_gets_shares_and_percentages(recorder: Any) -> None:
     status, answer = exchange(Connection(recorder.socket), "GET", "/detectors")
     assert status == 200
     (detector,) = answer["detectors"]
@@ -204,7 +209,7 @@ def test_a_doods_client_lists_detectors_and_gets_shares_and_percentages(recorder
         assert detected["label"] in detector["labels"]
 
 
-def test_doods_labels_and_regions_choose(recorder):
+def test_doods_labels_and_regions_choose(recorder: Any) -> None:
     everything = doods(recorder, detector_name="digit-scenes", data=picture())[1]["detections"]
     best = everything[0]
     only = doods(recorder, data=picture(), detect={best["label"]: 1})[1]["detections"]
@@ -239,13 +244,15 @@ def test_doods_labels_and_regions_choose(recorder):
         ({"data": "x", "detector_name": "digits"}, 400, "not 'detect'"),
     ],
 )
-def test_a_doods_request_that_cannot_be_is_refused_with_its_reason(recorder, body, status, said):
+def test_a_doods_request_that_cannot_be_is_refused_with_its_reason(
+    recorder: Any, body: dict[str, Any], status: int, said: str
+) -> None:
     got, answer = doods(recorder, id="n7", **body)
     assert (got, answer["id"]) == (status, "n7"), answer
     assert said in answer["error"]
 
 
-def test_doods_body_limits_hold(recorder):
+def test_doods_body_limits_hold(recorder: Any) -> None:
     assert exchange(Connection(recorder.socket), "POST", "/detect", b"[" * 500, {})[0] == 400
     assert exchange(Connection(recorder.socket), "POST", "/detect", b"[]", {})[0] == 400
     assert exchange(Connection(recorder.socket), "POST", "/detect", b"x" * 600_000, {})[0] == 413
@@ -254,7 +261,7 @@ def test_doods_body_limits_hold(recorder):
 # --- on TCP, and off ------------------------------------------------------------------------------------------------
 
 
-def test_on_tcp_each_client_shows_the_token_where_it_can(start, tmp_path):
+def test_on_tcp_each_client_shows_the_token_where_it_can(start: Callable[..., Running], tmp_path: Path) -> None:
     secret = tmp_path / "token"
     secret.write_text(TOKEN)
     secret.chmod(0o600)
@@ -263,12 +270,12 @@ def test_on_tcp_each_client_shows_the_token_where_it_can(start, tmp_path):
         port = probe.getsockname()[1]
     start(f'[dialects]\ndeepstack = true\ndoods = true\n[tcp]\nlisten = "127.0.0.1:{port}"\ntoken_file = "{secret}"\n')
 
-    def deepstack(key):
+    def deepstack(key: Any) -> Any:
         body, headers = form([("image", ("a.png", SCENES[0].read_bytes())), ("api_key", key)])
         connection = HTTPConnection("127.0.0.1", port, timeout=60)
         return exchange(connection, "POST", "/v1/vision/detection", body, headers)
 
-    def detectors(headers):
+    def detectors(headers: Any) -> Any:
         return exchange(HTTPConnection("127.0.0.1", port, timeout=60), "GET", "/detectors", b"", headers)[0]
 
     assert deepstack(TOKEN.encode())[0] == 200
@@ -278,12 +285,12 @@ def test_on_tcp_each_client_shows_the_token_where_it_can(start, tmp_path):
     assert [detectors({}), detectors({"doods-auth-key": "wrong"})] == [403, 403]
 
 
-def test_without_the_section_there_is_nothing(daemon):
+def test_without_the_section_there_is_nothing(daemon: Running) -> None:
     for method, path in (("GET", "/detectors"), ("POST", "/detect"), ("POST", "/v1/vision/detection")):
         assert exchange(Connection(daemon.socket), method, path)[0] == 404
 
 
-def test_deepstacks_custom_models_are_listed_and_asked_by_name(recorder):
+def test_deepstacks_custom_models_are_listed_and_asked_by_name(recorder: Any) -> None:
     status, answer = exchange(Connection(recorder.socket), "POST", "/v1/vision/custom/list")
     assert status == 200
     assert "digit-scenes" in answer["models"]

@@ -10,6 +10,9 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from edgeaid import errors
 from edgeaid.client.fast import INFER, RESULT
 from edgeaid.models.repository import EMBEDDED
 
+from ...support.daemon import Running
 from ...support.users import STRANGER, connect_as
 
 GOLDEN = EMBEDDED / "digits" / "1" / "golden"
@@ -28,20 +32,20 @@ GOLDEN = EMBEDDED / "digits" / "1" / "golden"
 class Raw:
     """A hand-driven connection."""
 
-    def __init__(self, path, hello=True):
+    def __init__(self, path: Any, hello: bool = True) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.settimeout(20)
         self.sock.connect(str(path))
         if hello:
             assert self.ask({"op": "hello", "version": 1})["version"] == 1
 
-    def ask(self, message, *fds):
+    def ask(self, message: Any, *fds: Any) -> Any:
         data = message if isinstance(message, bytes) else json.dumps(message).encode()
         socket.send_fds(self.sock, [data], list(fds)) if fds else self.sock.send(data)
         return json.loads(self.sock.recv(65536))
 
 
-def memfd(size, seals=fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL):
+def memfd(size: Any, seals: Any = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL) -> Any:
     fd = os.memfd_create("t", os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, size)
     if seals:
@@ -50,13 +54,13 @@ def memfd(size, seals=fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEA
 
 
 @pytest.fixture
-def raw(daemon):
+def raw(daemon: Running) -> Iterator[Raw]:
     connection = Raw(daemon.folder / "run" / "fast.sock")
     yield connection
     connection.sock.close()
 
 
-def test_the_client_takes_the_fast_socket_and_gets_what_http_gives(daemon):
+def test_the_client_takes_the_fast_socket_and_gets_what_http_gives(daemon: Running) -> None:
     image = np.load(GOLDEN / "1.in.npy")
     with daemon.client() as fast, daemon.client(fast=False) as plain:
         a, b = fast.infer("digits", image), plain.infer("digits", image)
@@ -66,7 +70,7 @@ def test_the_client_takes_the_fast_socket_and_gets_what_http_gives(daemon):
         assert np.abs(a["scores"].astype(int) - np.load(GOLDEN / "1.out.npy").astype(int)).max() <= 2
 
 
-def test_versions_are_agreed_on_connect(daemon):
+def test_versions_are_agreed_on_connect(daemon: Running) -> None:
     raw = Raw(daemon.folder / "run" / "fast.sock", hello=False)
     assert "hello first" in raw.ask({"op": "attach"})["error"]
     answer = raw.ask({"op": "hello", "version": 99})
@@ -74,7 +78,7 @@ def test_versions_are_agreed_on_connect(daemon):
     assert "versions 1 to 2" in answer["error"]
 
 
-def test_unsealed_small_and_foreign_descriptors_are_refused(raw, tmp_path):
+def test_unsealed_small_and_foreign_descriptors_are_refused(raw: Any, tmp_path: Path) -> None:
     fd = memfd(4096, seals=0)
     assert "not sealed" in raw.ask({"op": "attach"}, fd)["error"]
     os.close(fd)
@@ -92,14 +96,14 @@ def test_unsealed_small_and_foreign_descriptors_are_refused(raw, tmp_path):
     os.close(fd)
 
 
-def test_a_sealed_memfd_cannot_be_truncated_after_passing():
+def test_a_sealed_memfd_cannot_be_truncated_after_passing() -> None:
     fd = memfd(4096)
     with pytest.raises(PermissionError):
         os.ftruncate(fd, 0)
     os.close(fd)
 
 
-def test_more_descriptors_than_allowed_are_closed_and_refused(raw):
+def test_more_descriptors_than_allowed_are_closed_and_refused(raw: Any) -> None:
     fds = [memfd(4096) for _ in range(10)]
     assert "exactly one descriptor" in raw.ask({"op": "attach"}, *fds)["error"]
     for fd in fds:
@@ -107,7 +111,7 @@ def test_more_descriptors_than_allowed_are_closed_and_refused(raw):
     assert "unknown op" in raw.ask({"op": "?"})["error"]
 
 
-def test_nonsense_gets_an_error_and_the_connection_lives(raw):
+def test_nonsense_gets_an_error_and_the_connection_lives(raw: Any) -> None:
     for message in (b"{", b"[]", b"\x01", b"\x07" * 200, b"{" * 5000, json.dumps({"op": "bind", "model": 5}).encode()):
         assert "error" in raw.ask(message)
     raw.sock.send(INFER.pack(1, 0, 0, 77, 5, 0, 0))
@@ -115,7 +119,7 @@ def test_nonsense_gets_an_error_and_the_connection_lives(raw):
     assert RESULT.unpack_from(reply)[2:5] == (404, 77, 5)
 
 
-def test_unknown_models_tensors_and_places_are_named(raw):
+def test_unknown_models_tensors_and_places_are_named(raw: Any) -> None:
     fd = memfd(1 << 16)
     region = raw.ask({"op": "attach"}, fd)["region"]
     os.close(fd)
@@ -148,7 +152,7 @@ def test_unknown_models_tensors_and_places_are_named(raw):
     assert raw.ask({"op": "unbind", "binding": binding})["code"] == 404
 
 
-def test_several_requests_may_be_under_way_and_each_is_answered(daemon, raw):
+def test_several_requests_may_be_under_way_and_each_is_answered(daemon: Running, raw: Any) -> None:
     with daemon.client() as client:
         metadata = client.metadata("digits")
     size = int(np.prod(metadata["inputs"][0]["shape"]))
@@ -170,7 +174,7 @@ def test_several_requests_may_be_under_way_and_each_is_answered(daemon, raw):
     assert np.abs(got - np.load(GOLDEN / "0.out.npy").ravel().astype(int)).max() <= 2
 
 
-def test_a_binding_follows_a_reload_of_its_model(start):
+def test_a_binding_follows_a_reload_of_its_model(start: Callable[..., Running]) -> None:
     daemon = start()
     image = np.load(GOLDEN / "0.in.npy")
     with daemon.client() as client:
@@ -182,8 +186,8 @@ def test_a_binding_follows_a_reload_of_its_model(start):
             client.infer("digits", image)
 
 
-def test_a_vanished_client_leaves_nothing_behind(daemon):
-    def descriptors():
+def test_a_vanished_client_leaves_nothing_behind(daemon: Running) -> None:
+    def descriptors() -> Any:
         return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
 
     with daemon.client() as client:
@@ -222,12 +226,12 @@ json_values = st.recursive(
         st.sampled_from(["version", "model", "inputs", "outputs", "binding", "id"]), json_values, max_size=5
     ),
 )
-def test_every_control_message_is_answered(raw, operation, fields):
+def test_every_control_message_is_answered(raw: Any, operation: Any, fields: Any) -> None:
     answer = raw.ask({"model": "digits", "op": operation, **fields})
     assert "error" in answer or operation == "hello"
 
 
-def test_a_client_goes_on_after_the_daemon_was_restarted(start):
+def test_a_client_goes_on_after_the_daemon_was_restarted(start: Callable[..., Running]) -> None:
     daemon = start()
     image = np.load(GOLDEN / "1.in.npy")
     with daemon.client() as client:
@@ -245,7 +249,7 @@ def test_a_client_goes_on_after_the_daemon_was_restarted(start):
         assert np.array_equal(before["scores"], client.infer("digits", image)["scores"]), "nobody noticed"
 
 
-def test_a_region_that_is_given_back_takes_its_bindings_along_and_makes_room(raw):
+def test_a_region_that_is_given_back_takes_its_bindings_along_and_makes_room(raw: Any) -> None:
     for _ in range(20):
         fd = memfd(1 << 16)
         region = raw.ask({"op": "attach"}, fd)["region"]
@@ -257,7 +261,7 @@ def test_a_region_that_is_given_back_takes_its_bindings_along_and_makes_room(raw
         assert raw.ask({"op": "detach", "region": region})["code"] == 404
 
 
-def test_a_role_that_is_taken_away_ends_the_connection(start):
+def test_a_role_that_is_taken_away_ends_the_connection(start: Callable[..., Running]) -> None:
     daemon = start()
     raw = Raw(daemon.folder / "run" / "fast.sock")
     daemon.process.send_signal(signal.SIGHUP)
@@ -267,7 +271,7 @@ def test_a_role_that_is_taken_away_ends_the_connection(start):
     assert "unknown op" in raw.ask({"op": "?"})["error"], "who may still be here stays"
 
 
-def test_shared_memory_counts_by_size_per_user(start):
+def test_shared_memory_counts_by_size_per_user(start: Callable[..., Running]) -> None:
     daemon = start('[limits]\nregion_bytes_per_user = 1000000\n[access]\ninfer = ["root"]\n')
     path = daemon.folder / "run" / "fast.sock"
     connections = []

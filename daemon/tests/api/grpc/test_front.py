@@ -9,6 +9,9 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from edgeaid.serving.access import Role
 from edgeaid.serving.metrics import rss_bytes
 from edgeaid.serving.plane import Plane
 
+from ...support.daemon import Running
 from ...support.users import STRANGER, connect_as
 from ..test_descriptors import KEPT, lingering
 
@@ -34,7 +38,7 @@ IMAGE = np.load(EMBEDDED / "digits" / "1" / "golden" / "0.in.npy")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, launch):
+def server(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("front")
     limits = "[limits]\nconnections_per_user = 5\nbuffer_bytes_per_user = 3000000\n"
     running = launch(folder, f'{limits}[server]\ngrpc_socket = "{folder}/run/grpc.sock"\n')
@@ -43,16 +47,16 @@ def server(tmp_path_factory, launch):
 
 
 @pytest.fixture
-def channel(server):
+def channel(server: Any) -> Iterator[Any]:
     with grpc.insecure_channel(f"unix:{server.folder}/run/grpc.sock") as opened:
         yield opened
 
 
-def ask(channel, path, message=b""):
+def ask(channel: Any, path: Any, message: bytes = b"") -> Any:
     return channel.unary_unary(path)(message if isinstance(message, bytes) else message.SerializeToString(), timeout=20)
 
 
-def test_frames_are_found_however_the_bytes_are_cut():
+def test_frames_are_found_however_the_bytes_are_cut() -> None:
     frames = [(5, 0, 1, 3), (0, 4, 0, 0), (70_000, 0, 0, 5), (1, 1, 5, 5)]
     data = b"PRI" + b"".join(
         struct.pack(">BHBBI", size >> 16, size & 0xFFFF, kind, flags, stream) + bytes(size)
@@ -71,7 +75,7 @@ class ReadsOn(Client):
         self.data_received(b"PRI * ")
 
 
-def test_what_comes_before_there_is_a_connection_to_the_server_arrives_first(tmp_path):
+def test_what_comes_before_there_is_a_connection_to_the_server_arrives_first(tmp_path: Path) -> None:
     async def scenario() -> bytes:
         arrived: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
@@ -93,21 +97,21 @@ def test_what_comes_before_there_is_a_connection_to_the_server_arrives_first(tmp
     assert asyncio.run(scenario()) == b"PRI * HTTP/2.0"
 
 
-def test_broken_messages_are_invalid_arguments(channel):
+def test_broken_messages_are_invalid_arguments(channel: Any) -> None:
     for method in ("ModelInfer", "ModelMetadata", "RepositoryIndex"):
         with pytest.raises(grpc.RpcError) as caught:
             ask(channel, f"/{SERVICE}/{method}", b"\xff\xff\xff")
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_model_that_is_not_there_is_not_ready_and_that_is_no_error(channel):
+def test_a_model_that_is_not_there_is_not_ready_and_that_is_no_error(channel: Any) -> None:
     for name, version, ready in (("nothing", "", False), ("digits", "7", False), ("digits", "", True)):
         request = MESSAGES["ModelReadyRequest"](name=name, version=version)
         answer = MESSAGES["ModelReadyResponse"].FromString(ask(channel, f"/{SERVICE}/ModelReady", request))
         assert answer.ready is ready
 
 
-def test_health_is_checked_listed_and_watched(channel):
+def test_health_is_checked_listed_and_watched(channel: Any) -> None:
     request = HEALTH_MESSAGES["HealthCheckRequest"](service=SERVICE).SerializeToString()
     path = "/grpc.health.v1.Health"
     assert HEALTH_MESSAGES["HealthCheckResponse"].FromString(ask(channel, f"{path}/Check", request)).status == 1
@@ -126,7 +130,7 @@ def test_health_is_checked_listed_and_watched(channel):
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-def test_reflection_names_the_services_and_gives_files_that_a_pool_takes(channel, version):
+def test_reflection_names_the_services_and_gives_files_that_a_pool_takes(channel: Any, version: str) -> None:
     from google.protobuf import descriptor_pb2, descriptor_pool
 
     package = f"grpc.reflection.{version}"
@@ -147,7 +151,7 @@ def test_reflection_names_the_services_and_gives_files_that_a_pool_takes(channel
     assert missing.error_response.error_code == 5
 
 
-def test_messages_larger_than_any_model_takes_are_refused(channel, server):
+def test_messages_larger_than_any_model_takes_are_refused(channel: Any, server: Any) -> None:
     before = rss_bytes(server.process.pid)
     request = MESSAGES["ModelInferRequest"](model_name="digits", raw_input_contents=[bytes(20 << 20)])
     with pytest.raises(grpc.RpcError) as caught:
@@ -157,7 +161,7 @@ def test_messages_larger_than_any_model_takes_are_refused(channel, server):
     assert server.json("GET", "/v2/health/live")[0] == 200
 
 
-def test_a_user_at_its_limit_of_connections_is_told_so(server):
+def test_a_user_at_its_limit_of_connections_is_told_so(server: Any) -> None:
     path = server.folder / "run" / "grpc.sock"
     held = [connect_as(STRANGER, path) for _ in range(5)]
     try:
@@ -174,7 +178,7 @@ def test_a_user_at_its_limit_of_connections_is_told_so(server):
         assert ask(channel, f"/{SERVICE}/ServerLive")
 
 
-def test_a_descriptor_sent_along_holds_up_nobody(server, channel):
+def test_a_descriptor_sent_along_holds_up_nobody(server: Any, channel: Any) -> None:
     with socket.socket(socket.AF_UNIX) as sender:
         sender.connect(f"{server.folder}/run/grpc.sock")
         fd = lingering()
@@ -199,7 +203,9 @@ def test_a_descriptor_sent_along_holds_up_nobody(server, channel):
         {"instance_group": [{"kind": "KIND_CPU"}]},
     ],
 )
-def test_the_configuration_can_be_asked_for_whatever_was_given_to_load(channel, server, config):
+def test_the_configuration_can_be_asked_for_whatever_was_given_to_load(
+    channel: Any, server: Any, config: dict[str, Any]
+) -> None:
     body = {"parameters": {"config": json.dumps(config)}}
     try:
         assert server.json("POST", "/v2/repository/models/digits/load", body)[0] == 200

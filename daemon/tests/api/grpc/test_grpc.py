@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from edgeaid.models.repository import EMBEDDED
+
+from ...support.daemon import Running
 
 triton = pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
 
@@ -16,7 +22,7 @@ DATATYPE = {"int8": "INT8", "uint8": "UINT8"}[IMAGE.dtype.name]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, launch):
+def server(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("grpc")
     running = launch(folder, f'[server]\ngrpc_socket = "{folder}/run/grpc.sock"\n[shared_memory]\nenabled = true\n')
     yield running
@@ -25,22 +31,22 @@ def server(tmp_path_factory, launch):
 
 
 @pytest.fixture
-def client(server):
+def client(server: Any) -> Iterator[Any]:
     with triton.InferenceServerClient(f"unix:{server.folder}/run/grpc.sock") as opened:
         yield opened
 
 
-def given(array=IMAGE):
+def given(array: Any = IMAGE) -> Any:
     tensor = triton.InferInput("image", list(array.shape), DATATYPE)
     tensor.set_data_from_numpy(array)
     return tensor
 
 
-def close(array):
+def close(array: Any) -> Any:
     return np.abs(array.astype(int) - SCORES.astype(int)).max() <= 2
 
 
-def test_the_library_sees_a_live_ready_server_and_its_models(client):
+def test_the_library_sees_a_live_ready_server_and_its_models(client: Any) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("digits")
@@ -56,20 +62,20 @@ def test_the_library_sees_a_live_ready_server_and_its_models(client):
     client.unregister_cuda_shared_memory()
 
 
-def test_inference_gives_the_golden_answer_and_echoes_the_id(client):
+def test_inference_gives_the_golden_answer_and_echoes_the_id(client: Any) -> None:
     answer = client.infer("digits", [given()], request_id="x1", priority=1, timeout=5_000_000)
     assert answer.get_response().id == "x1"
     assert close(answer.as_numpy("scores"))
 
 
-def test_classification_comes_back_as_bytes(client):
+def test_classification_comes_back_as_bytes(client: Any) -> None:
     answer = client.infer("digits", [given()], outputs=[triton.InferRequestedOutput("scores", class_count=2)])
     value, index, label = answer.as_numpy("scores")[0, 0].decode().split(":")
     assert (index, label) == (str(SCORES.argmax()), str(SCORES.argmax()))
     assert abs(int(value) - int(SCORES.max())) <= 2
 
 
-def test_typed_contents_are_taken_as_well_as_raw_ones(server):
+def test_typed_contents_are_taken_as_well_as_raw_ones(server: Any) -> None:
     import grpc
 
     from edgeaid.api.grpc.schema import MESSAGES
@@ -92,7 +98,7 @@ def test_typed_contents_are_taken_as_well_as_raw_ones(server):
             call(request)
 
 
-def test_streams_answer_each_request_and_survive_a_bad_one(client):
+def test_streams_answer_each_request_and_survive_a_bad_one(client: Any) -> None:
     import queue
 
     answers: queue.Queue = queue.Queue()
@@ -107,7 +113,7 @@ def test_streams_answer_each_request_and_survive_a_bad_one(client):
     assert close(got[2][0].as_numpy("scores"))
 
 
-def test_errors_have_their_status_codes(client):
+def test_errors_have_their_status_codes(client: Any) -> None:
     from tritonclient.utils import InferenceServerException
 
     for call, code in (
@@ -124,7 +130,7 @@ def test_errors_have_their_status_codes(client):
         assert code in caught.value.status()
 
 
-def test_the_health_service_answers(server):
+def test_the_health_service_answers(server: Any) -> None:
     import grpc
 
     from edgeaid.api.grpc.schema import HEALTH_MESSAGES
@@ -138,7 +144,9 @@ def test_the_health_service_answers(server):
         assert call(HEALTH_MESSAGES["HealthCheckRequest"]()).status == 1
 
 
-def test_with_the_role_control_models_are_loaded_and_settings_changed(start, tmp_path):
+def test_with_the_role_control_models_are_loaded_and_settings_changed(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
     server = start(f'[server]\ngrpc_socket = "{tmp_path}/g.sock"\ngrpc_role = "control"\n')
     with triton.InferenceServerClient(f"unix:{tmp_path}/g.sock") as client:
         client.unload_model("digits")

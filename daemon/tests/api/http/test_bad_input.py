@@ -8,6 +8,7 @@ import os
 import socket
 import time
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from edgeaid import errors
 from edgeaid.api import oip, tensor_json
 from edgeaid.tensors import TensorSpec
+
+from ...support.daemon import Running
 
 PATH = "/v2/models/digits/infer"
 LIMITS = "[limits]\nbody_bytes = 200000\nidle_seconds = 1.0\nconnections = 20\nchunks = 100\n"
@@ -33,20 +36,20 @@ def shape(daemon: Any) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory, launch):
+def small(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> Iterator[Running]:
     running = launch(tmp_path_factory.mktemp("small"), LIMITS)
     yield running
     assert running.stop() == 0
 
 
-def test_an_oversized_body_is_413_and_says_the_limit(small):
+def test_an_oversized_body_is_413_and_says_the_limit(small: Any) -> None:
     status, answer = small.json("POST", PATH, b"x" * 200_001)
     assert status == 413
     assert "the limit is" in answer["error"]
     assert answers(small)
 
 
-def test_a_decompression_bomb_is_cut_off_at_the_limit(small):
+def test_a_decompression_bomb_is_cut_off_at_the_limit(small: Any) -> None:
     bomb = zlib.compress(b" " * 300_000_000)
     assert len(bomb) < 300_000
     status, answer = small.json("POST", PATH, bomb[:199_000], {"Content-Encoding": "deflate"})
@@ -54,13 +57,13 @@ def test_a_decompression_bomb_is_cut_off_at_the_limit(small):
     assert answers(small)
 
 
-def test_damaged_compression_is_400(small):
+def test_damaged_compression_is_400(small: Any) -> None:
     assert small.json("POST", PATH, b"\x1f\x8bnonsense", {"Content-Encoding": "gzip"})[0] == 400
     assert answers(small)
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "999999", "4294967296", "1e3", "", "0x10", "٣"])
-def test_a_header_length_out_of_range_is_400(daemon, length):
+def test_a_header_length_out_of_range_is_400(daemon: Running, length: str) -> None:
     assert (
         daemon.json(
             "POST", PATH, b'{"inputs":[]}', {"Inference-Header-Content-Length": length.encode().decode("latin-1")}
@@ -69,7 +72,7 @@ def test_a_header_length_out_of_range_is_400(daemon, length):
     )
 
 
-def test_bad_tensors_are_400_with_the_reason(daemon):
+def test_bad_tensors_are_400_with_the_reason(daemon: Running) -> None:
     dims = shape(daemon)
     meta = daemon.json("GET", "/v2/models/digits")[1]["inputs"][0]
     count = int(np.prod(dims))
@@ -106,7 +109,7 @@ def test_bad_tensors_are_400_with_the_reason(daemon):
     assert daemon.json("POST", PATH, b"\xff\xfe")[0] == 400
 
 
-def test_a_short_or_left_over_binary_tail_is_400(daemon):
+def test_a_short_or_left_over_binary_tail_is_400(daemon: Running) -> None:
     dims = shape(daemon)
     meta = daemon.json("GET", "/v2/models/digits")[1]["inputs"][0]
     size = int(np.prod(dims))
@@ -124,7 +127,7 @@ def test_a_short_or_left_over_binary_tail_is_400(daemon):
         )
 
 
-def test_deep_json_is_refused_and_flat_brackets_in_texts_are_not(daemon):
+def test_deep_json_is_refused_and_flat_brackets_in_texts_are_not(daemon: Running) -> None:
     assert "nested" in daemon.json("POST", PATH, b"[" * 60_000)[1]["error"]
     assert daemon.json("POST", PATH, b"[" * 100_000)[0] == 400
     status, answer = daemon.json("POST", PATH, json.dumps({"id": "[" * 500, "inputs": []}).encode())
@@ -132,7 +135,7 @@ def test_deep_json_is_refused_and_flat_brackets_in_texts_are_not(daemon):
     assert "inputs" in answer["error"]
 
 
-def test_json_that_no_request_of_the_model_needs_is_413(daemon):
+def test_json_that_no_request_of_the_model_needs_is_413(daemon: Running) -> None:
     values = json.dumps({"inputs": [{"name": "image", "data": [1234567] * 40_000}]}).encode()
     status, answer = daemon.json("POST", PATH, values)
     assert status == 413
@@ -142,7 +145,7 @@ def test_json_that_no_request_of_the_model_needs_is_413(daemon):
 LINES = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nInference-Header-Content-Length: 9\r\n"
 
 
-def test_bodies_of_all_connections_together_are_bounded(start):
+def test_bodies_of_all_connections_together_are_bounded(start: Callable[..., Running]) -> None:
     daemon = start("[limits]\nbuffer_bytes = 300000\n")
     head = f"{LINES}Content-Length: 200000\r\n\r\n".encode()
     chunked = f"{LINES}Transfer-Encoding: chunked\r\n\r\n".encode()
@@ -163,7 +166,7 @@ def test_bodies_of_all_connections_together_are_bounded(start):
     raise AssertionError("what went with its clients is still counted")
 
 
-def test_listeners_to_events_are_bounded(start):
+def test_listeners_to_events_are_bounded(start: Callable[..., Running]) -> None:
     daemon = start()
     held = []
     try:
@@ -177,13 +180,13 @@ def test_listeners_to_events_are_bounded(start):
             sock.close()
 
 
-def test_nan_is_taken_and_comes_back_as_null():
+def test_nan_is_taken_and_comes_back_as_null() -> None:
     spec = TensorSpec("x", "FP32", (3,))
     data = tensor_json.encode([1.0, float("nan"), float("inf")], spec)
     assert tensor_json.to_list(memoryview(data), "FP32") == [1.0, None, None]
 
 
-def test_thousands_of_tiny_chunks_are_refused(small):
+def test_thousands_of_tiny_chunks_are_refused(small: Any) -> None:
     with small.raw() as sock:
         sock.sendall(b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         try:
@@ -198,7 +201,7 @@ def test_thousands_of_tiny_chunks_are_refused(small):
     assert answers(small)
 
 
-def test_a_client_that_vanishes_mid_body_costs_nothing(daemon):
+def test_a_client_that_vanishes_mid_body_costs_nothing(daemon: Running) -> None:
     for _ in range(30):
         with daemon.raw() as sock:
             sock.sendall(b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
@@ -208,7 +211,7 @@ def test_a_client_that_vanishes_mid_body_costs_nothing(daemon):
         assert all(d["in_flight"] == 0 for d in client.devices())
 
 
-def test_a_stalled_body_and_a_slow_header_are_cut_off(small):
+def test_a_stalled_body_and_a_slow_header_are_cut_off(small: Any) -> None:
     with small.raw() as body, small.raw() as header:
         body.sendall(b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
         header.sendall(b"GET /v2 HT")
@@ -217,7 +220,7 @@ def test_a_stalled_body_and_a_slow_header_are_cut_off(small):
         assert header.recv(100) == b""
 
 
-def test_garbage_instead_of_http_is_400(daemon):
+def test_garbage_instead_of_http_is_400(daemon: Running) -> None:
     for junk in (b"\0" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", os.urandom(2000)):
         with daemon.raw() as sock:
             sock.sendall(junk + b"\r\n\r\n")
@@ -226,7 +229,7 @@ def test_garbage_instead_of_http_is_400(daemon):
     assert answers(daemon)
 
 
-def test_bad_pictures_are_400_and_wrong_tasks_too(daemon, three):
+def test_bad_pictures_are_400_and_wrong_tasks_too(daemon: Running, three: bytes) -> None:
     for body in (b"", b"no picture", three[:100], b"\x89PNG\r\n\x1a\n" + b"\0" * 50):
         status, answer = daemon.json("POST", "/edgeai/v1/models/digits/classify", body)
         assert status == 400, answer
@@ -235,7 +238,7 @@ def test_bad_pictures_are_400_and_wrong_tasks_too(daemon, three):
     assert daemon.json("POST", "/edgeai/v1/models/digits/classify", three)[0] == 200
 
 
-def test_shared_memory_belongs_to_its_caller_and_ends_where_it_ends(daemon, tmp_path):
+def test_shared_memory_belongs_to_its_caller_and_ends_where_it_ends(daemon: Running, tmp_path: Path) -> None:
     region = Path("/dev/shm") / f"edgeai-test-{os.getpid()}"
     region.write_bytes(b"\0" * 4096)
     try:
@@ -285,14 +288,14 @@ SPECS = (TensorSpec("a", "FP32", (2,)), TensorSpec("b", "UINT8", (1, 3)))
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["inputs", "outputs", "parameters", "id"]), json_values), st.binary(max_size=40))
-def test_no_request_raises_anything_but_our_errors(message, tail):
+def test_no_request_raises_anything_but_our_errors(message: Any, tail: Any) -> None:
     with contextlib.suppress(errors.EdgeaiError):
         oip.parse(json.dumps(message).encode(), memoryview(tail), SPECS, SPECS)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.none() | st.text(max_size=12))
-def test_no_body_raises_anything_but_our_errors(body, length):
+def test_no_body_raises_anything_but_our_errors(body: Any, length: Any) -> None:
     try:
         head, tail = oip.split(body, length)
         oip.parse(head, tail, SPECS, SPECS)

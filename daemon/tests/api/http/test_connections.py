@@ -7,7 +7,9 @@ import os
 import resource
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +49,9 @@ def is_closed(sock: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("edgeaid", socket.SOCK_STREAM), ("fast", socket.SOCK_SEQPACKET)])
-def test_ten_thousand_idle_connections_cost_neither_memory_nor_answers(start, many_descriptors, name, kind):
+def test_ten_thousand_idle_connections_cost_neither_memory_nor_answers(
+    start: Callable[..., Running], many_descriptors: None, name: str, kind: Any
+) -> None:
     daemon = start()
     before = rss_bytes(daemon.process.pid)
     held = []
@@ -74,7 +78,7 @@ def test_ten_thousand_idle_connections_cost_neither_memory_nor_answers(start, ma
     assert daemon.json("GET", "/v2/health/ready")[0] == 200
 
 
-def test_the_connection_idle_longest_makes_room_and_busy_ones_stay(start):
+def test_the_connection_idle_longest_makes_room_and_busy_ones_stay(start: Callable[..., Running]) -> None:
     daemon = start("[limits]\nconnections = 4\n")
     with daemon.raw() as listener, daemon.raw() as body:
         listener.sendall(b"GET /edgeai/v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -114,7 +118,7 @@ def answers(sock: socket.socket, count: int) -> list[tuple[int, dict[str, object
     return replies
 
 
-def test_a_request_may_come_in_any_pieces(daemon):
+def test_a_request_may_come_in_any_pieces(daemon: Running) -> None:
     whole = request("in pieces")
     head = whole.index(b"\r\n\r\n") + 4
     end = len(whole)
@@ -130,7 +134,7 @@ def test_a_request_may_come_in_any_pieces(daemon):
             assert np.abs(np.array(answer["outputs"][0]["data"]) - SCORES.ravel()).max() <= 2
 
 
-def test_requests_in_a_row_are_answered_in_their_order(daemon, three):
+def test_requests_in_a_row_are_answered_in_their_order(daemon: Running, three: bytes) -> None:
     live = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
     bad = b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
     row = [request("0"), request("1"), bad, request("3"), live, request("5"), request("6", three), bad, request("8")]
@@ -144,14 +148,14 @@ def test_requests_in_a_row_are_answered_in_their_order(daemon, three):
         assert [answer.get("id") for _, answer in replies] == ["0", "1", None, "3", None, "5", "6", None, "8"]
 
 
-def test_hundreds_of_bad_requests_in_one_piece_are_all_answered(daemon):
+def test_hundreds_of_bad_requests_in_one_piece_are_all_answered(daemon: Running) -> None:
     bad = b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
     with daemon.raw() as sock:
         sock.sendall(bad * 700)
         assert {status for status, _ in answers(sock, 700)} == {400}
 
 
-def test_the_same_question_about_other_tensors_gets_other_answers(daemon):
+def test_the_same_question_about_other_tensors_gets_other_answers(daemon: Running) -> None:
     golden = EMBEDDED / "digits" / "1" / "golden"
     images = [(np.load(p), np.load(str(p).replace(".in.", ".out."))) for p in sorted(golden.glob("*.in.npy"))]
     with daemon.client(fast=False) as client:
@@ -163,7 +167,7 @@ def test_the_same_question_about_other_tensors_gets_other_answers(daemon):
                 assert np.array_equal(answer, named)
 
 
-def test_a_client_that_leaves_takes_its_requests_with_it(start, tmp_path):
+def test_a_client_that_leaves_takes_its_requests_with_it(start: Callable[..., Running], tmp_path: Path) -> None:
     daemon = start()
     with daemon.client() as watcher:
         before = watcher.stats("digits")[0]["inference_stats"]["success"]["count"]
@@ -199,11 +203,11 @@ def test_a_client_that_leaves_takes_its_requests_with_it(start, tmp_path):
         b"POST /v2/models/a/infer HTTP/1.1\nContent-Length: 1\n\n",
     ],
 )
-def test_what_is_not_a_plain_request_is_left_to_the_library(head):
+def test_what_is_not_a_plain_request_is_left_to_the_library(head: bytes) -> None:
     assert plain_head(head + b"x") is None
 
 
-def test_a_plain_head_is_read_whatever_the_case_of_its_headers():
+def test_a_plain_head_is_read_whatever_the_case_of_its_headers() -> None:
     raw = (
         b"POST /v2/models/bird-2.1/versions/7/infer?x=1 HTTP/1.1\r\nHOST: y\r\ncontent-LENGTH: 12\r\n"
         b"inference-header-content-length: 5\r\nAccept-Encoding: gzip\r\nConnection: Keep-Alive\r\n\r\n"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeaid.models.repository import EMBEDDED
+
+from ...support.daemon import Running
 
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
@@ -18,15 +23,15 @@ SCORES = np.load(GOLDEN / "0.out.npy")
 DATATYPE = {"int8": "INT8", "uint8": "UINT8"}[IMAGE.dtype.name]
 
 
-def close(array):
+def close(array: Any) -> Any:
     return np.abs(np.asarray(array).astype(int).ravel() - SCORES.astype(int).ravel()).max() <= 2
 
 
-def test_tritons_asyncio_client_over_the_unix_socket(daemon):
+def test_tritons_asyncio_client_over_the_unix_socket(daemon: Running) -> None:
     triton = pytest.importorskip("tritonclient.http.aio", reason="tritonclient[http] is not installed")
     import aiohttp
 
-    async def talk():
+    async def talk() -> None:
         client = triton.InferenceServerClient("localhost")
         await client._stub.close()
         client._stub = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(daemon.socket)), auto_decompress=False)
@@ -74,7 +79,7 @@ def test_tritons_asyncio_client_over_the_unix_socket(daemon):
     asyncio.run(talk())
 
 
-def test_httpx_over_the_unix_socket(daemon):
+def test_httpx_over_the_unix_socket(daemon: Running) -> None:
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(daemon.socket)), base_url="http://edgeaid") as client:
         assert client.get("/v2/health/ready").json()["ready"]
         request = {
@@ -85,7 +90,7 @@ def test_httpx_over_the_unix_socket(daemon):
         assert client.get("/v2/models/nosuch").status_code == 404
 
 
-def test_tcp_needs_loopback_a_token_and_gives_only_its_role(start, tmp_path):
+def test_tcp_needs_loopback_a_token_and_gives_only_its_role(start: Callable[..., Running], tmp_path: Path) -> None:
     triton = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
     token = tmp_path / "token"
     token.write_text("a-token-of-enough-length")
@@ -114,7 +119,7 @@ def test_tcp_needs_loopback_a_token_and_gives_only_its_role(start, tmp_path):
         ('listen = "127.0.0.1:8700"\ntoken_file = "/nonexistent"', "token_file"),
     ],
 )
-def test_tcp_that_is_not_safe_is_refused_at_start(tmp_path, table, word):
+def test_tcp_that_is_not_safe_is_refused_at_start(tmp_path: Path, table: str, word: str) -> None:
     import subprocess
     import sys
 

@@ -10,6 +10,9 @@ import socket
 import threading
 import time
 import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ import pytest
 from edgeaid.models.repository import EMBEDDED
 from edgeaid.serving.metrics import rss_bytes
 
+from ...support.daemon import Running
 from ...support.users import STRANGER, connect_as
 
 IMAGE = np.load(EMBEDDED / "digits" / "1" / "golden" / "0.in.npy")
@@ -27,7 +31,7 @@ ROLE = '[access]\n{} = ["root"]\n'
 
 
 @pytest.fixture(scope="module")
-def guarded(launch, tmp_path_factory):
+def guarded(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A daemon where STRANGER may run models, with small limits."""
     limits = "[limits]\nconnections = 40\nconnections_per_user = 8\nbuffer_bytes_per_user = 2000000\nidle_seconds = 4\n"
     running = launch(tmp_path_factory.mktemp("guarded"), limits + ROLE.format("infer"))
@@ -43,7 +47,7 @@ def head(sock: socket.socket) -> bytes:
 class Watcher(threading.Thread):
     """Asks for something small all the time; `worst` is the longest that it waited, in seconds."""
 
-    def __init__(self, daemon) -> None:
+    def __init__(self, daemon: Running) -> None:
         super().__init__()
         self.daemon_under_test = daemon
         self.worst = 0.0
@@ -76,7 +80,7 @@ PAUSE = float(os.environ.get("EDGEAI_TEST_PAUSE", "1.0"))
     "path",
     ["/v2/repository/index", "/v2/logging", "/v2/repository/models/digits/unload"],
 )
-def test_routes_that_need_little_json_take_little(daemon, path, unit):
+def test_routes_that_need_little_json_take_little(daemon: Running, path: str, unit: bytes) -> None:
     body = b'{"a":[' + unit * ((1 << 20) // len(unit)) + b"0]}"
     status, answer = daemon.json("POST", path, body)
     assert status == 413
@@ -85,7 +89,7 @@ def test_routes_that_need_little_json_take_little(daemon, path, unit):
 
 @pytest.mark.parametrize("unit", [b"[],", b"{},", b"0,", b'"a",', b'"\\"",', b"[" * 50 + b"]" * 50 + b","])
 @pytest.mark.parametrize("path", ["/v2/repository/models/nothing/load", INFER])
-def test_large_json_where_it_may_be_large_holds_up_nobody(daemon, path, unit):
+def test_large_json_where_it_may_be_large_holds_up_nobody(daemon: Running, path: Any, unit: bytes) -> None:
     body = b'{"a":[' + unit * ((24 << 20) // len(unit)) + b"0]}"
     with Watcher(daemon) as watcher:
         status, answer = daemon.json("POST", path, body)
@@ -93,7 +97,7 @@ def test_large_json_where_it_may_be_large_holds_up_nobody(daemon, path, unit):
     assert watcher.worst < PAUSE
 
 
-def test_a_large_file_in_a_load_request_is_taken_and_holds_up_nobody(start):
+def test_a_large_file_in_a_load_request_is_taken_and_holds_up_nobody(start: Callable[..., Running]) -> None:
     daemon = start()
     model = (EMBEDDED / "digits" / "1" / "model.tflite").read_bytes()
     text = json.dumps({"parameters": {"config": "{}", "file:7/model.tflite": "@"}}).encode()
@@ -106,11 +110,11 @@ def test_a_large_file_in_a_load_request_is_taken_and_holds_up_nobody(start):
     assert watcher.worst < PAUSE
 
 
-def tensor_request(data: object, shape=IMAGE.shape) -> bytes:
+def tensor_request(data: object, shape: Any = IMAGE.shape) -> bytes:
     return json.dumps({"inputs": [{"name": "image", "datatype": "INT8", "shape": list(shape), "data": data}]}).encode()
 
 
-def test_a_long_array_of_numbers_gives_what_a_short_one_gives(daemon):
+def test_a_long_array_of_numbers_gives_what_a_short_one_gives(daemon: Running) -> None:
     for data in (IMAGE.tolist(), IMAGE.ravel().tolist(), [float(v) for v in IMAGE.ravel()]):
         short = tensor_request(data)
         long = tensor_request(data).replace(b", ", b"," + b" " * 90)
@@ -121,7 +125,7 @@ def test_a_long_array_of_numbers_gives_what_a_short_one_gives(daemon):
 
 
 @pytest.mark.parametrize("wrong", ["1.5", "300", "null", '"a"', "[1]", "1 2", "1e", "1][2"])
-def test_a_wrong_value_among_many_is_refused(daemon, wrong):
+def test_a_wrong_value_among_many_is_refused(daemon: Running, wrong: str) -> None:
     text = tensor_request(IMAGE.ravel().tolist()).replace(b", ", b"," + b" " * 90)
     at = text.index(b"data") + 40_000
     at = text.index(b",", at) + 1
@@ -129,7 +133,7 @@ def test_a_wrong_value_among_many_is_refused(daemon, wrong):
     assert status == 400, answer
 
 
-def test_only_gzip_and_deflate_are_inflated_and_only_so_far(daemon):
+def test_only_gzip_and_deflate_are_inflated_and_only_so_far(daemon: Running) -> None:
     good = tensor_request(IMAGE.tolist())
     for name, packed in (
         ("gzip", gzip.compress(good)),
@@ -149,7 +153,7 @@ def test_only_gzip_and_deflate_are_inflated_and_only_so_far(daemon):
         assert daemon.json("POST", INFER, broken, {"Content-Encoding": "gzip"})[0] == 400
 
 
-def test_who_has_no_role_is_refused_before_the_body(start):
+def test_who_has_no_role_is_refused_before_the_body(start: Callable[..., Running]) -> None:
     daemon = start()
     bomb = gzip.compress(bytes(200 << 20))
     with Watcher(daemon) as watcher:
@@ -161,7 +165,7 @@ def test_who_has_no_role_is_refused_before_the_body(start):
     assert watcher.worst < PAUSE
 
 
-def test_a_user_at_its_limit_of_connections_is_refused_with_an_answer_and_root_gets_in(guarded):
+def test_a_user_at_its_limit_of_connections_is_refused_with_an_answer_and_root_gets_in(guarded: Any) -> None:
     held = []
     try:
         for _ in range(8):
@@ -181,7 +185,7 @@ def test_a_user_at_its_limit_of_connections_is_refused_with_an_answer_and_root_g
             sock.close()
 
 
-def test_bodies_that_never_end_make_room_for_others_and_end_with_an_answer(guarded):
+def test_bodies_that_never_end_make_room_for_others_and_end_with_an_answer(guarded: Any) -> None:
     held = []
     try:
         for number in range(20):
@@ -204,7 +208,7 @@ def test_bodies_that_never_end_make_room_for_others_and_end_with_an_answer(guard
             sock.close()
 
 
-def test_answers_that_nobody_reads_are_bounded_per_user(start, shared_data):
+def test_answers_that_nobody_reads_are_bounded_per_user(start: Callable[..., Running], shared_data: Path) -> None:
     daemon = start("[limits]\nbuffer_bytes_per_user = 4000000\n" + ROLE.format("infer"))
     model = shared_data / "coral" / "deeplabv3_mnv2_dm05_pascal_quant.tflite"
     if not model.is_file():
@@ -239,7 +243,7 @@ def test_answers_that_nobody_reads_are_bounded_per_user(start, shared_data):
             sock.close()
 
 
-def test_what_is_not_http_reaches_neither_log_nor_answer_beyond_some_characters(start):
+def test_what_is_not_http_reaches_neither_log_nor_answer_beyond_some_characters(start: Callable[..., Running]) -> None:
     daemon = start()
     before = daemon.log.stat().st_size
     sizes = []
@@ -270,7 +274,7 @@ def _read(sock: socket.socket) -> bytes:
         return b""
 
 
-def test_a_second_segment_that_looks_like_a_request_is_part_of_the_first(daemon):
+def test_a_second_segment_that_looks_like_a_request_is_part_of_the_first(daemon: Running) -> None:
     hidden = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n".encode()
     with daemon.raw() as sock:
         sock.sendall(b"GET /v2/health/live HTTP/1.1\r\nX: ")
@@ -281,7 +285,7 @@ def test_a_second_segment_that_looks_like_a_request_is_part_of_the_first(daemon)
         assert b"inputs" not in answer
 
 
-def test_chunks_are_counted_as_they_were_sent(start):
+def test_chunks_are_counted_as_they_were_sent(start: Callable[..., Running]) -> None:
     daemon = start("[limits]\nchunks = 100\n")
     body = tensor_request(IMAGE.tolist())
 
@@ -298,7 +302,7 @@ def test_chunks_are_counted_as_they_were_sent(start):
             assert head(sock).startswith(b"HTTP/1.1 " + status), count
 
 
-def test_integers_of_thousands_of_digits_are_refused_cleanly(daemon):
+def test_integers_of_thousands_of_digits_are_refused_cleanly(daemon: Running) -> None:
     digits = "9" * 5000
     with daemon.raw() as sock:
         sock.sendall(f"GET /edgeai/v1/events HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {digits}\r\n\r\n".encode())
@@ -312,7 +316,7 @@ def test_integers_of_thousands_of_digits_are_refused_cleanly(daemon):
         assert status == 400, answer
 
 
-def test_expect_100_continue_is_answered_before_the_body_and_only_to_who_may(daemon):
+def test_expect_100_continue_is_answered_before_the_body_and_only_to_who_may(daemon: Running) -> None:
     body = tensor_request(IMAGE.tolist())
     lines = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"
     with daemon.raw() as sock:
@@ -325,7 +329,7 @@ def test_expect_100_continue_is_answered_before_the_body_and_only_to_who_may(dae
         assert head(sock).startswith(b"HTTP/1.1 403")
 
 
-def test_head_answers_like_get_without_a_body_and_405_says_what_is_allowed(daemon):
+def test_head_answers_like_get_without_a_body_and_405_says_what_is_allowed(daemon: Running) -> None:
     for path in ("/v2/health/live", "/v2/models/digits", "/metrics", "/edgeai/v1/events"):
         status, headers, data = daemon.http("HEAD", path)
         assert (status, data) == (200, b""), path
@@ -340,7 +344,7 @@ def test_head_answers_like_get_without_a_body_and_405_says_what_is_allowed(daemo
         assert (status, headers["allow"]) == (405, allow)
 
 
-def test_a_version_that_could_have_no_next_one_is_refused(daemon):
+def test_a_version_that_could_have_no_next_one_is_refused(daemon: Running) -> None:
     model = (EMBEDDED / "digits" / "1" / "model.tflite").read_bytes()
     for version in ("999999999999999999", "1000000000", "0", "-1", "1.5"):
         status, answer = daemon.json("PUT", f"/edgeai/v1/models/far/versions/{version}", model)

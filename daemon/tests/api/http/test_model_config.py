@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+
+from ...support.daemon import Running
 
 SHAPE = [1, 32, 32, 1]
 
 
-def load(daemon, config: object):
+def load(daemon: Running, config: object) -> Any:
     body = {"parameters": {"config": config if isinstance(config, str) else json.dumps(config)}}
     return daemon.json("POST", "/v2/repository/models/digits/load", body)
 
@@ -45,7 +48,7 @@ def load(daemon, config: object):
         '{"a": "' + "x" * 70_000 + '"}',
     ],
 )
-def test_a_wrong_configuration_is_400_and_the_model_serves_on(daemon, config):
+def test_a_wrong_configuration_is_400_and_the_model_serves_on(daemon: Running, config: Any) -> None:
     status, answer = load(daemon, config)
     assert status == 400, answer
     assert "failed to load" in answer["error"]
@@ -68,7 +71,7 @@ def test_a_wrong_configuration_is_400_and_the_model_serves_on(daemon, config):
         {"dynamic_batching": {"max_queue_delay_microseconds": 100}},
     ],
 )
-def test_what_tritons_clients_may_say_is_taken(daemon, config):
+def test_what_tritons_clients_may_say_is_taken(daemon: Running, config: dict[str, Any]) -> None:
     try:
         status, answer = load(daemon, config)
         assert status == 200, answer

@@ -6,6 +6,7 @@ import gzip
 import json
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 from edgeaid.api import oip
 from edgeaid.models.repository import EMBEDDED
 from edgeaid.tensors import TensorSpec
+
+from ...support.daemon import Running
 
 GOLDEN = EMBEDDED / "digits" / "1" / "golden"
 INPUT = np.load(GOLDEN / "0.in.npy")
@@ -35,14 +38,14 @@ def close(values: Any) -> bool:
     return bool(np.abs(np.array(values, np.int64).ravel() - OUTPUT.astype(np.int64).ravel()).max() <= 2)
 
 
-def test_health_answers_exactly_200_with_json_bodies(daemon):
+def test_health_answers_exactly_200_with_json_bodies(daemon: Running) -> None:
     assert daemon.json("GET", "/v2/health/live") == (200, {"live": True})
     assert daemon.json("GET", "/v2/health/ready") == (200, {"ready": True, "live": True})
     assert daemon.json("GET", "/v2/models/digits/ready") == (200, {"name": "digits", "ready": True})
     assert daemon.json("GET", "/v2/models/digits/versions/1/ready")[0] == 200
 
 
-def test_metadata_has_both_path_forms_and_query_strings_are_ignored(daemon):
+def test_metadata_has_both_path_forms_and_query_strings_are_ignored(daemon: Running) -> None:
     status, metadata = daemon.json("GET", "/v2/?format=json")
     assert status == 200
     assert metadata["name"] == "edgeaid"
@@ -55,7 +58,7 @@ def test_metadata_has_both_path_forms_and_query_strings_are_ignored(daemon):
     assert "digits" in daemon.json("GET", "/v2/models")[1]["models"]
 
 
-def test_json_tensors_may_be_flat_or_nested(daemon):
+def test_json_tensors_may_be_flat_or_nested(daemon: Running) -> None:
     for data in (INPUT.ravel().tolist(), INPUT.tolist()):
         status, answer = daemon.json("POST", PATH, {"id": "a7", "inputs": [tensor(data=data)]})
         assert status == 200, answer
@@ -64,7 +67,7 @@ def test_json_tensors_may_be_flat_or_nested(daemon):
         assert close(answer["outputs"][0]["data"])
 
 
-def test_binary_tensors_need_no_content_type(daemon):
+def test_binary_tensors_need_no_content_type(daemon: Running) -> None:
     body, headers = binary(
         {"inputs": [tensor(parameters={"binary_data_size": INPUT.nbytes})], "parameters": {"binary_data_output": True}},
         INPUT.tobytes(),
@@ -78,7 +81,7 @@ def test_binary_tensors_need_no_content_type(daemon):
     assert close(np.frombuffer(data[length:], OUTPUT.dtype))
 
 
-def test_an_output_can_be_json_although_the_default_is_binary(daemon):
+def test_an_output_can_be_json_although_the_default_is_binary(daemon: Running) -> None:
     body, headers = binary(
         {
             "inputs": [tensor(parameters={"binary_data_size": INPUT.nbytes})],
@@ -93,14 +96,14 @@ def test_an_output_can_be_json_although_the_default_is_binary(daemon):
     assert close(json.loads(data)["outputs"][0]["data"])
 
 
-def test_a_raw_request_is_only_the_tensor(daemon):
+def test_a_raw_request_is_only_the_tensor(daemon: Running) -> None:
     status, received, data = daemon.http("POST", PATH, INPUT.tobytes(), {"Inference-Header-Content-Length": "0"})
     assert status == 200
     assert close(np.frombuffer(data[int(received["inference-header-content-length"]) :], OUTPUT.dtype))
 
 
 @pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
-def test_bodies_travel_compressed_both_ways(daemon, encoding, pack):
+def test_bodies_travel_compressed_both_ways(daemon: Running, encoding: str, pack: Any) -> None:
     body, headers = binary(
         {"inputs": [tensor(parameters={"binary_data_size": INPUT.nbytes})], "outputs": [{"name": "scores"}]},
         INPUT.tobytes(),
@@ -114,7 +117,7 @@ def test_bodies_travel_compressed_both_ways(daemon, encoding, pack):
     assert close(json.loads(data)["outputs"][0]["data"])
 
 
-def test_large_answers_are_compressed_when_the_client_asks(daemon):
+def test_large_answers_are_compressed_when_the_client_asks(daemon: Running) -> None:
     status, received, data = daemon.http(
         "POST", PATH, {"inputs": [tensor(data=INPUT.tolist())], "id": "x" * 400}, {"Accept-Encoding": "gzip"}
     )
@@ -123,7 +126,7 @@ def test_large_answers_are_compressed_when_the_client_asks(daemon):
     assert json.loads(gzip.decompress(data))["id"] == "x" * 400
 
 
-def test_classification_gives_value_index_label(daemon):
+def test_classification_gives_value_index_label(daemon: Running) -> None:
     request = {
         "inputs": [tensor(data=INPUT.tolist())],
         "outputs": [{"name": "scores", "parameters": {"classification": 3}}],
@@ -145,7 +148,7 @@ def test_classification_gives_value_index_label(daemon):
     ) - len(tail[4:].split(b":")[0])
 
 
-def test_a_picture_may_stand_for_the_tensor(daemon, three):
+def test_a_picture_may_stand_for_the_tensor(daemon: Running, three: bytes) -> None:
     request = {
         "inputs": [
             {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(three) + 4}}
@@ -157,14 +160,14 @@ def test_a_picture_may_stand_for_the_tensor(daemon, three):
     assert len(answer["outputs"][0]["data"]) == 10
 
 
-def test_repository_index_takes_an_empty_body(daemon):
+def test_repository_index_takes_an_empty_body(daemon: Running) -> None:
     status, rows = daemon.json("POST", "/v2/repository/index", b"")
     assert status == 200
     assert {"name": "digits", "version": "1", "state": "READY", "reason": ""} in rows
     assert daemon.json("POST", "/v2/repository/index", {"ready": True})[1] == [r for r in rows if r["state"] == "READY"]
 
 
-def test_config_and_statistics_are_served(daemon):
+def test_config_and_statistics_are_served(daemon: Running) -> None:
     status, config = daemon.json("GET", "/v2/models/digits/config")
     assert status == 200
     assert (config["name"], config["max_batch_size"]) == ("digits", 0)
@@ -177,7 +180,7 @@ def test_config_and_statistics_are_served(daemon):
     assert {m["name"] for m in daemon.json("GET", "/v2/models/stats")[1]["model_stats"]} >= {"digits"}
 
 
-def test_load_and_unload_as_the_client_libraries_call_them(start):
+def test_load_and_unload_as_the_client_libraries_call_them(start: Callable[..., Running]) -> None:
     daemon = start()
     assert (
         daemon.json("POST", "/v2/repository/models/digits/unload", {"parameters": {"unload_dependents": False}})[0]
@@ -197,7 +200,9 @@ def test_load_and_unload_as_the_client_libraries_call_them(start):
     assert "failed to load" in answer["error"]
 
 
-def test_the_largest_batch_of_a_configuration_given_to_load_is_in_force_until_the_next_load(start):
+def test_the_largest_batch_of_a_configuration_given_to_load_is_in_force_until_the_next_load(
+    start: Callable[..., Running],
+) -> None:
     daemon = start()
 
     def batch(count: int) -> tuple[int, dict]:
@@ -217,7 +222,7 @@ def test_the_largest_batch_of_a_configuration_given_to_load_is_in_force_until_th
     assert batch(2)[0] == 400
 
 
-def test_errors_are_json_whatever_goes_wrong(daemon):
+def test_errors_are_json_whatever_goes_wrong(daemon: Running) -> None:
     for method, path, status in (
         ("GET", "/v2/models/nosuch", 404),
         ("GET", "/v2/models/digits/versions/9", 404),
@@ -230,11 +235,11 @@ def test_errors_are_json_whatever_goes_wrong(daemon):
         assert answer["error"]
 
 
-def test_percent_encoded_names_are_decoded(daemon):
+def test_percent_encoded_names_are_decoded(daemon: Running) -> None:
     assert daemon.json("GET", "/v2/models/%64igits")[0] == 200
 
 
-def test_priority_and_timeout_are_read_from_parameters(daemon):
+def test_priority_and_timeout_are_read_from_parameters(daemon: Running) -> None:
     request = {"inputs": [tensor(data=INPUT.tolist())], "parameters": {"priority": 1, "timeout": 5_000_000}}
     assert daemon.json("POST", PATH, request)[0] == 200
     for bad in (-1, 1.5, "soon", True):
@@ -242,7 +247,7 @@ def test_priority_and_timeout_are_read_from_parameters(daemon):
         assert daemon.json("POST", PATH, request)[0] == 400
 
 
-def test_settings_can_be_read_and_changed_but_files_not(daemon):
+def test_settings_can_be_read_and_changed_but_files_not(daemon: Running) -> None:
     assert daemon.json("GET", "/v2/logging")[1]["log_info"] is True
     assert daemon.json("POST", "/v2/logging", {"log_verbose_level": 1})[1]["log_verbose_level"] == 1
     assert daemon.json("POST", "/v2/logging", {"log_verbose_level": 0})[0] == 200
@@ -258,13 +263,13 @@ def test_settings_can_be_read_and_changed_but_files_not(daemon):
     assert daemon.json("POST", "/v2/trace/setting", {"trace_file": "/tmp/x"})[0] == 400
 
 
-def test_cuda_calls_of_clients_without_a_gpu_are_harmless(daemon):
+def test_cuda_calls_of_clients_without_a_gpu_are_harmless(daemon: Running) -> None:
     assert daemon.json("GET", "/v2/cudasharedmemory/status") == (200, [])
     assert daemon.json("POST", "/v2/cudasharedmemory/unregister")[0] == 200
     assert daemon.json("POST", "/v2/cudasharedmemory/region/x/register", {"raw_handle": {"b64": ""}})[0] == 501
 
 
-def test_a_traced_request_is_in_the_log_and_others_are_not(start):
+def test_a_traced_request_is_in_the_log_and_others_are_not(start: Callable[..., Running]) -> None:
     daemon = start()
     image = np.load(GOLDEN / "0.in.npy")
     with daemon.client() as fast, daemon.client(fast=False) as plain:
@@ -281,7 +286,7 @@ def test_a_traced_request_is_in_the_log_and_others_are_not(start):
         assert daemon.json("GET", "/v2/models/digits/trace/setting")[1]["trace_count"] == "0"
 
 
-def test_a_json_and_a_binary_input_and_output_go_together():
+def test_a_json_and_a_binary_input_and_output_go_together() -> None:
     specs = (TensorSpec("a", "FP32", (1, 2)), TensorSpec("b", "UINT8", (3,)))
     head = {
         "id": "x",

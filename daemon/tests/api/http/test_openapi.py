@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
 from edgeaid.daemon import routes
 
+from ...support.daemon import Running
+
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
 
 
 @pytest.fixture(scope="module")
-def document(daemon):
+def document(daemon: Running) -> Any:
     return daemon.json("GET", "/edgeai/v1/openapi.json")[1]
 
 
-def check(document, method, path, answer, status="200"):
+def check(document: Any, method: Any, path: Any, answer: Any, status: str = "200") -> None:
     operation = document["paths"][path][method]
     reference = operation["responses"][status if status in operation["responses"] else "default"]
     schema = {**reference["content"]["application/json"]["schema"], "components": document["components"]}
     jsonschema.validate(answer, schema)
 
 
-def test_every_route_is_described_with_the_role_it_needs(document):
+def test_every_route_is_described_with_the_role_it_needs(document: Any) -> None:
     described = {(m.upper(), p, o["x-role"]) for p, methods in document["paths"].items() for m, o in methods.items()}
     assert described == {(r.method, r.path, r.role.name.lower()) for r in routes().table()}
     names = [o["operationId"] for methods in document["paths"].values() for o in methods.values()]
     assert len(names) == len(set(names))
 
 
-def test_answers_of_all_plain_get_routes_fit_their_schemas(daemon, document):
+def test_answers_of_all_plain_get_routes_fit_their_schemas(daemon: Running, document: Any) -> None:
     for path, methods in document["paths"].items():
         if "get" not in methods or "application/json" not in methods["get"]["responses"]["200"]["content"]:
             continue
@@ -43,7 +46,7 @@ def test_answers_of_all_plain_get_routes_fit_their_schemas(daemon, document):
         check(document, "get", path, answer)
 
 
-def test_pictures_tensors_and_errors_fit_their_schemas(daemon, document, three):
+def test_pictures_tensors_and_errors_fit_their_schemas(daemon: Running, document: Any, three: bytes) -> None:
     path = "/edgeai/v1/models/{m}/classify"
     check(document, "post", path, daemon.json("POST", path.replace("{m}", "digits"), three)[1])
     check(document, "post", path, daemon.json("POST", path.replace("{m}", "digits"), b"x")[1], "400")
@@ -56,7 +59,7 @@ def test_pictures_tensors_and_errors_fit_their_schemas(daemon, document, three):
     check(document, "post", "/v2/repository/index", daemon.json("POST", "/v2/repository/index")[1])
 
 
-def test_events_stream_and_metrics_are_text(daemon):
+def test_events_stream_and_metrics_are_text(daemon: Running) -> None:
     with daemon.raw() as sock:
         sock.sendall(b"GET /edgeai/v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
         data = b""

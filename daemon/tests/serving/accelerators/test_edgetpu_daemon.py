@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeaid import errors
+
+from ...support.daemon import Running
+from .conftest import Control
 
 BOTH = ("m25", "mobilenet_v1_0.25_128_quant.tflite", "mobilenet_v1_0.25_128_quant_edgetpu.tflite")
 EMBED = "mobilenet_v1_1.0_224_quant_embedding_extractor"
@@ -20,7 +26,7 @@ IMAGE = (np.arange(128 * 128 * 3) * 31 % 256).astype(np.uint8).reshape(1, 128, 1
 BIG = np.zeros((1, 224, 224, 3), np.uint8)
 
 
-def eventually(check, seconds=60.0):
+def eventually(check: Any, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if check():
@@ -29,17 +35,19 @@ def eventually(check, seconds=60.0):
     raise AssertionError("did not happen in time")
 
 
-def device(daemon, identity):
+def device(daemon: Running, identity: Any) -> Any:
     with daemon.client() as client:
         return next(d for d in client.devices() if d["id"] == identity)
 
 
-def served_on(daemon, name):
+def served_on(daemon: Running, name: Any) -> Any:
     with daemon.client() as client:
         return set(next(m for m in client.models() if m["name"] == name).get("devices", {}))
 
 
-def test_one_name_is_served_by_both_devices_and_both_compute_the_same(edge_daemon):
+def test_one_name_is_served_by_both_devices_and_both_compute_the_same(
+    edge_daemon: Callable[..., tuple[Any, Control]],
+) -> None:
     daemon, _ = edge_daemon([BOTH], twins=True)
     assert served_on(daemon, "m25") == {"tpu0", "cpu0"}
     assert device(daemon, "tpu0")["state"] == "ready"
@@ -51,7 +59,9 @@ def test_one_name_is_served_by_both_devices_and_both_compute_the_same(edge_daemo
                 assert np.array_equal(array, first[name])
 
 
-def test_when_the_stick_aborts_the_cpu_answers_and_the_stick_comes_back(edge_daemon):
+def test_when_the_stick_aborts_the_cpu_answers_and_the_stick_comes_back(
+    edge_daemon: Callable[..., tuple[Any, Control]],
+) -> None:
     daemon, control = edge_daemon([LARGE])
     with daemon.client() as client:
         client.infer("embed", BIG)
@@ -65,7 +75,9 @@ def test_when_the_stick_aborts_the_cpu_answers_and_the_stick_comes_back(edge_dae
     assert 'edgeai_recovery_rungs_total{device="tpu0",rung="reopen"}' in daemon.http("GET", "/metrics")[2].decode()
 
 
-def test_a_failed_inference_is_tried_once_more_in_the_same_worker_and_the_worker_stays(edge_daemon):
+def test_a_failed_inference_is_tried_once_more_in_the_same_worker_and_the_worker_stays(
+    edge_daemon: Callable[..., tuple[Any, Control]],
+) -> None:
     daemon, control = edge_daemon([TPU_ONLY])
     picture = np.zeros((1, 160, 160, 3), np.uint8)
     with daemon.client() as client:
@@ -79,13 +91,15 @@ def test_a_failed_inference_is_tried_once_more_in_the_same_worker_and_the_worker
 
 
 @pytest.mark.parametrize("way", ["fast", "http", "grpc"])
-def test_with_all_accelerators_gone_the_cpu_answers_and_the_answer_says_so(edge_daemon, tmp_path, way):
+def test_with_all_accelerators_gone_the_cpu_answers_and_the_answer_says_so(
+    edge_daemon: Callable[..., tuple[Any, Control]], tmp_path: Path, way: str
+) -> None:
     if way == "grpc":
         pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
     daemon, control = edge_daemon([LARGE], f'[server]\ngrpc_socket = "{tmp_path}/grpc.sock"\n' if way == "grpc" else "")
     with daemon.client(fast=way == "fast") as client:
 
-        def answered():
+        def answered() -> Any:
             if way == "grpc":
                 return ask_by_grpc(f"unix:{tmp_path}/grpc.sock")
             return client.infer("embed", BIG).device
@@ -98,7 +112,7 @@ def test_with_all_accelerators_gone_the_cpu_answers_and_the_answer_says_so(edge_
         assert seen <= {"tpu0", "cpu0"}
 
 
-def ask_by_grpc(target):
+def ask_by_grpc(target: Any) -> Any:
     import tritonclient.grpc as triton
 
     with triton.InferenceServerClient(target) as client:
@@ -108,7 +122,9 @@ def ask_by_grpc(target):
         return client.infer("embed", [tensor]).get_response().parameters["device"].string_param
 
 
-def test_a_stick_that_vanishes_fails_over_and_returns_when_it_is_plugged_in(edge_daemon):
+def test_a_stick_that_vanishes_fails_over_and_returns_when_it_is_plugged_in(
+    edge_daemon: Callable[..., tuple[Any, Control]],
+) -> None:
     daemon, control = edge_daemon([LARGE])
     with daemon.client() as client:
         client.infer("embed", BIG)
@@ -121,7 +137,7 @@ def test_a_stick_that_vanishes_fails_over_and_returns_when_it_is_plugged_in(edge
         assert client.infer("embed", BIG).outputs
 
 
-def test_a_hung_stick_is_noticed_and_the_request_moves(edge_daemon):
+def test_a_hung_stick_is_noticed_and_the_request_moves(edge_daemon: Callable[..., tuple[Any, Control]]) -> None:
     daemon, control = edge_daemon([LARGE], "[limits]\ninvoke_seconds = 1.0\n")
     with daemon.client() as client:
         for _ in range(5):
@@ -134,7 +150,9 @@ def test_a_hung_stick_is_noticed_and_the_request_moves(edge_daemon):
 
 
 @pytest.mark.slow
-def test_a_stick_that_hangs_in_opening_too_is_back_soon_after_it_recovers(edge_daemon):
+def test_a_stick_that_hangs_in_opening_too_is_back_soon_after_it_recovers(
+    edge_daemon: Callable[..., tuple[Any, Control]],
+) -> None:
     daemon, control = edge_daemon([LARGE], "[limits]\ninvoke_seconds = 1.0\n")
     with daemon.client() as client:
         client.infer("embed", BIG)
@@ -147,7 +165,9 @@ def test_a_stick_that_hangs_in_opening_too_is_back_soon_after_it_recovers(edge_d
         eventually(lambda: device(daemon, "tpu0")["state"] == "ready", 40)
 
 
-def test_a_model_only_for_the_stick_says_so_without_one_and_loads_when_it_comes(edge_daemon):
+def test_a_model_only_for_the_stick_says_so_without_one_and_loads_when_it_comes(
+    edge_daemon: Callable[..., tuple[Any, Control]],
+) -> None:
     daemon, control = edge_daemon([TPU_ONLY, BOTH], commands=("devices",))
     with daemon.client() as client:
         assert served_on(daemon, "m25") == {"cpu0"}, device(daemon, "tpu0")

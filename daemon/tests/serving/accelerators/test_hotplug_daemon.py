@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from ...support.daemon import Running
+from ...support.usbtree import UsbTree
+from .conftest import Control
 
 CORAL_BOOT = (0x1A6E, 0x089A)
 CORAL = (0x18D1, 0x9302)
@@ -17,7 +23,7 @@ LARGE = ("embed", f"{EMBED}.tflite", f"{EMBED}_edgetpu.tflite")
 BIG = np.zeros((1, 224, 224, 3), np.uint8)
 
 
-def eventually(check, seconds=60.0):
+def eventually(check: Any, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if check():
@@ -26,17 +32,17 @@ def eventually(check, seconds=60.0):
     raise AssertionError("did not happen in time")
 
 
-def stick(daemon):
+def stick(daemon: Running) -> Any:
     with daemon.client() as client:
         return next((d for d in client.devices() if d["target"] == "edgetpu"), None)
 
 
-def state(daemon):
+def state(daemon: Running) -> Any:
     device = stick(daemon)
     return device["state"] if device else None
 
 
-def cycle(daemon, control, tree, sticks):
+def cycle(daemon: Running, control: Any, tree: Any, sticks: Any) -> None:
     control("devices", "vanish")
     tree.unplug(PORT)
     eventually(lambda: state(daemon) in ("absent", "recovering", "failed", "quarantined"))
@@ -47,14 +53,16 @@ def cycle(daemon, control, tree, sticks):
     eventually(lambda: state(daemon) == "ready")
 
 
-def start(edge_daemon, tree, settings=""):
+def start(edge_daemon: Any, tree: Any, settings: str = "") -> Any:
     sticks = f"usb:{tree.sys}/bus/usb/devices/{PORT}"
     text = f"discover_seconds = 0.2\n[models]\nembedded = false\n{settings}"
     daemon, control = edge_daemon([LARGE], text, commands=("devices",), tree=tree)
     return daemon, control, sticks
 
 
-def test_a_stick_is_found_used_missed_and_found_again(edge_daemon, tree):
+def test_a_stick_is_found_used_missed_and_found_again(
+    edge_daemon: Callable[..., tuple[Any, Control]], tree: UsbTree
+) -> None:
     daemon, control, sticks = start(edge_daemon, tree)
     assert stick(daemon) is None
     control(f"devices {sticks}")
@@ -73,8 +81,8 @@ def test_a_stick_is_found_used_missed_and_found_again(edge_daemon, tree):
 
 
 def test_a_stick_that_comes_back_on_the_other_bus_of_its_socket_is_the_same_device_and_is_opened_there(
-    edge_daemon, tree
-):
+    edge_daemon: Callable[..., tuple[Any, Control]], tree: UsbTree
+) -> None:
     tree.same_socket("1-2", "2-2")
     place = f"usb:{tree.sys}/bus/usb/devices"
     tree.plug("1-2", CORAL_BOOT)
@@ -101,7 +109,9 @@ def test_a_stick_that_comes_back_on_the_other_bus_of_its_socket_is_the_same_devi
 
 
 @pytest.mark.slow
-def test_500_cycles_leak_no_descriptor_no_process_and_no_memory(edge_daemon, tree):
+def test_500_cycles_leak_no_descriptor_no_process_and_no_memory(
+    edge_daemon: Callable[..., tuple[Any, Control]], tree: UsbTree
+) -> None:
     # Ten a minute, on purpose: without this setting the daemon would leave the stick alone after the sixth.
     daemon, control, sticks = start(edge_daemon, tree, "[recovery]\nflaps = 1000\n")
     control(f"devices {sticks}")
@@ -109,7 +119,7 @@ def test_500_cycles_leak_no_descriptor_no_process_and_no_memory(edge_daemon, tre
     eventually(lambda: state(daemon) == "ready")
     status = f"/proc/{daemon.process.pid}"
 
-    def counts():
+    def counts() -> Any:
         children = Path(f"{status}/task/{daemon.process.pid}/children").read_text().split()  # zombies are in it too
         rss = int(Path(f"{status}/statm").read_text().split()[1]) * 4
         return len(os.listdir(f"{status}/fd")), len(children), rss

@@ -46,7 +46,10 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with image.open("r+b") as file:
         file.seek(BOOT * 512)
         file.write(fat.read_bytes())
-    run("mke2fs", "-q", "-t", "ext4", "-E", f"offset={ROOT * 512}", image, f"{(END - ROOT) // 2}k")
+    units = folder / "root/usr/lib/systemd/system"
+    units.mkdir(parents=True)
+    shutil.copy(TOP / "daemon/systemd/edgeai-provision.service", units)
+    run("mke2fs", "-q", "-t", "ext4", "-d", folder / "root", "-E", f"offset={ROOT * 512}", image, f"{(END - ROOT) // 2}k")
     run("cp", "--sparse=always", image, folder / "sparse.wic")
     (folder / "sparse.wic").rename(image)
     fat.unlink()

@@ -319,12 +319,51 @@ def test_a_failing_bmaptool_is_no_success(image: Path, loop: Loop, flash: Flash,
     refused(flash(image, loop(), "--yes", path=folder), "bmaptool failed")
 
 
-def test_settings_need_a_boot_partition(image: Path, loop: Loop, flash: Flash) -> None:
+SETTINGS = (("--hostname", "x"), ("--timezone", "Europe/Berlin"), ("--preload", TOP / "daemon/src/edgeaid/models/defaults/digits/1"))
+
+
+@pytest.mark.parametrize("words", SETTINGS)
+def test_an_image_without_a_boot_partition_is_refused_with_settings_before_anything_is_written(
+    image: Path, loop: Loop, flash: Flash, words: tuple[object, ...]
+) -> None:
     image.with_name("card.wic.bmap").unlink()
     with image.open("r+b") as file:
         file.seek(446 + 4)
         file.write(b"\x83")
-    refused(flash(image, loop(), "--yes", "--hostname", "x"), "no FAT boot partition")
+    device = loop()
+    refused(flash(image, device, "--yes", *words), "no FAT boot partition")
+    assert untouched(device)
+    assert flash(image, device, "--yes").returncode == 0, "without settings it is written"
+
+
+@pytest.mark.parametrize("words", SETTINGS)
+def test_an_image_that_would_not_apply_settings_is_refused_with_them_before_anything_is_written(
+    image: Path, loop: Loop, flash: Flash, tmp_path: Path, words: tuple[object, ...]
+) -> None:
+    image.with_name("card.wic.bmap").unlink()
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "report.py").write_text("units = ['edgeai-provision.service']")  # to mention the unit is not to have it
+    run("mke2fs", "-q", "-F", "-t", "ext4", "-d", root, "-E", f"offset={ROOT * 512}", image, f"{(END - ROOT) // 2}k")
+    device = loop()
+    refused(flash(image, device, "--yes", *words), "has no edgeai-provision.service")
+    assert untouched(device)
+    assert flash(image, device, "--yes").returncode == 0, "without settings it is written"
+
+
+def test_a_root_that_cannot_be_searched_is_no_reason_to_refuse_settings(image: Path, loop: Loop, flash: Flash) -> None:
+    image.with_name("card.wic.bmap").unlink()
+    with image.open("r+b") as file:
+        file.seek(ROOT * 512)
+        file.write(b"hsqs" + bytes((END - ROOT) * 512 - 4))  # the magic number of a squashfs
+    assert flash(image, loop(), "--yes", "--hostname", "x").returncode == 0
+
+
+@pytest.mark.parametrize("cut", range(-2, 30, 4))
+def test_the_unit_is_seen_where_two_pieces_of_the_image_meet(image: Path, monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
+    image.with_name("card.wic.bmap").unlink()
+    monkeypatch.setattr(images, "PIECE", image.read_bytes().index(images.APPLIER_ENTRY) + cut)
+    assert images.check(images.find(image), lambda *_: None).no_settings == ""
 
 
 def damage(path: Path, place: int) -> None:

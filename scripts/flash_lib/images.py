@@ -35,6 +35,12 @@ MAX_BMAP = 64 << 20
 SUFFIXES = (".wic", ".wic.bz2", ".wic.gz", ".wic.xz", ".wic.zst", ".img")
 #: MBR types of FAT partitions.
 FAT_TYPES = frozenset({0x01, 0x04, 0x06, 0x0B, 0x0C, 0x0E, 0xEF})
+#: The unit that applies settings at the first boot, and its entry in a directory of ext2, ext3 or ext4: length of the name,
+#: type (a regular file), name. Programs that only mention the unit do not count.
+APPLIER = "edgeai-provision.service"
+APPLIER_ENTRY = bytes([len(APPLIER), 1]) + APPLIER.encode()
+#: Where the superblock of ext2, ext3 and ext4 keeps its magic number, in bytes from the start of the partition.
+EXT_MAGIC, EXT_MAGIC_AT = b"\x53\xef", 1080
 
 Progress = Callable[[str, int, int], None]
 
@@ -57,6 +63,8 @@ class Image:
     #: Bytes unpacked; 0 = not known before it was read.
     size: int
     ranges: tuple[Range, ...]
+    #: Why settings cannot be given to a device with this image, "" where they can; known after `check`.
+    no_settings: str = ""
 
 
 def find(path: Path) -> Image:
@@ -107,7 +115,8 @@ def check(image: Image, progress: Progress) -> Image:
     """Read the whole image before a single byte is written. Refused where it is cut off or damaged."""
     ranges = image.ranges or (Range(0, 1 << 62),)
     known: list[Range] = []
-    position, head = 0, b""
+    position = 0
+    seen = _Seen()
     try:
         with _unpacked(image.path) as stream:
             for wanted in ranges:
@@ -115,8 +124,7 @@ def check(image: Image, progress: Progress) -> Image:
                 digest = hashlib.sha256()
                 length = 0
                 for piece in _pieces(stream, wanted.length):
-                    if not head:
-                        head = piece[: 34 * 512]
+                    seen.look(position + length, piece)
                     digest.update(piece)
                     length += len(piece)
                     progress("checking image", position + length, image.size)
@@ -135,12 +143,47 @@ def check(image: Image, progress: Progress) -> Image:
     if image.bmap and position < image.size:
         raise Refused(f"{image.path} ends after {position} of {image.size} bytes; copy or build it again")
     size = image.size if image.bmap else position
-    end = max((start + length for _, start, length in mbr(head)), default=0)
+    end = max((start + length for _, start, length in mbr(seen.head)), default=0)
     if not end:
         raise Refused(f"{image.path} has no partition table: it is not an image of a whole disk")
     if end > size and not image.bmap:
         raise Refused(f"{image.path} ends after {size} bytes but its partitions need {end}; copy or build it again")
-    return Image(image.path, image.bmap, size, tuple(known))
+    return Image(image.path, image.bmap, size, tuple(known), seen.no_settings())
+
+
+class _Seen:
+    """What `check` notices of an image while it passes: whether it has a place for settings, and a unit that applies them."""
+
+    def __init__(self) -> None:
+        #: The first sectors: the partition table.
+        self.head = b""
+        self._partitions: list[tuple[int, int, int]] = []
+        #: The first bytes of partitions, by where they start.
+        self._starts: dict[int, bytes] = {}
+        self._applies = False
+        self._end, self._tail = 0, b""
+
+    def look(self, position: int, piece: bytes) -> None:
+        """The bytes of the image at `position`; pieces come in order, with gaps where the block map has some."""
+        if not self.head:
+            self.head = piece[: 34 * 512]
+            self._partitions = mbr(self.head)
+        for _, start, _ in self._partitions:
+            if position <= start < position + len(piece):
+                self._starts[start] = piece[start - position :][: 2 << 10]
+        if not self._applies:
+            before = self._tail if position == self._end else b""
+            self._applies = APPLIER_ENTRY in before + piece[: len(APPLIER_ENTRY)] or APPLIER_ENTRY in piece
+            self._end, self._tail = position + len(piece), piece[-len(APPLIER_ENTRY) :]
+
+    def no_settings(self) -> str:
+        """Why this image takes no settings, "" where it takes them or where that cannot be told (a packed root)."""
+        if not any(kind in FAT_TYPES and is_fat(self._starts.get(start, b"")) for kind, start, _ in self._partitions):
+            return "it has no FAT boot partition, so there is no place for them"
+        readable = any(start[EXT_MAGIC_AT:][:2] == EXT_MAGIC for start in self._starts.values())
+        if readable and not self._applies:
+            return f"it has no {APPLIER}, so nothing on the device would apply them"
+        return ""
 
 
 def write(image: Image, target: Path) -> None:
@@ -254,13 +297,18 @@ def mbr(head: bytes) -> list[tuple[int, int, int]]:
     return partitions
 
 
+def is_fat(sector: bytes) -> bool:
+    """Whether a partition that begins with these bytes holds FAT12, FAT16 or FAT32."""
+    return sector[54:57] == b"FAT" or sector[82:87] == b"FAT32"
+
+
 def boot_partition(device: Path) -> int:
     """Where the FAT boot partition begins, in bytes. Refused if there is none."""
     with device.open("rb") as file:
         for kind, start, _ in mbr(file.read(34 * 512)):
             file.seek(start)
             sector = file.read(512)
-            if kind in FAT_TYPES and (sector[54:57] == b"FAT" or sector[82:87] == b"FAT32"):
+            if kind in FAT_TYPES and is_fat(sector):
                 return start
     raise Refused(f"{device} has no FAT boot partition, so there is no place for settings; flash without them")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
+import sys
 import tempfile
 import textwrap
 from pathlib import Path
@@ -207,6 +209,49 @@ def test_a_build_that_fails_says_where_its_log_is(
     said = capsys.readouterr()
     assert "ERROR: a-1 do_fetch: gone" in said.out
     assert str(tmp_path / "work/build.log") in said.err
+
+
+def test_the_words_of_git_are_shown_where_a_layer_cannot_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside = Path(sys.executable).parent
+    if not (beside / "kas").is_file():
+        pytest.skip("kas is not installed beside this Python")
+    wanted = request("--work", str(tmp_path / "work"), "qemuarm64")
+    top = tmp_path / "top"
+    commit = "1" * 40
+    repos = "repos:\n  top:\n" + "".join(
+        f"  {name}:\n    url: file://{tmp_path}/not-there/{name}.git\n    commit: '{commit}'\n" for name in ("one", "two")
+    )
+    for name in ("base", "release/wrynose", "machine/qemuarm64"):
+        path = top / f"kas/{name}.yml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("header:\n  version: 14\n" + (f"machine: qemuarm64\n{repos}" if name == "base" else ""))
+    subprocess.run(["git", "init", "-q", top], check=True)
+    monkeypatch.setattr(build, "TOP", top)
+    monkeypatch.setattr(build, "LOCAL", top / "kas/local.yml")
+    monkeypatch.setenv("PATH", f"{beside}:/usr/bin:/bin")
+    assert build.run(wanted) == 1
+    said = capsys.readouterr()
+    assert f"'{tmp_path}/not-there/" in said.out, "the repository that git named"
+    assert "does not appear to be a git repository" in said.out or "does not exist" in said.out
+
+
+def test_what_belongs_to_an_error_is_shown_to_its_end_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    log = io.StringIO()
+    lines = [
+        "NOTE: Executing Tasks\n", "not shown\n", "WARNING: w\n", "not shown either\n", "ERROR: x do_compile: failed\n",
+        "Log data follows:\n", *(f"| {n}\n" for n in range(100)), "NOTE: recipe x: task do_compile: Failed\n", "over\n",
+        "2026-01-02 03:04:05 - ERROR    - Command failed:\n", "fatal: no host\n", "2026-01-02 03:04:05 - INFO     - end\n", "over\n",
+        "ERROR: last\n", "its reason\n",
+    ]  # fmt: skip
+    build.show(lines, log, live=False)
+    assert log.getvalue() == "".join(lines)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown == [
+        "WARNING: w", "ERROR: x do_compile: failed", *(f"| {n}" for n in range(80, 100)),
+        "2026-01-02 03:04:05 - ERROR    - Command failed:", "fatal: no host", "ERROR: last", "its reason",
+    ]  # fmt: skip
 
 
 def test_a_kas_with_known_vulnerabilities_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,9 +134,19 @@ def test_a_daemon_that_went_away_is_said_so(start: Callable[..., Running]) -> No
 # --- in a real browser ----------------------------------------------------------------------------------------------
 
 
+#: Two are enough to notice a fault at once: the narrowest and the widest, one in each scheme.
+WINDOWS = [
+    pytest.param(w, s, marks=() if (w, s) in ((390, "light"), (1440, "dark")) else pytest.mark.slow)
+    for w in (390, 820, 1440)
+    for s in ("light", "dark")
+]
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here (pip install playwright)")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="no playwright here (daemon/requirements/test.lock has it)"
+    )
     chromium = os.environ.get("EDGEAI_TEST_CHROMIUM") or shutil.which("chromium")
     if chromium is None:
         pytest.skip("no Chromium here (Debian: chromium; or set EDGEAI_TEST_CHROMIUM)")
@@ -168,8 +178,7 @@ def hostile(start: Callable[..., Running], tmp_path: Path) -> Running:
     return daemon
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 820, 1440])
+@pytest.mark.parametrize(("width", "scheme"), WINDOWS)
 def test_the_page_shows_devices_models_and_answers_in_a_browser(
     browser: Any, hostile: Running, width: int, scheme: str, tmp_path: Path
 ) -> None:

@@ -45,9 +45,19 @@ def test_check_writes_a_page_with_its_verdict(tmp_path: Path) -> None:
     assert "<script" not in text
 
 
+#: Two are enough to notice a fault at once: the narrowest and the widest, one in each scheme.
+WINDOWS = [
+    pytest.param(w, s, marks=() if (w, s) in ((390, "light"), (1440, "dark")) else pytest.mark.slow)
+    for w in (390, 820, 1440)
+    for s in ("light", "dark")
+]
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here (pip install playwright)")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="no playwright here (daemon/requirements/test.lock has it)"
+    )
     chromium = os.environ.get("EDGEAI_TEST_CHROMIUM") or shutil.which("chromium")
     if chromium is None:
         pytest.skip("no Chromium here (Debian: chromium; or set EDGEAI_TEST_CHROMIUM)")
@@ -87,8 +97,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return pages
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 820, 1440])
+@pytest.mark.parametrize(("width", "scheme"), WINDOWS)
 def test_pages_fit_the_window_and_their_graphs_fill_their_box(
     browser: Any, made: dict[str, Path], width: int, scheme: str
 ) -> None:

@@ -49,7 +49,18 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     units = folder / "root/usr/lib/systemd/system"
     units.mkdir(parents=True)
     shutil.copy(TOP / "daemon/systemd/edgeai-provision.service", units)
-    run("mke2fs", "-q", "-t", "ext4", "-d", folder / "root", "-E", f"offset={ROOT * 512}", image, f"{(END - ROOT) // 2}k")
+    run(
+        "mke2fs",
+        "-q",
+        "-t",
+        "ext4",
+        "-d",
+        folder / "root",
+        "-E",
+        f"offset={ROOT * 512}",
+        image,
+        f"{(END - ROOT) // 2}k",
+    )
     run("cp", "--sparse=always", image, folder / "sparse.wic")
     (folder / "sparse.wic").rename(image)
     fat.unlink()

@@ -319,7 +319,11 @@ def test_a_failing_bmaptool_is_no_success(image: Path, loop: Loop, flash: Flash,
     refused(flash(image, loop(), "--yes", path=folder), "bmaptool failed")
 
 
-SETTINGS = (("--hostname", "x"), ("--timezone", "Europe/Berlin"), ("--preload", TOP / "daemon/src/edgeaid/models/defaults/digits/1"))
+SETTINGS = (
+    ("--hostname", "x"),
+    ("--timezone", "Europe/Berlin"),
+    ("--preload", TOP / "daemon/src/edgeaid/models/defaults/digits/1"),
+)
 
 
 @pytest.mark.parametrize("words", SETTINGS)
@@ -360,7 +364,9 @@ def test_a_root_that_cannot_be_searched_is_no_reason_to_refuse_settings(image: P
 
 
 @pytest.mark.parametrize("cut", range(-2, 30, 4))
-def test_the_unit_is_seen_where_two_pieces_of_the_image_meet(image: Path, monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
+def test_the_unit_is_seen_where_two_pieces_of_the_image_meet(
+    image: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
     image.with_name("card.wic.bmap").unlink()
     monkeypatch.setattr(images, "PIECE", image.read_bytes().index(images.APPLIER_ENTRY) + cut)
     assert images.check(images.find(image), lambda *_: None).no_settings == ""

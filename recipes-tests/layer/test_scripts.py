@@ -221,7 +221,8 @@ def test_the_words_of_git_are_shown_where_a_layer_cannot_be_fetched(
     top = tmp_path / "top"
     commit = "1" * 40
     repos = "repos:\n  top:\n" + "".join(
-        f"  {name}:\n    url: file://{tmp_path}/not-there/{name}.git\n    commit: '{commit}'\n" for name in ("one", "two")
+        f"  {name}:\n    url: file://{tmp_path}/not-there/{name}.git\n    commit: '{commit}'\n"
+        for name in ("one", "two")
     )
     for name in ("base", "release/wrynose", "machine/qemuarm64"):
         path = top / f"kas/{name}.yml"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +150,31 @@ def test_answers_about_pictures_are_dataclasses_with_a_json_form(daemon: Running
     assert areas.classes[0].fraction == pytest.approx(np.mean(numbers == areas.classes[0].index), abs=1e-3)
 
 
+def test_models_and_devices_are_dataclasses_with_the_json_form_inside(daemon: Running) -> None:
+    with daemon.client() as client:
+        model = next(m for m in client.models() if m.name == "digits")
+        assert (model.version, model.state, model.task, model.labels) == ("1", "READY", "classify", 10)
+        assert model.default
+        (device,) = [d for d in client.devices() if d.id in model.devices]
+        assert device.target == "cpu"
+        assert device.runtime.startswith("ai-edge-litert")
+        assert "digits/1" in device.models
+        assert device.waiting == device["queue"]["length"] == 0
+        assert json.loads(json.dumps(device.to_dict())) == client.get("/edgeai/v1/devices")["devices"][0]
+        assert dict(model) == model.to_dict()
+        assert model.get("license") == model["license"]
+        assert "not there" not in model
+
+
+def test_a_version_that_is_stored_only_is_a_model_too(start: Callable[..., Running]) -> None:
+    daemon = start()
+    with daemon.client() as client:
+        client.unload("digits")
+        (model,) = [m for m in client.models() if m.name == "digits"]
+        assert (model.state, model.devices, model.default, model.task) == ("UNAVAILABLE", (), False, "")
+        assert model.reason
+
+
 def test_one_client_serves_any_number_of_models(start: Callable[..., Running]) -> None:
     daemon = start(models={f"m{i}": DIGITS / "model.tflite" for i in range(72)})
     golden = np.load(DIGITS / "golden" / "0.in.npy")
@@ -271,8 +297,8 @@ def test_the_asynchronous_client_steers_models(start: Callable[..., Running], tm
             assert (await client.infer("mine", IMAGE)).version == "1"
             assert {s["name"] for s in await client.stats()} >= {"mine"}
             assert (await client.draw("classify", "digits", PICTURE, max_results=1))[:4] == b"\x89PNG"
-            assert (await client.devices())[0]["id"] == "cpu0"
-            assert "mine" in {m["name"] for m in await client.models()}
+            assert (await client.devices())[0].id == "cpu0"
+            assert "mine" in {m.name for m in await client.models()}
             async for event in client.events(1):
                 assert event["kind"]
                 break

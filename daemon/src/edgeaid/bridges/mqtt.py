@@ -16,6 +16,7 @@ import ssl
 import sys
 import threading
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -201,7 +202,7 @@ class Bridge:
                 self.outbox.put(Message(self.topics.stream(name, "snapshot"), picture, retain=True))
 
 
-def _updates(models: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
+def _updates(models: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     """What `update` entities show: the version that serves, and the newest one that is stored."""
     served: dict[str, str] = {}
     newest: dict[str, int] = {}

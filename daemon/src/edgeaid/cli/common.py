@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -120,7 +120,7 @@ class Session:
     def show(self, value: Any, human: str | None = None) -> None:
         """Print JSON when asked for it, else `human`."""
         if self.as_json or human is None:
-            click.echo(json.dumps(value, indent=None if self.as_json else 2))
+            click.echo(json.dumps(value, indent=None if self.as_json else 2, default=dict))
         else:
             click.echo(human)
 
@@ -140,7 +140,7 @@ def complete_version(ctx: click.Context, _param: click.Parameter, incomplete: st
     return _complete(ctx, lambda m: m["version"] if m["name"] == wanted else "", incomplete)
 
 
-def _complete(ctx: click.Context, value: Callable[[dict[str, Any]], str], incomplete: str) -> list[str]:
+def _complete(ctx: click.Context, value: Callable[[Mapping[str, Any]], str], incomplete: str) -> list[str]:
     from ..client import Client
 
     socket = ctx.find_root().params.get("socket") or os.environ.get("EDGEAI_SOCKET", HTTP_SOCKET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -20,7 +21,7 @@ def models(session: Session) -> None:
     session.show(listed, models_table(listed))
 
 
-def models_table(listed: list[dict[str, Any]]) -> str:
+def models_table(listed: Sequence[Mapping[str, Any]]) -> str:
     """One line per version."""
     rows = [
         (

@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -40,7 +41,7 @@ class Counters:
         return spark(list(history), _SHOWN)
 
 
-def view(devices: list[dict[str, Any]], stats: list[dict[str, Any]], counters: Counters, seconds: float) -> str:
+def view(devices: Sequence[Mapping[str, Any]], stats: list[dict[str, Any]], counters: Counters, seconds: float) -> str:
     """The state as text; `counters` hold what the last one showed."""
     lines: list[tuple[object, ...]] = []
     for d in devices:
@@ -92,7 +93,8 @@ def top(session: Session, interval: float, count: int | None) -> None:
     with until_interrupted():
         if session.as_json:
             for number in itertools.count(1):
-                click.echo(json.dumps({"devices": session.client.devices(), "stats": session.client.stats()}))
+                state = {"devices": session.client.devices(), "stats": session.client.stats()}
+                click.echo(json.dumps(state, default=dict))
                 if number == count:
                     return
                 time.sleep(interval)

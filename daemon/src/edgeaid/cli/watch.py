@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -63,7 +63,7 @@ def devices(session: Session) -> None:
     session.show(listed, devices_table(listed))
 
 
-def devices_table(listed: list[dict[str, Any]]) -> str:
+def devices_table(listed: Sequence[Mapping[str, Any]]) -> str:
     """One line per device. RECOVERY counts each recovery step: how often it helped, of how often it was tried."""
     rows = []
     for d in listed:

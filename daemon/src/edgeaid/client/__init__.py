@@ -9,6 +9,7 @@ with Client("/run/edgeai/edgeaid.sock") as client:
 
 from .aio import AsyncClient
 from .codec import Inference
+from .inventory import Device, Model
 from .results import Answer, Area, Box, Classification, ClassScore, Detected, Detection, Segmentation
 from .sync import Client
 
@@ -22,6 +23,8 @@ __all__ = [
     "Client",
     "Detected",
     "Detection",
+    "Device",
     "Inference",
+    "Model",
     "Segmentation",
 ]

@@ -15,6 +15,7 @@ from .. import errors
 from . import codec, http, results
 from .codec import Inference, Inputs
 from .core import Core, Progress, upload_of
+from .inventory import Device, Model
 from .sync import DEFAULT_SOCKET, DEFAULT_TIMEOUT
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -245,15 +246,13 @@ class AsyncClient:
         except TimeoutError as error:
             raise errors.DeadlineExceeded(f"edgeaid at {self.name} is not ready; see: edgeai models") from error
 
-    async def models(self) -> list[dict[str, Any]]:
+    async def models(self) -> list[Model]:
         """See Client.models."""
-        rows: list[dict[str, Any]] = (await self.get("/edgeai/v1/models"))["models"]
-        return rows
+        return [Model.from_json(row) for row in (await self.get("/edgeai/v1/models"))["models"]]
 
-    async def devices(self) -> list[dict[str, Any]]:
+    async def devices(self) -> list[Device]:
         """See Client.devices."""
-        rows: list[dict[str, Any]] = (await self.get("/edgeai/v1/devices"))["devices"]
-        return rows
+        return [Device.from_json(row) for row in (await self.get("/edgeai/v1/devices"))["devices"]]
 
     async def stats(self, model: str = "") -> list[dict[str, Any]]:
         """See Client.stats."""

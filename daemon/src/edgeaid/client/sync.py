@@ -17,6 +17,7 @@ from ..paths import HTTP_SOCKET
 from . import codec, http, results
 from .codec import Inference, Inputs
 from .core import Core, Progress, upload_of
+from .inventory import Device, Model
 
 DEFAULT_SOCKET = os.environ.get("EDGEAI_SOCKET", HTTP_SOCKET)
 DEFAULT_TIMEOUT = 60.0
@@ -157,15 +158,13 @@ class Client:
             time.sleep(pause)
             pause = min(pause * 1.5, 0.5)
 
-    def models(self) -> list[dict[str, Any]]:
+    def models(self) -> list[Model]:
         """Every version on disk or loaded, with state and manifest facts."""
-        rows: list[dict[str, Any]] = self.get("/edgeai/v1/models")["models"]
-        return rows
+        return [Model.from_json(row) for row in self.get("/edgeai/v1/models")["models"]]
 
-    def devices(self) -> list[dict[str, Any]]:
+    def devices(self) -> list[Device]:
         """Devices with state, queue and recovery counts."""
-        rows: list[dict[str, Any]] = self.get("/edgeai/v1/devices")["devices"]
-        return rows
+        return [Device.from_json(row) for row in self.get("/edgeai/v1/devices")["devices"]]
 
     def stats(self, model: str = "") -> list[dict[str, Any]]:
         """Statistics of one or all models."""

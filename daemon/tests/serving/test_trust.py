@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import io
 import secrets
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from zipfile import ZipFile
@@ -14,6 +17,7 @@ from zipfile import ZipFile
 import pytest
 
 from edgeaid import errors
+from edgeaid.client import AsyncClient
 from edgeaid.models.bundle import extract
 from edgeaid.models.pack import write
 from edgeaid.models.repository import EMBEDDED
@@ -105,6 +109,87 @@ def test_a_forged_signature_is_refused_where_none_is_required_and_an_older_seria
         "PUT", "/edgeai/v1/models/m", made(tmp_path, trusted, serial=4).read_bytes(), {"X-Allow-Older": "true"}
     )
     assert (status, answer["version"]) == (201, "3")
+
+
+@pytest.mark.slow
+def test_push_with_allow_older_goes_back_on_purpose(
+    start: Callable[..., Running], tmp_path: Path, keys: tuple[Path, Path, str]
+) -> None:
+    trusted, _, public = keys
+    daemon = start(f'[models]\nrequire_signature = true\ntrusted_keys = ["{public}"]\n')
+    with daemon.client() as client:
+        client.push("m", made(tmp_path, trusted, serial=5))
+        older = made(tmp_path, trusted, serial=4)
+        status, text = edgeai(daemon, "push", "m", str(older))
+        assert (status, "--allow-older" in text) == (77, True), text
+        assert edgeai(daemon, "push", "--allow-older", "m", str(older))[0] == 0
+        assert client.metadata("m")["versions"] == ["2"]
+        # What is meant to be older must be signed all the same.
+        assert edgeai(daemon, "push", "--allow-older", "m", str(made(tmp_path, None, serial=3)))[0] == 77
+        oldest = made(tmp_path, trusted, serial=2)
+
+    async def by_asyncio() -> None:
+        async with AsyncClient(daemon.socket) as client:
+            with pytest.raises(errors.PermissionDenied, match="older than 5"):
+                await client.push("m", oldest)
+            assert (await client.push("m", oldest, allow_older=True))["version"] == "3"
+
+    asyncio.run(by_asyncio())
+
+
+def edgeai(daemon: Running, *arguments: str) -> tuple[int, str]:
+    """Exit status and messages of the command, asking this daemon."""
+    command = [sys.executable, "-c", "from edgeaid.cli import main; main()", "--socket", str(daemon.socket), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.slow
+def test_a_bundle_fetched_from_a_device_is_taken_by_another_that_trusts_its_signer_and_by_no_other_rule(
+    start: Callable[..., Running], tmp_path: Path, keys: tuple[Path, Path, str]
+) -> None:
+    trusted, other, public = keys
+    here = start("")
+    there = start(f'[models]\nrequire_signature = true\ntrusted_keys = ["{public}"]\n')
+    with here.client() as giver:
+        versions = {
+            "good": giver.push("m", made(tmp_path, trusted, serial=3))["version"],
+            "unsigned": giver.push("m", made(tmp_path, None, serial=3))["version"],
+            "another's": giver.push("m", made(tmp_path, other, serial=3))["version"],
+            "newer": giver.push("m", made(tmp_path, trusted, serial=4))["version"],
+        }
+    fetched = {what: fetch(here, tmp_path / what, version) for what, version in versions.items()}
+    forged = shutil.copytree(fetched["good"], tmp_path / "forged")
+    (forged / "labels.txt").write_text("\n".join("9876543210") + "\n")
+    with there.client() as taker:
+        for what, reason in ((fetched["unsigned"], "not signed"), (fetched["another's"], "not among"), (forged, "not")):
+            status, text = edgeai(there, "push", "m", str(what))
+            assert (status, reason in text) == (77, True), text
+        assert not (there.repository / "m").exists()
+        assert edgeai(there, "push", "m", str(fetched["newer"]))[0] == 0
+        assert (there.repository / "m" / "1" / "bundle.sig").is_file()
+        with pytest.raises(errors.PermissionDenied, match="older than 4"):
+            taker.push("m", write(fetched["good"], tmp_path))
+
+
+def fetch(daemon: Running, directory: Path, version: str) -> Path:
+    """A stored version as the device gives it on, unpacked."""
+    status, _, data = daemon.http("GET", f"/edgeai/v1/models/m/versions/{version}/bundle")
+    assert status == 200
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        archive.extractall(directory, filter="data")
+    return directory
+
+
+@pytest.mark.slow
+def test_public_models_are_refused_where_signatures_are_required(
+    start: Callable[..., Running], tmp_path: Path, keys: tuple[Path, Path, str], shared_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    daemon = start(f'[models]\nrequire_signature = true\ntrusted_keys = ["{keys[2]}"]\n')
+    monkeypatch.setenv("EDGEAI_MODEL_MIRROR", str(shared_data / "coral"))
+    status, text = edgeai(daemon, "pull", "mobilenet-v1-0.25-128")
+    assert (status, "is not signed" in text) == (77, True), text
 
 
 def test_provisioning_takes_only_what_the_daemon_would_take(tmp_path: Path, keys: tuple[Path, Path, str]) -> None:

@@ -37,7 +37,9 @@ def progress(session: Session, text: str) -> Iterator[Callable[[int, int], None]
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
-def push_file(session: Session, name: str, file: Path, version: str, said: Description) -> dict[str, Any]:
+def push_file(
+    session: Session, name: str, file: Path, version: str, said: Description, *, allow_older: bool = False
+) -> dict[str, Any]:
     """Upload a bundle, a model file or a model directory; the daemon's answer. The same file again is left as it is."""
     notes: tuple[str, ...] = ()
     if not file.is_dir():
@@ -52,7 +54,7 @@ def push_file(session: Session, name: str, file: Path, version: str, said: Descr
         if file.is_dir():
             file = _bundled(file, Path(temporary))
         with progress(session, f"push {name}") as step:
-            stored = session.client.push(name, file, version, step, unless_same=not version)
+            stored = session.client.push(name, file, version, step, unless_same=not version, allow_older=allow_older)
     for note in (*notes, *stored.get("notes", ())):
         hint(f"note: {plain(note)}")
     return stored
@@ -68,6 +70,7 @@ def push_file(session: Session, name: str, file: Path, version: str, said: Descr
     type=click.Path(path_type=Path, file_okay=False),
     help="Then classify the pictures in its subdirectories, which are named by label, and print the accuracy.",
 )
+@click.option("--allow-older", is_flag=True, help="Take it although its serial is below that of a stored version.")
 @local.describing
 @pass_session
 def push(
@@ -75,6 +78,7 @@ def push(
     arguments: tuple[str, ...],
     version: str,
     try_: Path | None,
+    allow_older: bool,
     mean: str,
     std: str,
     labels: Path | None,
@@ -89,7 +93,8 @@ def push(
     name, file = _name_and_file(arguments)
     if try_ is not None and not try_.is_dir():
         raise errors.NotFound(f"--try {try_}: there is no such directory")
-    stored = push_file(session, name, file, version, local.description(mean, std, labels, task, input_format))
+    said = local.description(mean, std, labels, task, input_format)
+    stored = push_file(session, name, file, version, said, allow_older=allow_older)
     text = f"{name} version {stored['version']} "
     if stored.get("unchanged"):
         text += f"is stored already and serves on {', '.join(stored['devices'])}"

@@ -377,11 +377,12 @@ class AsyncClient:
         progress: Progress | None = None,
         *,
         unless_same: bool = False,
+        allow_older: bool = False,
     ) -> dict[str, Any]:
         """See Client.push."""
         upload = await asyncio.to_thread(upload_of, file, progress)  # reads the whole file for its digest
         async with self._core() as core:
-            stored = await core.push(model, upload, version, unless_same=unless_same)
+            stored = await core.push(model, upload, version, unless_same=unless_same, allow_older=allow_older)
         await self._forget(model)
         return stored
 

@@ -358,7 +358,7 @@ class Core:
         await self.request("DELETE", _edgeai_path(model, "versions/" + quote(version_text(version), safe="")))
 
     async def push(
-        self, model: str, upload: Upload, version: str | int, *, unless_same: bool = False
+        self, model: str, upload: Upload, version: str | int, *, unless_same: bool = False, allow_older: bool = False
     ) -> dict[str, Any]:
         """See Client.push."""
         text = version_text(version)
@@ -366,6 +366,8 @@ class Core:
         headers = {"Content-Length": str(upload.total), "X-Content-SHA256": upload.digest}
         if unless_same:
             headers["X-Unless-Same"] = "true"
+        if allow_older:
+            headers["X-Allow-Older"] = "true"
         stored: dict[str, Any] = json.loads((await self.request("PUT", path, upload, headers))[0])
         await self.forget(model)
         return stored

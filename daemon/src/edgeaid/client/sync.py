@@ -284,13 +284,16 @@ class Client:
         progress: Progress | None = None,
         *,
         unless_same: bool = False,
+        allow_older: bool = False,
     ) -> dict[str, Any]:
         """Upload a bundle or a bare .tflite and serve it; `progress(sent, total)` is called as it goes.
 
         `unless_same`: a model that is stored already, byte for byte, gets no new version; it serves.
+        `allow_older`: take it also when its `serial` is below that of a version that is stored.
         Returns `name`, `version`, `devices`, whether it is `serving` and, with `unless_same`, if it is `unchanged`.
         """
-        return self._run(self._core.push(model, upload_of(file, progress), version, unless_same=unless_same))
+        upload = upload_of(file, progress)
+        return self._run(self._core.push(model, upload, version, unless_same=unless_same, allow_older=allow_older))
 
     def events(self, after: int = 0) -> Iterator[dict[str, Any]]:
         """Events as they happen, on a connection of their own; `after` a number: those since then too."""

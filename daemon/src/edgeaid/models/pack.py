@@ -71,13 +71,19 @@ def _members(directory: Path, name: str) -> Iterable[str]:
     return members
 
 
-def pack(contents: Mapping[str, bytes], key: bytes | None = None) -> bytes:
-    """The bundle as bytes. `key`: 32 raw bytes of an ed25519 private key, to sign with."""
+def pack(contents: Mapping[str, bytes], key: bytes | None = None, signed: tuple[bytes, bytes] | None = None) -> bytes:
+    """The bundle as bytes. `key`: 32 raw bytes of an ed25519 private key, to sign with.
+
+    `signed`: list of digests and signature that the contents came with; without a `key` the signature is kept where
+    the contents are still what it signs.
+    """
     contents = {n: c for n, c in contents.items() if n not in (DIGESTS, SIGNATURE)}
     digests = "".join(f"{hashlib.sha256(contents[n]).hexdigest()}  {n}\n" for n in sorted(contents)).encode()
     extra = {DIGESTS: digests}
     if key is not None:
         extra[SIGNATURE] = _sign(key, digests).format()
+    elif signed is not None and signed[0] == digests:
+        extra[SIGNATURE] = signed[1]
     stream = BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in sorted({**contents, **extra}.items()):
@@ -102,12 +108,18 @@ def version_of(directory: Path) -> str:
 
 
 def write(directory: Path, output: Path | None = None, key: bytes | None = None) -> Path:
-    """Bundle a model directory; `output` is a file or a directory (default: the current one). Returns the file."""
+    """Bundle a model directory; `output` is a file or a directory (default: the current one). Returns the file.
+
+    Without a `key` a signature that lies in the directory is kept, if it signs what is there.
+    """
     manifest, contents = collect(directory)
     target = output or Path.cwd()
     if target.is_dir():
         target = target / f"{manifest.name}-{version_of(directory)}{SUFFIX}"
-    content = pack(contents, key)
+    signed = None
+    if (directory / SIGNATURE).is_file() and (directory / DIGESTS).is_file():
+        signed = (directory / DIGESTS).read_bytes(), (directory / SIGNATURE).read_bytes()
+    content = pack(contents, key, signed)
     with open_bundle(BytesIO(content)) as bundle:
         bundle.digests()
     temporary = target.with_name(f".{target.name}.{os.getpid()}")

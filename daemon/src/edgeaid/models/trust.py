@@ -103,5 +103,5 @@ def check_serial(new: Manifest, others: Iterable[Manifest]) -> None:
     if new.serial < newest:
         raise PermissionDenied(
             f"model {new.name!r}: serial {new.serial} is older than {newest}, which is here already; "
-            "push it with the header X-Allow-Older: true to go back on purpose"
+            "go back on purpose with `edgeai push --allow-older` (HTTP: X-Allow-Older: true)"
         )

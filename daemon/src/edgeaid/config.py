@@ -126,7 +126,9 @@ class SharedMemory:
     """[shared_memory]: Triton's named regions; off unless enabled, and the caller must own the region."""
 
     enabled: bool = False
+    #: Of each user.
     max_regions: int = 32
+    #: Of each region.
     max_bytes: int = 256 << 20
 
 

@@ -41,15 +41,14 @@ class _Registered:
     key: str
     offset: int
     size: int
-    uid: int
 
 
 class Regions:
-    """Registered regions by name."""
+    """Registered regions; each user has names of its own, so that nobody can take somebody else's."""
 
     def __init__(self, config: SharedMemory) -> None:
         self.config = config
-        self._regions: dict[str, _Registered] = {}
+        self._regions: dict[tuple[int, str], _Registered] = {}
 
     def _check_enabled(self) -> None:
         if not self.config.enabled:
@@ -66,10 +65,10 @@ class Regions:
             raise InvalidRequest(
                 f"region {name!r}: 'key' must be a text, 'offset' and 'byte_size' whole numbers, byte_size above 0"
             )
-        if name in self._regions:
+        if (peer.uid, name) in self._regions:
             raise AlreadyExists(f"shared memory region {name!r} is registered already; unregister it first")
-        if len(self._regions) >= self.config.max_regions:
-            raise TooLarge(f"{self.config.max_regions} regions are registered, the limit")
+        if sum(uid == peer.uid for uid, _ in self._regions) >= self.config.max_regions:
+            raise TooLarge(f"user id {peer.uid} has registered {self.config.max_regions} regions, the limit")
         if size > self.config.max_bytes:
             raise TooLarge(f"region {name!r} has {size} bytes, the limit is {self.config.max_bytes}")
         plain = key.removeprefix("/")
@@ -89,21 +88,23 @@ class Regions:
                 f"region {name!r}: offset {offset} + byte_size {size} is beyond the end of {key!r} "
                 f"({status.st_size} bytes)"
             )
-        self._regions[name] = _Registered(fd, key, offset, size, peer.uid)
+        self._regions[peer.uid, name] = _Registered(fd, key, offset, size)
 
-    def _mine(self, peer: Peer) -> dict[str, _Registered]:
-        """What a peer may see and release: its own regions, with the role control all."""
-        return {n: r for n, r in self._regions.items() if r.uid == peer.uid or peer.role >= Role.CONTROL}
+    def _mine(self, peer: Peer, name: str) -> list[tuple[int, str]]:
+        """What a peer may see and release: its own regions, with the role control all; of this name, where one is given."""
+        return sorted(
+            (uid, known)
+            for uid, known in self._regions
+            if (uid == peer.uid or peer.role >= Role.CONTROL) and name in ("", known)
+        )
 
     def unregister(self, peer: Peer, name: str = "") -> None:
         """Close one region, or all of the peer's. PermissionDenied for one of somebody else."""
-        mine = self._mine(peer)
-        if name in self._regions and name not in mine:
+        mine = self._mine(peer, name)
+        if name and not mine and any(name == known for _, known in self._regions):
             raise PermissionDenied(f"shared memory region {name!r} was registered by another user")
-        for known in [name] if name else list(mine):
-            region = self._regions.pop(known, None)
-            if region is not None:
-                os.close(region.fd)
+        for known in mine:
+            os.close(self._regions.pop(known).fd)
 
     def close(self) -> None:
         """Close all."""
@@ -113,26 +114,23 @@ class Regions:
 
     def status(self, peer: Peer, name: str = "") -> list[dict[str, Any]]:
         """What the peer has registered; NotFound for an unknown name."""
-        mine = self._mine(peer)
-        if name and name not in mine:
+        mine = self._mine(peer, name)
+        if name and not mine:
             raise NotFound(f"shared memory region {name!r} is not registered")
-        return [
-            {"name": n, "key": r.key, "offset": r.offset, "byte_size": r.size}
-            for n, r in sorted(mine.items())
-            if not name or n == name
-        ]
+        regions = [(known, self._regions[uid, known]) for uid, known in mine]
+        return [{"name": n, "key": r.key, "offset": r.offset, "byte_size": r.size} for n, r in regions]
 
     def _find(self, region: Region, size: int, peer: Peer) -> tuple[int, int]:
         self._check_enabled()
-        attached = self._regions.get(region.name)
-        if attached is None or attached.uid != peer.uid:
+        registered = self._regions.get((peer.uid, region.name))
+        if registered is None:
             raise NotFound(f"shared memory region {region.name!r} is not registered")
-        if region.offset + size > attached.size:
+        if region.offset + size > registered.size:
             raise InvalidRequest(
                 f"shared memory region {region.name!r}: offset {region.offset} + {size} bytes "
-                f"is beyond its {attached.size} bytes"
+                f"is beyond its {registered.size} bytes"
             )
-        return attached.fd, attached.offset + region.offset
+        return registered.fd, registered.offset + region.offset
 
     def read(self, region: Region, into: memoryview, peer: Peer) -> None:
         """Fill a tensor from a region."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +110,44 @@ def test_tcp_needs_loopback_a_token_and_gives_only_its_role(start: Callable[...,
         assert close(client.infer("digits", [tensor], headers=headers).as_numpy("scores"))
         with pytest.raises(Exception, match="role"):
             client.unload_model("digits", headers=headers)
+
+
+def test_whatever_is_shown_instead_of_the_token_is_refused_and_written_down(start, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("a-token-of-enough-length")
+    token.chmod(0o600)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    daemon = start(f'[tcp]\nlisten = "127.0.0.1:{port}"\ntoken_file = "{token}"\n')
+
+    def status(shown: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+            sock.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n" + shown + b"\r\n")
+            return sock.recv(65536).split(b" ")[1]
+
+    assert status(b"Authorization: Bearer a-token-of-enough-length\r\n") == b"200"
+    wrong = [b"Bearer \xff", b"Bearer wrong", b"Bearer \xc3\xbc", b"\xff" * 300, b"Basic eDp5", b"Bearer"]
+    for shown in (*(b"Authorization: " + value + b"\r\n" for value in wrong), b""):
+        assert status(shown) == b"403", shown
+    for value in (b"\xff", b"wrong"):
+        assert status(b"doods-auth-key: " + value + b"\r\n") == b"403"
+    log = daemon.log.read_text()
+    assert "TCP connection with a wrong token refused" in log
+    assert "Traceback" not in log
+    denied = [e for e in _events(daemon) if e["kind"] == "access-denied"]
+    assert denied
+    assert "token refused" in denied[0]["message"]
+
+
+def _events(daemon):
+    with daemon.raw() as sock:
+        sock.sendall(b"GET /edgeai/v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        data = b""
+        while b"access-denied" not in data:
+            data += sock.recv(65536)
+    lines = [line for line in data.decode().splitlines() if line.startswith("data: {")]
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import tempfile
+import traceback
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
@@ -317,11 +318,24 @@ UNARY: Final = (
 )  # fmt: skip
 
 
-def _abort(error: Exception) -> tuple[Any, str]:
+#: Arguments of `context.abort`.
+Failure = tuple[Any, str]
+
+
+def _failure(error: Exception) -> Failure:
+    """Status and text for the client.
+
+    A context of gRPC keeps the exception that `abort` raises, and with its traceback the frames that refer to the
+    context: a cycle, which lasts until the collector comes. So `abort` is called where nothing large hangs on it:
+    outside of the `except`, with the frames of the error cleared.
+    """
     if isinstance(error, errors.EdgeaiError):
-        return getattr(grpc.StatusCode, error.grpc), str(error)
-    log.error("gRPC", exc_info=error)
-    return grpc.StatusCode.INTERNAL, "internal error; see the journal of edgeaid"
+        failure = getattr(grpc.StatusCode, error.grpc), str(error)
+    else:
+        log.error("gRPC", exc_info=error)
+        failure = grpc.StatusCode.INTERNAL, "internal error; see the journal of edgeaid"
+    traceback.clear_frames(error.__traceback__)
+    return failure
 
 
 def _parsed(kind: Any, data: bytes) -> Message:
@@ -344,13 +358,19 @@ class Methods:
         async def call(data: bytes, context: Any) -> bytes:
             peer = self.front.peer(context.peer())
             _CALLER.set(peer)
+            answer = b""
+            failure: Failure | None = None
             try:
-                answer: bytes = (await function(_parsed(kind, data))).SerializeToString()
+                message = _parsed(kind, data)
+                del data
+                answer = (await function(message)).SerializeToString()
             except (grpc.aio.AbortError, grpc.aio.UsageError):
                 raise
             except Exception as error:
-                await context.abort(*_abort(error))
-                raise  # not reached: abort raises
+                failure = _failure(error)
+            message = None
+            if failure is not None:
+                await context.abort(*failure)
             if len(answer) > COUNTED:
                 holdings = self.plane.holdings
                 holdings.add(peer.uid, Kind.BYTES, len(answer))
@@ -363,11 +383,14 @@ class Methods:
         """One message in, many out."""
 
         async def call(data: bytes, context: Any) -> AsyncIterator[bytes]:
+            failure: Failure | None = None
             try:
                 async for answer in function(_parsed(kind, data)):
                     yield answer.SerializeToString()
             except errors.EdgeaiError as error:
-                await context.abort(*_abort(error))
+                failure = _failure(error)
+            if failure is not None:
+                await context.abort(*failure)
 
         return grpc.unary_stream_rpc_method_handler(call)
 
@@ -381,11 +404,14 @@ class Methods:
                 async for data in messages:
                     yield _parsed(kind, data)
 
+            failure: Failure | None = None
             try:
                 async for answer in function(parsed()):
                     yield answer.SerializeToString()
             except errors.EdgeaiError as error:
-                await context.abort(*_abort(error))
+                failure = _failure(error)
+            if failure is not None:
+                await context.abort(*failure)
 
         return grpc.stream_stream_rpc_method_handler(call)
 

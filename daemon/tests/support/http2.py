@@ -1,4 +1,4 @@
-"""As much of an HTTP/2 client as it takes to be a bad client of gRPC: one that does not read, or never ends its message."""
+"""As much of an HTTP/2 client as it takes to be a bad client of gRPC: one that does not read what it asked for."""
 
 from __future__ import annotations
 

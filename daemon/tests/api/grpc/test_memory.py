@@ -1,4 +1,4 @@
-"""Clients of gRPC that send much, or read nothing, make the daemon hold no more than the limits say; others are served."""
+"""Clients of gRPC that send much, or read nothing, make the daemon hold no more than the limits say."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def regions() -> Iterator[dict[int, Path]]:
     """A file of each user in /dev/shm with a picture at its beginning."""
     made = {}
     for uid in (STRANGER, OTHER):
-        path = Path("/dev/shm") / f"edgeai-test-{os.getpid()}-{uid}"  # noqa: S108  POSIX shared memory
+        path = Path("/dev/shm") / f"edgeai-test-{os.getpid()}-{uid}"
         as_user(uid, lambda path=path: path.write_bytes(IMAGE.tobytes() + bytes(4096)))
         path.chmod(0o600)
         made[uid] = path
@@ -77,10 +77,10 @@ def infer(region: str) -> dict[str, object]:
 
 
 def test_two_users_have_the_same_name_for_regions_of_their_own(server: Running, regions: dict[int, Path]) -> None:
-    for uid in regions:
+    for uid, file in regions.items():
         ask = user(server, uid)
-        assert ask("POST", f"{PLACE}/region/data/register", region_of(regions[uid]))[0] == 200
-        assert [r["key"] for r in ask("GET", f"{PLACE}/status")[1]] == [f"/{regions[uid].name}"]
+        assert ask("POST", f"{PLACE}/region/data/register", region_of(file))[0] == 200
+        assert [r["key"] for r in ask("GET", f"{PLACE}/status")[1]] == [f"/{file.name}"]
     assert user(server, STRANGER)("POST", "/v2/models/digits/infer", infer("data"))[0] == 200
     answers = {uid: path.read_bytes()[IMAGE.nbytes : IMAGE.nbytes + 10] for uid, path in regions.items()}
     assert np.abs(np.frombuffer(answers[STRANGER], SCORES.dtype).astype(int) - SCORES.ravel()).max() <= 2

@@ -91,7 +91,7 @@ class Regions:
         self._regions[peer.uid, name] = _Registered(fd, key, offset, size)
 
     def _mine(self, peer: Peer, name: str) -> list[tuple[int, str]]:
-        """What a peer may see and release: its own regions, with the role control all; only those of `name` if given."""
+        """What a peer may see and release, by name if one is given: its own regions, with the role control all."""
         return sorted(
             (uid, known)
             for uid, known in self._regions

@@ -68,7 +68,7 @@ class _Decoder:
             raise errors.Unavailable("the media worker is starting again; ask again")
         self.busy += 1
         try:
-            return await handle.call(kind, body, fds, timeout=SECONDS)
+            return await handle.call(kind, body, fds, timeout=SECONDS, gives_file=kind is Kind.DECODE)
         except errors.DeadlineExceeded:
             handle.kill(f"did not answer {kind.name} within {SECONDS:g} s")
             raise

@@ -35,6 +35,9 @@ class StreamHandle(WorkerHandle):
         if kind < _OWN:
             super()._received(data, fds)
             return
+        if fds:
+            self.refuse(fds)
+            return
         body = json.loads(data[HEADER.size :]) if len(data) > HEADER.size else {}
         self._on_message(kind, status, number, body)
 

@@ -254,7 +254,7 @@ class StreamRunner:
         if handle is None:
             raise errors.Unavailable(f"stream {self.stream.name!r} is {self.state}; it has no picture")
         body = {"boxes": boxes, "width": width}
-        answer, fds = await handle.call(Message.PICTURE, body, timeout=PICTURE_SECONDS)
+        answer, fds = await handle.call(Message.PICTURE, body, timeout=PICTURE_SECONDS, gives_file=True)
         try:
             return os.pread(fds[0], answer["size"], 0), answer["frame"]
         finally:

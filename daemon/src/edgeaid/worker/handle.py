@@ -51,7 +51,8 @@ class WorkerHandle:
         self._on_result = on_result
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
-        self._calls: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
+        #: Answers that are waited for, and whether a descriptor may come with them.
+        self._calls: dict[int, tuple[asyncio.Future[tuple[dict[str, Any], list[int]]], bool]] = {}
         self._next_call = 1
         self._cause = ""
         self._doubted = False
@@ -102,9 +103,9 @@ class WorkerHandle:
         self._sock.send(HEADER.pack(Kind.INFER, 0, slot, model, request))
 
     async def call(
-        self, kind: IntEnum, body: dict[str, Any], fds: Sequence[int] = (), *, timeout: float
+        self, kind: IntEnum, body: dict[str, Any], fds: Sequence[int] = (), *, timeout: float, gives_file: bool = False
     ) -> tuple[dict[str, Any], list[int]]:
-        """Send a JSON frame, wait for its answer.
+        """Send a JSON frame, wait for its answer; `gives_file`: a file in memory may come with it.
 
         Raises what the worker raised, DeviceError when it died, DeadlineExceeded after `timeout` seconds: the worker
         may then hang and it is the caller's part to kill it.
@@ -114,7 +115,7 @@ class WorkerHandle:
         number = self._next_call
         self._next_call += 1
         future: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
-        self._calls[number] = future
+        self._calls[number] = future, gives_file
         try:
             frame = wire.pack_json(kind, number, body)
             try:
@@ -178,14 +179,26 @@ class WorkerHandle:
 
     def _received(self, data: bytes, fds: list[int]) -> None:
         kind, status, _, _, request = HEADER.unpack_from(data)
-        if kind == Kind.RESULT:
+        if fds and not (kind == Kind.REPLY and self._may_give(request, fds)):
+            self.refuse(fds)
+        elif kind == Kind.RESULT:
             text = "" if status == 0 else data[HEADER.size + PHASES.size :].decode(errors="replace")
             self._on_result(request, status, PHASES.unpack_from(data, HEADER.size), text)
         else:
             self._reply(request, status, data, fds)
 
+    def _may_give(self, request: int, fds: list[int]) -> bool:
+        """Whether these are what the request asks for. Closing a file in memory takes no time, unlike other things."""
+        asked = request in self._calls and self._calls[request][1]
+        return asked and len(fds) == 1 and os.readlink(f"/proc/self/fd/{fds[0]}").startswith("/memfd:")
+
+    def refuse(self, fds: list[int]) -> None:
+        """End a worker that sent descriptors which nobody asked for; a thread closes them, whatever that takes."""
+        self._loop.run_in_executor(None, wire.close_all, fds)
+        self.kill("sent descriptors that nobody asked for")
+
     def _reply(self, request: int, status: int, data: bytes, fds: list[int]) -> None:
-        future = self._calls.get(request)
+        future, _ = self._calls.get(request, (None, False))
         if future is None or future.done():
             wire.close_all(fds)
             return
@@ -207,7 +220,7 @@ class WorkerHandle:
         self._sock.close()
         killed_here = self._cause and code in (None, -signal.SIGKILL)
         cause = self._cause if killed_here else describe_exit(code, out_of_memory=oom_kills() > self._oom_kills)
-        for future in list(self._calls.values()):
+        for future, _ in list(self._calls.values()):
             if not future.done():
                 future.set_exception(errors.DeviceError(f"worker {self.name} {cause}"))
         self._on_exit(cause)

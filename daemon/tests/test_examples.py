@@ -95,7 +95,7 @@ def test_a_program_in_c_or_cpp_needs_one_header(daemon: Running, tmp_path: Path,
     pixels = Image.open(PICTURES[0]).convert("L").resize((32, 32))
     (tmp_path / "picture.raw").write_bytes(np.asarray(pixels).tobytes())
     socket = daemon.socket.parent / "fast.sock"
-    command = [*emulator.split(), program, tmp_path / "picture.raw"]
+    command: list[str | Path] = [*emulator.split(), program, tmp_path / "picture.raw"]
     assert run(daemon, *command, socket).startswith(f"{TRUTH[0]} on cpu0 in ")
     missing = subprocess.run([*command, tmp_path / "none"], capture_output=True, check=False)
     assert missing.returncode == 75

@@ -15,6 +15,7 @@ from synth import Scene, intersection_over_union
 from edgeaid.models.rules import OutputRules, PictureRules
 from edgeaid.tensors import FROM_NUMPY, NUMPY, Quantization, TensorSpec
 from edgeaid.vision import postprocess, preprocess
+from edgeaid.vision.results import Detections, Result
 
 Array = npt.NDArray[Any]
 
@@ -43,7 +44,7 @@ class Runner:
         labels: Sequence[str],
         *,
         threshold: float | None = None,
-    ) -> postprocess.Result:
+    ) -> Result:
         """A picture in, a decoded result out."""
         tensor = np.zeros(self.input.shape, NUMPY[self.input.datatype])
         placement = preprocess.place(image, self.input, rules, tensor)
@@ -62,7 +63,7 @@ def _spec(detail: dict[str, Any]) -> TensorSpec:
 
 
 def mean_average_precision(
-    answers: Sequence[postprocess.Detections], truth: Sequence[Scene], classes: int = 10, overlap: float = 0.5
+    answers: Sequence[Detections], truth: Sequence[Scene], classes: int = 10, overlap: float = 0.5
 ) -> float:
     """mAP: the area under the precision-recall curve (every point, precision made monotone), mean over the classes.
 

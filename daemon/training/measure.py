@@ -17,7 +17,7 @@ import synth
 from PIL import Image
 
 from edgeaid.models import manifest as manifests
-from edgeaid.vision import postprocess
+from edgeaid.vision.results import Classification, Detections, Segmentation
 
 Array = npt.NDArray[Any]
 
@@ -159,7 +159,7 @@ def top_1(folder: Path, held_out: Split, change: Callable[[Image.Image], Image.I
     hits = 0
     for digit, label in zip(held_out.images, held_out.labels, strict=True):
         result = runner.ask(change(synth.render(digit)), manifest.picture, manifest.output, labels)
-        assert isinstance(result, postprocess.Classification)
+        assert isinstance(result, Classification)
         hits += result.classes[0].index == label
     return hits / len(held_out.labels)
 
@@ -172,7 +172,7 @@ def mean_average_precision(folder: Path, truth: Sequence[synth.Scene]) -> float:
     answers = []
     for scene in truth:
         result = runner.ask(Image.fromarray(scene.picture), manifest.picture, manifest.output, labels, threshold=0.02)
-        assert isinstance(result, postprocess.Detections)
+        assert isinstance(result, Detections)
         answers.append(result)
     return evaluate.mean_average_precision(answers, truth)
 
@@ -185,7 +185,7 @@ def mean_intersection_over_union(folder: Path, truth: Sequence[synth.Scene]) -> 
     answers = []
     for scene in truth:
         result = runner.ask(Image.fromarray(scene.picture), manifest.picture, manifest.output, labels)
-        assert isinstance(result, postprocess.Segmentation)
+        assert isinstance(result, Segmentation)
         answers.append(result.mask)
     return evaluate.mean_intersection_over_union(answers, [half_mask(s) for s in truth], len(labels))
 

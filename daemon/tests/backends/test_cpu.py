@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,12 +182,11 @@ def test_a_savedmodel_without_tensorflow_says_what_to_do(cpu: CpuBackend, tmp_pa
 def test_a_savedmodel_runs_through_full_tensorflow(cpu: CpuBackend, tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow", reason="full TensorFlow is optional and large")
 
-    class Doubler(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")])
-        def double(self, x: object) -> dict[str, object]:
-            return {"y": 2 * x, "total": tf.reduce_sum(x, axis=1)}
+    def double(x: Any) -> dict[str, Any]:
+        return {"y": 2 * x, "total": tf.reduce_sum(x, axis=1)}
 
-    module = Doubler()
+    module = tf.Module()
+    module.double = tf.function(double, input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")])
     tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": module.double})
     io = cpu.load("m", tmp_path / "saved", {"shapes": {"x": [2, 3]}})
     assert [(s.name, s.datatype, s.shape) for s in io.inputs] == [("x", "FP32", (2, 3))]

@@ -32,7 +32,7 @@ def worker(edgetpu: Standin, shared_data: Path, child: Callable[[str], Child]) -
 def serves(process: Child) -> bool:
     """Two inputs get two different answers."""
     answers = [process.ask(do="infer", key="m", seed=seed)["sum"] for seed in (1, 2)]
-    return answers[0] != answers[1]
+    return bool(answers[0] != answers[1])
 
 
 def test_an_abort_kills_its_process_only_and_the_next_one_serves(edgetpu: Standin, worker: Callable[[], Child]) -> None:

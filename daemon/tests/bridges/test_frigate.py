@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -106,12 +106,12 @@ def test_a_wrong_size_is_said_once_with_both_shapes_and_not_with_every_frame(cap
         def get(self, _path: Any) -> dict[str, Any]:
             return {"inputs": [{"name": "in", "datatype": "UINT8", "shape": [1, 300, 300, 3]}]}
 
-    detector = Detector(Model(), "ssd")
+    detector = Detector(cast(Any, Model()), "ssd")
     frame = np.zeros((1, 320, 320, 3), np.uint8)
     for _ in range(5):
-        assert detector.answer([json.dumps({"shape": [1, 320, 320, 3], "dtype": "uint8"}).encode(), frame.data]) == [
-            EMPTY
-        ]
+        assert detector.answer(
+            [json.dumps({"shape": [1, 320, 320, 3], "dtype": "uint8"}).encode(), frame.tobytes()]
+        ) == [EMPTY]
     said = [r.getMessage() for r in caplog.records if "Frigate sent" in r.getMessage()]
     assert len(said) == 1
     assert "Frigate sent [1, 320, 320, 3] uint8, model 'ssd' wants [1, 300, 300, 3] uint8" in said[0]
@@ -136,7 +136,7 @@ def test_tensors_with_channels_first_and_unsigned_pixels_are_turned_into_what_th
 
 
 def test_a_model_file_is_refused_with_the_way_it_comes_instead(caplog: pytest.LogCaptureFixture) -> None:
-    detector = Detector(_Broken(), "m")
+    detector = Detector(cast(Any, _Broken()), "m")
     answer = json.loads(detector.answer([b'{"model_data":true,"model_name":"x"}', b"bytes"])[0])
     assert answer["model_saved"] is False
     assert "edgeai push m" in caplog.text
@@ -151,7 +151,7 @@ class _Broken:
 
 
 def test_without_a_daemon_nothing_is_detected_and_nothing_raised() -> None:
-    detector = Detector(_Broken(), "m")
+    detector = Detector(cast(Any, _Broken()), "m")
     assert detector.answer([b'{"shape":[1]}', b"x"]) == [EMPTY]
     assert json.loads(detector.answer([b'{"model_request":true}'])[0])["model_loaded"] is False
 
@@ -159,7 +159,7 @@ def test_without_a_daemon_nothing_is_detected_and_nothing_raised() -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=3))
 def test_no_request_breaks_the_bridge(frames: Any) -> None:
-    assert Detector(_Broken(), "m").answer(frames)
+    assert Detector(cast(Any, _Broken()), "m").answer(frames)
 
 
 def test_more_than_twenty_objects_are_cut_to_the_best() -> None:

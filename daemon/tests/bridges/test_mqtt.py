@@ -40,7 +40,7 @@ class Broker:
 
     def start(self) -> None:
         """Start, and wait for the port."""
-        self.process = subprocess.Popen([BROKER, "-c", self.config], stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen([str(BROKER), "-c", self.config], stderr=subprocess.DEVNULL)
 
         def listening() -> bool:
             with socket.socket() as probe:
@@ -181,7 +181,12 @@ def test_after_a_restart_of_the_broker_everything_is_told_again_and_no_event_is_
 
 def test_a_full_queue_loses_its_oldest_message_and_counts_it() -> None:
     sent: list[Message] = []
-    outbox = Outbox(lambda m: sent.append(m) or True, size=3)
+
+    def send(message: Message) -> bool:
+        sent.append(message)
+        return True
+
+    outbox = Outbox(send, size=3)
     for number in range(5):
         outbox.put(Message("events", str(number).encode()))
     outbox.put(Message("state", b"a", retain=True))

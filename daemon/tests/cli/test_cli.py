@@ -126,9 +126,9 @@ def test_a_model_of_the_catalogue_is_pulled_pushed_and_used(start: Callable[...,
 
 
 def test_doctor_speaks_plainly_and_writes_a_report(daemon: Running, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from edgeaid.cli import main; main()", "--socket", daemon.socket, "doctor"]
+    command = [sys.executable, "-c", "from edgeaid.cli import main; main()", "--socket", str(daemon.socket), "doctor"]
     done = subprocess.run(
-        [*command, "--report", tmp_path / "r.txt"], capture_output=True, text=True, timeout=120, check=False
+        [*command, "--report", str(tmp_path / "r.txt")], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode in (0, 1), done.stderr
     assert "CHECK" in done.stdout
@@ -141,9 +141,9 @@ def test_doctor_speaks_plainly_and_writes_a_report(daemon: Running, tmp_path: Pa
 
 
 def test_doctor_names_a_report_that_cannot_be_written(daemon: Running, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from edgeaid.cli import main; main()", "--socket", daemon.socket, "doctor"]
+    command = [sys.executable, "-c", "from edgeaid.cli import main; main()", "--socket", str(daemon.socket), "doctor"]
     done = subprocess.run(
-        [*command, "--report", tmp_path / "none/r.txt"], capture_output=True, text=True, timeout=120, check=False
+        [*command, "--report", str(tmp_path / "none/r.txt")], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode not in (0, 1)
     assert "r.txt: No such file or directory" in done.stderr

@@ -24,7 +24,9 @@ PICTURE = sorted((DIGITS / "samples").glob("*.png"))[0]
 COMMAND = [sys.executable, "-m", "edgeaid.cli"]
 
 
-def call(socket: Path | None, *words: object, columns: int = 200, **more: str) -> subprocess.CompletedProcess[str]:
+def call(
+    socket: Path | None, *words: object, columns: int | str = 200, **more: str
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": str(columns), **more}
     if socket is not None:
         environment["EDGEAI_SOCKET"] = str(socket)
@@ -161,7 +163,7 @@ def served(daemon: Running) -> int:
 
 def test_a_block_pasted_behind_the_start_of_the_daemon_works(tmp_path: Path) -> None:
     socket = tmp_path / "edgeaid.sock"
-    options = ["--socket", socket, "--model-repository", tmp_path / "models", "--log-level", "error"]
+    options: list[str | Path] = ["--socket", socket, "--model-repository", tmp_path / "models", "--log-level", "error"]
     process = subprocess.Popen([sys.executable, "-m", "edgeaid", *options])
     try:
         assert call(socket, "--timeout", "60", "wait").stdout == "ready\n"
@@ -172,7 +174,14 @@ def test_a_block_pasted_behind_the_start_of_the_daemon_works(tmp_path: Path) -> 
 
 
 def test_a_socket_in_a_directory_that_cannot_be_made_ends_in_a_sentence(tmp_path: Path) -> None:
-    options = ["--socket", "/proc/none/edgeaid.sock", "--model-repository", tmp_path, "--log-level", "error"]
+    options: list[str | Path] = [
+        "--socket",
+        "/proc/none/edgeaid.sock",
+        "--model-repository",
+        tmp_path,
+        "--log-level",
+        "error",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "edgeaid", *options], capture_output=True, text=True, timeout=60, check=False
     )

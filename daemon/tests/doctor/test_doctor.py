@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeaid import usb_ids
 from edgeaid.doctor import checks as doctor
 from edgeaid.doctor import report as doctor_report
 from edgeaid.doctor.checks import Finding, Places
@@ -61,7 +62,7 @@ def test_no_accelerator_is_a_note_and_not_a_problem(places: Places) -> None:
 
 def test_the_rules_we_install_cover_every_stick_we_know(places: Places) -> None:
     opened = doctor._rules(places.rules)
-    sticks = {ids for ids, known in doctor.USB.items() if not known.serial}
+    sticks = {ids for ids, known in usb_ids.USB.items() if not known.serial}
     assert sticks <= opened
 
 

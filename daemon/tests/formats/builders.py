@@ -24,6 +24,44 @@ from .builders_exchange import (
 )
 from .builders_training import keras, keras_h5, torch_export, torch_pickle, torchscript
 
+__all__ = [
+    "IR",
+    "PROTOTXT",
+    "SEEDS",
+    "archive",
+    "blob",
+    "bundle",
+    "caffemodel",
+    "checkpoint_index",
+    "edgetpu",
+    "executable_tree",
+    "flat",
+    "graphdef",
+    "keras",
+    "keras_h5",
+    "kfpkg",
+    "kmodel_v3",
+    "kmodel_v3_short",
+    "kmodel_v4",
+    "kmodel_v5",
+    "metadata_bytes",
+    "metagraph",
+    "ncs_v1",
+    "ncs_v2",
+    "onnx",
+    "package",
+    "registers",
+    "saved_model",
+    "tar",
+    "tensor",
+    "tflite",
+    "tflite_tree",
+    "torch_export",
+    "torch_pickle",
+    "torchscript",
+    "with_labels",
+]
+
 #: A flatbuffer table: slot -> value. Values: ("i", 5) a scalar of a struct letter, ("i", [1, 2]) a vector of them, str,
 #: bytes, a table, a list of tables, a list of str or bytes.
 Tree = dict[int, Any]
@@ -80,7 +118,7 @@ def _table(builder: flatbuffers.Builder, tree: Tree) -> int:
         else:
             # A default that no value equals: every scalar is written.
             getattr(builder, _PREPEND[value[0]] + "Slot")(slot, value[1], None)
-    return builder.EndObject()
+    return int(builder.EndObject())
 
 
 def tensor(name: str, shape: list[int], kind: int = 3, buffer: int = 0, **more: Any) -> Tree:

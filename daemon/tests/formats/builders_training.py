@@ -8,6 +8,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Mapping
+from typing import Any
 
 #: A functional model: input, convolution, sum of two branches.
 KERAS = {
@@ -120,7 +121,11 @@ class _Class:
         self.module, self.name = module, name
 
 
-class _Pickler(pickle._Pickler):
+#: The pickler in Python, which can be told what to write, unlike the one in C.
+_PurePickler: Any = vars(pickle)["_Pickler"]
+
+
+class _Pickler(_PurePickler):
     """Writes tensors as torch.save does, without torch."""
 
     def persistent_id(self, obj: object) -> object:
@@ -128,12 +133,12 @@ class _Pickler(pickle._Pickler):
 
     def save(self, obj: object, save_persistent_id: bool = True) -> None:
         if isinstance(obj, _Class):
-            self.write(f"c{obj.module}\n{obj.name}\n".encode())  # type: ignore[attr-defined]
+            self.write(f"c{obj.module}\n{obj.name}\n".encode())
         elif isinstance(obj, tuple) and len(obj) == 3 and obj[0] == "tensor":
             storage, shape = obj[1], obj[2]
             self.save(_Class("torch._utils", "_rebuild_tensor_v2"))
             super().save((storage, 0, shape, tuple(1 for _ in shape), False, {}))
-            self.write(pickle.REDUCE)  # type: ignore[attr-defined]
+            self.write(pickle.REDUCE)
         else:
             super().save(obj, save_persistent_id)
 

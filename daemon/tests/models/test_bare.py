@@ -251,8 +251,10 @@ def test_real_files_of_other_kinds_are_named(tmp_path: Path, shared_data: Path, 
 def test_a_model_cut_short_is_said_to_be_so(tmp_path: Path) -> None:
     data = classifier()
     for size in (8, 100, len(data) // 2):
+        directory = tmp_path / str(size)
+        directory.mkdir()
         with pytest.raises(InvalidModel, match="cut short"):
-            wrapped(tmp_path / str(size) if (tmp_path / str(size)).mkdir() is None else tmp_path, data[:size])
+            wrapped(directory, data[:size])
 
 
 def test_a_manifest_is_valid_toml_whatever_the_names_in_the_file(tmp_path: Path) -> None:

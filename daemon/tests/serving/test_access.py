@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_the_best_role_of_all_groups_counts_and_strangers_have_none(monkeypatch:
 
 def test_denials_name_user_and_process_and_a_flood_of_them_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(access.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     log = EventLog()
     denials = Denials(log)
     for number in range(500):

@@ -134,7 +134,7 @@ def served(running: Running, path: Path, given: list[Any] | None) -> list[Any] |
 def test_other_peoples_models_answer_as_the_raw_interpreter_does(
     launch: type[Running], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running = launch(tmp_path / "d" if (tmp_path / "d").mkdir() is None else tmp_path)
+    running = launch(tmp_path)
     counts: Counter[str] = Counter()
     wrong: list[str] = []
     files = tmp_path / "files"

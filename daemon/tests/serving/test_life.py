@@ -98,9 +98,9 @@ def test_a_model_that_kills_its_worker_three_times_is_quarantined_and_others_ser
     for _ in range(3):
         pid = daemon.worker()
         os.kill(pid, signal.SIGSTOP)
-        failed = []
+        failed: list[str] = []
 
-        def ask(failed: Any = failed) -> None:
+        def ask(failed: list[str] = failed) -> None:
             with daemon.client(fast=False) as client:
                 try:
                     client.infer("other", IMAGE)
@@ -394,7 +394,9 @@ def test_records_go_where_stderr_goes(tmp_path: Path, stderr: str) -> None:
     assert done.stdout.strip() == str(stderr == "the journal")
 
 
-def test_a_killed_fork_server_disturbs_nobody_and_the_next_worker_gets_a_new_one(start, three):
+def test_a_killed_fork_server_disturbs_nobody_and_the_next_worker_gets_a_new_one(
+    start: Callable[..., Running], three: bytes
+) -> None:
     daemon = start()
     first = daemon.worker()
     with daemon.client() as client:

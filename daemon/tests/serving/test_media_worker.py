@@ -70,7 +70,6 @@ def test_pictures_of_several_clients_are_decoded_side_by_side(start: Callable[..
     daemon = start("[limits]\ndecoders = 2\n")
     made = io.BytesIO()
     Image.effect_noise((3000, 2000), 60).convert("RGB").save(made, "PNG")  # decoded whole: takes a while
-    assert daemon.process is not None
     parent = psutil.Process(daemon.process.pid)
 
     def ask(_: int) -> str:
@@ -87,7 +86,6 @@ def test_pictures_of_several_clients_are_decoded_side_by_side(start: Callable[..
 
 def test_the_first_picture_finds_its_process_running(start: Callable[..., Running], three: bytes) -> None:
     daemon = start()
-    assert daemon.process is not None
     parent = psutil.Process(daemon.process.pid)
     count = settled(parent)
     with daemon.client() as client:

@@ -141,12 +141,10 @@ def _loaded(daemon: Running) -> list[str]:
 
 
 def _descriptors(daemon: Running) -> int:
-    assert daemon.process is not None
     return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
 
 
 def _memfds(daemon: Running) -> int:
-    assert daemon.process is not None
     links = Path(f"/proc/{daemon.process.pid}/fd").iterdir()
     return sum("memfd:edgeai-" in os.readlink(link) for link in links)
 

@@ -43,7 +43,6 @@ def group() -> Iterator[Path]:
 
 def confine(daemon: Running, group: Path) -> None:
     """Put the daemon and its children into the group."""
-    assert daemon.process is not None
     for pid in (daemon.process.pid, *_children(daemon.process.pid)):
         (group / "cgroup.procs").write_text(str(pid))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from edgeaid.serving import poller
 from edgeaid.serving.poller import Poller
 
 
@@ -18,9 +18,14 @@ from edgeaid.serving.poller import Poller
 def looking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A poller that may look for 50 ms, and the number of looks it has taken."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    looks = []
-    real = poller.select.select
-    monkeypatch.setattr(poller.select, "select", lambda *args: looks.append(args[3]) or real(*args))
+    looks: list[float] = []
+    real = select.select
+
+    def look(*args: Any) -> Any:
+        looks.append(args[3])
+        return real(*args)
+
+    monkeypatch.setattr(select, "select", look)
     polling = Poller()
     polling.configure(0.05)
     yield polling, looks

@@ -233,7 +233,6 @@ def test_a_model_that_takes_all_memory_is_killed_before_the_daemon_and_named_for
     memory_group: Path, misbehaving: Callable[..., Running], tmp_path: Path
 ) -> None:
     daemon = misbehaving()
-    assert daemon.process is not None
     pids = [daemon.process.pid]
     for task in Path(f"/proc/{daemon.process.pid}/task").glob("*/children"):
         pids += [int(pid) for pid in task.read_text().split()]

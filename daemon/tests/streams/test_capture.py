@@ -181,7 +181,11 @@ def test_a_picture_that_stands_still_for_too_long_is_no_signal(take: Callable[..
 def test_what_is_wrong_with_a_camera_is_said_in_plain_words(
     take: Callable[..., Taken], answer: Any, reason: str
 ) -> None:
-    taken = take(source=Camera(lambda c: c.sendall(answer) or c.close()).url)
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(answer)
+        connection.close()
+
+    taken = take(source=Camera(serve).url)
     until(lambda: taken.state is State.NO_SIGNAL)
     assert reason in taken.states[-1][1]
 

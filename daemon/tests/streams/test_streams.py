@@ -189,7 +189,6 @@ def test_files_of_tables_are_read_and_a_wrong_one_is_reported_with_its_line(
     assert "b.toml, line 5: stream.b.stage[0].detect" in daemon.log.read_text()
     (tables / "a.toml").write_text('[stream.a]\nsource = "test:digits"\nfps = "many"\n')
     pid = show(daemon, "a")["pid"]
-    assert daemon.process is not None
     daemon.process.send_signal(signal.SIGHUP)
     until(lambda: "a.toml, line 3: stream.a.fps" in daemon.log.read_text())
     assert show(daemon, "a")["pid"] == pid
@@ -277,7 +276,7 @@ def test_a_websocket_sends_each_result_and_then_its_picture(daemon: Running) -> 
 def test_snapshots_and_the_journal_stay_on_disk_and_webhooks_are_called(
     start: Callable[..., Running], frames_of_digits: Any
 ) -> None:
-    called: list[dict] = []
+    called: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -46,7 +46,7 @@ def test_digits_that_move_keep_their_numbers_although_some_detections_are_missin
     numbers: dict[str, set[int]] = {}
     for frame in range(200):
         seen = [
-            Seen(label, float(rng.uniform(0.3, 0.9)), tuple(v / 384 for v in box))
+            Seen(label, float(rng.uniform(0.3, 0.9)), (box[0] / 384, box[1] / 384, box[2] / 384, box[3] / 384))
             for label, box in scene.truth(frame)
             if rng.random() > 0.15
         ]

@@ -46,15 +46,23 @@ class Running:
         self.env = {**os.environ, **(env or {}), "STATE_DIRECTORY": str(folder / "state")}
         for name, path in (models or {}).items():
             self.store(name, path)
-        self.process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The daemon's process, also after its end."""
+        assert self._process is not None
+        return self._process
 
     def start(self, *, wait: bool = True) -> None:
         """Start it, and wait until every model is ready or has failed."""
         self.log.unlink(missing_ok=True)
         with open(self.log, "ab") as log:
             options = ["--config", self.config, "--socket", self.socket, "--model-repository", self.repository]
-            self.process = subprocess.Popen([sys.executable, "-m", "edgeaid", *options], stderr=log, env=self.env)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "edgeaid", *map(str, options)], stderr=log, env=self.env
+            )
         if wait:
             self.wait()
 
@@ -62,7 +70,6 @@ class Running:
         """Wait until it has loaded what there is."""
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
-            assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()
             try:
                 with Client(self.socket) as client:
@@ -78,7 +85,6 @@ class Running:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal it and wait for its end."""
-        assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(30)

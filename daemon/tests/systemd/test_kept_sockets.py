@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from .conftest import Container, wait_for
@@ -20,7 +22,7 @@ with Client("{SOCKET}", fast=False, timeout=120) as client:
 
 
 @pytest.fixture
-def bare(container: Container) -> Container:
+def bare(container: Container) -> Iterator[Container]:
     """A daemon without socket units, restarted two seconds after a crash."""
     settings = (
         "Type=notify NotifyAccess=main Restart=on-failure RestartSec=2 FileDescriptorStoreMax=8 TimeoutStartSec=120"

@@ -112,7 +112,7 @@ def daemon(folder: Path) -> Iterator[Path]:
     """A running edgeaid without a model of ours; yields its socket."""
     (folder / "models").mkdir(parents=True)
     socket, log = folder / "s.sock", folder / "log"
-    command = [sys.executable, "-m", "edgeaid", "--socket", socket, "--model-repository", folder / "models"]
+    command = [sys.executable, "-m", "edgeaid", "--socket", str(socket), "--model-repository", str(folder / "models")]
     with log.open("wb") as errors:
         process = subprocess.Popen(command, stderr=errors, env={**os.environ, "STATE_DIRECTORY": str(folder / "state")})
     try:

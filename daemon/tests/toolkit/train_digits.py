@@ -58,12 +58,9 @@ def main(folder: Path, epochs: int) -> None:
     frozen = tf.function(lambda x: model(x, training=False)).get_concrete_function(
         tf.TensorSpec([1, SIZE, SIZE, 1], tf.float32, name="input")
     )
-    convert = (
-        tf.python.framework.convert_to_constants.convert_variables_to_constants_v2 if hasattr(tf, "python") else None
-    )
-    if convert is None:
-        from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2 as convert
-    graph = convert(frozen)
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    graph = convert_variables_to_constants_v2(frozen)
     (folder / "frozen.pb").write_bytes(graph.graph.as_graph_def().SerializeToString())
     (folder / "nodes.txt").write_text(f"{graph.inputs[0].op.name}\n{graph.outputs[0].op.name}\n")
 

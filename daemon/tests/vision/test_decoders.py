@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgeaid.vision.decoders import DECODERS, decode
 from edgeaid.vision.decoders.anchored import blaze_anchors, efficientdet_anchors, face_priors
 from edgeaid.vision.placement import Placement
 from edgeaid.vision.postprocess import results
+from edgeaid.vision.results import Detections
 
 SIZE = (320, 256)
 
@@ -50,7 +52,7 @@ def cells(size: tuple[int, int], strides: tuple[int, ...]) -> list[tuple[int, in
     ]
 
 
-def same(objects: Any, expected: list[tuple[tuple[float, ...], float, int]], tolerance: float = 1e-5) -> None:
+def same(objects: Any, expected: Sequence[tuple[tuple[float, ...], float, int]], tolerance: float = 1e-5) -> None:
     expected = sorted(expected, key=lambda e: -e[1])
     assert len(objects.scores) == len(expected) > 5
     for row, (box, score, label) in enumerate(expected):
@@ -250,18 +252,26 @@ def test_posenet_reads_its_operators_tensors_and_its_heat_maps() -> None:
     assert objects.keypoints[0, 0] == pytest.approx([(2 * 32 - 2) / 257, (4 * 32 + 1.5) / 257, sigmoid(3)], abs=1e-5)
 
 
+def detections(
+    rules: OutputRules, tensors: list[Any], placement: Placement, labels: tuple[str, ...] = (), size: Any = SIZE
+) -> Detections:
+    answer = results(rules, [spec(t) for t in tensors], tensors, labels, placement, size=size)
+    assert isinstance(answer, Detections)
+    return answer
+
+
 def test_objects_carry_keypoints_polygons_and_masks_in_units_of_the_picture() -> None:
     letterboxed = Placement(320, 160, left=0.0, top=-0.3, right=1.0, bottom=1.3)
     pose = np.zeros((1, 4 + 1 + 6, 100), dtype=np.float32)
     pose[0, :, 0] = [0.5, 0.5, 0.2, 0.2, 0.9, 0.5, 0.5, 0.8, 0.6, 0.6, 0.7]
     rules = OutputRules.from_table({"decoder": "yolov8-pose", "keypoints": 2})
-    (person,) = results(rules, [spec(pose)], [pose], ("person",), letterboxed, size=SIZE).objects
+    (person,) = detections(rules, [pose], letterboxed, ("person",)).objects
     assert person.label == "person"
     assert person.keypoints[1] == pytest.approx((0.6, 0.6 * 1.6 - 0.3, 0.7))
     box = np.zeros((1, 4 + 2 + 1, 100), dtype=np.float32)
     box[0, :, 0] = [0.5, 0.5, 0.2, 0.1, 0.0, 0.9, math.pi / 2]
     rules = OutputRules.from_table({"decoder": "yolov8-obb"})
-    (ship,) = results(rules, [spec(box)], [box], (), Placement(256, 256), size=(256, 256)).objects
+    (ship,) = detections(rules, [box], Placement(256, 256), size=(256, 256)).objects
     assert ship.index == 1
     assert ship.box == pytest.approx((0.45, 0.4, 0.55, 0.6), abs=1e-5)
     assert len(ship.polygon) == 4
@@ -270,7 +280,7 @@ def test_objects_carry_keypoints_polygons_and_masks_in_units_of_the_picture() ->
     prototypes = np.full((1, 64, 80, 32), -1.0, dtype=np.float32)
     prototypes[0, :32, :, 0] = 1.0
     rules = OutputRules.from_table({"decoder": "yolov8-seg"})
-    answer = results(rules, [spec(masks), spec(prototypes)], [masks, prototypes], (), Placement(320, 256), size=SIZE)
+    answer = detections(rules, [masks, prototypes], Placement(320, 256))
     mask = answer.objects[0].mask
     assert mask is not None
     assert mask.shape == (32, 40)
@@ -321,12 +331,14 @@ def compare_with_ultralytics(file: Path) -> None:
     scale = np.array([*size, *size], dtype=np.float32)
     unit = 1.0 if outputs[0].size and np.abs(outputs[0][0, :2]).max() <= 2 else scale
     if decoder == "yolov8-obb":
+        assert objects.angles is not None
         centre = objects.angles[:, :4] * size[0]
         assert np.allclose(centre, expected[:, :4] * (1 if unit is scale else scale), atol=0.05), file.name
         return
     assert np.allclose(objects.boxes * scale, expected[:, :4] * (scale / unit), atol=0.05), file.name
     assert (objects.classes == expected[:, 5]).all(), file.name
     if decoder == "yolov8-pose":
+        assert objects.keypoints is not None
         points = expected[:, 6:].reshape(len(expected), -1, 3)
         assert np.allclose(objects.keypoints[..., 2], points[..., 2], atol=1e-4), file.name
         assert np.allclose(objects.keypoints[..., :2] * scale[:2], points[..., :2] * (scale / unit)[:2], atol=0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ BIRDS = "mobilenet_v2_1.0_224_inat_bird_quant.tflite"
 DEEPLAB = "deeplabv3_mnv2_dm05_pascal_quant.tflite"
 
 
-def spec(detail: dict) -> TensorSpec:
+def spec(detail: dict[str, Any]) -> TensorSpec:
     scale, zero_point = detail["quantization"]
     shape = tuple(int(d) for d in detail["shape"])
     return TensorSpec(

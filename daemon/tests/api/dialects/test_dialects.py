@@ -186,7 +186,7 @@ def test_a_form_that_stalls_is_given_up(recorder: Any) -> None:
 
 def doods(recorder: Any, **body: Any) -> Any:
     connection = Connection(recorder.socket)
-    return exchange(connection, "POST", "/detect", json.dumps(body), {"Content-Type": "application/json"})
+    return exchange(connection, "POST", "/detect", json.dumps(body).encode(), {"Content-Type": "application/json"})
 
 
 def picture() -> Any:

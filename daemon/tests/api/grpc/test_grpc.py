@@ -101,7 +101,7 @@ def test_typed_contents_are_taken_as_well_as_raw_ones(server: Any) -> None:
 def test_streams_answer_each_request_and_survive_a_bad_one(client: Any) -> None:
     import queue
 
-    answers: queue.Queue = queue.Queue()
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
     client.start_stream(lambda result, error: answers.put((result, error)))
     client.async_stream_infer("digits", [given()], enable_empty_final_response=True)
     client.async_stream_infer("nosuch", [given()])
@@ -116,7 +116,7 @@ def test_streams_answer_each_request_and_survive_a_bad_one(client: Any) -> None:
 def test_errors_have_their_status_codes(client: Any) -> None:
     from tritonclient.utils import InferenceServerException
 
-    for call, code in (
+    cases: list[tuple[Callable[[], Any], str]] = [
         (lambda: client.infer("nosuch", [given()]), "NOT_FOUND"),
         (lambda: client.get_model_metadata("nosuch"), "NOT_FOUND"),
         (lambda: client.infer("digits", [given(IMAGE[:, :1])]), "INVALID_ARGUMENT"),
@@ -124,7 +124,8 @@ def test_errors_have_their_status_codes(client: Any) -> None:
         (lambda: client.unload_model("digits"), "PERMISSION_DENIED"),
         (lambda: client.register_system_shared_memory("r", "/nosuch", 10), "NOT_FOUND"),
         (lambda: client.register_cuda_shared_memory("r", b"", 0, 1), "UNIMPLEMENTED"),
-    ):
+    ]
+    for call, code in cases:
         with pytest.raises(InferenceServerException) as caught:
             call()
         assert code in caught.value.status()

@@ -101,9 +101,9 @@ def request(identity: str = "", picture: bytes = b"") -> bytes:
     return f"{lines}Content-Length: {len(text) + len(data)}\r\n\r\n".encode() + text + data
 
 
-def answers(sock: socket.socket, count: int) -> list[tuple[int, dict[str, object]]]:
+def answers(sock: socket.socket, count: int) -> list[tuple[int, dict[str, Any]]]:
     """Status and JSON of the next answers on a connection."""
-    replies = []
+    replies: list[tuple[int, dict[str, Any]]] = []
     data = b""
     while len(replies) < count:
         while (end := data.find(b"\r\n\r\n")) < 0:

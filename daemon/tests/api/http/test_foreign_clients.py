@@ -169,11 +169,11 @@ def test_tcp_that_is_not_safe_is_refused_at_start(tmp_path: Path, table: str, wo
         "-m",
         "edgeaid",
         "--config",
-        config,
+        str(config),
         "--socket",
-        tmp_path / "s",
+        str(tmp_path / "s"),
         "--model-repository",
-        tmp_path,
+        str(tmp_path),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 78

@@ -66,7 +66,7 @@ def test_events_stream_and_metrics_are_text(daemon: Running) -> None:
         while b"daemon-ready" not in data:
             data += sock.recv(65536)
     assert b"text/event-stream" in data
-    event = json.loads(re.search(rb"data: (\{.*\})", data)[1])
+    event = json.loads(re.findall(rb"data: (\{.*\})", data)[0])
     assert {"number", "time", "kind", "message"} <= event.keys()
     status, headers, text = daemon.http("GET", "/metrics")
     assert status == 200

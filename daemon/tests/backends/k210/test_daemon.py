@@ -43,8 +43,8 @@ def test_a_daemon_serves_a_board_its_camera_and_survives_its_reset(
     config = tmp_path / "edgeaid.toml"
     config.write_text(f'[[device]]\nid = "k0"\ntarget = "k210"\ndevice = "{board.port}"\n')
     socket, log = tmp_path / "s.sock", tmp_path / "log"
-    command = [sys.executable, "-m", "edgeaid", "--config", config, "--socket", socket]
-    command += ["--model-repository", tmp_path / "models"]
+    command = [sys.executable, "-m", "edgeaid", "--config", str(config), "--socket", str(socket)]
+    command += ["--model-repository", str(tmp_path / "models")]
     with log.open("wb") as errors:
         environment = {**os.environ, "STATE_DIRECTORY": str(tmp_path / "state")}
         daemon = subprocess.Popen(command, stderr=errors, env=environment)

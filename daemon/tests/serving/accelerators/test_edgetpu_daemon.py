@@ -181,14 +181,14 @@ def test_a_model_only_for_the_stick_says_so_without_one_and_loads_when_it_comes(
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "reason"), [("once hang", "did not answer"), ("once abort", "SIGABRT")])
 def test_a_new_model_that_breaks_the_stick_in_its_self_test_is_refused_and_what_serves_there_goes_on(
-    edge_daemon, shared_data, command, reason
-):
+    edge_daemon: Callable[..., tuple[Any, Control]], shared_data: Path, command: str, reason: str
+) -> None:
     daemon, control = edge_daemon([LARGE], "[limits]\ntrial_seconds = 1.0\n")
     with daemon.client() as client, daemon.client() as pusher:
         client.infer("embed", BIG)
         answers, stop = [], threading.Event()
 
-        def ask():
+        def ask() -> None:
             while not stop.is_set():
                 answers.append(client.infer("embed", BIG).device)
 

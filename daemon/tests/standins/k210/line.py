@@ -238,7 +238,7 @@ class Line:
             self.twin.allocate_tensors()
         detail = self.twin.get_input_details()[0]
         w, h, c = shape
-        picture = np.frombuffer(raw, np.uint8).reshape(1, c, h, w).transpose(0, 2, 3, 1)
+        picture: Any = np.frombuffer(raw, np.uint8).reshape(1, c, h, w).transpose(0, 2, 3, 1)
         if detail["dtype"] == np.float32:
             picture = picture.astype(np.float32) / 255
         self.twin.set_tensor(detail["index"], picture)

@@ -12,7 +12,9 @@ import shutil
 import sys
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,7 +122,7 @@ def ready() -> None:
         pytest.skip(str(error))
 
 
-def save(path: Path, nodes: list[object], ends: tuple[list[object], list[object]], weights: list[object]) -> Path:
+def save(path: Path, nodes: Sequence[Any], ends: tuple[Sequence[Any], Sequence[Any]], weights: Sequence[Any]) -> Path:
     import onnx
     from onnx import helper
 
@@ -134,14 +136,16 @@ def branching(path: Path) -> Path:
     """A convolution on channels-last pictures of open size whose scale hangs on a sample rate."""
     from onnx import TensorProto, helper, numpy_helper
 
-    branches = {}
+    branches: dict[str, Any] = {}
     for name, factor in (("then", 2.0), ("else", 3.0)):
         body = [
-            helper.make_node("Constant", [], [f"{name}/k"], value=numpy_helper.from_array(np.float32(factor))),
+            helper.make_node(
+                "Constant", [], [f"{name}/k"], value=numpy_helper.from_array(np.array(factor, np.float32))
+            ),
             helper.make_node("Mul", ["c", f"{name}/k"], [f"{name}/y"]),
         ]
-        ends = [helper.make_tensor_value_info(f"{name}/y", TensorProto.FLOAT, None)]
-        branches[f"{name}_branch"] = helper.make_graph(body, name, [], ends)
+        end = helper.make_tensor_value_info(f"{name}/y", TensorProto.FLOAT, None)
+        branches[f"{name}_branch"] = helper.make_graph(body, name, [], [end])
     nodes = [
         helper.make_node("Transpose", ["x:0"], ["t"], perm=[0, 3, 1, 2]),
         helper.make_node("Conv", ["t", "w"], ["c"], pads=[1, 1, 1, 1]),
@@ -154,7 +158,7 @@ def branching(path: Path) -> Path:
         helper.make_tensor_value_info("sr", TensorProto.INT64, []),
     ]
     ends = (given, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
-    constants = [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(np.int64(16000), "rate")]
+    constants = [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(np.array(16000, np.int64), "rate")]
     return save(path, nodes, ends, constants)
 
 

@@ -132,27 +132,41 @@ def _ready(daemon: Running, old: Any) -> Any:
 
 
 def test_the_queue_is_bounded_and_deadlines_pass_in_it(start: Callable[..., Running]) -> None:
-    daemon = start("[limits]\nqueue = 4\nqueue_per_client = 4\ninvoke_seconds = 5\n")
+    daemon = start("[limits]\nqueue = 4\nqueue_per_client = 10\ninvoke_seconds = 60\n")
     pid = daemon.worker()
-    os.kill(pid, signal.SIGSTOP)
-    results = []
+    results: list[type[Exception] | None] = []
 
-    def ask() -> None:
+    def ask(timeout: float) -> None:
         with daemon.client(fast=False) as client:
             try:
-                client.infer("digits", IMAGE, timeout=0.4)
+                client.infer("digits", IMAGE, timeout=timeout)
+                results.append(None)
             except errors.EdgeaiError as error:
                 results.append(type(error))
 
-    threads = [threading.Thread(target=ask) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    time.sleep(1.0)
+    def fill(timeout: float) -> list[threading.Thread]:
+        """Stop the worker and ask six times: it has two in its hands, four wait."""
+        os.kill(pid, signal.SIGSTOP)
+        threads = [threading.Thread(target=ask, args=(timeout,)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    waiting = fill(60.0)
+    eventually(lambda: metric(daemon, 'edgeai_slots_in_use{model="digits"') == 6)
+    ask(60.0)
+    assert results == [errors.Unavailable], "there is no room for a seventh"
     os.kill(pid, signal.SIGCONT)
-    for thread in threads:
+    for thread in waiting:
         thread.join()
-    assert results.count(errors.DeadlineExceeded) == 4 + 2  # waiting, and in the hands of the worker
-    assert results.count(errors.Unavailable) >= 5
+    assert results[1:] == [None] * 6, "all that waited are answered"
+    results.clear()
+    late = fill(0.4)
+    eventually(lambda: len(results) >= 4)
+    os.kill(pid, signal.SIGCONT)
+    for thread in late:
+        thread.join()
+    assert results == [errors.DeadlineExceeded] * 6
     with daemon.client() as client:
         assert client.infer("digits", IMAGE)["scores"].size == 10
 

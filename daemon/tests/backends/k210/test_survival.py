@@ -77,9 +77,13 @@ def test_one_bit_in_a_hundred_wrong_still_gets_through(runtime: str, start: Call
 
 
 def test_lost_bytes_are_sent_again(client: Client, board: Any) -> None:
+    before = client.backend.health()["resent"]
     board.set(drop=0.001)
     for _ in range(3):
         timed("1 byte in 1000 lost", client)
+    health = client.backend.health()
+    assert health["resent"] > before
+    assert health["recoveries"] == 0, "the session went on"
 
 
 def garbage(client: Client, board: Any, seconds: float) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from ..errors import InvalidRequest, TooLarge
 from ..tensors import TensorSpec
-from .json_text import loads
+from .json_text import load_numbers, loads
 from .tensor_json import TYPECODES, pack
 
 #: Bytes searched or converted at once.
@@ -38,8 +38,11 @@ LONG: Final = 1 << 12
 
 _NUMERIC: Final = re.compile(rb"[-+0-9.eE, \t\r\n\[\]truefalsn]*")
 _NO_SKELETON: Final = bytes(c for c in range(256) if c not in b"[],")
-#: A value beside a bracket where only a comma may stand.
-_MISPLACED: Final = re.compile(rb"[^\s,\[\]][\s]*\[|\][\s]*[^\s,\[\]]")
+#: A value beside a bracket where only a comma may stand, in a text without white space. Each begins with the bracket:
+#: the search then goes from one to the next instead of trying every digit.
+_BEFORE: Final = re.compile(rb"\[(?<=[^,\[\]]\[)")
+_AFTER: Final = re.compile(rb"\][^,\[\]]")
+_SPACES: Final = b" \t\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +86,14 @@ class Numbers:
         if spec.datatype not in TYPECODES:
             raise InvalidRequest(f"{what} of datatype {spec.datatype} has no JSON form; send it as binary data")
         skeleton = b"".join(piece.translate(None, _NO_SKELETON) for piece in self._pieces())
-        if skeleton not in (_nested((math.prod(spec.shape),)), _nested(spec.shape)):
+        flat = skeleton == _nested((math.prod(spec.shape),))
+        if not flat and skeleton != _nested(spec.shape):
             raise InvalidRequest(f"{what}: data is nested differently from shape {list(spec.shape)}")
         out = bytearray()
         rest = b""
         for piece in self._pieces():
             text = rest + piece
-            if _MISPLACED.search(text):
+            if not flat and _misplaced(text):  # the only brackets of a flat array are its first and last characters
                 raise InvalidRequest(f"{what}: data is not an array of numbers")
             cut = text.rfind(b",") + 1
             text, rest = text[:cut], text[cut:]
@@ -116,10 +120,16 @@ def _packed(text: bytes, spec: TensorSpec) -> bytes:
     if not plain:
         return b""
     try:
-        values = json.loads(b"[" + plain + b"]")
+        values = load_numbers(b"[" + plain + b"]", spec.datatype)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"input {spec.name!r}: data is not an array of numbers") from error
     return pack(values, spec)
+
+
+def _misplaced(text: bytes) -> bool:
+    """Whether a value stands beside a bracket where only a comma may."""
+    plain = text.translate(None, _SPACES)
+    return _BEFORE.search(plain) is not None or _AFTER.search(plain) is not None
 
 
 def _nested(shape: tuple[int, ...]) -> bytes:

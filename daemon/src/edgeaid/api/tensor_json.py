@@ -1,6 +1,6 @@
 """Tensors of the Open Inference Protocol in their other forms: JSON values, length-prefixed BYTES, classes.
 
-Pure, no numpy. Bytes are little-endian, row-major, unpadded.
+No numpy. Bytes are little-endian, row-major, unpadded.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ..errors import InvalidRequest
 from ..tensors import ITEMSIZE, TensorSpec, elements
+from .json_text import dump_numbers
 
 #: array typecodes for the datatypes that JSON numbers can carry. FP16 and BF16 have no JSON form.
 TYPECODES: Final[dict[str, str]] = {
@@ -124,13 +125,16 @@ def _values(data: memoryview, datatype: str) -> list[Any]:
     return values.tolist()
 
 
+def _json_values(data: memoryview, datatype: str) -> list[Any]:
+    values = _values(data, datatype)
+    return [bool(v) for v in values] if datatype == "BOOL" else values
+
+
 def to_list(data: memoryview, datatype: str) -> list[Any]:
     """Bytes of a tensor as JSON values; NaN and infinities become None (JSON null)."""
     if datatype == "BYTES":
         return [item.decode("utf-8", "replace") for item in deserialize_bytes(data)]
-    values: list[Any] = _values(data, datatype)
-    if datatype == "BOOL":
-        return [bool(v) for v in values]
+    values = _json_values(data, datatype)
     if datatype in ("FP32", "FP64") and not all(map(math.isfinite, values)):
         return [v if math.isfinite(v) else None for v in values]
     return values
@@ -141,11 +145,8 @@ def dumps(data: memoryview, datatype: str) -> bytes:
     if datatype == "BYTES":
         return json.dumps(to_list(data, datatype), separators=(",", ":")).encode()
     step = _PIECE * ITEMSIZE[datatype]
-    texts = [
-        json.dumps(to_list(data[at : at + step], datatype), separators=(",", ":"))[1:-1]
-        for at in range(0, len(data), step)
-    ]
-    return f"[{','.join(texts)}]".encode()
+    texts = [dump_numbers(_json_values(data[at : at + step], datatype))[1:-1] for at in range(0, len(data), step)]
+    return b"[" + b",".join(texts) + b"]"
 
 
 def serialize_bytes(items: Iterable[bytes]) -> bytes:

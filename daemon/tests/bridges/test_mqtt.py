@@ -29,12 +29,13 @@ BROKER = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 class Broker:
     """A mosquitto on a free port of the loopback."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *lines: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.config = folder / "mosquitto.conf"
-        self.config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
+        text = "\n".join(lines or ("allow_anonymous true",))
+        self.config.write_text(f"user root\nlistener {self.port} 127.0.0.1\n{text}\n")
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -58,7 +59,7 @@ class Broker:
 class Ear:
     """Hears all topics."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, prepare: Callable[[Any], None] = lambda _: None) -> None:
         self.last: dict[str, bytes] = {}
         self.all: list[tuple[str, bytes]] = []
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
@@ -67,6 +68,7 @@ class Ear:
         self.client.on_subscribe = lambda *_: self._subscribed()
         self.client.on_message = lambda _c, _d, m: self._heard(m)
         self.client.reconnect_delay_set(1, 1)
+        prepare(self.client)
         self.client.connect("127.0.0.1", broker.port)
         self.client.loop_start()
 
@@ -177,6 +179,104 @@ def test_after_a_restart_of_the_broker_everything_is_told_again_and_no_event_is_
     finally:
         ear.client.loop_stop()
         gone(daemon, "walk")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with ca.pem, and server.pem and server.key for 127.0.0.1 signed by it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed; the certificates are made with it")
+    folder = tmp_path_factory.mktemp("authority")
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
+    openssl("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=127.0.0.1")
+    (folder / "names").write_text("subjectAltName = IP:127.0.0.1\n")
+    signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names", "-days", "2")
+    openssl("x509", "-req", "-in", "server.csr", *signing, "-out", "server.pem")
+    return folder
+
+
+@pytest.fixture
+def closed_broker(tmp_path: Path, authority: Path) -> Iterator[Broker]:
+    """A broker that speaks TLS only and knows the user pi with the password swordfish."""
+    if BROKER is None or shutil.which("mosquitto_passwd") is None:
+        pytest.skip("mosquitto is not installed")
+    accounts = tmp_path / "accounts"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", accounts, "pi", "swordfish"], check=True, capture_output=True)
+    running = Broker(
+        tmp_path,
+        f"password_file {accounts}",
+        f"certfile {authority}/server.pem",
+        f"keyfile {authority}/server.key",
+        "allow_anonymous false",
+    )
+    yield running
+    running.stop()
+
+
+def talk(daemon: Any, broker: Broker, log: Path, *words: str) -> subprocess.Popen[bytes]:
+    """A bridge whose log is kept; it names no password among its arguments."""
+    command = [sys.executable, "-m", "edgeaid.bridges.mqtt", "--socket", str(daemon.socket), "--node", "pi"]
+    with open(log, "wb") as stream:
+        return subprocess.Popen([*command, "--broker", f"127.0.0.1:{broker.port}", *words], stderr=stream)
+
+
+def test_a_broker_that_wants_encryption_and_a_password_gets_both(
+    daemon: Running, closed_broker: Broker, authority: Path, tmp_path: Path
+) -> None:
+    password = tmp_path / "password"
+    password.write_text("swordfish\n")
+    account = ("--user", "pi", "--password-file", str(password))
+
+    def prepare(client: Any) -> None:
+        client.tls_set(str(authority / "ca.pem"))
+        client.username_pw_set("pi", "swordfish")
+
+    ear = Ear(closed_broker, prepare)
+    process = talk(daemon, closed_broker, tmp_path / "log", *account, "--ca", str(authority / "ca.pem"))
+    try:
+        until(lambda: ear.last.get("edgeai/pi/availability") == b"online")
+        until(lambda: ear.last.get("homeassistant/device/edgeai_pi/config"))
+        assert b"swordfish" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    finally:
+        process.terminate()
+        process.wait(20)
+        ear.client.loop_stop()
+    assert "swordfish" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "password", "reason"),
+    [
+        (("--user", "pi"), "marlin", "the broker refuses: Not authorized"),
+        ((), "", "the broker refuses: Not authorized"),
+        (("--tls", "--user", "pi"), "swordfish", "certificate verify failed"),
+    ],
+)
+def test_a_broker_that_refuses_or_is_not_trusted_is_reported(
+    daemon: Running,
+    closed_broker: Broker,
+    authority: Path,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    password: str,
+    reason: str,
+) -> None:
+    file = tmp_path / "password"
+    file.write_text(password)
+    trust = () if "--tls" in words else ("--ca", str(authority / "ca.pem"))
+    account = ("--password-file", str(file)) if password else ()
+    process = talk(daemon, closed_broker, tmp_path / "log", *words, *account, *trust)
+    try:
+        until(lambda: reason in (tmp_path / "log").read_text())
+        assert process.poll() is None  # it goes on trying: a broker's accounts may be put right
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_full_queue_loses_its_oldest_message_and_counts_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import shutil
@@ -249,10 +250,12 @@ def test_a_reader_that_has_said_its_error_and_does_not_end_is_ended(
     take: Callable[..., Taken], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # gst-launch-1.0 deadlocks now and then while it stops its elements; here it always does.
-    hanging = tmp_path / "gst-launch-1.0"
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    hanging = programs / "gst-launch-1.0"
     hanging.write_text("#!/bin/sh\necho 'ERROR: from element /x: Stream contains no data.' >&2\nexec sleep 300\n")
     hanging.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr("edgeaid.streams.process.capture.REPORTED_SECONDS", 0.2)
     file = tmp_path / "video.mp4"
     file.touch()
@@ -285,10 +288,76 @@ def test_a_real_rtsp_camera_is_read_and_is_back_within_five_seconds_after_its_po
         server.wait()
 
 
-def rtsp_server(port: int) -> subprocess.Popen[bytes]:
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["gstreamer", "ffmpeg"])
+def test_a_cameras_password_is_in_no_arguments_of_a_process(take: Callable[..., Taken], reader: str) -> None:
+    if shutil.which({"gstreamer": "gst-launch-1.0", "ffmpeg": "ffmpeg"}[reader]) is None:
+        pytest.skip(f"{reader} is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = rtsp_server(port, "admin", "hunter2")
+    try:
+        wrong = take(source=f"rtsp://admin:xyzzy@127.0.0.1:{port}/test", reader=reader)
+        until(lambda: wrong.state is State.NO_SIGNAL)
+        assert wrong.states[-1][1] == "the camera refuses the user or password"
+        wrong.capture.halt()
+        taken = take(source=f"rtsp://admin:hunter2@127.0.0.1:{port}/test", size=160, reader=reader)
+        until(lambda: len(taken.frames) > 10)
+        for process in descendants(os.getpid()):
+            if process != server.pid:
+                assert b"hunter2" not in Path(f"/proc/{process}/cmdline").read_bytes()
+    finally:
+        server.kill()
+        server.wait()
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """All processes below one."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield int(child)
+            yield from descendants(int(child))
+
+
+def test_what_reads_a_source_is_shut_in(
+    take: Callable[..., Taken], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In the place of GStreamer: a program that tells what it may do.
+    secret = tmp_path / "state" / "secret"
+    secret.parent.mkdir()
+    secret.write_text("key")
+    video = tmp_path / "video.mp4"
+    video.write_bytes(b"frames")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    spy = programs / "gst-launch-1.0"
+    spy.write_text(
+        "#!/bin/sh\n"
+        f"cat {video} >/dev/null && say=$say-video\n"
+        f"cat {secret} >/dev/null 2>&1 && say=$say-secret\n"
+        f"(echo x > {tmp_path}/written) 2>/dev/null && say=$say-written\n"
+        f"kill -0 {os.getpid()} 2>/dev/null && say=$say-signals\n"
+        'echo "ERROR: it can$say" >&2\n'
+    )
+    spy.chmod(0o755)
+    if landlock_version() < 6:
+        pytest.skip("this kernel's Landlock has no scopes (Linux 6.12)")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    taken = take(source=str(video), reader="gstreamer")
+    until(lambda: taken.state is State.FAILED)
+    assert taken.states[-1][1].endswith("ERROR: it can-video")
+
+
+def landlock_version() -> int:
+    """Of the kernel; 0 or less = none."""
+    return int(ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1))
+
+
+def rtsp_server(port: int, *account: str) -> subprocess.Popen[bytes]:
     """A server of a test picture at /test, by the system's Python, which has GStreamer's bindings."""
     script = Path(__file__).with_name("rtsp_server.py")
-    server = subprocess.Popen(["/usr/bin/python3", script, str(port)], stdout=subprocess.PIPE)
+    server = subprocess.Popen(["/usr/bin/python3", script, str(port), *account], stdout=subprocess.PIPE)
     assert server.stdout is not None
     if server.stdout.readline() != b"ready\n":
         pytest.skip("the system's Python has no GStreamer RTSP server (gir1.2-gst-rtsp-server-1.0, python3-gi)")

@@ -22,20 +22,9 @@ from PIL import Image
 
 from edgeaid.client import Client
 from edgeaid.client.streams import Streams
-from tests.support.streams import TRACKED, accounted, gone, put, reaches, show, until
+from tests.support.streams import TRACKED, accounted, events_of, gone, put, reaches, show, until
 
 from ..support.daemon import Running
-
-
-def events_of(daemon: Running, name: Any) -> Any:
-    """All events that a stream keeps."""
-    with Client(daemon.socket, fast=False) as client:
-        kept = []
-        for event in Streams(client).events(name):
-            kept.append(event)
-            if event["type"] == "state" and event["state"] in ("ended", "failed", "stopped"):
-                return kept
-    raise AssertionError("the events ended")
 
 
 def test_a_directory_of_pictures_becomes_tracked_events_and_every_frame_is_inferred(

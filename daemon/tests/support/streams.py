@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from edgeaid.client import Client
+from edgeaid.client.streams import Streams
 from edgeaid.streams.process.pictures import Digits
 from tests.support.daemon import Running
 
@@ -55,6 +57,17 @@ def accounted(frames: dict[str, Any]) -> bool:
 def gone(daemon: Running, name: str) -> None:
     """Remove a stream."""
     daemon.json("DELETE", f"/edgeai/v1/streams/{name}")
+
+
+def events_of(daemon: Running, name: str) -> list[dict[str, Any]]:
+    """All events that a stream keeps, up to its end."""
+    kept: list[dict[str, Any]] = []
+    with Client(daemon.socket, fast=False) as client:
+        for event in Streams(client).events(name):
+            kept.append(event)
+            if event["type"] == "state" and event["state"] in ("ended", "failed", "stopped"):
+                return kept
+    raise AssertionError("the events ended")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
-"""Run by an interpreter that has ultralytics: `ultralytics_reference.py DIRECTORY` writes one .npz per network.
+"""Run by an interpreter that has ultralytics: `ultralytics_reference.py DIRECTORY [NETWORK...]`.
 
-Tiny networks with random weights; what they put out and what ultralytics' own decoding makes of it.
+Writes an .npz for each of them: tiny networks with random weights, what they put out and what ultralytics' own decoding
+makes of it.
 """
 
 import sys
@@ -17,6 +18,7 @@ NETWORKS = {
     "yolov8n-seg": "yolov8-seg",
     "yolov8n-obb": "yolov8-obb",
     "yolo26n": "yolo-end2end",
+    "yolo26n-pose": "yolo-end2end",
     "yolo11n": "yolov8",
     "yolo12n": "yolov8",
     "yolov9t": "yolov8",
@@ -29,21 +31,25 @@ BEST = 200
 KEPT = 50
 
 
-def main(directory: Path) -> None:
+def main(directory: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     for name, decoder in NETWORKS.items():
+        if names and name not in names:
+            continue
         torch.manual_seed(7)
         try:
             network = YOLO(f"{name}.yaml", verbose=False).model.eval()
         except FileNotFoundError:
             continue  # an older release does not know it
         for module in network.modules():  # as exporters do: the layout of the exported file
-            if hasattr(module, "export") and decoder != "yolo-end2end":
+            if hasattr(module, "export"):
                 module.export, module.format = True, "tflite"
+            if decoder == "yolo-end2end" and getattr(module, "one2one_cv2", None) is not None:
+                module.end2end = True
         with torch.no_grad():
             out = network(torch.rand(1, 3, HEIGHT, WIDTH))
         outputs = [t for t in (out if isinstance(out, list | tuple) else [out]) if isinstance(t, torch.Tensor)]
-        if decoder == "yolo-end2end" and outputs[0].shape[-1] != 6:
+        if decoder == "yolo-end2end" and outputs[0].shape[2] not in (6, 6 + 51):
             continue  # this release has no end-to-end head for it
         save(directory / f"{name}.npz", decoder, len(network.names), outputs)
 
@@ -58,7 +64,7 @@ def save(file: Path, decoder: str, classes: int, outputs: list[torch.Tensor]) ->
     outputs[0] = table
     if decoder == "yolo-end2end":
         conf = float(table[0, :, 4].sort(descending=True).values[KEPT])
-        kept = table[0][table[0, :, 4] > conf]
+        kept = nms.non_max_suppression(table.clone(), conf, IOU, nc=classes, max_det=KEPT, end2end=True)[0]
     else:
         best = table[0, 4 : 4 + classes].amax(0).sort(descending=True).values
         conf = float(best[min(BEST, len(best) - 1)])
@@ -80,4 +86,4 @@ def save(file: Path, decoder: str, classes: int, outputs: list[torch.Tensor]) ->
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -51,8 +51,11 @@ class Bridge:
         self._labels: dict[str, list[str]] = defaultdict(list)
         self._following: dict[str, threading.Thread] = {}
         self._known: set[str] = set()
+        #: Why the broker could not be reached the last time; said when it changes.
+        self._unreachable = ""
         mqtt.will_set(topics.availability, "offline", qos=1, retain=True)
         mqtt.on_connect = self._on_connect
+        mqtt.on_connect_fail = self._on_connect_fail
         mqtt.on_disconnect = self._on_disconnect
         mqtt.on_message = self._on_message
 
@@ -69,11 +72,19 @@ class Bridge:
         if reason.is_failure:
             log.error("the broker refuses: %s", reason)
             return
+        self._unreachable = ""
         log.info("connected to the broker")
         base = self.topics.base
         mqtt.subscribe([(self.topics.status, 1), (f"{base}/+/enabled/set", 1), (f"{base}/model/+/update/set", 1)])
         self.outbox.put(Message(self.topics.availability, b"online", retain=True))
         self.outbox.connected(yes=True)
+
+    def _on_connect_fail(self, _mqtt: Mqtt, _data: Any) -> None:
+        # paho calls this while it handles the error, and says nothing of it; it tries again every few seconds.
+        reason = str(sys.exception() or "no answer")
+        if reason != self._unreachable:
+            self._unreachable = reason
+            log.warning("the broker cannot be reached: %s", reason)
 
     def _on_disconnect(self, _mqtt: Mqtt, _data: Any, _flags: Any, reason: Any, _properties: Any = None) -> None:
         self.outbox.connected(yes=False)

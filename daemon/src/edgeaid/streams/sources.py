@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import InvalidConfig, Unsupported
+from .process.reader import LIST_FD
 
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".bmp")
 TESTS: Final = ("pattern", "digits", "still", "noise")
@@ -49,6 +50,8 @@ class Source:
 
 def understand(text: str) -> Source:
     """What `text` names. InvalidConfig where it can be none of the known ones."""
+    if not text.isprintable():
+        raise InvalidConfig("the source has control characters")
     if text.startswith("test:"):
         name = text[5:].partition("?")[0]
         if name not in TESTS:
@@ -125,9 +128,52 @@ def reader_of(wanted: str) -> str:
     raise Unsupported(f"{names[wanted]} is not installed; it reads files, cameras and networks")
 
 
-def command(source: Source, reader: str, fps: float, size: int) -> list[str]:
-    """A program that writes the frames of a source to its standard output as PPM pictures."""
-    return _ffmpeg(source, fps, size) if reader == "ffmpeg" else _gstreamer(source, fps, size)
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """A program that writes the frames of a source to its standard output as PPM pictures; see process/reader.py."""
+
+    command: list[str]
+    #: The arguments have a secret: they are a pipeline that is run without being a program's arguments.
+    describe: bool = False
+    #: What ffmpeg reads as a list of sources instead of its arguments.
+    sources: str = ""
+    #: Files that it reads.
+    reads: tuple[str, ...] = ()
+    network: bool = False
+
+
+def command(source: Source, reader: str, fps: float, size: int) -> Invocation:
+    """How the frames of a source are read."""
+    words = (_ffmpeg if reader == "ffmpeg" else _gstreamer)(source, fps, size)
+    program = shutil.which(words[0])
+    words[0] = program or words[0]
+    network = "://" in source.text
+    secret = network and redacted(source.text) != source.text
+    if not secret:
+        reads = () if network or source.live else (source.text,)
+        return Invocation(words, reads=reads, network=network)
+    if reader != "ffmpeg":
+        return Invocation([words[0], *words[2:]], describe=True, network=True)  # without -q
+    return _listed(source, words)
+
+
+#: Protocols that an entry of a list may use.
+_PROTOCOLS: Final = "file,pipe,fd,rtsp,rtp,tcp,tls,udp,http,https,crypto,httpproxy"
+
+
+def _listed(source: Source, words: list[str]) -> Invocation:
+    """ffmpeg's arguments with the source moved to a list."""
+    at = words.index("-i")
+    options, kept = [], words[1:at]
+    for key in ("-rtsp_transport", "-timeout"):
+        if key in kept:
+            where = kept.index(key)
+            options.append(f"option {key[1:]} {kept[where + 1]}\n")
+            del kept[where : where + 2]
+    entry = source.text.replace("'", "'\\''")
+    text = f"ffconcat version 1.0\nfile '{entry}'\n{''.join(options)}"
+    kept += ["-f", "concat", "-safe", "0", "-protocol_whitelist", _PROTOCOLS, "-i", f"/dev/fd/{LIST_FD}"]
+    return Invocation([words[0], *kept, *words[at + 2 :]], sources=text, network=True)
 
 
 def _gstreamer(source: Source, fps: float, size: int) -> list[str]:

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import select
 import socket
 import subprocess
+import sys
 import threading
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from ...errors import EdgeaiError
 from ..memory import Count
-from ..sources import DEFAULT_FPS, Kind, Source, command, plain, reader_of, redacted, secrets_of, understand
+from ..sources import DEFAULT_FPS, Invocation, Kind, Source, command, plain, reader_of, redacted, secrets_of, understand
 from ..states import State
 from ..table import Stream
 from .frames import Clock, Frame, Ring, now
@@ -37,6 +40,7 @@ PAUSES: Final = (0.25, 0.5, 1.0, 2.0)
 #: A capture that ran so long starts at the first wait again.
 SETTLED_SECONDS: Final = 10.0
 FILE_SECONDS: Final = 60.0
+READER: Final = Path(__file__).with_name("reader.py")
 PROBE_SECONDS: Final = 2.0
 TERMINATE_SECONDS: Final = 0.5
 #: gst-launch-1.0 ends after it has printed such a line, unless it deadlocks while it stops its elements: 1.22 does so
@@ -131,10 +135,10 @@ class Capture(threading.Thread):
             _probe(source.host, source.port)
         if source.kind is Kind.COMMAND:
             try:
-                arguments = command(source, reader_of(self.stream.reader), self.stream.fps, self.stream.size)
+                invocation = command(source, reader_of(self.stream.reader), self.stream.fps, self.stream.size)
             except EdgeaiError as error:
                 raise SourceError(str(error), final=True) from error
-            _Program(self, arguments, source).read()
+            _Program(self, invocation, source).read()
             return
         for picture in pictures(source, self.stream.fps, self.stream.size, self.wait):
             slot = self._slot()
@@ -182,7 +186,7 @@ class Capture(threading.Thread):
 class _Program:
     """A child process that writes PPM pictures."""
 
-    def __init__(self, capture: Capture, arguments: list[str], source: Source) -> None:
+    def __init__(self, capture: Capture, invocation: Invocation, source: Source) -> None:
         self.capture = capture
         self.source = source
         self.secrets = secrets_of(source.text)
@@ -195,11 +199,9 @@ class _Program:
         self._rest = b""
         self._size = (0, 0)
         try:
-            self.process = subprocess.Popen(
-                arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
-            )
+            self.process = _confined(invocation)
         except OSError as error:
-            raise SourceError(f"{arguments[0]}: {error.strerror}", final=True) from error
+            raise SourceError(f"{invocation.command[0]}: {error.strerror}", final=True) from error
         assert self.process.stdout is not None  # noqa: S101  asked for above
         assert self.process.stderr is not None  # noqa: S101  asked for above
         self.out, self.err = self.process.stdout.fileno(), self.process.stderr.fileno()
@@ -349,6 +351,26 @@ class _Program:
         self._length, self._rest = match.end(), bytes(head[match.end() :])
         self._size = (int(match[1]), int(match[2]))
         return True
+
+
+def _confined(invocation: Invocation) -> subprocess.Popen[bytes]:
+    """Start a program through `reader.py`. OSError."""
+    task = {
+        "command": invocation.command,
+        "describe": invocation.describe,
+        "list": invocation.sources,
+        "reads": invocation.reads,
+        "network": invocation.network,
+    }
+    fd = os.memfd_create("edgeai-reader", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, json.dumps(task).encode())
+        # -I -S: nothing of the user's settings and packages; the program has only the standard library.
+        words = [sys.executable, "-I", "-S", str(READER), str(fd)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0, pass_fds=(fd,))
+    finally:
+        os.close(fd)
 
 
 def _probe(host: str, port: int) -> None:

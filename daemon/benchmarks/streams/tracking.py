@@ -1,0 +1,249 @@
+"""How well are objects tracked? `tracking.py [--seeds N] [--json]`, by a Python with motmetrics and edgeaid.
+
+IDF1 and MOTA of the tracker beside norfair's and ByteTrack's (`trackers`), where they are installed, on the same
+detections: made-up sequences with misses, false detections and occlusions at several rates, and handwritten digits that
+move over each other, detected by the embedded model (needs ai-edge-litert). Means over the seeds.
+
+    pip install motmetrics norfair trackers ai-edge-litert
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeaid.models.manifest import parse
+from edgeaid.models.repository import EMBEDDED
+from edgeaid.streams.process.pictures import bounce
+from edgeaid.streams.process.tracker import Seen, Tracker
+from edgeaid.streams.table import Track
+
+Box = npt.NDArray[np.float64]
+#: Of each frame: (number of the object, its box), and (box, score) of each detection.
+Truth = list[list[tuple[int, Box]]]
+Detections = list[list[tuple[Box, float]]]
+Answer = list[list[tuple[int, Box]]]
+
+HIGH = 0.5
+PATIENCE_SECONDS = 2.0
+SEQUENCES: dict[str, dict[str, Any]] = {
+    "10 fps": {"fps": 10},
+    "5 fps, fast": {"fps": 5, "speed": 0.15},
+    "10 fps, crowd": {"fps": 10, "count": 30},
+    "30 fps, noisy": {"fps": 30, "jitter": 0.06, "miss": 0.2},
+}
+
+
+def iou(first: Box, second: Box) -> float:
+    """Intersection over union."""
+    wide = max(0.0, min(first[2], second[2]) - max(first[0], second[0]))
+    high = max(0.0, min(first[3], second[3]) - max(first[1], second[1]))
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (first, second)]
+    return float(wide * high / max(1e-12, sum(areas) - wide * high))
+
+
+def made_up(
+    seed: int, *, fps: int, count: int = 12, frames: int = 300, miss: float = 0.1, jitter: float = 0.02,
+    speed: float = 0.06, false: float = 0.05,
+) -> tuple[Truth, Detections]:  # fmt: skip
+    """Boxes that wander, come and go; detections of them that tremble and are missing behind others."""
+    rng = np.random.default_rng(seed)
+    place, pace = rng.random((count, 2)), rng.normal(0, speed, (count, 2))
+    size = 0.06 + 0.08 * rng.random((count, 2))
+    first, last = rng.integers(0, frames // 3, count), rng.integers(2 * frames // 3, frames, count)
+    truth: Truth = []
+    detections: Detections = []
+    for frame in range(frames):
+        there: list[tuple[int, Box]] = []
+        for number in range(count):
+            if not first[number] <= frame < last[number]:
+                continue
+            place[number] += pace[number] / fps
+            outside = (place[number] < 0.05) | (place[number] > 0.95)
+            pace[number][outside] *= -1
+            place[number] = np.clip(place[number], 0.05, 0.95)
+            pace[number] += rng.normal(0, 0.01, 2)
+            there.append((number, np.concatenate([place[number] - size[number] / 2, place[number] + size[number] / 2])))
+        seen: list[tuple[Box, float]] = []
+        for number, box in there:
+            hidden = any(other < number and iou(box, b) > 0.5 for other, b in there)
+            if rng.random() < (0.7 if hidden else miss):
+                continue
+            score = float(np.clip(rng.normal(0.35 if hidden else 0.75, 0.15), 0.12, 0.99))
+            seen.append((box + rng.normal(0, jitter, 4) * np.tile(size[number], 2), score))
+        for _ in range(rng.poisson(false * count)):
+            middle, extent = rng.random(2), 0.05 + 0.1 * rng.random(2)
+            seen.append((np.concatenate([middle - extent / 2, middle + extent / 2]), float(rng.uniform(0.1, 0.6))))
+        truth.append(there)
+        detections.append(seen)
+    return truth, detections
+
+
+def digits(seed: int, *, fps: int = 10, count: int = 6, frames: int = 200) -> tuple[Truth, Detections]:
+    """Handwritten digits that move over each other, as the embedded model detects them."""
+    from ai_edge_litert.interpreter import Interpreter
+    from PIL import Image
+
+    from edgeaid.tensors import TensorSpec
+    from edgeaid.vision import postprocess, preprocess
+
+    folder = EMBEDDED / "digit-scenes" / "1"
+    manifest = parse((folder / "model.toml").read_bytes())
+    labels = tuple((folder / "labels.txt").read_text().split())
+    assert manifest.picture is not None
+    assert manifest.output is not None
+    interpreter = Interpreter(str(folder / "model.tflite"), num_threads=1)
+    interpreter.allocate_tensors()
+    entry, out = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def spec(details: dict[str, Any]) -> TensorSpec:
+        kind = {"int8": "INT8", "uint8": "UINT8", "float32": "FP32"}[np.dtype(details["dtype"]).name]
+        scale, zero = details["quantization"]
+        quantized = {"scale": scale, "zero_point": zero} if scale else {}
+        return TensorSpec(details["name"], kind, tuple(map(int, details["shape"])), **quantized)
+
+    rng = np.random.default_rng(seed)
+    samples = sorted((EMBEDDED / "digits" / "1" / "samples").glob("*.png"))
+    extent, side = 384, 96
+    pixels = [np.asarray(Image.open(samples[i % len(samples)]).convert("L").resize((side, side))) for i in range(count)]
+    start, pace = rng.integers(0, extent, (count, 2)), rng.integers(-9, 10, (count, 2))
+    tensor = np.zeros(entry["shape"], entry["dtype"])
+    truth: Truth = []
+    detections: Detections = []
+    for frame in range(frames):
+        canvas = np.zeros((extent, extent), np.uint8)
+        there = []
+        for number in range(count):
+            left, top = (bounce(int(start[number, k] + frame * pace[number, k]), extent - side) for k in (0, 1))
+            part = canvas[top : top + side, left : left + side]
+            np.maximum(part, pixels[number], out=part)
+            there.append((number, np.array([left, top, left + side, top + side]) / extent))
+        picture = Image.fromarray(canvas).convert("RGB")
+        placement = preprocess.place(picture, spec(entry), manifest.picture, tensor)
+        interpreter.set_tensor(entry["index"], tensor)
+        interpreter.invoke()
+        answer = postprocess.results(
+            manifest.output, [spec(out)], [interpreter.get_tensor(out["index"])], labels, placement, threshold=0.1
+        )
+        truth.append(there)
+        detections.append([(np.array(o.box), o.score) for o in answer.objects])
+    return truth, detections
+
+
+def ours(detections: Detections, fps: int) -> Answer:
+    """The tracker of streams."""
+    tracker = Tracker(Track(high=HIGH, patience_s=PATIENCE_SECONDS))
+    answer: Answer = []
+    for frame, seen in enumerate(detections):
+        boxes = [Seen("x", score, (float(b[0]), float(b[1]), float(b[2]), float(b[3]))) for b, score in seen]
+        tracks, _ = tracker.update(int(frame * 1e6 / fps), boxes)
+        answer.append([(t.number, np.array(t.box)) for t in tracks if t.fresh])
+    return answer
+
+
+def by_norfair(detections: Detections, fps: int) -> Answer:
+    """norfair, with overlap as its distance."""
+    import norfair
+
+    tracker = norfair.Tracker(
+        distance_function="iou", distance_threshold=0.8, initialization_delay=1,
+        hit_counter_max=int(PATIENCE_SECONDS * fps),
+    )  # fmt: skip
+    answer: Answer = []
+    for seen in detections:
+        given = [
+            norfair.Detection(points=b.reshape(2, 2) * 1000, scores=np.array([s, s])) for b, s in seen if s >= HIGH
+        ]
+        tracked = [o for o in tracker.update(given) if any(o.last_detection is g for g in given)]
+        answer.append([(o.id, o.last_detection.points.reshape(-1) / 1000) for o in tracked])
+    return answer
+
+
+def by_bytetrack(detections: Detections, fps: int) -> Answer:
+    """ByteTrack of the package `trackers`."""
+    import supervision
+    from trackers import ByteTrackTracker
+
+    tracker = ByteTrackTracker(
+        lost_track_buffer=int(PATIENCE_SECONDS * 30), frame_rate=fps, track_activation_threshold=HIGH
+    )
+    answer: Answer = []
+    for seen in detections:
+        given = supervision.Detections.empty()
+        if seen:
+            given = supervision.Detections(
+                xyxy=np.array([b * 1000 for b, _ in seen]), confidence=np.array([s for _, s in seen]),
+                class_id=np.zeros(len(seen), int),
+            )  # fmt: skip
+        told = tracker.update(given)
+        pairs = zip(told.tracker_id, told.xyxy, strict=True) if len(told) else ()
+        answer.append([(int(n), b / 1000) for n, b in pairs if n is not None and n >= 0])
+    return answer
+
+
+def score(truth: Truth, answer: Answer) -> dict[str, float]:
+    """IDF1, MOTA and switches of identity."""
+    import motmetrics
+
+    total = motmetrics.MOTAccumulator(auto_id=True)
+    for there, told in zip(truth, answer, strict=True):
+        distance = np.array([[1 - iou(b, c) for _, c in told] for _, b in there]).reshape(len(there), len(told))
+        distance[distance > 0.5] = np.nan
+        total.update([n for n, _ in there], [n for n, _ in told], distance)
+    names = ["idf1", "mota", "num_switches"]
+    return dict(motmetrics.metrics.create().compute(total, metrics=names, name="a").iloc[0].to_dict())
+
+
+def main() -> int:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    if importlib.util.find_spec("motmetrics") is None:
+        print("tracking.py: needs motmetrics; pip install motmetrics", file=sys.stderr)
+        return 69
+    sequences: dict[str, tuple[Callable[..., tuple[Truth, Detections]], dict[str, Any]]] = {
+        name: (made_up, options) for name, options in SEQUENCES.items()
+    }
+    if importlib.util.find_spec("ai_edge_litert") is not None:
+        sequences["digits, 10 fps"] = (digits, {"fps": 10})
+    trackers: dict[str, Callable[[Detections, int], Answer]] = {"edgeaid": ours}
+    if importlib.util.find_spec("norfair") is not None:
+        trackers["norfair"] = by_norfair
+    if importlib.util.find_spec("trackers") is not None:
+        trackers["bytetrack"] = by_bytetrack
+    rows = []
+    for name, (make, options) in sequences.items():
+        made = [make(seed, **options) for seed in range(args.seeds)]
+        for tracker, track in trackers.items():
+            started = time.process_time()
+            answers = [track(detections, options["fps"]) for _, detections in made]
+            used = time.process_time() - started
+            scores = [score(truth, answer) for (truth, _), answer in zip(made, answers, strict=True)]
+            row: dict[str, Any] = {"sequence": name, "tracker": tracker}
+            for key in ("idf1", "mota", "num_switches"):
+                row[key] = round(float(np.mean([s[key] for s in scores])), 4)
+            row["ms_per_frame"] = round(used * 1e3 / sum(len(d) for _, d in made), 3)
+            rows.append(row)
+            if not args.json:
+                print(
+                    f"{name:16} {tracker:10} IDF1 {row['idf1']:.3f}  MOTA {row['mota']:.3f}  "
+                    f"switches {row['num_switches']:.1f}  {row['ms_per_frame']:.2f} ms/frame",
+                    flush=True,
+                )
+    if args.json:
+        print(json.dumps(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,6 +9,7 @@ and tracker times come first: least of 30 calls.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -58,18 +59,24 @@ print(count, time.perf_counter() - started, time.process_time())
 
 
 def children(pid: int) -> Iterator[int]:
-    """A process and all below it."""
+    """A process and all below it, as far as they live."""
     yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from children(int(child))
+    below: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            below += map(int, (task / "children").read_text().split())
+    for child in below:
+        yield from children(child)
 
 
 def cpu_seconds(pid: int) -> float:
     """Processor time of a process and all that it has started, as far as they live."""
     total = 0.0
     for one in children(pid):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
         total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
     return total
 

@@ -92,7 +92,7 @@ def digits(seed: int, *, fps: int = 10, count: int = 6, frames: int = 200) -> tu
     from ai_edge_litert.interpreter import Interpreter
     from PIL import Image
 
-    from edgeaid.tensors import TensorSpec
+    from edgeaid.tensors import Quantization, TensorSpec
     from edgeaid.vision import postprocess, preprocess
 
     folder = EMBEDDED / "digit-scenes" / "1"
@@ -107,13 +107,15 @@ def digits(seed: int, *, fps: int = 10, count: int = 6, frames: int = 200) -> tu
     def spec(details: dict[str, Any]) -> TensorSpec:
         kind = {"int8": "INT8", "uint8": "UINT8", "float32": "FP32"}[np.dtype(details["dtype"]).name]
         scale, zero = details["quantization"]
-        quantized = {"scale": scale, "zero_point": zero} if scale else {}
-        return TensorSpec(details["name"], kind, tuple(map(int, details["shape"])), **quantized)
+        quantization = Quantization((scale,), (zero,)) if scale else None
+        return TensorSpec(details["name"], kind, tuple(map(int, details["shape"])), quantization)
 
     rng = np.random.default_rng(seed)
     samples = sorted((EMBEDDED / "digits" / "1" / "samples").glob("*.png"))
     extent, side = 384, 96
     pixels = [np.asarray(Image.open(samples[i % len(samples)]).convert("L").resize((side, side))) for i in range(count)]
+    # What is detected is the digit, not the square around it.
+    inks = [np.array([*np.argwhere(p > 64).min(0)[::-1], *(np.argwhere(p > 64).max(0)[::-1] + 1)]) for p in pixels]
     start, pace = rng.integers(0, extent, (count, 2)), rng.integers(-9, 10, (count, 2))
     tensor = np.zeros(entry["shape"], entry["dtype"])
     truth: Truth = []
@@ -125,7 +127,7 @@ def digits(seed: int, *, fps: int = 10, count: int = 6, frames: int = 200) -> tu
             left, top = (bounce(int(start[number, k] + frame * pace[number, k]), extent - side) for k in (0, 1))
             part = canvas[top : top + side, left : left + side]
             np.maximum(part, pixels[number], out=part)
-            there.append((number, np.array([left, top, left + side, top + side]) / extent))
+            there.append((number, (inks[number] + (left, top, left, top)) / extent))
         picture = Image.fromarray(canvas).convert("RGB")
         placement = preprocess.place(picture, spec(entry), manifest.picture, tensor)
         interpreter.set_tensor(entry["index"], tensor)

@@ -11,12 +11,13 @@ from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import InvalidConfig, Unsupported
-from .process.reader import LIST_FD
 
 PICTURES: Final = (".jpg", ".jpeg", ".png", ".bmp")
 TESTS: Final = ("pattern", "digits", "still", "noise")
 #: Frames of a source that names no rate, where one has to be chosen.
 DEFAULT_FPS: Final = 10.0
+#: Descriptor at which ffmpeg finds a list of sources.
+LIST_FD: Final = 9
 
 
 class Kind(StrEnum):

@@ -24,7 +24,19 @@ from typing import Final
 
 from ...errors import EdgeaiError
 from ..memory import Count
-from ..sources import DEFAULT_FPS, Invocation, Kind, Source, command, plain, reader_of, redacted, secrets_of, understand
+from ..sources import (
+    DEFAULT_FPS,
+    LIST_FD,
+    Invocation,
+    Kind,
+    Source,
+    command,
+    plain,
+    reader_of,
+    redacted,
+    secrets_of,
+    understand,
+)
 from ..states import State
 from ..table import Stream
 from .frames import Clock, Frame, Ring, now
@@ -359,6 +371,7 @@ def _confined(invocation: Invocation) -> subprocess.Popen[bytes]:
         "command": invocation.command,
         "describe": invocation.describe,
         "list": invocation.sources,
+        "list_fd": LIST_FD,
         "reads": invocation.reads,
         "network": invocation.network,
     }

@@ -6,7 +6,7 @@ The descriptor holds JSON:
     command   the program and its arguments
     describe  true: the command's arguments are a GStreamer pipeline that is run here, by GStreamer's library. Arguments
               of a program can be read by every user of the machine; what this process was told cannot.
-    list      text of a list of sources that ffmpeg reads as the descriptor LIST_FD ("" = none), for the same reason
+    list      text of a list of sources that ffmpeg reads as the descriptor list_fd ("" = none), for the same reason
     reads     files and directories that it may read besides the system's own
     network   whether it may open connections
 
@@ -24,9 +24,6 @@ import signal
 import sys
 from contextlib import suppress
 from typing import Any, Final
-
-#: Where ffmpeg finds its list of sources.
-LIST_FD: Final = 9
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 PR_SET_NO_NEW_PRIVS: Final = 38
@@ -174,7 +171,7 @@ def main(fd: int) -> None:
         sources = os.memfd_create("edgeai-sources")
         os.write(sources, task["list"].encode())
         os.lseek(sources, 0, os.SEEK_SET)
-        os.dup2(sources, LIST_FD)
+        os.dup2(sources, task["list_fd"])
     os.environ["GSETTINGS_BACKEND"] = "memory"  # a desktop's settings are none of its business, nor could it keep them
     writes = []
     registry = os.environ.get("GST_REGISTRY", "")

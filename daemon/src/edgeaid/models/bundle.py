@@ -1,8 +1,8 @@
 """Bundles: a model directory in one file, `<name>-<version>.edgeai`, and the reader that does not trust it.
 
 A bundle is a zip of plain files: `model.toml` and what it names, plus `bundle.sha256` (one line `<hex>  <name>` per
-other file, sorted) and, if signed, `bundle.sig` (see `Signature`). The reader walks the zip itself with the standard
-library only: nothing is allocated or written before every entry has been checked, nothing outside `destination`.
+other file, sorted) and, if signed, `bundle.sig` (see `Signature`). The reader reads the zip's own records, one by
+one: nothing is allocated or written before every entry has been checked, nothing outside `destination`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,17 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
 from ..errors import InvalidModel, PermissionDenied, TooLarge, Unsupported
+from ..formats.wire import zipdir
 
 #: File names with a meaning of their own.
 MANIFEST: Final = "model.toml"
 DIGESTS: Final = "bundle.sha256"
 SIGNATURE: Final = "bundle.sig"
 
-_EOCD: Final = struct.Struct("<4s4H2LH")
-_CENTRAL: Final = struct.Struct("<4s4B4HL2L5H2L")
-_LOCAL: Final = struct.Struct("<4s2B4HL2L2H")
 _COMPONENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
 _DIGEST_LINE: Final = re.compile(r"([0-9a-f]{64})  ([\x21-\x7e]{1,512})")
 _PIECE: Final = 1 << 18
 _MAX_DEPTH: Final = 4
-#: Extra fields that change what a name or a size means; a bundle has no use for them.
-_ZIP64, _UNICODE_PATH = 0x0001, 0x7075
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,22 +282,26 @@ def safe_name(name: str) -> bool:
 def _directory(source: BinaryIO, limits: Limits) -> list[Entry]:
     """Read and check the central directory; the entries in archive order, directories left out."""
     end = source.seek(0, os.SEEK_END)
-    if end < _EOCD.size:
+    if end < zipdir.END_BYTES:
         raise InvalidModel(f"bundle is only {end} bytes long; copy it again")
-    source.seek(end - _EOCD.size)
-    magic, disk, first_disk, here, count, length, offset, comment = _EOCD.unpack(source.read(_EOCD.size))
-    if magic != b"PK\x05\x06" or comment:
-        raise InvalidModel("bundle does not end as a zip does: cut off, with a comment, or no bundle at all")
-    if disk or first_disk or here != count or 0xFFFFFFFF in (length, offset) or count == 0xFFFF:
+    source.seek(end - zipdir.END_BYTES)
+    try:
+        last = zipdir.end_record(memoryview(source.read(zipdir.END_BYTES)), 0)
+    except InvalidModel as error:
+        raise InvalidModel("bundle does not end as a zip does: cut off, with a comment, or no bundle at all") from error
+    if last.comment:
+        raise InvalidModel("bundle ends with a comment; make it with `edgeai model bundle DIRECTORY`")
+    count, length, offset = last.count, last.size, last.offset
+    if last.disk or last.first_disk or last.here != count or 0xFFFFFFFF in (length, offset) or count == 0xFFFF:
         raise InvalidModel("bundle is a multi-part or zip64 archive; make it with `edgeai model bundle DIRECTORY`")
     if count > limits.entries:
         raise TooLarge(f"bundle has {count} entries; at most {limits.entries} are accepted")
-    if offset + length != end - _EOCD.size:
+    if offset + length != end - zipdir.END_BYTES:
         raise InvalidModel("bundle has bytes before, between or after its parts; make it again")
-    if length > limits.entries * (_CENTRAL.size + 1024):
+    if length > limits.entries * (zipdir.RECORD_BYTES + 1024):
         raise TooLarge(f"the bundle's directory has {length} bytes; too many for {count} files")
     source.seek(offset)
-    directory = source.read(length)
+    directory = memoryview(source.read(length))
     if len(directory) != length:
         raise InvalidModel("bundle is cut off; copy it again")
     entries: list[Entry] = []
@@ -323,66 +323,61 @@ def _directory(source: BinaryIO, limits: Limits) -> list[Entry]:
     return entries
 
 
-def _entry(source: BinaryIO, directory: bytes, at: int, end: int, limits: Limits) -> tuple[Entry, int]:
-    """Check the central entry at `at` and the local header it points to; the entry and where the next one starts."""
-    if at + _CENTRAL.size > len(directory):
-        raise InvalidModel("the bundle's directory is cut off; copy it again")
-    (magic, _, _, _, _, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length, disk, _,
-     attributes, header) = _CENTRAL.unpack_from(directory, at)  # fmt: skip
-    at += _CENTRAL.size
-    after = at + name_length + extra_length + comment_length
-    if magic != b"PK\x01\x02" or after > len(directory) or disk:
+def _entry(source: BinaryIO, directory: memoryview, at: int, end: int, limits: Limits) -> tuple[Entry, int]:
+    """Check the entry at `at` and the local header it points to; the entry and where the next one starts."""
+    record, after = zipdir.record(directory, at, "the bundle's directory")
+    if record.disk:
         raise InvalidModel("the bundle's directory is damaged; copy it again")
-    raw = directory[at : at + name_length]
-    name = raw.decode("ascii", "replace")
+    name = record.name.decode("ascii", "replace")
     if not safe_name(name.removesuffix("/")):
         raise InvalidModel(f"bundle holds a file called {name[:80]!r}; only plain relative names are accepted")
     # Encrypted, patched, with sizes after the data, masked: nothing that a bundle needs. Bit 11 is "name is UTF-8".
-    if flags & ~0x0806:
-        raise InvalidModel(f"{name!r} in the bundle is encrypted or streamed (flags {flags:#x}); make the bundle again")
-    if method not in (0, 8):
+    if record.flags & ~0x0806:
         raise InvalidModel(
-            f"{name!r} in the bundle is packed by method {method}; only stored and deflated are accepted"
+            f"{name!r} in the bundle is encrypted or streamed (flags {record.flags:#x}); make the bundle again"
         )
-    kind = stat.S_IFMT(attributes >> 16)
+    if record.method not in (0, 8):
+        raise InvalidModel(
+            f"{name!r} in the bundle is packed by method {record.method}; only stored and deflated are accepted"
+        )
+    kind = stat.S_IFMT(record.attributes >> 16)
     is_directory = name.endswith("/")
     if kind not in (0, stat.S_IFDIR if is_directory else stat.S_IFREG):
         raise InvalidModel(f"{name!r} in the bundle is not a plain file (a link or a device)")
-    _check_extra(name, directory[at + name_length : at + name_length + extra_length])
+    _check_extra(name, record.extra)
+    size, packed = record.size, record.packed
     if size > limits.file_bytes:
         raise TooLarge(f"{name!r} in the bundle has {size} bytes; at most {limits.file_bytes} are accepted")
-    if (method == 0 and packed != size) or (is_directory and (size or packed > 2)):
+    if (record.method == 0 and packed != size) or (is_directory and (size or packed > 2)):
         raise InvalidModel(f"{name!r} in the bundle declares sizes that contradict each other")
     if size > 65536 and size > packed * limits.ratio:
         raise TooLarge(f"{name!r} in the bundle is packed {size // max(1, packed)} times; at most {limits.ratio}")
-    data = _local(source, header, raw, end, (flags, method, crc, packed, size))
-    return Entry(name, size, packed, method == 8, crc, data, header), after
+    data = _data(source, record, name, end)
+    return Entry(name, size, packed, record.method == 8, record.crc, data, record.header), after
 
 
-def _local(source: BinaryIO, header: int, name: bytes, end: int, central: tuple[int, int, int, int, int]) -> int:
+def _data(source: BinaryIO, record: zipdir.Record, name: str, end: int) -> int:
     """Check that the local header says the same as the directory; where the data starts."""
-    if header + _LOCAL.size > end:
-        raise InvalidModel(f"{name.decode('ascii', 'replace')!r} in the bundle lies outside of it")
-    source.seek(header)
-    magic, _, _, flags, method, _, _, crc, packed, size, name_length, extra_length = _LOCAL.unpack(
-        source.read(_LOCAL.size)
-    )
-    if magic != b"PK\x03\x04" or (flags, method, crc, packed, size) != central or source.read(name_length) != name:
-        raise InvalidModel(f"directory and content of the bundle disagree on {name.decode('ascii', 'replace')!r}")
-    start: int = header + _LOCAL.size + name_length + extra_length
-    if start + packed > end:
-        raise InvalidModel(f"{name.decode('ascii', 'replace')!r} in the bundle lies outside of it")
+    if record.header + zipdir.HEADER_BYTES > end:
+        raise InvalidModel(f"{name!r} in the bundle lies outside of it")
+    source.seek(record.header)
+    local = zipdir.header(memoryview(source.read(zipdir.HEADER_BYTES)), 0, f"{name!r} in the bundle")
+    said = (local.flags, local.method, local.crc, local.packed, local.size)
+    listed = (record.flags, record.method, record.crc, record.packed, record.size)
+    if said != listed or source.read(local.name_length) != record.name:
+        raise InvalidModel(f"directory and content of the bundle disagree on {name!r}")
+    start = record.header + zipdir.HEADER_BYTES + local.name_length + local.extra_length
+    if start + record.packed > end:
+        raise InvalidModel(f"{name!r} in the bundle lies outside of it")
     return start
 
 
 def _check_extra(name: str, extra: bytes) -> None:
-    at = 0
-    while at + 4 <= len(extra):
-        kind, length = struct.unpack_from("<HH", extra, at)
-        if kind in (_ZIP64, _UNICODE_PATH):
-            raise InvalidModel(f"{name!r} in the bundle uses zip64 or a second name; make the bundle again")
-        at += 4 + length
-    if at != len(extra):
+    """Refuse fields that change what a name or a size means; a bundle has no use for them."""
+    fields = list(zipdir.extra_fields(extra))
+    if any(number in (zipdir.ZIP64, zipdir.UNICODE_PATH) for number, _ in fields):
+        raise InvalidModel(f"{name!r} in the bundle uses zip64 or a second name; make the bundle again")
+    if sum(4 + len(content) for _, content in fields) != len(extra):
         raise InvalidModel(f"{name!r} in the bundle has a damaged extra field; make the bundle again")
 
 

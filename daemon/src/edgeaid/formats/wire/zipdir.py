@@ -1,4 +1,4 @@
-"""A small, bounded reader of zip archives: labels at the end of a TFLite file, kfpkg files, bundles.
+"""A small, bounded reader of zip archives: labels at the end of a TFLite file, kfpkg files, the records of bundles.
 
 Python's own zipfile trusts sizes and counts of the archive and imports slowly; here every offset is checked, nothing is
 extracted past the caller's limit, and only stored and deflated entries are opened. PyTorch writes a zip64 end record
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,8 +20,14 @@ from .binary import Data, as_view, need, text, unpack
 MAX_ENTRIES: Final = 4096
 
 _END: Final = b"PK\x05\x06"
+_END_RECORD: Final = struct.Struct("<4s4H2LH")
+_RECORD: Final = struct.Struct("<4s4x4H3L5H2L")
+_HEADER: Final = struct.Struct("<4s2x2H4x3L2H")
 _END64: Final = b"PK\x06\x06"
 _LOCATOR64: Final = b"PK\x06\x07"
+#: Extra fields: sizes above 4 GiB, a second name.
+ZIP64: Final = 0x0001
+UNICODE_PATH: Final = 0x7075
 #: Stands for a number that is in the zip64 field.
 _WIDE: Final = 0xFFFFFFFF
 _CENTRAL: Final = b"PK\x01\x02"
@@ -41,6 +48,105 @@ class Entry:
     encrypted: bool
     #: Byte position of the local header in the file.
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The record that ends an archive."""
+
+    #: Number of this part, and of the one in which the directory begins; 0 where there is one part.
+    disk: int
+    first_disk: int
+    #: Entries of the directory in this part, and in all.
+    here: int
+    count: int
+    #: Bytes of the directory and where it begins.
+    size: int
+    offset: int
+    #: Bytes of the comment behind the record.
+    comment: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An entry of the directory as it is written, nothing of it believed yet."""
+
+    flags: int
+    method: int
+    crc: int
+    packed: int
+    size: int
+    disk: int
+    #: The upper 16 bits are a Unix mode where the archive was made on one.
+    attributes: int
+    #: Byte position of the local header, from where the archive begins.
+    header: int
+    name: bytes
+    extra: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A local header: what stands in front of an entry's data."""
+
+    flags: int
+    method: int
+    crc: int
+    packed: int
+    size: int
+    name_length: int
+    extra_length: int
+
+
+#: Bytes of the end record, and of a local header without name and extra fields.
+END_BYTES: Final = _END_RECORD.size
+HEADER_BYTES: Final = _HEADER.size
+#: Bytes of an entry of the directory without name, extra fields and comment.
+RECORD_BYTES: Final = _RECORD.size
+
+
+def end_record(view: memoryview, at: int) -> End:
+    """The end record at a byte position. InvalidModel where there is none."""
+    need(view, at, _END_RECORD.size, "zip end record")
+    magic, *rest = _END_RECORD.unpack_from(view, at)
+    if magic != _END:
+        raise InvalidModel(f"no zip end record at byte {at}; the archive is damaged")
+    return End(*rest)
+
+
+def record(view: memoryview, at: int, what: str) -> tuple[Record, int]:
+    """The directory's entry at a byte position, and where the next one begins. InvalidModel for damage."""
+    need(view, at, _RECORD.size, what)
+    magic, flags, method, _, _, crc, packed, size, names, extras, comment, disk, _, attributes, header = (
+        _RECORD.unpack_from(view, at)
+    )
+    name = at + _RECORD.size
+    extra = name + names
+    after = extra + extras + comment
+    if magic != _CENTRAL or after > len(view):
+        raise InvalidModel(f"{what} at byte {at} is damaged")
+    raw = bytes(view[name:extra]), bytes(view[extra : extra + extras])
+    return Record(flags, method, crc, packed, size, disk, attributes, header, *raw), after
+
+
+def header(view: memoryview, at: int, what: str) -> Header:
+    """The local header at a byte position. InvalidModel where there is none."""
+    need(view, at, _HEADER.size, what)
+    magic, flags, method, crc, packed, size, name_length, extra_length = _HEADER.unpack_from(view, at)
+    if magic != _LOCAL:
+        raise InvalidModel(f"{what}: no local header at byte {at}; the archive is damaged")
+    return Header(flags, method, crc, packed, size, name_length, extra_length)
+
+
+def extra_fields(extra: bytes) -> Iterator[tuple[int, bytes]]:
+    """(number, content) of each whole extra field."""
+    at = 0
+    while at + 4 <= len(extra):
+        number, length = struct.unpack_from("<HH", extra, at)
+        if at + 4 + length > len(extra):
+            return
+        yield number, extra[at + 4 : at + 4 + length]
+        at += 4 + length
 
 
 def find_end(view: memoryview) -> int:
@@ -71,24 +177,19 @@ def entries(data: Data) -> tuple[Entry, ...]:
     listed = []
     for i in range(count):
         what = f"zip directory entry {i}"
-        need(view, pos, 46, what)
-        (flags, method, crc, packed, plain, name_len, extra_len, comment_len, local) = struct.unpack_from(
-            "<8xHH4xIIIHHH8xI", view, pos
-        )
-        if bytes(view[pos : pos + 4]) != _CENTRAL or pos + 46 + name_len > end:
-            raise InvalidModel(f"{what} at byte {pos} is damaged")
-        name = text(view[pos + 46 : pos + 46 + name_len])
+        entry, pos = record(view[:end], pos, what)
+        plain, packed, local = entry.size, entry.packed, entry.header
         if _WIDE in (plain, packed, local):
-            extra = view[pos + 46 + name_len : pos + 46 + name_len + extra_len]
-            plain, packed, local = _wide(extra, (plain, packed, local), what)
-        listed.append(Entry(name, plain, packed, method, crc, bool(flags & 1), local + shift))
-        pos += 46 + name_len + extra_len + comment_len
+            plain, packed, local = _wide(entry.extra, (plain, packed, local), what)
+        encrypted = bool(entry.flags & 1)
+        listed.append(Entry(text(entry.name), plain, packed, entry.method, entry.crc, encrypted, local + shift))
     return tuple(listed)
 
 
 def _directory(view: memoryview, end: int) -> tuple[int, int, int, int]:
     """(end of the directory, entries, bytes, offset), from the zip64 record where there is one."""
-    count, size, offset = unpack("<10xHII2x", view, end, "zip end record")
+    last = end_record(view, end)
+    count, size, offset = last.count, last.size, last.offset
     # The locator is 20 bytes, the record before it 56 as everybody writes it.
     at = end - 76
     if at < 0 or bytes(view[end - 20 : end - 16]) != _LOCATOR64 or bytes(view[at : at + 4]) != _END64:
@@ -97,17 +198,13 @@ def _directory(view: memoryview, end: int) -> tuple[int, int, int, int]:
     return at, count, size, offset
 
 
-def _wide(extra: memoryview, values: tuple[int, int, int], what: str) -> tuple[int, int, int]:
+def _wide(extra: bytes, values: tuple[int, int, int], what: str) -> tuple[int, int, int]:
     """Sizes and offset of an entry of more than 4 GiB, from its zip64 field (id 1)."""
-    at = 0
-    while at + 4 <= len(extra):
-        number, length = struct.unpack_from("<HH", extra, at)
-        if number == 1:
-            field = extra[at + 4 : at + 4 + length]
+    for number, field in extra_fields(extra):
+        if number == ZIP64:
             given = iter(struct.unpack_from(f"<{len(field) // 8}Q", field))
             plain, packed, local = (next(given, v) if v == _WIDE else v for v in values)
             return plain, packed, local
-        at += 4 + length
     raise InvalidModel(f"{what} has no sizes; the archive is damaged")
 
 
@@ -115,10 +212,8 @@ def span(data: Data, entry: Entry) -> tuple[int, int]:
     """(byte position, bytes) of an entry's possibly compressed data. Raises InvalidModel when it lies outside."""
     view = as_view(data)
     what = f"zip entry {entry.name!r}"
-    name_len, extra_len = unpack("<26xHH", view, entry.offset, what)
-    if bytes(view[entry.offset : entry.offset + 4]) != _LOCAL:
-        raise InvalidModel(f"{what}: no local header at byte {entry.offset}; the archive is damaged")
-    start = entry.offset + 30 + name_len + extra_len
+    local = header(view, entry.offset, what)
+    start = entry.offset + HEADER_BYTES + local.name_length + local.extra_length
     need(view, start, entry.compressed, what)
     return start, entry.compressed
 

@@ -48,24 +48,27 @@ def output_channels(operator: Operator, shape: tuple[int, ...]) -> int:
     return shape[-1] if operator.name == "DEPTHWISE_CONV_2D" else shape[0]
 
 
+def operator_macs(graph: Subgraph, operator: Operator) -> int:
+    """Multiply-accumulates of an operator in one inference; 0 without weights, or where a dimension is variable."""
+    shape = weights(graph, operator)
+    if not shape or not operator.outputs or any(d < 0 for d in shape):
+        return 0
+    output = graph.tensors[operator.outputs[0]].shape
+    if operator.name == "DEPTHWISE_CONV_2D":
+        count = math.prod(output) * math.prod(shape[1:3])
+    elif operator.name == "TRANSPOSE_CONV" and len(operator.inputs) > 2 and operator.inputs[2] >= 0:
+        # Each point of the input is multiplied by the whole kernel.
+        count = math.prod(graph.tensors[operator.inputs[2]].shape[:-1]) * math.prod(shape)
+    else:
+        count = math.prod(output) * math.prod(shape[1:])
+    return max(0, count)
+
+
 def macs(model: TfliteModel, mapped: frozenset[int] | None = None) -> int:
     """Multiply-accumulates of one inference: convolutions and fully connected layers; of `mapped` operators only."""
     graph = model.subgraphs[0]
-    total = 0
-    for number, operator in enumerate(graph.operators):
-        shape = weights(graph, operator)
-        if not shape or not operator.outputs or any(d < 0 for d in shape):
-            continue
-        if mapped is not None and number not in mapped:
-            continue
-        output = graph.tensors[operator.outputs[0]].shape
-        if operator.name == "DEPTHWISE_CONV_2D":
-            total += math.prod(output) * math.prod(shape[1:3])
-        elif operator.name == "CONV_2D":
-            total += math.prod(output) * math.prod(shape[1:])
-        else:
-            total += math.prod(shape)
-    return max(0, total)
+    chosen = (o for number, o in enumerate(graph.operators) if mapped is None or number in mapped)
+    return sum(operator_macs(graph, operator) for operator in chosen)
 
 
 #: Bytes that the Edge TPU compiler adds per output channel: biases, scales, padding.

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -23,6 +24,7 @@ from edgeaid.toolkit.inspect.report import Report, compare, flatten
 
 from ...formats import builders
 from ..check_cases import quantised_relu_between
+from ..tflite_builder import Graph, Op, T, build
 
 M25, M50 = "mobilenet_v1_0.25_128_quant", "mobilenet_v1_0.5_160_quant"
 
@@ -86,6 +88,40 @@ def test_a_plain_tflite_file_runs_on_the_cpu(shared_data: Path) -> None:
     assert {o.device for o in report.operators} == {"CPU"}
     assert sum(o.constants for o in report.operators) == dict(report.memory[0].parts)["weights"]
     assert 13e6 < int(report.facts["multiply-accumulates"]) < 14.5e6  # its authors say 14 million
+
+
+def test_a_transposed_convolution_and_a_batch_cost_what_they_compute() -> None:
+    kernel, weights = np.zeros((3, 2, 2, 5), "<f4"), np.zeros((7, 192), "<f4")
+    tensors = [
+        T("size", (4,), "INT32", np.array([1, 8, 8, 3], "<i4")), T("kernel", kernel.shape, data=kernel),
+        T("x", (1, 4, 4, 5)), T("up", (1, 8, 8, 3)),
+        T("weights", weights.shape, data=weights), T("rows", (2, 192)), T("y", (2, 7)),
+    ]  # fmt: skip
+    strides = [(0, "b", 0), (1, "i", 2), (2, "i", 2)]
+    operators = [
+        Op("TRANSPOSE_CONV", ["size", "kernel", "x"], ["up"], strides),
+        Op("FULLY_CONNECTED", ["rows", "weights"], ["y"]),
+    ]
+    data = build(Graph(tensors, operators, ["x", "rows"], ["up", "y"]))
+    report = inspect_bytes(data, Path("made.tflite"))
+    assert [o.macs for o in report.operators] == [4 * 4 * 5 * 3 * 2 * 2, 2 * 192 * 7]
+    assert report.facts["multiply-accumulates"] == 960 + 2688
+
+
+def test_the_page_shows_what_each_operator_costs(shared_data: Path, tmp_path: Path) -> None:
+    path = shared_data / "coral" / f"{M25}.tflite"
+    report = inspect_path(path)
+    costs = [o.macs for o in report.operators]
+    assert sum(costs) == report.facts["multiply-accumulates"]
+    assert run(path, "--html", tmp_path / "page.html").exit_code == 0
+    text = (tmp_path / "page.html").read_text()
+    widths = [int(w) for w in re.findall(r'class="cost"[^>]*width="(\d+)"', text)]
+    assert len(widths) == sum(c > 0 for c in costs)
+    most = max(costs)
+    assert widths == [max(1, round(190 * c / most)) for c in costs if c]
+    assert text.count(f"{most:,} ({most / sum(costs):.1%})") == costs.count(most)
+    assert run(shared_data / "k210/slim-320_v4.kmodel", "--html", tmp_path / "k210.html").exit_code == 0
+    assert "multiply-accumulates" not in (tmp_path / "k210.html").read_text(), "a file that does not say has no column"
 
 
 def test_memory_of_a_kmodel_is_shown(shared_data: Path) -> None:

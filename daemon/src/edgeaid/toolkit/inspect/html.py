@@ -13,6 +13,7 @@ from .report import (
     Bar,
     Comparison,
     EdgetpuFacts,
+    OperatorRow,
     Report,
     TensorRow,
     compare,
@@ -35,13 +36,13 @@ tr + tr td { border-top: 1px solid #8883; }
 .scroll { overflow: auto; max-height: 40rem; border: 1px solid #8884; border-radius: 4px; }
 svg.graph path { fill: none; stroke: #888; stroke-width: 1.3; } svg.graph rect { stroke: #0004; }
 svg.graph text { text-anchor: middle; font: 12px system-ui, sans-serif; fill: #fff; }
-svg.graph .sub { font-size: 10px; }
+svg.graph .sub { font-size: 10px; } svg.graph g rect.cost { fill: #ffc83d; stroke: none; }
 svg.graph .cpu rect { fill: #4a6fa5; } svg.graph .tpu rect { fill: #2a8f6a; } svg.graph .kpu rect { fill: #8a4f9e; }
 svg.graph .ncs rect { fill: #b8641a; } svg.graph .open rect { fill: #5d6470; } svg.graph .io rect { fill: #333; }
 .key { color: #fff; font-weight: 400; font-size: .8rem; padding: .1rem .5rem; border-radius: 3px; }
 .key.cpu { background: #4a6fa5; } .key.tpu { background: #2a8f6a; } .key.kpu { background: #8a4f9e; }
 .key.ncs { background: #b8641a; } .key.open { background: #5d6470; }
-table.operators td:nth-child(6) { min-width: 14rem; } table.operators td:last-child { overflow-wrap: anywhere; }
+table.operators td:nth-last-child(2) { min-width: 14rem; } table.operators td:last-child { overflow-wrap: anywhere; }
 details > summary { cursor: pointer; margin: .8rem 0 .3rem; }
 """
 
@@ -137,25 +138,47 @@ def _graph(r: Report) -> str:
     drawn = svg(r)
     devices = sorted({o.device for o in r.operators if o.device})
     legend = " ".join(f'<span class="key {device_class(d)}">{escape(d)}</span>' for d in devices)
-    return f"<h3>Graph {legend}</h3>{pages.graph(drawn)}" if drawn else ""
+    if not drawn:
+        return ""
+    cost = (
+        "<p><small>The bar in a box: multiply-accumulates, compared with the costliest operator.</small></p>"
+        if _costly(r)
+        else ""
+    )
+    return f"<h3>Graph {legend}</h3>{cost}{pages.graph(drawn)}"
+
+
+def _costly(r: Report) -> bool:
+    return any(o.macs for o in r.operators)
 
 
 def _operators(r: Report) -> str:
     if not r.operators:
         return ""
+    whole = sum(o.macs for o in r.operators)
     rows = "".join(
         f'<tr><td class="n">{o.index}</td><td>{escape(o.type)}</td><td>{escape(o.device)}</td>'
-        f'<td>{escape(shape(o.shape))}</td><td class="n">{o.constants:,}</td><td>{escape(o.details)}</td>'
+        f'<td>{escape(shape(o.shape))}</td><td class="n">{o.constants:,}</td>'
+        f"{_cost(o, whole)}<td>{escape(o.details)}</td>"
         f'<td title="{escape(o.name)}">{escape(_short(o.name))}</td></tr>'
         for o in r.operators
     )
     head = (
-        "<tr><th>#</th><th>operator</th><th>runs on</th><th>output</th><th>bytes</th><th>details</th><th>name</th></tr>"
+        "<tr><th>#</th><th>operator</th><th>runs on</th><th>output</th><th>bytes</th>"
+        f"{'<th>multiply-accumulates</th>' if whole else ''}<th>details</th><th>name</th></tr>"
     )
     return (
         f'<details open><summary>{len(r.operators)} operators</summary><div class="scroll">'
         f'<table class="operators">{head}{rows}</table></div></details>'
     )
+
+
+def _cost(operator: OperatorRow, whole: int) -> str:
+    """The cell of an operator's multiply-accumulates; none where no operator of the file has any."""
+    if not whole:
+        return ""
+    said = f"{operator.macs:,} ({operator.macs / whole:.1%})" if operator.macs else ""
+    return f'<td class="n">{said}</td>'
 
 
 def _short(name: str) -> str:

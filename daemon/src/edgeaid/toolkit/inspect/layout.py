@@ -13,6 +13,8 @@ from .report import OperatorRow, Report
 MAX_DRAWN: Final = 600
 _WIDTH: Final = 190
 _HEIGHT: Final = 36
+#: Height of the bar at a box's lower edge.
+_COST: Final = 4
 _GAP_X: Final = 22
 _GAP_Y: Final = 26
 #: How far the handles of a long edge lie beside its ends; the curve itself reaches three quarters of it.
@@ -30,6 +32,8 @@ class Box:
     title: str
     x: int
     y: int
+    #: Multiply-accumulates as a part of those of the costliest operator, 0 to 1.
+    cost: float = 0.0
 
 
 def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list[Box], list[tuple[int, int]], int, int]:
@@ -38,6 +42,9 @@ def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list
     rank: list[int] = []
     edges: list[tuple[int, int]] = []
     labels: list[tuple[str, str, str, str]] = [(name[:26] or "input", "input", "io", name) for name in inputs]
+    costs = [0.0] * len(labels)
+    whole = sum(operator.macs for operator in operators) or 1
+    most = max((operator.macs for operator in operators), default=0) or 1
     rank += [0] * len(labels)
     for operator in operators:
         number = len(labels)
@@ -49,7 +56,10 @@ def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list
         edges += [(s, number) for s in sorted(sources)]
         made |= dict.fromkeys(operator.outputs, number)
         shape = "x".join(map(str, operator.shape))
+        costs.append(operator.macs / most)
         title = f"{operator.index} {operator.type} {operator.name}\n{shape}\n{operator.details}"
+        if operator.macs:
+            title += f"\n{operator.macs:,} multiply-accumulates, {operator.macs / whole:.1%} of all"
         labels.append((operator.type[:26], shape[:28], device_class(operator.device), title))
     rows: dict[int, list[int]] = {}
     for number, r in enumerate(rank):
@@ -61,9 +71,8 @@ def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list
         left = (width - len(row) * (_WIDTH + _GAP_X) + _GAP_X) // 2
         for column, number in enumerate(row):
             label, sub, style, title = labels[number]
-            boxes[number] = Box(
-                label, sub, style, title, left + column * (_WIDTH + _GAP_X), 10 + r * (_HEIGHT + _GAP_Y)
-            )
+            x, y = left + column * (_WIDTH + _GAP_X), 10 + r * (_HEIGHT + _GAP_Y)
+            boxes[number] = Box(label, sub, style, title, x, y, costs[number])
     height = 20 + (max(rows, default=0) + 1) * (_HEIGHT + _GAP_Y)
     return boxes, edges, width, height
 
@@ -97,8 +106,14 @@ def svg(report: Report) -> str:
             f'<g class="{box.style}"><title>{escape(box.title)}</title>'
             f'<rect x="{box.x}" y="{box.y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5"/>'
             f'<text x="{middle}" y="{box.y + (15 if box.sub else 22)}">{escape(box.label)}</text>'
-            f'<text class="sub" x="{middle}" y="{box.y + 29}">{escape(box.sub)}</text></g>'
+            f'<text class="sub" x="{middle}" y="{box.y + 29}">{escape(box.sub)}</text>'
         )
+        if box.cost:
+            parts.append(
+                f'<rect class="cost" x="{box.x}" y="{box.y + _HEIGHT - _COST}" height="{_COST}" '
+                f'width="{max(1, round(_WIDTH * box.cost))}"/>'
+            )
+        parts.append("</g>")
     parts.append("</svg>")
     if len(drawn) < len(report.operators):
         parts.append(f"<p>The first {len(drawn)} of {len(report.operators)} operators are drawn.</p>")

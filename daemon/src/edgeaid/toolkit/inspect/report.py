@@ -48,6 +48,8 @@ class OperatorRow:
     #: Bytes of weights that only this operator states.
     constants: int = 0
     details: str = ""
+    #: Multiply-accumulates of one inference; 0 where there are none, or where the file does not say.
+    macs: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ...formats.finding import NOTE, WARNING, Finding
 from ...formats.tflite import metadata as tflite_metadata
 from ...formats.tflite import reader as tflite
 from ...tensors import TensorSpec
-from ..files import macs
+from ..files import macs, operator_macs
 from .report import (
     EDGETPU_SRAM,
     Bar,
@@ -145,6 +145,7 @@ def _operators(model: tflite.TfliteModel) -> tuple[OperatorRow, ...]:
                     shape=tensors[o.outputs[0]].shape if o.outputs and o.outputs[0] >= 0 else (),
                     constants=constants + program,
                     details=", ".join([*shown, f"version {o.version}"]),
+                    macs=operator_macs(graph, o),
                 )
             )
     return tuple(rows)

@@ -180,6 +180,31 @@ def test_damage_that_a_model_does_later_is_its_own_and_not_that_of_the_models_be
     assert rows["digits"]["state"] == "READY"
 
 
+def test_a_model_whose_worker_is_killed_from_outside_is_forgiven_with_its_next_answer(
+    start: Callable[..., Running],
+) -> None:
+    daemon = start()
+    with daemon.client() as client, daemon.client() as killer:
+        for _ in range(4):
+            assert client.infer("digits", IMAGE)["scores"].argmax() == 3
+            pid = next(d["pid"] for d in killer.devices())
+            os.kill(pid, signal.SIGSTOP)
+            asking = threading.Thread(target=_ask_and_fail, args=(daemon,))
+            asking.start()
+            until = time.monotonic() + 20
+            while not killer.devices()[0]["in_flight"]:
+                assert time.monotonic() < until
+            os.kill(pid, signal.SIGKILL)
+            asking.join()
+        assert client.infer("digits", IMAGE)["scores"].argmax() == 3
+        assert killer.devices()[0]["restarts"] == 4
+
+
+def _ask_and_fail(daemon: Running) -> None:
+    with daemon.client() as client, pytest.raises(errors.Unavailable, match="while it ran model"):
+        client.infer("digits", IMAGE)
+
+
 def test_a_model_that_is_slow_in_its_self_test_hurts_nobody_and_its_pusher_gets_the_reason(
     start: Callable[..., Running], tmp_path: Path
 ) -> None:

@@ -22,7 +22,7 @@ from ..scheduling.costs import CostModel, link_rate
 from ..scheduling.placement import Availability
 from ..scheduling.queue import DeviceQueue
 from ..worker import wire
-from ..worker.handle import WorkerHandle
+from ..worker.handle import WorkerHandle, crashed
 from ..worker.spawner import Spawner
 from ..worker.wire import Kind
 from .device_models import LoadedModels
@@ -44,7 +44,8 @@ QUICK_TRIES: Final = 3
 #: Runs of a CPU worker that replaces one which died after each of which the heap is looked at (about 1 ms): damage may
 #: have been done by another model than the one that ran when the worker died.
 WATCHED_RUNS: Final = 200
-#: Answers after which the deaths of a model's workers are forgotten.
+#: Answers after which a crash of a model's worker is forgotten. Other ends (killed from outside, hung) are no such
+#: evidence against it: one answer is enough.
 FORGIVING_ANSWERS: Final = 100
 
 clock = time.monotonic
@@ -252,7 +253,7 @@ class DeviceRunner:
 
     def _blame(self, live: LiveModel, cause: str) -> None:
         live.kills += 1
-        live.answers = 0
+        live.owed = max(live.owed, FORGIVING_ANSWERS) if crashed(cause) else max(live.owed, 1)
         if live.kills < self._quarantine_after or live.quarantined:
             return
         live.quarantined = f"its worker on {self.id} died {live.kills} times, last: it {cause}"
@@ -515,8 +516,8 @@ class DeviceRunner:
             done(request)
         # Statistics are kept after the answer: nobody waits for them.
         if live.kills:
-            live.answers += 1
-            if live.answers >= FORGIVING_ANSWERS:
+            live.owed -= 1
+            if live.owed <= 0:
                 live.kills = 0
         self.busy_ns += phases[0] + phases[1] + phases[2]
         self.queue.finished(request, now, phases[1] / 1e9)

@@ -93,9 +93,9 @@ class LiveModel:
         #: Overrides given to load, shown by /config.
         self.config: dict[str, Any] = {}
         self.stats = ModelStats()
-        #: Workers that died while this model ran, and how often it has answered since the last one.
+        #: Workers that died while this model ran, and answers until they are forgotten.
         self.kills = 0
-        self.answers = 0
+        self.owed = 0
         self.quarantined = ""
         self._on_drained: Callable[[LiveModel], None] | None = None
 

@@ -255,6 +255,11 @@ def oom_kills() -> int:
     return 0
 
 
+def crashed(cause: str) -> bool:
+    """Whether a cause of `describe_exit` is a signal that a fault of the program brings: SIGSEGV, SIGABRT, SIGBUS, ..."""
+    return cause.startswith("was killed by SIG") and not cause.startswith("was killed by SIGKILL")
+
+
 def describe_exit(code: int | None, *, out_of_memory: bool = False) -> str:
     """Plain words for an exit status (negative = signal). `out_of_memory`: the kernel killed somebody meanwhile."""
     if code is None:

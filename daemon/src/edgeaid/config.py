@@ -73,7 +73,7 @@ class Models:
     #: Take and load only models that one of `trusted_keys` signed. Models of the image, in repositories that are only
     #: read, are the image's matter.
     require_signature: bool = False
-    #: A model whose worker dies so often without an answer in between is quarantined; after a crash a hundred are needed.
+    #: A model whose worker dies so often without an answer between is quarantined; after a crash a hundred are due.
     quarantine_after: int = 3
 
 

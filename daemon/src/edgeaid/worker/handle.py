@@ -256,7 +256,7 @@ def oom_kills() -> int:
 
 
 def crashed(cause: str) -> bool:
-    """Whether a cause of `describe_exit` is a signal that a fault of the program brings: SIGSEGV, SIGABRT, SIGBUS, ..."""
+    """Whether a cause of `describe_exit` is a signal that a fault of the program brings, as SIGSEGV or SIGABRT."""
     return cause.startswith("was killed by SIG") and not cause.startswith("was killed by SIGKILL")
 
 

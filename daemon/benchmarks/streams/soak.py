@@ -165,6 +165,8 @@ class Soak:
         self.memory: list[tuple[float, float]] = []
         self.missing: list[dict[str, Any]] = []
         self.faults: dict[str, int] = {}
+        #: Returns that took too long.
+        self.slow: list[dict[str, Any]] = []
         for name, camera in self.cameras.items():
             self.streams.put(name, {"source": camera.url, "fps": FPS, "stage": STAGES})
 
@@ -207,7 +209,11 @@ class Soak:
             pid = self.streams.show(name)["pid"]
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
-        self.returns.append(self.frames_come(name, time.monotonic()))
+        seconds = self.frames_come(name, time.monotonic())
+        self.returns.append(seconds)
+        if seconds > RETURN_SECONDS:
+            shown = self.streams.show(name)
+            self.slow.append({"fault": kind, "seconds": round(seconds, 2), "reason": shown["reason"]})
 
     def look(self, started: float) -> None:
         """Memory, and whether frames are missing."""
@@ -243,6 +249,8 @@ class Soak:
             "faults": self.faults,
             "return_p50_s": round(statistics.median(self.returns), 2),
             "return_max_s": round(max(self.returns), 2),
+            "slow_returns": self.slow,
+            "load": os.getloadavg()[1],
             "memory_first_third_mb": round(first, 1),
             "memory_last_third_mb": round(last, 1),
             "frames": totals,

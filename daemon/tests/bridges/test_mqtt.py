@@ -325,3 +325,31 @@ def test_labels_with_separators_and_wildcards_stay_one_level_of_a_topic() -> Non
             if key.endswith("topic"):
                 assert not set(value) & set("#+ "), value
     assert word("") == "_"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_home_assistants_own_schemas_accept_the_discovery_message(tmp_path: Path) -> None:
+    python = os.environ.get("EDGEAI_HOMEASSISTANT_PYTHON")
+    if not python:
+        pytest.skip(
+            "no interpreter with Home Assistant (pip install homeassistant paho-mqtt; EDGEAI_HOMEASSISTANT_PYTHON)"
+        )
+    stream = {"name": "door", "counts": {"zones": {"in": {}}}}
+    devices = [{"id": "cpu0", "state": "ready"}, {"id": "tpu0", "state": "absent"}]
+    message = discovery(Topics("edgeai", "pi"), "1.0", [stream], {"door": ["a/b", "person"]}, devices, ["digits"])
+    script = Path(__file__).with_name("homeassistant_schema.py")
+    file = tmp_path / "message.json"
+
+    def ask(value: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        file.write_text(json.dumps(value))
+        return subprocess.run([python, script, file], capture_output=True, text=True, check=False, timeout=300)
+
+    done = ask(message)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["platforms"] == ["binary_sensor", "image", "sensor", "switch", "update"]
+    wrong = json.loads(json.dumps(message))
+    wrong["components"]["door_switch"]["command_topic"] = "edgeai/#/set"
+    refused = ask(wrong)
+    assert refused.returncode != 0
+    assert "Wildcards cannot be used" in refused.stderr

@@ -1,0 +1,35 @@
+"""Run by an interpreter that has Home Assistant: `homeassistant_schema.py FILE`.
+
+Takes the JSON of a discovery message through Home Assistant's own schemas: the device's, then each component's by its
+platform. Prints {"version": ..., "platforms": [...]}; a message that is refused is a traceback.
+"""
+
+import importlib
+import json
+import logging
+import sys
+from pathlib import Path
+
+from homeassistant.components.mqtt import discovery, schemas
+from homeassistant.const import __version__
+
+
+def main(file: Path) -> None:
+    logging.disable(logging.WARNING)  # templates are made without a running Home Assistant
+    message = json.loads(file.read_text())
+    whole = schemas.DEVICE_DISCOVERY_SCHEMA(json.loads(file.read_text()))
+    platforms = set()
+    # As when a device is discovered: shared options go into each component, which its platform then takes.
+    for component in message["components"].values():
+        platform = component.pop("platform")
+        platforms.add(platform)
+        shared = {key: whole[key] for key in schemas.SHARED_OPTIONS if key in whole}
+        config = {**component, **shared, "device": message["device"], "origin": message["origin"]}
+        module = importlib.import_module(f"homeassistant.components.mqtt.{platform}")
+        module.DISCOVERY_SCHEMA(config)
+    assert discovery.TOPIC_MATCHER.match("device/edgeai_pi/config")
+    print(json.dumps({"version": __version__, "platforms": sorted(platforms)}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -48,9 +48,9 @@ class Settings:
         for key, value in changes.items():
             if key not in TRACE_DEFAULTS:
                 raise InvalidRequest(f"unknown trace setting {key!r}; known: {', '.join(TRACE_DEFAULTS)}")
-            if key == "trace_file" and value:
+            if key == "trace_file" and value not in ("", None):
                 raise InvalidRequest("trace_file cannot be set by a client; traces go to the journal")
-            if value is None:
+            if value is None or key == "trace_file":
                 if model:
                     target.pop(key, None)
                 else:
@@ -66,9 +66,10 @@ class Settings:
                 raise InvalidRequest(f"unknown log setting {key!r}; known: {', '.join(LOG_DEFAULTS)}")
             if key == "log_file" and value:
                 raise InvalidRequest("log_file cannot be set by a client; logs go to the journal")
-            if type(value) is not type(LOG_DEFAULTS[key]):
+            given = integral(value)
+            if type(given) is not type(LOG_DEFAULTS[key]):
                 raise InvalidRequest(f"log setting {key!r} must be of type {type(LOG_DEFAULTS[key]).__name__}")
-            self.logging[key] = value
+            self.logging[key] = given
         if self.logging["log_verbose_level"] > 0:
             level = logging.DEBUG
         elif self.logging["log_info"]:
@@ -105,6 +106,11 @@ class Settings:
         )
 
 
+def integral(value: Any) -> Any:
+    """An integer for what JSON writes as 1.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _levels(value: Any) -> list[str]:
     levels = value if isinstance(value, list) else [value]
     if not levels or any(v not in LEVELS for v in levels):
@@ -113,7 +119,7 @@ def _levels(value: Any) -> list[str]:
 
 
 def _whole(key: str, value: Any) -> str:
-    text = str(value[0] if isinstance(value, list) and len(value) == 1 else value)
+    text = str(integral(value[0] if isinstance(value, list) and len(value) == 1 else value))
     if not text.removeprefix("-").isdecimal() or not -1 <= int(text) < 1 << 31:
         raise InvalidRequest(f"{key} must be a whole number from -1")
     return text

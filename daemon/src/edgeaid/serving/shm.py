@@ -22,6 +22,7 @@ from ..errors import (
     Unsupported,
 )
 from .access import Peer, Role
+from .settings import integral
 
 DIRECTORY = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lives on Linux
 
@@ -59,7 +60,7 @@ class Regions:
     def register(self, name: str, body: dict[str, Any], peer: Peer) -> None:
         """Open a region; AlreadyExists, InvalidRequest, PermissionDenied, NotFound."""
         self._check_enabled()
-        key, offset, size = body.get("key"), body.get("offset", 0), body.get("byte_size")
+        key, offset, size = body.get("key"), integral(body.get("offset", 0)), integral(body.get("byte_size"))
         numbers = [n for n in (offset, size) if isinstance(n, int) and not isinstance(n, bool) and n >= 0]
         if not isinstance(key, str) or len(numbers) != 2 or not size:
             raise InvalidRequest(
@@ -69,8 +70,6 @@ class Regions:
             raise AlreadyExists(f"shared memory region {name!r} is registered already; unregister it first")
         if sum(uid == peer.uid for uid, _ in self._regions) >= self.config.max_regions:
             raise TooLarge(f"user id {peer.uid} has registered {self.config.max_regions} regions, the limit")
-        if size > self.config.max_bytes:
-            raise TooLarge(f"region {name!r} has {size} bytes, the limit is {self.config.max_bytes}")
         plain = key.removeprefix("/")
         if not plain or "/" in plain or plain in (".", "..") or "\0" in plain:
             raise InvalidRequest(f"region {name!r}: key {key!r} is not the name of a POSIX shared memory object")
@@ -82,6 +81,9 @@ class Regions:
         if not stat.S_ISREG(status.st_mode) or status.st_uid != peer.uid:
             os.close(fd)
             raise PermissionDenied(f"region {name!r}: {key!r} does not belong to user id {peer.uid}")
+        if size > self.config.max_bytes:
+            os.close(fd)
+            raise TooLarge(f"region {name!r} has {size} bytes, the limit is {self.config.max_bytes}")
         if offset + size > status.st_size:
             os.close(fd)
             raise InvalidRequest(

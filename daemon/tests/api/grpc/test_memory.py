@@ -30,10 +30,11 @@ def anonymous(pid: int) -> int:
 class Peak(threading.Thread):
     """The most that a process held beyond what it held before."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, server: Running) -> None:
         super().__init__()
-        self.pid = pid
-        self.before = self.most = anonymous(pid)
+        assert server.process is not None
+        self.pid = server.process.pid
+        self.before = self.most = anonymous(self.pid)
         self.done = threading.Event()
 
     def run(self) -> None:
@@ -76,13 +77,13 @@ def control(launch: type[Running], tmp_path: Path, size: int, together: int) -> 
 @pytest.mark.parametrize(
     ("size", "together"), [(6 * MIB, 16 * MIB), pytest.param(60 * MIB, 256 * MIB, marks=pytest.mark.slow)]
 )
-def test_bodies_of_all_clients_together_are_bounded(control, size, together):
+def test_bodies_of_all_clients_together_are_bounded(control: Running, size: int, together: int) -> None:
     path = control.folder / "run" / "g.sock"
     request = MESSAGES["RepositoryModelLoadRequest"](model_name="nothing")
     request.parameters["file:1/model.tflite"].bytes_param = bytes(size)
     data = request.SerializeToString()
     assert load(path, data) == "INVALID_ARGUMENT"
-    with Peak(control.process.pid) as peak, ThreadPoolExecutor(24) as pool:
+    with Peak(control) as peak, ThreadPoolExecutor(24) as pool:
         statuses = list(pool.map(lambda _: load(path, data), range(24)))
     print(f"{size >> 20} MiB x 24: grew by {peak.grown >> 20} MiB; {sorted(statuses)}")
     assert peak.grown < 3 * together + 32 * MIB  # a body, its message and what is read from it; connections
@@ -104,7 +105,7 @@ def wide(launch: type[Running], tmp_path: Path) -> Iterator[Running]:
     assert running.stop() == 0
 
 
-def test_answers_that_nobody_reads_are_bounded_per_user(wide):
+def test_answers_that_nobody_reads_are_bounded_per_user(wide: Running) -> None:
     request = MESSAGES["ModelInferRequest"](model_name="wide")
     request.inputs.add(name="x", datatype="FP32", shape=[1, 1])
     request.raw_input_contents.append(bytes(4))
@@ -112,7 +113,7 @@ def test_answers_that_nobody_reads_are_bounded_per_user(wide):
     data += http2.frame(http2.DATA, http2.END_STREAM, 1, http2.message(request.SerializeToString()))
     held, last = [], b""
     try:
-        with Peak(wide.process.pid) as peak:
+        with Peak(wide) as peak:
             for _ in range(24):
                 sock = connect_as(STRANGER, wide.folder / "run" / "g.sock")
                 held.append(sock)

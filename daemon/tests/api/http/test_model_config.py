@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ...support import tflite
 from ...support.daemon import Running
 
 SHAPE = [1, 32, 32, 1]
@@ -83,3 +86,38 @@ def test_what_tritons_clients_may_say_is_taken(daemon: Running, config: dict[str
                 assert shown[key] == value
     finally:
         assert load(daemon, {})[0] == 200
+
+
+def test_every_configuration_that_was_seen_to_fail_is_taken_or_refused_and_the_model_serves_on(
+    start: Callable[..., Running], tmp_path: Path, shared_findings: Path
+) -> None:
+    model = tmp_path / "simple.tflite"
+    model.write_bytes(tflite.sum_and_difference())
+    daemon = start(models={"simple": model})
+    statuses = []
+    for config in json.loads((shared_findings / "clients" / "overrides.json").read_text()):
+        body = {"parameters": {"config": json.dumps(config)}}
+        status, answer = daemon.json("POST", "/v2/repository/models/simple/load", body)
+        assert status in (200, 400), (config, answer)
+        assert daemon.json("GET", "/v2/models/simple/config")[0] == 200, config
+        assert daemon.json("GET", "/v2/models/simple/ready")[0] == 200, config
+        statuses.append(status)
+    assert {200, 400} == set(statuses)
+    assert "Traceback" not in daemon.log.read_text()
+
+
+def test_a_shape_that_differs_in_dimensions_of_one_is_taken(start: Callable[..., Running], tmp_path: Path) -> None:
+    model = tmp_path / "simple.tflite"
+    model.write_bytes(tflite.sum_and_difference())
+    daemon = start("[models]\nembedded = false\n", models={"simple": model})
+
+    def ask(shape: list[int]) -> tuple[int, Any]:
+        rows = (("INPUT0", list(range(16))), ("INPUT1", list(range(0, 160, 10))))
+        inputs = [{"name": name, "datatype": "INT32", "shape": shape, "data": data} for name, data in rows]
+        return daemon.json("POST", "/v2/models/simple/infer", {"inputs": inputs})
+
+    for shape in ([16], [16, 1], [1, 1, 16]):
+        status, answer = ask(shape)
+        assert status == 200, answer
+        assert answer["outputs"][0]["data"] == [11 * n for n in range(16)]
+    assert ask([4, 4])[0] == 400

@@ -8,7 +8,11 @@ from typing import Any, Final
 
 from ... import __version__
 from ..inference import JSON
+from .openapi_bodies import body
 from .server import Route, Routes
+
+#: Media type of a form with a file.
+FORM: Final = "multipart/form-data"
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -139,8 +143,12 @@ def _operation(route: Route) -> dict[str, Any]:
             for n in names
         ]
     if route.takes:
-        schemas = {JSON: {"schema": _ref("InferRequest") if path.endswith("/infer") else _FREE}}
-        operation["requestBody"] = {"content": {kind: schemas.get(kind, {}) for kind in route.takes}}
+        schema = _ref("InferRequest") if path.endswith("/infer") else body(path)
+        schemas = {JSON: {"schema": schema or _FREE}, FORM: {"schema": schema} if schema else {}}
+        operation["requestBody"] = {
+            "required": "$ref" in schema or "required" in schema if schema else JSON not in route.takes,
+            "content": {kind: schemas.get(kind, {}) for kind in route.takes},
+        }
     return operation
 
 

@@ -77,6 +77,24 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
+#: Python programs of the checkout that a page starts by their path, with another Python than the daemon's.
+STARTED = sorted({path for page in PAGES for path in re.findall(r"(?<=--create\) )daemon/\S+\.py", page.read_text())})
+
+
+@pytest.mark.parametrize("program", STARTED)
+def test_a_program_that_a_page_starts_by_its_path_begins(program: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, TOP / program, "--help"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+
+
+def test_pages_start_the_program_that_trains_a_model() -> None:
+    assert STARTED == ["daemon/tests/toolkit/train_digits.py"]
+
+
 def test_every_page_is_in_the_index() -> None:
     index = (DOCS / "README.md").read_text()
     for page in DOCS.glob("*.md"):

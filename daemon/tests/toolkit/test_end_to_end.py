@@ -50,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with a trained digits classifier in three forms, and pictures."""
     folder = tmp_path_factory.mktemp("digits") / "work"
     done = child(
-        [need("tensorflow"), "-P", HERE / "train_digits.py", folder], timeout=600, env={"CUDA_VISIBLE_DEVICES": "-1"}
+        [need("tensorflow"), HERE / "train_digits.py", folder], timeout=600, env={"CUDA_VISIBLE_DEVICES": "-1"}
     )
     assert done.status == 0, done.error[-2000:]
     return folder

@@ -7,8 +7,13 @@ FOLDER/labelled/<class>/<n>.png and FOLDER/test/<class>/<n>.png
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+HERE = Path(__file__).resolve().parent
+# The directory of a program comes first where Python looks for modules, and `inspect` in this one is not the
+# standard library's.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
+
+import numpy as np  # noqa: E402  the path above has to be set first
+from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 SIZE = 24
 
@@ -66,4 +71,7 @@ def main(folder: Path, epochs: int) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print((__doc__ or "").strip())
+        sys.exit(0 if len(sys.argv) > 1 else 64)
     main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 12)

@@ -19,6 +19,7 @@ from edgeaid.errors import Unavailable
 from edgeaid.models.repository import EMBEDDED
 
 from ..support.daemon import Running
+from ..support.examples import examples
 
 zmq = pytest.importorskip("zmq", reason="pyzmq is not installed")
 
@@ -156,7 +157,7 @@ def test_without_a_daemon_nothing_is_detected_and_nothing_raised() -> None:
     assert json.loads(detector.answer([b'{"model_request":true}'])[0])["model_loaded"] is False
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=3))
 def test_no_request_breaks_the_bridge(frames: Any) -> None:
     assert Detector(cast(Any, _Broken()), "m").answer(frames)

@@ -18,6 +18,7 @@ from edgeaid.toolkit.inspect.files import inspect_bytes
 from edgeaid.toolkit.inspect.html import page
 from edgeaid.toolkit.inspect.report import as_json, compare
 
+from ..support.examples import examples
 from .damage import damaged
 from .targets import READERS, WORDS, try_reading
 
@@ -42,7 +43,7 @@ def test_a_file_cut_off_anywhere_gives_only_our_own_errors(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", WORDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(number=st.integers(0, 2**48))
 def test_a_damaged_file_gives_only_our_own_errors(kind: str, number: int) -> None:
     data = damaged(WORDS[kind], number)

@@ -22,6 +22,8 @@ from edgeaid.provision.settings import (
     render,
 )
 
+from ..support.examples import examples
+
 PHRASE = "correct horse battery"
 
 
@@ -215,7 +217,7 @@ def toml(value: object) -> str:
     return "{" + ", ".join(f"{toml(k)} = {toml(v)}" for k, v in value.items()) + "}"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.dictionaries(
         st.one_of(st.sampled_from(["hostname", "timezone", "wifi", "ssh", "models"]), texts),

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from edgeaid.errors import QueueFull
 from edgeaid.scheduling.queue import DeviceQueue, Job
 
+from ..support.examples import examples
+
 
 def job(
     client: str = "a", *, priority: int = 0, deadline: float | None = None, at: float = 0.0, model: str = "m/1"
@@ -190,7 +192,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_sequence_of_calls_gives_what_a_plain_list_would(steps: list[tuple[object, ...]]) -> None:
     queue = DeviceQueue(capacity=16)
     naive = Naive()

@@ -16,6 +16,8 @@ from edgeaid.scheduling.costs import MIB, CostModel
 from edgeaid.scheduling.policy import ModelPolicy, Policy
 from edgeaid.scheduling.queue import DeviceQueue, Job
 
+from ..support.examples import examples
+
 APART = Truth(RUN_S, SWITCH_S, CACHED_BYTES, {"bird": "token-1", "plant": "token-2"})
 TOGETHER = replace(APART, group={"bird": "token-3", "plant": "token-3"})
 
@@ -215,7 +217,7 @@ def worlds(draw: st.DrawFn) -> tuple[Truth, float, list[Arrival]]:
 
 
 @given(worlds())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_no_model_waits_longer_than_its_starvation_bound(world: tuple[Truth, float, list[Arrival]]) -> None:
     truth, bound, arrivals = world
     policy = Policy(default=ModelPolicy(starvation=bound))
@@ -225,7 +227,7 @@ def test_no_model_waits_longer_than_its_starvation_bound(world: tuple[Truth, flo
 
 
 @given(worlds(), st.booleans(), st.integers(1, 4), st.sampled_from([0.0, 0.1, 1.0]), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_under_any_settings_every_request_is_answered_once_and_the_queue_ends_empty(
     world: tuple[Truth, float, list[Arrival]], lanes: bool, threshold: int, timeout: float, idle_rule: bool
 ) -> None:

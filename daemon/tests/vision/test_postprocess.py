@@ -21,6 +21,8 @@ from edgeaid.vision.placement import Placement
 from edgeaid.vision.postprocess import dequantized, results, softmax
 from edgeaid.vision.results import Classification, Detections, Segmentation
 
+from ..support.examples import examples
+
 WHOLE = Placement(100, 50)
 
 
@@ -230,8 +232,8 @@ def naive_suppression(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray
     return kept
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 300), st.floats(0, 1))
+@settings(max_examples=examples(100), deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 100), st.floats(0, 1))
 def test_suppression_agrees_with_the_plain_definition(seed: int, count: int, iou: float) -> None:
     rng = np.random.default_rng(seed)
     low = rng.integers(0, 10, (count, 2))
@@ -241,7 +243,7 @@ def test_suppression_agrees_with_the_plain_definition(seed: int, count: int, iou
     assert suppress(boxes, scores, classes, iou, 1000).tolist() == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["ssd", "yolov2", "segmentation", "classification"]))
 def test_any_bits_in_float_outputs_give_json_without_nan(seed: int, decoder: str) -> None:
     rng = np.random.default_rng(seed)

@@ -18,6 +18,8 @@ from edgeaid.models.rules import PictureRules
 from edgeaid.tensors import NUMPY, Quantization, TensorSpec
 from edgeaid.vision.preprocess import decode, to_tensor
 
+from ..support.examples import examples
+
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
@@ -232,7 +234,7 @@ def test_every_truncation_is_refused_or_read_but_never_anything_else(form: str) 
             decode(whole[:length])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.sampled_from(["JPEG", "PNG", "BMP"]),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=8),

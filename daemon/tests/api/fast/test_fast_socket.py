@@ -24,6 +24,7 @@ from edgeaid.client.fast import INFER, RESULT
 from edgeaid.models.repository import EMBEDDED
 
 from ...support.daemon import Running
+from ...support.examples import examples
 from ...support.users import STRANGER, connect_as
 
 GOLDEN = EMBEDDED / "digits" / "1" / "golden"
@@ -219,7 +220,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["hello", "attach", "bind", "unbind", "?"]),
     st.dictionaries(

@@ -22,6 +22,7 @@ from edgeaid.api import oip, tensor_json
 from edgeaid.tensors import TensorSpec
 
 from ...support.daemon import Running
+from ...support.examples import examples
 
 PATH = "/v2/models/digits/infer"
 LIMITS = "[limits]\nbody_bytes = 200000\nidle_seconds = 1.0\nconnections = 20\nchunks = 100\n"
@@ -286,14 +287,14 @@ json_values = st.recursive(
 SPECS = (TensorSpec("a", "FP32", (2,)), TensorSpec("b", "UINT8", (1, 3)))
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["inputs", "outputs", "parameters", "id"]), json_values), st.binary(max_size=40))
 def test_no_request_raises_anything_but_our_errors(message: Any, tail: Any) -> None:
     with contextlib.suppress(errors.EdgeaiError):
         oip.parse(json.dumps(message).encode(), memoryview(tail), SPECS, SPECS)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=200), st.none() | st.text(max_size=12))
 def test_no_body_raises_anything_but_our_errors(body: Any, length: Any) -> None:
     try:

@@ -48,6 +48,7 @@ def is_closed(sock: socket.socket) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [("edgeaid", socket.SOCK_STREAM), ("fast", socket.SOCK_SEQPACKET)])
 def test_ten_thousand_idle_connections_cost_neither_memory_nor_answers(
     start: Callable[..., Running], many_descriptors: None, name: str, kind: Any

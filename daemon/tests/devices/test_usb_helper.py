@@ -18,7 +18,8 @@ def helper(sysfs: Path, theirs: socket.socket) -> subprocess.Popen[bytes]:
     """Start it as systemd does: the connection is its standard input and output."""
     return subprocess.Popen(
         [sys.executable, "-m", "edgeaid.devices.usb_helper"],
-        stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, env={**os.environ, "EDGEAI_SYSFS": str(sysfs)},
+        stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL,
+        env={**os.environ, "EDGEAI_SYSFS": str(sysfs)},
     )  # fmt: skip
 
 

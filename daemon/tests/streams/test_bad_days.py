@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,10 @@ def test_when_the_stick_is_pulled_the_cpu_takes_over_and_the_stream_says_so(
     assert accounted(show(daemon, "pull")["frames"])
 
 
+def has_inferred(daemon: Running, name: str, count: int) -> bool:
+    return bool(inferred(daemon, name) > count)
+
+
 def test_sixteen_streams_run_side_by_side_and_the_seventeenth_is_refused(start: Callable[..., Running]) -> None:
     daemon = start("[streams]\nlimit = 16\n")
     names = [f"s{number}" for number in range(16)]
@@ -119,7 +124,7 @@ def test_sixteen_streams_run_side_by_side_and_the_seventeenth_is_refused(start: 
     status, answer = daemon.json("PUT", "/edgeai/v1/streams/more", {"source": DIGITS})
     assert (status, "16 streams already" in answer["error"]) == (400, True) or status == 413, answer
     for name in names:
-        until(lambda name=name: inferred(daemon, name) > 5, 120)
+        until(partial(has_inferred, daemon, name, 5), 120)
     for name in names:
         assert accounted(show(daemon, name)["frames"]), json.dumps(show(daemon, name))
         gone(daemon, name)

@@ -112,7 +112,9 @@ def test_tcp_needs_loopback_a_token_and_gives_only_its_role(start: Callable[...,
             client.unload_model("digits", headers=headers)
 
 
-def test_whatever_is_shown_instead_of_the_token_is_refused_and_written_down(start, tmp_path):
+def test_whatever_is_shown_instead_of_the_token_is_refused_and_written_down(
+    start: Callable[..., Running], tmp_path: Path
+) -> None:
     token = tmp_path / "token"
     token.write_text("a-token-of-enough-length")
     token.chmod(0o600)
@@ -140,7 +142,7 @@ def test_whatever_is_shown_instead_of_the_token_is_refused_and_written_down(star
     assert "token refused" in denied[0]["message"]
 
 
-def _events(daemon):
+def _events(daemon: Running) -> Any:
     with daemon.raw() as sock:
         sock.sendall(b"GET /edgeai/v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
         data = b""

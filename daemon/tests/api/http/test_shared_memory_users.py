@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def regions() -> Iterator[dict[int, Path]]:
     made = {}
     for uid in (STRANGER, OTHER):
         path = Path("/dev/shm") / f"edgeai-test-{os.getpid()}-{uid}"
-        as_user(uid, lambda path=path: path.write_bytes(IMAGE.tobytes() + bytes(4096)))
+        as_user(uid, partial(path.write_bytes, IMAGE.tobytes() + bytes(4096)))
         path.chmod(0o600)
         made[uid] = path
     yield made

@@ -35,7 +35,7 @@ def score(metric: str, made: Any, right: Any) -> float:
         case "r2":
             value = 1 - ((made - right) ** 2).sum() / ((right - right.mean()) ** 2).sum()
         case _:
-            value = overlap(made, right).mean()
+            value = overlap(made.reshape(len(made), -1), right).mean()
     return round(100 * float(value), 2)
 
 

@@ -71,8 +71,8 @@ def quantised(trained: Path) -> Path:
 def test_quantising_keeps_the_accuracy_and_reports_every_layer(trained: Path, quantised: Path) -> None:
     report = json.loads((trained / "digits.report.json").read_text())
     assert report["accuracy"]["float"] > 0.8
-    assert report["accuracy"]["int8"] > report["accuracy"]["float"] - 0.03
-    assert report["int8_bytes"] < report["float_bytes"] / 2
+    assert report["accuracy"]["quantised"] > report["accuracy"]["float"] - 0.03
+    assert report["quantised_bytes"] < report["float_bytes"] / 2
     assert len(report["layers"]) >= 5
     made = tflite.read((trained / "digits.tflite").read_bytes())
     assert [s.datatype for s in (*made.inputs, *made.outputs)] == ["INT8", "INT8"]
@@ -102,9 +102,27 @@ def test_a_float_tflite_file_is_quantised_as_well_as_by_tensorflow(trained: Path
     by_tensorflow = json.loads((trained / "digits.report.json").read_text())
     report = json.loads((trained / "requantised.report.json").read_text())
     assert report["accuracy"]["float"] == by_tensorflow["accuracy"]["float"]
-    assert report["accuracy"]["int8"] >= by_tensorflow["accuracy"]["int8"] - 0.01
+    assert report["accuracy"]["quantised"] >= by_tensorflow["accuracy"]["quantised"] - 0.01
     assert report["difference"]["correlation"] > 0.995
-    assert report["int8_bytes"] < report["float_bytes"] / 2
+    assert report["quantised_bytes"] < report["float_bytes"] / 2
+
+
+@pytest.mark.parametrize("source", ["digits.keras", "float.tflite"])
+def test_every_scheme_is_measured_beside_the_others(source: str, trained: Path, quantised: Path) -> None:
+    need("quantizer")
+    made = json.loads(
+        run("quantize", trained / source, "--representative", trained / "train", "--accuracy", trained / "test",
+            "--scheme", "all", "--json")
+    )  # fmt: skip
+    table = {m["scheme"]: m for m in made}
+    assert list(table) == ["int8", "int16x8", "float16", "dynamic", "weights"]
+    assert all(m["accuracy"]["quantised"] > m["accuracy"]["float"] - 0.03 for m in made)
+    assert table["float16"]["difference"]["relative"] < 0.005
+    assert table["float16"]["quantised_bytes"] < 0.65 * table["float16"]["float_bytes"]
+    assert all(table[s]["quantised_bytes"] < 0.45 * table[s]["float_bytes"] for s in ("int8", "dynamic", "weights"))
+    stem = Path(source).stem
+    kinds = {s: tflite.read((trained / f"{stem}_{s}.tflite").read_bytes()).inputs[0].datatype for s in table}
+    assert kinds == {"int8": "INT8", "int16x8": "INT16", "float16": "FP32", "dynamic": "FP32", "weights": "FP32"}
 
 
 @contextmanager
@@ -166,6 +184,28 @@ def test_from_training_to_answers_of_a_running_daemon(trained: Path, quantised: 
         right = sum(a["classes"][0]["index"] == int(p.parent.name) for a, p in zip(answers, pictures, strict=True))
         # The daemon prepares pictures as the toolkit did when it measured: the same share of right answers.
         assert right / len(pictures) == pytest.approx(manifest.accuracy["value"], abs=0.01)
+
+
+def test_one_command_takes_a_keras_file_to_an_answer_of_a_daemon(trained: Path, tmp_path: Path) -> None:
+    need("nncase")
+    picture = next((trained / "test" / "3").glob("*.png"))
+    run("keygen", tmp_path / "key")
+    with daemon(tmp_path / "device") as socket:
+        arguments = [
+            "model", "deploy", trained / "digits.keras", "--name", "mine", "--target", "edgetpu,k210,cpu",
+            "--representative", trained / "train", "--accuracy", trained / "test", "--key", tmp_path / "key",
+            "--try", picture, "-o", tmp_path / "work",
+        ]  # fmt: skip
+        result = CliRunner().invoke(edgeai, ["--socket", str(socket), *map(str, arguments)])
+        assert result.exit_code == 0, (result.output, result.exception)
+    report = json.loads((tmp_path / "work/deploy.json").read_text())
+    states = {f"{s['name']} {s['target']}".strip(): s["state"] for s in report["steps"]}
+    left_out = [key for key, state in states.items() if state != "done"]
+    assert left_out == ["compile edgetpu"], states
+    assert {"quantise", "check k210", "compile k210", "bundle", "push", "ask"} <= set(states)
+    quantise = next(s for s in report["steps"] if s["name"] == "quantise")
+    assert quantise["report"]["accuracy"]["quantised"] > 0.8
+    assert "edgetpu_compiler" in result.output
 
 
 def test_onnx_becomes_tflite_with_channels_last(tmp_path: Path) -> None:
@@ -233,6 +273,9 @@ def test_lightening_is_measured_before_and_after(trained: Path, quantised: Path)
     assert table["pruned_float"]["compressed"] < table["original_float"]["compressed"] * 0.75
     assert table["clustered_float"]["compressed"] < table["original_float"]["compressed"] * 0.6
     assert all(r["accuracy"] > 0.5 and r["us"] > 0 for r in rows)
+    # Training while it is rounded costs nothing, and fewer channels make the file smaller, not only its archive.
+    assert table["aware_int8"]["accuracy"] >= table["original_int8"]["accuracy"] - 0.02
+    assert table["slim_float"]["size"] < 0.6 * table["original_float"]["size"]
 
 
 _NETWORK = """

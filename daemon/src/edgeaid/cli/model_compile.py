@@ -26,24 +26,28 @@ TARGETS = ["edgetpu", "ncs", "ncs2", "ncs2-blob", "k210", "k210-v4"]
 @click.option("--output-node", default="", help="ncs: last node (-on).")
 @click.option("--weights", type=click.Path(path_type=Path), help="ncs: Caffe weights (-w).")
 @click.option("--calibration", default="", help="k210: directory of pictures, .npy/.npz, or file.py:function.")
+@click.option("--compiler-option", "extra", multiple=True, metavar="NAME[=VALUE]", help="Passed on to the compiler.")
 @click.option("--samples", default=50, show_default=True, help="k210: calibration samples.")
 @click.option("--model-dir", type=click.Path(path_type=Path), help="Add the result to this model directory's manifest.")
 @click.option("--json", "as_json", is_flag=True)
 @picture_options
 def compile_(models: tuple[Path, ...], *, target: str, output: Path, compiler: str, container: str, min_runtime: int,
-             shaves: int, input_node: str, output_node: str, weights: Path | None, calibration: str, samples: int,
-             model_dir: Path | None, as_json: bool, mean: str, std: str, color: str, invert: bool) -> None:  # fmt: skip
+             shaves: int, input_node: str, output_node: str, weights: Path | None, calibration: str,
+             extra: tuple[str, ...], samples: int, model_dir: Path | None, as_json: bool, mean: str, std: str,
+             color: str, invert: bool) -> None:  # fmt: skip
     """Compile MODELS for an accelerator and read the compiler's log.
 
     edgetpu: edgetpu_compiler (several models are co-compiled). ncs: mvNCCompile. ncs2: OpenVINO IR; ncs2-blob:
     compile_tool. k210: nncase 1.x (kmodel v5, compared in its simulator). k210-v4: ncc 0.2 (kmodel v4, for MaixPy).
-    Without the compiler the exact command for another machine is printed.
+    Without the compiler the exact command for another machine is printed. --compiler-option gives a compiler any option
+    of its own: for nncase 1.x those of CompileOptions and PTQTensorOptions, for the others what their --help lists.
     """
     from ..toolkit.compile.compilers import Request, compile_models
 
     request = Request(
         models, target, output, compiler, container, min_runtime, shaves, input_node, output_node, weights, calibration,
         normalisation(mean, std, color, invert), samples,
+        {name.lstrip("-"): value for name, _, value in (option.partition("=") for option in extra)},
     )  # fmt: skip
     result = compile_models(request, say)
     if model_dir:

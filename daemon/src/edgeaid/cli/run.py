@@ -56,7 +56,7 @@ def run(
             hint(f"{name} version {stored['version']} serves on {', '.join(stored['devices'])}")
     else:
         name = model
-    kind = _task(session, name)
+    kind = task_of(session, name)
     ask(session, kind, name, pictures, output, show, top=top if kind == "classify" else None, threshold=threshold)
 
 
@@ -79,7 +79,8 @@ def use_private(session: Session) -> None:
     session.use(str(socket))
 
 
-def _task(session: Session, name: str) -> str:
+def task_of(session: Session, name: str) -> str:
+    """The task of a served model. NotFound, or InvalidRequest where the outputs' meaning is not known."""
     rows = [row for row in session.client.models() if row["name"] == name]
     if not rows:
         raise errors.NotFound(f"unknown model {name!r}")

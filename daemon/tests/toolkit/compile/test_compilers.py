@@ -123,6 +123,12 @@ def test_the_ncs_compiler_gets_nodes_shaves_and_weights(tmp_path: Path) -> None:
     assert result.facts["net.graph"]["compiler"] == "v02.00"
 
 
+def test_options_of_a_compiler_itself_are_passed_on(tmp_path: Path) -> None:
+    extra = {"weights-bits": "8", "dump-ir": "", "v": ""}
+    line = command(Request((tmp_path / "net.tflite",), "k210-v4", tmp_path, extra=extra))
+    assert line[-4:] == ["--weights-bits", "8", "--dump-ir", "-v"]
+
+
 def test_an_ncs_error_is_explained_by_rule(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_bytes(PROTOTXT)
     text = '[Error 25] Myriad Error: "Matmul scratch memory [112640] lower than required [225792]"'

@@ -114,3 +114,22 @@ def test_kflash_itself_would_take_the_package(tmp_path: Path) -> None:
             assert isinstance(item["address"], int)
             assert archive.getinfo(item["bin"]).file_size == len(MODEL)
             assert isinstance(item["sha256Prefix"], bool)
+
+
+def test_the_verb_packs_models_to_their_addresses(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from edgeaid.cli.model import model
+
+    for name, first in (("a", 1), ("b", 2)):
+        (tmp_path / f"{name}.kmodel").write_bytes(b"LDMK" + (5).to_bytes(4, "little") + bytes([first]) * 100)
+    output = tmp_path / "both.kfpkg"
+    files = [str(tmp_path / "a.kmodel"), f"0x600000={tmp_path / 'b.kmodel'}"]
+    result = CliRunner().invoke(model, ["kfpkg", *files, "-o", str(output)])
+    assert result.exit_code == 0, result.output
+    assert [(p.address, p.name, p.data[8]) for p in kfpkg.read(output.read_bytes())] == [
+        (0x500000, "a.kmodel", 1), (0x600000, "b.kmodel", 2),
+    ]  # fmt: skip
+    result = CliRunner().invoke(model, ["kfpkg", f"here={files[0]}", "-o", str(output)])
+    assert result.exit_code == 64
+    assert "ADDRESS=FILE" in result.output

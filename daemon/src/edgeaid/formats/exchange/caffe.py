@@ -6,6 +6,7 @@ nested dictionaries: field name -> list of values, as every field may repeat.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -277,3 +278,34 @@ def _blob(wire: Wire, message: memoryview) -> tuple[tuple[int, ...], int]:
                 if key == 1:
                     shape += wire.ints(dims)
     return tuple(shape) or tuple(old[k] for k in sorted(old)), size
+
+
+def read_values(data: Data) -> dict[str, list[tuple[tuple[int, ...], str, memoryview]]]:
+    """The weights of a caffemodel: layer -> (shape, numpy dtype, bytes) of each blob. Raises InvalidModel."""
+    wire = Wire(data, "caffemodel")
+    read_caffemodel(data)
+    result: dict[str, list[tuple[tuple[int, ...], str, memoryview]]] = {}
+    for number, _, layer in wire.fields():
+        if number not in (2, 100) or isinstance(layer, int):
+            continue
+        name_field, blob_field = (4, 6) if number == 2 else (1, 7)
+        name, blobs = "", []
+        for field, _, value in wire.fields(layer):
+            if field == name_field:
+                name = string(value)
+            elif field == blob_field and not isinstance(value, int):
+                blobs.append(_values(wire, value))
+        if blobs:
+            result[name] = blobs
+    return result
+
+
+def _values(wire: Wire, message: memoryview) -> tuple[tuple[int, ...], str, memoryview]:
+    shape, _ = _blob(wire, message)
+    for number, _, value in wire.fields(message):
+        if number in (5, 8) and not isinstance(value, int):
+            kind, width = ("<f4", 4) if number == 5 else ("<f8", 8)
+            if math.prod(shape) * width != len(value):
+                raise InvalidModel(f"caffemodel: a blob {list(shape)} has {len(value)} bytes; the file is damaged")
+            return shape, kind, value
+    raise InvalidModel("caffemodel: a blob has no values; the file is damaged")

@@ -112,6 +112,10 @@ class Table:
             raise self.fail(f"slot {slot} lies outside the table")
         return self.pos + offset
 
+    def place(self, slot: int) -> int:
+        """Byte position of a present reference in the buffer, 0 when absent: for who changes a copy of it in place."""
+        return self._field(slot, 4)
+
     def scalar(self, slot: int, kind: str, default: Any = 0) -> Any:
         """A number; `kind` is a struct letter such as "i" (i32), "I" (u32), "b" (i8), "q" (i64), "f", "?"."""
         packer = _SCALARS[kind]

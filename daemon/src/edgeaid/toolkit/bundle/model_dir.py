@@ -52,7 +52,7 @@ def from_quantised(directory: Path, result: Result, rules: Normalisation, labels
         parts.append(
             manifests.table(
                 "[accuracy]",
-                {"metric": "top-1", "value": round(result.accuracy["int8"], 4),
+                {"metric": "top-1", "value": round(result.accuracy["quantised"], 4),
                  "samples": int(result.accuracy["samples"]), "float_value": round(result.accuracy["float"], 4)},
             )
         )  # fmt: skip

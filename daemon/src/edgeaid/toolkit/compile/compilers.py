@@ -83,6 +83,8 @@ class Request:
     calibration: str = ""
     rules: Normalisation = PIXELS
     samples: int = 50
+    #: The compiler's own options, name -> text; "" = a switch without a value.
+    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,13 @@ class Compiled:
 
 def command(request: Request) -> list[str]:
     """The command line for a target's compiler, without container. Raises InvalidRequest."""
+    line = _command(request)
+    for name, value in request.extra.items():
+        line += [f"--{name}" if len(name) > 1 else f"-{name}", *([value] if value else [])]
+    return line
+
+
+def _command(request: Request) -> list[str]:
     program = request.program or COMPILERS[request.target].program
     models = [str(m) for m in request.models]
     if request.target == "edgetpu":
@@ -300,7 +309,7 @@ def _nncase(request: Request, say: LogLine) -> Compiled:
         say(f"nncase is compiling for k210{' with ' + str(len(data)) + ' samples' if data is not None else ''}")
         answer = run_child(
             "nncase", "nncase_compile",
-            {"model": str(source.resolve()), "kind": kind, "target": "k210",
+            {"model": str(source.resolve()), "kind": kind, "target": "k210", "options": dict(request.extra),
              "calibration": str(directory / "data.npz") if data is not None else "",
              "inputs": str(directory / "in.npz"), "kmodel": str(directory / "out.kmodel"),
              "outputs": str(directory / "out.npz")}, directory, say,

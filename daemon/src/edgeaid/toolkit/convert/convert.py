@@ -6,6 +6,7 @@ A conversion is not done when a file appears but when both models give the same 
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,7 @@ from ...formats.exchange import onnx, tensorflow
 from ...formats.tflite import reader as tflite
 from ..files import load
 from ..run import child, litert
-from . import environments, from_onnx
+from . import environments, from_onnx, to_onnx
 from .agreement import Reference, compared, judge, read_runs, write_runs
 from .conversion import RUNS, Conversion, Options
 from .from_onnx import reference as onnx_reference
@@ -33,7 +34,7 @@ TARGETS: Final = ("tflite", "openvino", "onnx", "tfjs", "coreml")
 def source_kind(path: Path) -> str:
     """onnx, tflite, pytorch, saved-model, graphdef or another kind of `detect`."""
     if path.is_dir():
-        return "saved-model" if (path / "saved_model.pb").is_file() else "folder"
+        return "saved-model" if (path / "saved_model.pb").is_file() else "directory"
     kind = detect(load(path))
     names = {"tf-graphdef": "graphdef", "torch-export": "pytorch", "torchscript": "pytorch", "torch-pickle": "pytorch"}
     return names.get(kind, kind)
@@ -46,6 +47,7 @@ NO_ROUTE: Final[dict[tuple[str, str], str]] = {
     "--input_format=tf_saved_model FOLDER OUT; a .tflite runs in the browser as it is, with LiteRT.js",
     ("", "coreml"): "coremltools 9 takes PyTorch, Keras and SavedModels only, and its result runs on Apple's systems, "
     "where it has to be compared: pip install coremltools there, then coremltools.convert(...)",
+    ("caffemodel", ""): "a .caffemodel holds weights only: name the prototxt, and the weights with --weights",
     ("edgetpu", "tflite"): "a file compiled for the Edge TPU cannot be turned back: keep the plain .tflite",
 }  # fmt: skip
 
@@ -68,12 +70,19 @@ def convert(
         ("saved-model", "openvino"): _to_openvino,
         ("graphdef", "openvino"): _to_openvino,
         ("tflite", "onnx"): _tflite_to_onnx,
-        ("pytorch", "tflite"): _torch_to_tflite,
+        ("pytorch", "tflite"): _through_onnx if options.via_onnx else _torch_to_tflite,
+        ("pytorch", "onnx"): _through_onnx,
+        ("pytorch", "openvino"): _through_onnx,
+        ("caffe-prototxt", "tflite"): _through_onnx,
+        ("caffe-prototxt", "onnx"): _through_onnx,
+        ("caffe-prototxt", "openvino"): _through_onnx,
+        ("openvino-ir", "tflite"): _through_onnx,
+        ("openvino-ir", "onnx"): _through_onnx,
     }
     route = routes.get((kind, target))
     if route is None:
         offered = f"there are {', '.join(f'{a} -> {b}' for a, b in routes)}"
-        why = NO_ROUTE.get((kind, target)) or NO_ROUTE.get(("", target), offered)
+        why = NO_ROUTE.get((kind, target)) or NO_ROUTE.get((kind, "")) or NO_ROUTE.get(("", target), offered)
         raise Unsupported(f"no conversion {kind} -> {target}: {why}")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edgeai-") as name:
@@ -112,7 +121,41 @@ def _tflite_reference(source: Path, seed: int) -> Reference:
     return Reference.of(*sides)
 
 
-def _to_openvino(source: Path, output: Path, directory: Path, options: Options, say: LogLine) -> Conversion:
+def _through_onnx(source: Path, output: Path, directory: Path, options: Options, say: LogLine) -> Conversion:
+    """PyTorch, Caffe and IR: to ONNX, and on to what the output's suffix says; compared with the source itself."""
+    kind, middle = source_kind(source), directory / "source.onnx"
+    wanted, tool = to_onnx.SOURCES[kind](source, middle, directory, options, say)
+    if output.suffix == ".onnx":
+        shutil.copyfile(middle, output)
+        environment = "openvino" if kind == "openvino-ir" else "onnx2tf"
+        return _onnx_compared(f"{kind} -> onnx", tool, output, environment, wanted, directory, say)
+    if output.suffix == ".xml":
+        made = _to_openvino(middle, output, directory, options, say, wanted)
+    else:
+        made = from_onnx.to_tflite(middle, output, directory, options, say, wanted)
+    return replace(made, route=f"{kind} -> {made.route}", tool=f"{tool}, {made.tool}")
+
+
+def _onnx_compared(
+    route: str, tool: str, output: Path, environment: str, wanted: Reference, directory: Path, say: LogLine
+) -> Conversion:
+    """Run an ONNX result with onnxruntime on the inputs of the reference."""
+    write_runs(directory / "in.npz", wanted.inputs)
+    request = {
+        "model": str(output.resolve()),
+        "inputs": str(directory / "in.npz"),
+        "outputs": str(directory / "out.npz"),
+    }
+    answer = run_child(environment, "onnx_run", request, directory, say)
+    made = read_runs(directory / "out.npz", len(wanted.output_specs))
+    worst, remarks = judge(replace(wanted, itself=tuple(answer["itself"])), made)
+    transposes = sum(n.op_type == "Transpose" for n in onnx.read(output.read_bytes()).nodes)
+    return Conversion(route, tool, (output,), worst, transposes, False, (*wanted.notes, *remarks))
+
+
+def _to_openvino(
+    source: Path, output: Path, directory: Path, options: Options, say: LogLine, wanted: Reference | None = None
+) -> Conversion:
     output = output.with_suffix(".xml")
     kind = source_kind(source)
     request: dict[str, Any] = {
@@ -120,8 +163,9 @@ def _to_openvino(source: Path, output: Path, directory: Path, options: Options, 
         "inputs": str(directory / "in.npz"), "outputs": str(directory / "out.npz"), "output": "",
     }  # fmt: skip
     if kind == "onnx":
-        say("onnxruntime computes what the result is compared with")
-        wanted = onnx_reference("openvino", source, directory, options, say)
+        if wanted is None:
+            say("onnxruntime computes what the result is compared with")
+            wanted = onnx_reference("openvino", source, directory, options, say)
         request["shapes"] = {name: list(shape) for name, shape, _ in wanted.input_specs}
     elif kind == "tflite":
         wanted = _tflite_reference(source, options.seed)
@@ -152,24 +196,15 @@ def _tflite_to_onnx(source: Path, output: Path, directory: Path, options: Option
                  timeout=3600, cwd=directory, env={"PYTHONPATH": ""})  # fmt: skip
     if done.status != 0 or not output.is_file():
         raise InvalidModel(f"tf2onnx failed: {done.reason or 'it wrote no file'}")
-    write_runs(directory / "in.npz", wanted.inputs)
-    request = {
-        "model": str(output.resolve()),
-        "inputs": str(directory / "in.npz"),
-        "outputs": str(directory / "out.npz"),
-    }
-    answer = run_child("tf2onnx", "onnx_run", request, directory, say)
-    made = read_runs(directory / "out.npz", len(wanted.output_specs))
-    worst, remarks = judge(replace(wanted, itself=tuple(answer["itself"])), made)
-    transposes = sum(n.op_type == "Transpose" for n in onnx.read(output.read_bytes()).nodes)
     tool = f"tf2onnx {version(python, 'tf2onnx')}"
-    return Conversion("tflite -> onnx", tool, (output,), worst, transposes, False, remarks)
+    return _onnx_compared("tflite -> onnx", tool, output, "tf2onnx", wanted, directory, say)
 
 
 def _torch_to_tflite(source: Path, output: Path, directory: Path, options: Options, say: LogLine) -> Conversion:
     request = {
         "model": str(source), "shape": list(options.shape), "tflite": str(output.resolve()), "count": RUNS,
         "seed": options.seed, "made": str(directory / "in.npz"), "outputs": str(directory / "ref.npz"),
+        **options.torch.request(),
     }  # fmt: skip
     say("litert-torch is converting")
     answer = run_child("torch", "torch_convert", request, directory, say)

@@ -56,12 +56,18 @@ def reference(environment: str, model: Path, directory: Path, options: Options, 
     )  # fmt: skip
 
 
-def to_tflite(source: Path, output: Path, directory: Path, options: Options, say: LogLine) -> Conversion:
-    """Convert with onnx2tf. Raises InvalidModel, naming the operator, when it cannot."""
+def to_tflite(
+    source: Path, output: Path, directory: Path, options: Options, say: LogLine, wanted: Reference | None = None
+) -> Conversion:
+    """Convert with onnx2tf. `wanted` = what to compare with, its inputs in in.npz; None = what onnxruntime computes.
+
+    Raises InvalidModel, naming the operator, when onnx2tf cannot.
+    """
     python = environments.python("onnx2tf", say)
     simplified = directory / "simplified.onnx"
-    say("onnxruntime computes what the result is compared with")
-    wanted = reference("onnx2tf", source, directory, options, say)
+    if wanted is None:
+        say("onnxruntime computes what the result is compared with")
+        wanted = reference("onnx2tf", source, directory, options, say)
     wanted = _simplify(source, simplified, wanted, directory, say)
     command: list[str | Path] = [python, "-m", "onnx2tf", "-i", simplified, "-o", directory / "out", "-n"]
     if kept := [plain(name) for name, shape, _ in wanted.input_specs if not is_picture(shape)]:

@@ -1,4 +1,4 @@
-"""`edgeai model lighten`: what pruning and clustering bring, in bytes, microseconds and right answers."""
+"""`edgeai model lighten`: what pruning, clustering, fewer channels and training with rounding bring, all measured."""
 
 from __future__ import annotations
 
@@ -36,6 +36,12 @@ class Job:
     #: Different values in each clustered kernel.
     clusters: int = 16
     epochs: int = 4
+    #: Share of the channels that the slim variant has less.
+    channels: float = 0.5
+    #: A Keras classifier of the same classes that teaches; None = the model itself teaches the slim variant.
+    teacher: Path | None = None
+    #: Softens the teacher's answers.
+    temperature: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,8 @@ class Variant:
 
 def lighten(job: Job, say: LogLine = lambda _: None) -> list[Variant]:
     """Make and measure the variants. Raises InvalidRequest, InvalidModel, NotFound, Unsupported."""
+    if job.teacher is not None and kind(job.teacher) != "keras":
+        raise InvalidRequest(f"{job.teacher} is not a Keras file: a teacher is a network that can be asked")
     if kind(job.model) != "keras":
         raise InvalidRequest(
             f"{job.model} is not a Keras file: pruning and clustering train the model on, so they need it"
@@ -74,12 +82,16 @@ def lighten(job: Job, say: LogLine = lambda _: None) -> list[Variant]:
         # Classes come one after the other from a directory; calibration wants a mixture.
         order = np.random.default_rng(0).permutation(len(x))
         np.savez(directory / "data.npz", x=x[order], y=y[order])
-        say(f"fine-tuning on {len(x)} pictures: pruned, clustered, both")
+        say(f"training on with {len(x)} pictures: pruned, clustered, both, rounded, with fewer channels")
         request = {
             "model": str(job.model.resolve()), "data": str(directory / "data.npz"), "sparsity": job.sparsity,
-            "clusters": job.clusters, "epochs": job.epochs, "folder": str(job.output.resolve()), "samples": 100,
+            "clusters": job.clusters, "channels": job.channels, "temperature": job.temperature,
+            "teacher": str(job.teacher.resolve()) if job.teacher else "", "epochs": job.epochs,
+            "directory": str(job.output.resolve()), "samples": 100,
         }  # fmt: skip
         answer = run_child("tensorflow", "lighten", request, directory, say)
+    for variant, why in answer["skipped"].items():
+        say(f"{variant} is left out: {why}")
     names = [f"{variant}_{form}" for variant in answer["variants"] for form in ("float", "int8")]
     return [_measure(name, job.output / f"{name}.tflite", test) for name in names]
 

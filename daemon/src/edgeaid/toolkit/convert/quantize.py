@@ -1,4 +1,4 @@
-"""`edgeai model quantize`: a float model becomes a full-integer TFLite file, and the loss is measured, not promised."""
+"""`edgeai model quantize`: a float model becomes a smaller TFLite file, and the loss is measured, not promised."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,16 @@ _CHILDREN: Final = Path(__file__).parent / "children"
 _TIMEOUT: Final = 3600.0
 #: Samples for the comparison of both models.
 _COMPARED: Final = 32
+#: Schemes, and what each is.
+SCHEMES: Final[dict[str, str]] = {
+    "int8": "integers everywhere: what accelerators take",
+    "int16x8": "activations of 16 bits, weights of 8: CPU only, where int8 loses too much",
+    "float16": "weights in half precision, computed in float",
+    "dynamic": "weights of 8 bits, activations rounded at run time",
+    "weights": "weights of 8 bits, computed in float",
+}
+#: Schemes with ranges of activations, which representative data decide.
+_CALIBRATED: Final = frozenset({"int8", "int16x8"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +40,12 @@ class Job:
     """What to do."""
 
     model: Path
-    output: Path
+    #: Scheme, a key of SCHEMES -> file to write.
+    files: Mapping[str, Path]
     #: Directory of pictures, .npy, or file.py:function.
     representative: str
     rules: Normalisation = PIXELS
-    #: Type of the result's inputs and outputs: int8, uint8 or float32.
+    #: int8: type of the result's inputs and outputs: int8, uint8 or float32.
     io: str = "int8"
     per_channel: bool = True
     samples: int = 200
@@ -56,13 +68,14 @@ class Result:
     """What came out. Sizes in bytes, times in microseconds per inference on this machine, one thread."""
 
     output: Path
+    scheme: str
     float_bytes: int
-    int8_bytes: int
+    quantised_bytes: int
     float_us: float
-    int8_us: float
+    quantised_us: float
     difference: Difference
     layers: tuple[LayerError, ...]
-    #: Top-1 of the float and the integer model, and number of pictures; empty if not measured.
+    #: Top-1 of the `float` and the `quantised` model, and number of `samples`; empty if not measured.
     accuracy: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,13 +108,15 @@ def kind(path: Path) -> str:
     raise InvalidModel(f"{path} is not a Keras file, SavedModel, frozen graph or TFLite file; convert it first")
 
 
-def quantize(job: Job, say: LogLine = lambda _: None, progress: Progress = lambda _a, _b: None) -> Result:
-    """Quantise and measure.
+def quantize(job: Job, say: LogLine = lambda _: None, progress: Progress = lambda _a, _b: None) -> list[Result]:
+    """Quantise and measure; a result per scheme, in the order of `job.files`.
 
     Raises InvalidModel when the converter refuses, Unsupported when its environment cannot be made, and what
     `representative.load` raises.
     """
     source = kind(job.model)
+    if unknown := set(job.files) - set(SCHEMES):
+        raise InvalidRequest(f"there is no scheme {', '.join(sorted(unknown))}; choose {', '.join(SCHEMES)}")
     if job.io not in ("int8", "uint8", "float32"):
         raise InvalidRequest(f"inputs of type {job.io!r}: choose int8, uint8 or float32")
     if source == "graphdef" and not (job.inputs and job.outputs):
@@ -116,30 +131,48 @@ def quantize(job: Job, say: LogLine = lambda _: None, progress: Progress = lambd
             _tensorflow(job, source, directory, {"float_out": str(floats)}, say, progress)
         spec = _input(floats)
         data = representative.load(job.representative, spec[1:], job.rules, job.samples)
-        if len(data) < 20:
+        if len(data) < 20 and _CALIBRATED & set(job.files):
             say(f"only {len(data)} representative samples: 100 to 500 of them give better ranges")
         np.savez(directory / "data.npz", data=data)
-        made = directory / "int8.tflite"
-        say(f"quantising with {len(data)} samples")
-        if source == "tflite":
-            request = {"model": str(floats), "representative": str(directory / "data.npz"), "int8_out": str(made)}
-            if job.io != "int8":
-                say("a float TFLite file gets int8 inputs and outputs; quantise its source for others")
-            run_child("quantizer", "quantize_tflite", request, directory, say)
-        else:
-            more = {"representative": str(directory / "data.npz"), "int8_out": str(made)}
-            _tensorflow(job, source, directory, more, say, progress)
-        say("comparing both models")
-        result = _measure(job, floats, made, data, progress)
-        job.output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = job.output.with_name(f".{job.output.name}.tmp")
-        temporary.write_bytes(made.read_bytes())
-        temporary.replace(job.output)
+        made = _quantised(job, source, floats, say, progress)
+        say("comparing with the float model")
+        results = _measure(job, floats, made, data, progress)
+        for scheme, output in job.files.items():
+            _keep(made[scheme], output)
         if job.float_output is not None:
-            job.float_output.parent.mkdir(parents=True, exist_ok=True)
-            job.float_output.write_bytes(floats.read_bytes())
-    job.output.with_suffix(".report.json").write_text(json.dumps(result.as_dict(), indent=2) + "\n", "utf-8")
-    return result
+            _keep(floats, job.float_output)
+    for result in results:
+        report = json.dumps(result.as_dict(), indent=2) + "\n"
+        result.output.with_suffix(".report.json").write_text(report, "utf-8")
+    return results
+
+
+def _quantised(job: Job, source: str, floats: Path, say: LogLine, progress: Progress) -> dict[str, Path]:
+    """A file per scheme, beside `floats`, where `data.npz` lies too."""
+    directory = floats.parent
+    made = {scheme: directory / f"{scheme}.tflite" for scheme in job.files}
+    # TensorFlow's converter has no scheme that rounds weights only.
+    own = [scheme for scheme in made if source == "tflite" or scheme == "weights"]
+    if source == "tflite" and "int8" in made and job.io != "int8":
+        say("a float TFLite file gets int8 inputs and outputs; quantise its source for others")
+    for names, tool in ((own, "quantizer"), ([scheme for scheme in made if scheme not in own], "tensorflow")):
+        if not names:
+            continue
+        say(f"quantising: {', '.join(names)}")
+        more = {"representative": str(directory / "data.npz"), "schemes": {name: str(made[name]) for name in names}}
+        if tool == "quantizer":
+            run_child("quantizer", "quantize_tflite", {"model": str(floats), **more}, directory, say)
+        else:
+            _tensorflow(job, source, directory, more, say, progress)
+    return made
+
+
+def _keep(made: Path, output: Path) -> None:
+    """Put a file where it was asked for, whole or not at all."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.tmp")
+    temporary.write_bytes(made.read_bytes())
+    temporary.replace(output)
 
 
 def _input(path: Path) -> tuple[int, ...]:
@@ -157,7 +190,7 @@ def _input(path: Path) -> tuple[int, ...]:
 def _tensorflow(job: Job, source: str, directory: Path, more: dict[str, Any], say: LogLine, progress: Progress) -> None:
     request = {
         "model": str(job.model.resolve()), "kind": source, "inputs": list(job.inputs), "outputs": list(job.outputs),
-        "shape": list(job.shape), "representative": "", "io": job.io, "per_channel": job.per_channel, **more,
+        "shape": list(job.shape), "schemes": {}, "io": job.io, "per_channel": job.per_channel, **more,
     }  # fmt: skip
     run_child("tensorflow", "tf_convert", request, directory, say)
     progress(1, 1)
@@ -178,23 +211,31 @@ def run_child(
     return {**reply, "log": done.output[-20_000:] + done.error[-20_000:]}
 
 
-def _measure(job: Job, floats: Path, made: Path, data: Array, progress: Progress) -> Result:
+def _measure(job: Job, floats: Path, made: Mapping[str, Path], data: Array, progress: Progress) -> list[Result]:
     chosen = data[:: max(1, len(data) // _COMPARED)][:_COMPARED]
     a, _, float_us = compare.run(floats, chosen)
-    b, _, int8_us = compare.run(made, chosen)
-    measured: dict[str, float] = {}
-    if job.accuracy is not None:
-        samples = _samples(job, floats, progress)
-        total = 2 * len(samples)
-        measured = {
-            "float": compare.accuracy(floats, samples, lambda n: progress(n, total)),
-            "int8": compare.accuracy(made, samples, lambda n: progress(len(samples) + n, total)),
-            "samples": len(samples),
-        }
-    return Result(
-        job.output, floats.stat().st_size, made.stat().st_size, float_us, int8_us, compare.difference(a, b),
-        tuple(compare.layers(floats, made, chosen[:8])), measured,
-    )  # fmt: skip
+    samples = _samples(job, floats, progress)
+    total = (1 + len(made)) * len(samples)
+    right = compare.accuracy(floats, samples, lambda n: progress(n, total))
+    results = []
+    for number, (scheme, path) in enumerate(made.items(), 1):
+        b, _, us = compare.run(path, chosen)
+        accuracy: dict[str, float] = {}
+        if samples:
+            before = number * len(samples)
+            top1 = compare.accuracy(path, samples, partial(_forward, progress, before, total))
+            accuracy = {"float": right, "quantised": top1, "samples": len(samples)}
+        results.append(
+            Result(
+                job.files[scheme], scheme, floats.stat().st_size, path.stat().st_size, float_us, us,
+                compare.difference(a, b), tuple(compare.layers(floats, path, chosen[:8])), accuracy,
+            )
+        )  # fmt: skip
+    return results
+
+
+def _forward(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
 
 
 def _samples(job: Job, floats: Path, progress: Progress) -> Sequence[tuple[Array, int]]:

@@ -3,7 +3,7 @@
 Usage: python nncase_compile.py REQUEST.json
 Request: model, kind (tflite | onnx), target (k210 | cpu), calibration (.npz with `data`, float32 in the model's own
 layout; "" = no quantisation), inputs (.npz with `data` to simulate, may be ""), kmodel, outputs (.npz to write), answer
-(JSON to write).
+(JSON to write), options ({name of CompileOptions or PTQTensorOptions: text}).
 """
 
 import json
@@ -12,6 +12,30 @@ from typing import Any
 
 import nncase
 import numpy as np
+
+
+def apply(options: dict[str, str], *targets: Any) -> None:
+    """Set the user's options where they belong; the type is that of the default."""
+    for name, text in options.items():
+        target = next((t for t in targets if t is not None and name in settings(t)), None)
+        if target is None:
+            known = ", ".join(sorted(n for t in targets if t is not None for n in settings(t)))
+            raise SystemExit(f"nncase has no option {name!r}; there are {known}")
+        value = settings(target)[name]
+        if isinstance(value, bool):
+            made: Any = text.lower() in ("1", "true", "yes", "")
+        elif isinstance(value, list):
+            made = [float(part) if name != "input_shape" else int(part) for part in text.split(",")]
+        else:
+            made = type(value)(text)
+        setattr(target, name, made)
+
+
+def settings(options: Any) -> dict[str, Any]:
+    """Names and values that can be set."""
+    simple = (bool, int, float, str, list)
+    own = {n: getattr(options, n) for n in dir(options) if not n.startswith("_")}
+    return {name: value for name, value in own.items() if isinstance(value, simple)}
 
 
 def main(path: str) -> None:
@@ -24,14 +48,15 @@ def main(path: str) -> None:
     if request["calibration"]:
         options.quant_type = "uint8"
         options.w_quant_type = "uint8"
+    calibration = nncase.PTQTensorOptions() if request["calibration"] else None
+    apply(request["options"], options, calibration)
     compiler = nncase.Compiler(options)
     with open(request["model"], "rb") as file:
         content = file.read()
     imports = nncase.ImportOptions()
     (compiler.import_tflite if request["kind"] == "tflite" else compiler.import_onnx)(content, imports)
-    if request["calibration"]:
+    if calibration is not None:
         data = np.load(request["calibration"], allow_pickle=False)["data"].astype(np.float32)
-        calibration = nncase.PTQTensorOptions()
         calibration.samples_count = len(data)
         # Bytes of another type are taken without a word and give an output of zeros.
         calibration.set_tensor_data(np.ascontiguousarray(data).tobytes())

@@ -3,8 +3,9 @@
 tensorflow-model-optimization 0.8.1 works on models of Keras 2 and cannot load what Keras 3 saves, so both methods are
 here: magnitude pruning with a rising share of zeros, and k-means clustering of each kernel, both with fine-tuning.
 
-Request: model, data (.npz: x float32, y classes), sparsity, clusters, epochs, directory (for <variant>.keras,
-<variant>_float.tflite, <variant>_int8.tflite), samples (for calibration), answer.
+Request: model, data (.npz: x float32, y classes), sparsity, clusters, channels (share to remove), epochs, teacher
+(.keras; "" = the model teaches its slim variant itself), temperature, directory (for <variant>.keras and
+<variant>_{float,int8}.tflite), samples (for calibration), answer (variants, and skipped: {variant: why}).
 """
 
 import json
@@ -89,7 +90,7 @@ def tune(request: dict[str, Any], sparsity: float, clusters: int) -> Any:
 
 def export(model: Any, name: str, request: dict[str, Any]) -> None:
     """Write the variant in its three forms."""
-    directory = request["folder"]
+    directory = request["directory"]
     model.save(os.path.join(directory, f"{name}.keras"))
     spec = tf.TensorSpec([1, *model.inputs[0].shape[1:]], tf.float32, "input")
 
@@ -122,8 +123,48 @@ def main(path: str) -> None:
     for name, (share, count) in variants.items():
         export(tune(request, share, count), name, request)
         print(name, flush=True)
+    made, skipped = [*variants], {}
+    for name, build in (("aware", aware), ("slim", slimmed), ("slim_aware", slim_aware)):
+        try:
+            export(build(request), name, request)
+        except ValueError as error:
+            skipped[name] = str(error)
+        else:
+            made.append(name)
+            print(name, flush=True)
     with open(request["answer"], "w") as file:
-        json.dump({"variants": list(variants)}, file)
+        json.dump({"variants": made, "skipped": skipped}, file)
+
+
+def trained(request: dict[str, Any], model: Any, teacher: Any, quantised: bool) -> Any:
+    """Train a network on."""
+    with np.load(request["data"], allow_pickle=False) as data:
+        pair = data["x"], data["y"]
+    training: Any = import_module("aware")
+    return training.train(model, pair, request["epochs"], teacher, request["temperature"], quantised)
+
+
+def teacher_of(request: dict[str, Any]) -> Any:
+    """The network that is asked what it thinks of every picture."""
+    return tf.keras.models.load_model(request["teacher"] or request["model"], compile=False)
+
+
+def aware(request: dict[str, Any]) -> Any:
+    """Trained on while its weights and activations are rounded as int8 will round them."""
+    model = tf.keras.models.load_model(request["model"], compile=False)
+    return trained(request, model, teacher_of(request) if request["teacher"] else None, True)
+
+
+def slimmed(request: dict[str, Any]) -> Any:
+    """With fewer channels, taught by the teacher."""
+    model = tf.keras.models.load_model(request["model"], compile=False)
+    small = import_module("slim").slim(model, request["channels"])
+    return trained(request, small, teacher_of(request), False)
+
+
+def slim_aware(request: dict[str, Any]) -> Any:
+    """The slim variant, trained on while it is rounded."""
+    return trained(request, slimmed(request), teacher_of(request), True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Child (environment quantizer): float TFLite to int8 TFLite. Usage: python quantize_tflite.py REQUEST.json
+"""Child (environment quantizer): float TFLite to quantised TFLite. Usage: python quantize_tflite.py REQUEST.json
 
-Request: model, representative (.npz with `data`), int8_out, answer. Inputs and outputs become int8.
+Request: model, schemes ({int8 | int16x8 | float16 | dynamic | weights: file to write}), representative (.npz with
+`data`; for int8 and int16x8), answer. With int8 and int16x8 inputs and outputs become integers too.
 """
 
 import json
@@ -36,16 +37,35 @@ def with_signature(content: bytes) -> tuple[bytes, str, str]:
     return bytes(builder.Output()), KEY, "input_0"
 
 
-def ranges(content: bytes, key: str, name: str, data: Any) -> dict[str, Any]:
+def recipe_of(scheme: str) -> Any:
+    """The quantiser's recipe for a scheme."""
+    recipe, manager, types = (import_module(f"ai_edge_quantizer.{n}") for n in ("recipe", "recipe_manager", "qtyping"))
+    if scheme == "float16":
+        made = manager.RecipeManager()
+        half = types.TensorQuantizationConfig(num_bits=16, dtype=types.TensorDataType.FLOAT)
+        options = types.OpQuantizationConfig(
+            weight_tensor_config=half, compute_precision=types.ComputePrecision.FLOAT, explicit_dequantize=True
+        )
+        every, casting = types.TFLOperationName.ALL_SUPPORTED, manager.AlgorithmName.FLOAT_CASTING
+        made.add_quantization_config(regex=".*", operation_name=every, op_config=options, algorithm_key=casting)
+        return made.get_quantization_recipe()
+    recipes = {
+        "int8": recipe.static_wi8_ai8, "int16x8": recipe.static_wi8_ai16, "dynamic": recipe.dynamic_wi8_afp32,
+        "weights": recipe.weight_only_wi8_afp32,
+    }  # fmt: skip
+    return recipes[scheme]()
+
+
+def ranges(content: bytes, key: str, name: str, data: Any, scheme: str = "int8") -> dict[str, Any]:
     """Smallest and largest value of every tensor over all samples {tensor: {"min": ..., "max": ...}}.
 
     The quantiser's default is a moving average over the samples, which ends near the last few extremes and cuts off the
     rest: 83.0 % where the float model has 90.5 % and this 91.0 %. benchmarks/calibration compares five methods.
     """
-    names = ("calibrator", "recipe", "recipe_manager", "utils.qsv_utils")
-    calibrator, recipe, manager, statistics = (import_module(f"ai_edge_quantizer.{name}") for name in names)
+    names = ("calibrator", "recipe_manager", "utils.qsv_utils")
+    calibrator, manager, statistics = (import_module(f"ai_edge_quantizer.{name}") for name in names)
     rules = manager.RecipeManager()
-    rules.load_quantization_recipe(recipe.static_wi8_ai8())
+    rules.load_quantization_recipe(recipe_of(scheme))
     made = calibrator.Calibrator(content, qsv_update_func=statistics.min_max_update)
     made.calibrate({key: [{name: sample[None]} for sample in data]}, rules)
     collected: dict[str, Any] = made.get_model_qsvs()
@@ -55,15 +75,18 @@ def ranges(content: bytes, key: str, name: str, data: Any) -> dict[str, Any]:
 def main(path: str) -> None:
     with open(path) as file:
         request: dict[str, Any] = json.load(file)
-    quantizer, recipe = (import_module(f"ai_edge_quantizer.{name}") for name in ("quantizer", "recipe"))
+    quantizer = import_module("ai_edge_quantizer.quantizer")
     with open(request["model"], "rb") as file_in:
         content, key, name = with_signature(file_in.read())
-    data = np.load(request["representative"], allow_pickle=False)["data"].astype(np.float32)
-    made = quantizer.Quantizer(content)
-    made.load_quantization_recipe(recipe.static_wi8_ai8())
-    result = made.quantize(ranges(content, key, name, data))
-    with open(request["int8_out"], "wb") as file_out:
-        file_out.write(result.quantized_model)
+    for scheme, output in request["schemes"].items():
+        made = quantizer.Quantizer(content)
+        made.load_quantization_recipe(recipe_of(scheme))
+        collected = None
+        if scheme in ("int8", "int16x8"):
+            data = np.load(request["representative"], allow_pickle=False)["data"].astype(np.float32)
+            collected = ranges(content, key, name, data, scheme)
+        with open(output, "wb") as file_out:
+            file_out.write(made.quantize(collected).quantized_model)
     with open(request["answer"], "w") as file:
         json.dump({"signature": key}, file)
 

@@ -1,8 +1,9 @@
 """Child (environment tensorflow): Keras, SavedModel or frozen graph to TFLite. Usage: python tf_convert.py REQUEST.json
 
 Request: model, kind (keras | saved-model | graphdef), inputs and outputs (names, frozen graphs only), shape (optional
-fixed input shape), representative (.npz with `data`, float32, first dimension = samples; "" = float only), io (int8 |
-uint8 | float32), per_channel, float_out, int8_out, answer (JSON to write).
+fixed input shape), schemes ({int8 | int16x8 | float16 | dynamic: file to write}), representative (.npz with `data`,
+float32, first dimension = samples; int8 and int16x8 only), io (int8 | uint8 | float32; int8 only), per_channel,
+float_out, answer (JSON to write).
 """
 
 import json
@@ -62,6 +63,33 @@ def function_of(request: dict[str, Any]) -> Callable[[], Any]:
     return from_frozen(concrete)
 
 
+def quantise(converter: Any, scheme: str, request: dict[str, Any]) -> None:
+    """Set the converter's options for a scheme."""
+    lite = tf.lite
+    converter.optimizations = [lite.Optimize.DEFAULT]
+    converter._experimental_disable_per_channel = not request.get("per_channel", True)
+    if scheme == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if scheme not in ("int8", "int16x8"):
+        return
+    data = np.load(request["representative"], allow_pickle=False)["data"].astype(np.float32)
+
+    def samples() -> Iterator[list[Any]]:
+        for number, sample in enumerate(data):
+            print(f"sample {number + 1} of {len(data)}", flush=True)
+            yield [sample[None]]
+
+    converter.representative_dataset = samples
+    if scheme == "int16x8":
+        wide = lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        converter.target_spec.supported_ops = [wide]
+        converter.inference_input_type = converter.inference_output_type = tf.int16
+        return
+    converter.target_spec.supported_ops = [lite.OpsSet.TFLITE_BUILTINS_INT8]
+    io = {"int8": tf.int8, "uint8": tf.uint8, "float32": tf.float32}[request["io"]]
+    converter.inference_input_type = converter.inference_output_type = io
+
+
 def main(path: str) -> None:
     with open(path) as file:
         request: dict[str, Any] = json.load(file)
@@ -69,22 +97,10 @@ def main(path: str) -> None:
     if request.get("float_out"):
         with open(request["float_out"], "wb") as binary:
             binary.write(make().convert())
-    if request.get("representative"):
-        data = np.load(request["representative"], allow_pickle=False)["data"].astype(np.float32)
+    for scheme, output in request["schemes"].items():
         converter = make()
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-
-        def samples() -> Iterator[list[Any]]:
-            for number, sample in enumerate(data):
-                print(f"sample {number + 1} of {len(data)}", flush=True)
-                yield [sample[None]]
-
-        converter.representative_dataset = samples
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        io = {"int8": tf.int8, "uint8": tf.uint8, "float32": tf.float32}[request["io"]]
-        converter.inference_input_type = converter.inference_output_type = io
-        converter._experimental_disable_per_channel = not request.get("per_channel", True)
-        with open(request["int8_out"], "wb") as binary:
+        quantise(converter, scheme, request)
+        with open(output, "wb") as binary:
             binary.write(converter.convert())
     with open(request["answer"], "w") as file:
         json.dump({"tensorflow": tf.__version__}, file)

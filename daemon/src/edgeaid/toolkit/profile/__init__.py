@@ -1,0 +1,1 @@
+"""`edgeai model profile`: where the time of a model goes, operator by operator."""

@@ -50,7 +50,7 @@ def test_a_quantised_file_becomes_a_bundle_and_the_missing_compiler_is_told_with
 def test_without_a_daemon_it_ends_with_the_bundle_and_the_way_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeaid.cli.common.DEFAULT_SOCKET", str(tmp_path / "none.sock"))
+    monkeypatch.setattr("edgeaid.cli.common.HTTP_SOCKET", str(tmp_path / "none.sock"))
     made = steps(deploy(DIGITS, "--name", "mine", "-o", tmp_path / "work"))
     assert made["push"]["state"] == "left out"
     assert "mine-1.edgeai" in made["push"]["text"]

@@ -11,7 +11,7 @@ import click
 
 from .. import errors
 from ..toolkit.convert.conversion import Options, TorchSource
-from ..toolkit.deploy.deploy import TARGETS, Job, Prepared, Step, prepare, step
+from ..toolkit.deploy.deploy import TARGETS, Job, Prepared, Step, input_shape, prepare, step
 from ..toolkit.files import read_labels
 from . import local
 from .common import Session, pass_session
@@ -120,9 +120,7 @@ def _described(job: Job, file: Path, said: Description) -> Description:
     """With the normalisation that the quantised model was calibrated with, for a model of pictures."""
     from dataclasses import replace
 
-    from ..formats.tflite import reader as tflite
-
-    shape = tflite.read(file.read_bytes()).inputs[0].shape
+    shape = input_shape(file)
     if not job.representative or len(shape) != 4 or shape[-1] not in (1, 3):
         return said
     numbers = [",".join(f"{v:g}" for v in values) for values in (job.rules.mean, job.rules.std)]

@@ -120,6 +120,11 @@ def prepare(job: Job, say: LogLine = lambda _: None, tell: Callable[[Step], None
     return done
 
 
+def input_shape(file: Path) -> tuple[int, ...]:
+    """Shape of the first input of a .tflite."""
+    return tflite.read(load(file)).inputs[0].shape
+
+
 def _to_tflite(job: Job, done: Prepared, say: LogLine, tell: Callable[[Step], None]) -> None:
     """The float and the quantised .tflite, as far as the source gives them."""
     kind, source = source_kind(job.model), job.model

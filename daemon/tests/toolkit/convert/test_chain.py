@@ -277,7 +277,8 @@ def weights(tmp_path: Path) -> Path:
     (tmp_path / "library").mkdir()
     (tmp_path / "network.py").write_text(_NETWORK)
     (tmp_path / "library/blocks.py").write_text(_BLOCKS)
-    command = [environments.python("torch"), "-c", _SAVE, tmp_path, tmp_path / "library", tmp_path / "net.pth"]
+    paths = (tmp_path, tmp_path / "library", tmp_path / "net.pth")
+    command = [environments.python("torch"), "-c", _SAVE, *map(str, paths)]
     done = child(command, timeout=300)
     assert done.status == 0, done.error
     return tmp_path / "net.pth"

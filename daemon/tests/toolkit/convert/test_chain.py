@@ -278,7 +278,7 @@ def weights(tmp_path: Path) -> Path:
     (tmp_path / "network.py").write_text(_NETWORK)
     (tmp_path / "library/blocks.py").write_text(_BLOCKS)
     paths = (tmp_path, tmp_path / "library", tmp_path / "net.pth")
-    command = [environments.python("torch"), "-c", _SAVE, *map(str, paths)]
+    command = [str(environments.python("torch")), "-c", _SAVE, *map(str, paths)]
     done = child(command, timeout=300)
     assert done.status == 0, done.error
     return tmp_path / "net.pth"

@@ -26,6 +26,8 @@ COLUMNS = (
 
 def score(metric: str, made: Any, right: Any) -> float:
     """Percent: right answers, intersection over union, or explained variance."""
+    if metric != "accuracy":  # each sample has a batch of its own
+        made = made.reshape(right.shape)
     match metric:
         case "accuracy":
             value = (made.reshape(len(made), -1).argmax(1) == right).mean()
@@ -35,7 +37,7 @@ def score(metric: str, made: Any, right: Any) -> float:
         case "r2":
             value = 1 - ((made - right) ** 2).sum() / ((right - right.mean()) ** 2).sum()
         case _:
-            value = overlap(made.reshape(len(made), -1), right).mean()
+            value = overlap(made, right).mean()
     return round(100 * float(value), 2)
 
 

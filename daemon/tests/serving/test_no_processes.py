@@ -73,6 +73,25 @@ def test_a_device_whose_worker_cannot_be_started_is_tried_until_it_can(
         assert client.infer("digits", IMAGE)["scores"].argmax() == 3
 
 
+def test_a_model_that_waits_for_a_device_that_recovers_can_be_asked_for_again(
+    group: Path, start: Callable[..., Running]
+) -> None:
+    daemon = start()
+    confine(daemon, group)
+    (group / "pids.max").write_text("1")
+    os.kill(daemon.worker(), signal.SIGKILL)
+    with daemon.client(fast=False) as client:
+        _until(lambda: client.devices()[0]["state"] == "recovering")
+        client.unload("digits")
+        with pytest.raises(errors.Unavailable, match="no device yet"):
+            client.load("digits")
+        with pytest.raises(errors.Unavailable, match="no device yet .* cpu0 is recovering"):
+            client.infer("digits", IMAGE)
+        (group / "pids.max").write_text("max")
+        _until(lambda: daemon.json("GET", "/v2/models/digits/ready")[0] == 200)
+        assert client.infer("digits", IMAGE)["scores"].argmax() == 3
+
+
 @pytest.mark.parametrize("hanging", [False, True])
 def test_the_daemon_ends_in_time_without_a_process_to_be_had_and_with_a_worker_that_hangs(
     group: Path, start: Callable[..., Running], hanging: bool

@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 
 #: Begins the reason of models that are loaded as soon as a device for them comes.
 NO_DEVICE = "no device"
+#: The same where a device for them is being started: whoever asks may ask again.
+NO_DEVICE_YET = f"{NO_DEVICE} yet"
+#: States of a device that is being started.
+COMING = (DeviceState.BOOTING, DeviceState.RECOVERING)
 
 
 class Served:
@@ -84,6 +88,8 @@ class Registry:
         reasons = [(s, r) for (n, v), (s, r) in self.failures.items() if n == name and version in ("", v)]
         if reasons and reasons[0][0] == State.LOADING:
             raise errors.Unavailable(f"model {wanted} is loading")
+        if reasons and reasons[0][1].startswith(NO_DEVICE_YET):
+            raise errors.Unavailable(reasons[0][1])
         because = f": {reasons[0][1]}" if reasons else ""
         raise errors.NotFound(f"Request for unknown model: {wanted} is not found{because}")
 
@@ -257,7 +263,12 @@ class Registry:
             raise failures[0] if failures else errors.Unavailable(self._needs(live.stored.manifest))
 
     def _needs(self, manifest: Manifest) -> str:
-        wants = " or ".join(a.target for a in manifest.artifacts)
+        targets = [a.target for a in manifest.artifacts]
+        coming = [d for d in self._devices.values() if d.target in targets and d.state in COMING]
+        if coming:
+            states = "; ".join(f"{d.id} is {d.state}{': ' + d.reason if d.reason else ''}" for d in coming)
+            return f"{NO_DEVICE_YET} for model {manifest.name!r}: {states}"
+        wants = " or ".join(targets)
         have = ", ".join(f"{d.id} ({d.state})" for d in self._devices.values())
         return (
             f"{NO_DEVICE} for model {manifest.name!r}: it needs {wants}, present: {have or 'none'}; "

@@ -85,7 +85,7 @@ def test_a_model_that_waits_for_a_device_that_recovers_can_be_asked_for_again(
         client.unload("digits")
         with pytest.raises(errors.Unavailable, match="no device yet"):
             client.load("digits")
-        with pytest.raises(errors.Unavailable, match="no device yet .* cpu0 is recovering"):
+        with pytest.raises(errors.Unavailable, match=r"no device yet .* cpu0 is recovering"):
             client.infer("digits", IMAGE)
         (group / "pids.max").write_text("max")
         _until(lambda: daemon.json("GET", "/v2/models/digits/ready")[0] == 200)

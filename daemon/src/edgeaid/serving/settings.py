@@ -43,8 +43,11 @@ class Settings:
         return self.trace | self.models.get(model, {})
 
     def set_trace(self, changes: dict[str, Any], model: str = "") -> dict[str, Any]:
-        """Change settings; None takes a model's override (or a global change) back. Returns all that hold now."""
-        target = self.models.setdefault(model, {}) if model else self.trace
+        """Change settings; None takes a model's override (or a global change) back. Returns all that hold now.
+
+        InvalidRequest for the first wrong one; then none is changed.
+        """
+        target = dict(self.models.get(model, {}) if model else self.trace)
         for key, value in changes.items():
             if key not in TRACE_DEFAULTS:
                 raise InvalidRequest(f"unknown trace setting {key!r}; known: {', '.join(TRACE_DEFAULTS)}")
@@ -57,10 +60,20 @@ class Settings:
                     target[key] = TRACE_DEFAULTS[key]
                 continue
             target[key] = _levels(value) if key == "trace_level" else _whole(key, value)
+        if not model:
+            self.trace = target
+        elif target:
+            self.models[model] = target
+        else:
+            self.models.pop(model, None)
         return self.trace_of(model)
 
     def set_logging(self, changes: dict[str, Any]) -> dict[str, Any]:
-        """Change log settings and the daemon's log level with them; returns all."""
+        """Change log settings and the daemon's log level with them; returns all.
+
+        InvalidRequest for the first wrong one; then none is changed.
+        """
+        target = dict(self.logging)
         for key, value in changes.items():
             if key not in LOG_DEFAULTS:
                 raise InvalidRequest(f"unknown log setting {key!r}; known: {', '.join(LOG_DEFAULTS)}")
@@ -69,7 +82,8 @@ class Settings:
             given = integral(value)
             if type(given) is not type(LOG_DEFAULTS[key]):
                 raise InvalidRequest(f"log setting {key!r} must be of type {type(LOG_DEFAULTS[key]).__name__}")
-            self.logging[key] = given
+            target[key] = given
+        self.logging = target
         if self.logging["log_verbose_level"] > 0:
             level = logging.DEBUG
         elif self.logging["log_info"]:
@@ -120,6 +134,6 @@ def _levels(value: Any) -> list[str]:
 
 def _whole(key: str, value: Any) -> str:
     text = str(integral(value[0] if isinstance(value, list) and len(value) == 1 else value))
-    if not text.removeprefix("-").isdecimal() or not -1 <= int(text) < 1 << 31:
+    if len(text) > 10 or not text.removeprefix("-").isdecimal() or not -1 <= int(text) < 1 << 31:
         raise InvalidRequest(f"{key} must be a whole number from -1")
     return text

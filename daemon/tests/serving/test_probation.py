@@ -166,7 +166,11 @@ def test_damage_that_a_model_does_later_is_its_own_and_not_that_of_the_models_be
         client.push("bad", telling(f"later {trigger}", tmp_path))
         assert client.infer("bad", IMAGE)["scores"].argmax() == 3
         trigger.touch()
-        os.kill(daemon.worker(), signal.SIGKILL)  # as the first crash, which may be met by any model
+        first = daemon.worker()
+        os.kill(first, signal.SIGKILL)  # as the first crash, which may be met by any model
+        until = time.monotonic() + 20
+        while (device := client.devices()[0])["state"] != "ready" or device["pid"] == first:
+            assert time.monotonic() < until
         for _ in range(3):
             assert client.infer("digits", IMAGE)["scores"].argmax() == 3
             with pytest.raises(errors.Unavailable, match="while it ran model 'bad/1'") as failure:

@@ -41,9 +41,10 @@ do_install:append() {
     # C programs ask over the fast socket with this header alone.
     install -D -m 0644 ${S}/examples/edgeai_fast.h ${D}${includedir}/edgeai_fast.h
     install -d ${D}${datadir}/edgeai/examples
-    for example in ${S}/examples/*; do
-        [ "$example" = ${S}/examples/edgeai_fast.h ] || install -m 0644 $example ${D}${datadir}/edgeai/examples/
-    done
+    cp -r ${S}/examples/* ${D}${datadir}/edgeai/examples/
+    rm ${D}${datadir}/edgeai/examples/edgeai_fast.h
+    find ${D}${datadir}/edgeai/examples -name __pycache__ -prune -exec rm -rf {} +
+    find ${D}${datadir}/edgeai/examples -type f -exec chmod 0644 {} +
     # edgeai-models carries the models; twice on the card would be a waste.
     rm -rf ${D}${PYTHON_SITEPACKAGES_DIR}/edgeaid/models/defaults
 }

@@ -13,6 +13,7 @@ from layer.workspace import (
     BITBAKE_NAMES,
     MACHINES,
     RELEASES,
+    RUNTIMES,
     Workspace,
     feature_names,
     kas_files,
@@ -27,19 +28,6 @@ from rig.paths import TOP
 FIRMWARE = {"ncs-firmware": "mvnc-firmware", "ncs2-firmware": "openvino-vpu-firmware"}
 COMMIT = re.compile(r"[0-9a-f]{40}")
 PLACES = ("mirror", "offline-sources", "public-mirrors")
-RUNTIMES = (
-    "tensorflow",
-    "edgetpu",
-    "edgetpu-pcie",
-    "ncs",
-    "ncs2",
-    "k210",
-    "grpc",
-    "frigate",
-    "mqtt",
-    "camera",
-    "weston",
-)
 
 
 def project_files() -> list[Path]:

@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-from layer.workspace import MACHINES, RELEASES, Workspace, hand_over, kas_files, workspace
+from layer.workspace import MACHINES, RELEASES, RUNTIMES, Workspace, hand_over, kas_files, workspace
 from rig import bitbake
 from rig.paths import TOP, Missing
 
@@ -140,22 +140,7 @@ def test_intels_firmware_is_behind_a_licence_flag_and_in_no_image(facts) -> None
 
 def test_an_image_holds_exactly_the_runtimes_asked_for(facts) -> None:
     groups = {p for p in facts["edgeai-image"]["IMAGE_INSTALL"].split() if p.startswith("packagegroup-edgeai-")}
-    wanted = {
-        "base",
-        "cpu",
-        "tensorflow",
-        "edgetpu",
-        "edgetpu-pcie",
-        "ncs",
-        "ncs2",
-        "k210",
-        "grpc",
-        "frigate",
-        "mqtt",
-        "camera",
-        "weston",
-    }
-    assert groups == {f"packagegroup-edgeai-{name}" for name in wanted}
+    assert groups == {f"packagegroup-edgeai-{name}" for name in ("base", "cpu", *RUNTIMES)}
     assert "ssh-server-openssh" in facts["edgeai-image"]["IMAGE_FEATURES"]
     assert not re.search("empty-root|allow-root|allow-empty|debug-tweaks", facts["edgeai-image"]["IMAGE_FEATURES"])
 

@@ -88,6 +88,22 @@ def kas_files(release: str, machine: str, *features: str) -> str:
     return ":".join(names)
 
 
+#: Values of EDGEAI_RUNTIMES besides the default; each has a feature of kas and a package group.
+RUNTIMES = (
+    "tensorflow",
+    "edgetpu",
+    "edgetpu-pcie",
+    "ncs",
+    "ncs2",
+    "k210",
+    "grpc",
+    "frigate",
+    "mqtt",
+    "camera",
+    "weston",
+)
+
+
 def feature_names() -> list[str]:
     return sorted(p.stem for p in (TOP / "kas" / "feature").glob("*.yml"))
 

@@ -63,7 +63,7 @@ def test_a_killed_worker_is_replaced_and_requests_get_503_or_an_answer(start: Ca
     for _ in range(3):
         pid = daemon.worker()
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda pid=pid: _ready(daemon, pid))
+        eventually(lambda pid=pid: daemon.replaced(pid))
         time.sleep(0.2)
     stop.set()
     for thread in threads:
@@ -114,7 +114,7 @@ def test_a_model_that_kills_its_worker_three_times_is_quarantined_and_others_ser
         os.kill(pid, signal.SIGKILL)
         thread.join()
         assert failed
-        eventually(lambda pid=pid: _ready(daemon, pid))
+        eventually(lambda pid=pid: daemon.replaced(pid))
     with daemon.client() as client:
         with pytest.raises(errors.Unavailable, match="quarantined"):
             client.infer("other", IMAGE)
@@ -123,12 +123,6 @@ def test_a_model_that_kills_its_worker_three_times_is_quarantined_and_others_ser
         assert (row["state"], "died 3 times" in row["reason"]) == ("UNAVAILABLE", True)
         client.load("other")
         assert client.infer("other", IMAGE)["scores"].size == 10
-
-
-def _ready(daemon: Running, old: Any) -> Any:
-    with daemon.client() as client:
-        device = client.devices()[0]
-        return device["state"] in ("ready", "busy") and device["pid"] != old
 
 
 def test_the_queue_is_bounded_and_deadlines_pass_in_it(start: Callable[..., Running]) -> None:
@@ -422,6 +416,6 @@ def test_a_killed_fork_server_disturbs_nobody_and_the_next_worker_gets_a_new_one
         assert client.classify("digits", three).label == digit
     assert daemon.worker() == first
     os.kill(first, signal.SIGKILL)
-    eventually(lambda: _ready(daemon, first))
+    eventually(lambda: daemon.replaced(first))
     with daemon.client() as client:
         assert client.classify("digits", three).label == digit

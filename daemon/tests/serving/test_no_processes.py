@@ -47,6 +47,15 @@ def confine(daemon: Running, group: Path) -> None:
         (group / "cgroup.procs").write_text(str(pid))
 
 
+def without_worker(start: Callable[..., Running], group: Path) -> Running:
+    """A daemon whose worker is gone and cannot be started again."""
+    daemon = start()
+    confine(daemon, group)
+    (group / "pids.max").write_text("1")
+    os.kill(daemon.worker(), signal.SIGKILL)
+    return daemon
+
+
 def _children(pid: int) -> list[int]:
     texts = [t.read_text() for t in Path(f"/proc/{pid}/task").glob("*/children")]
     return [int(number) for text in texts for number in text.split()]
@@ -55,10 +64,7 @@ def _children(pid: int) -> list[int]:
 def test_a_device_whose_worker_cannot_be_started_is_tried_until_it_can(
     group: Path, start: Callable[..., Running]
 ) -> None:
-    daemon = start()
-    confine(daemon, group)
-    (group / "pids.max").write_text("1")
-    os.kill(daemon.worker(), signal.SIGKILL)
+    daemon = without_worker(start, group)
     with daemon.client(fast=False) as client:
         _until(lambda: daemon.json("GET", "/v2/health/ready")[0] == 503)
         _until(lambda: "Resource temporarily unavailable" in client.devices()[0]["reason"])
@@ -76,10 +82,7 @@ def test_a_device_whose_worker_cannot_be_started_is_tried_until_it_can(
 def test_a_model_that_waits_for_a_device_that_recovers_can_be_asked_for_again(
     group: Path, start: Callable[..., Running]
 ) -> None:
-    daemon = start()
-    confine(daemon, group)
-    (group / "pids.max").write_text("1")
-    os.kill(daemon.worker(), signal.SIGKILL)
+    daemon = without_worker(start, group)
     with daemon.client(fast=False) as client:
         _until(lambda: client.devices()[0]["state"] == "recovering")
         client.unload("digits")

@@ -18,6 +18,7 @@ from edgeaid.models.repository import EMBEDDED
 
 from ..support.daemon import Running
 from ..toolkit.tflite_builder import Graph, Op, T, build
+from .test_life import eventually
 
 DIGITS = EMBEDDED / "digits" / "1"
 IMAGE = np.load(DIGITS / "golden" / "0.in.npy")
@@ -168,9 +169,7 @@ def test_damage_that_a_model_does_later_is_its_own_and_not_that_of_the_models_be
         trigger.touch()
         first = daemon.worker()
         os.kill(first, signal.SIGKILL)  # as the first crash, which may be met by any model
-        until = time.monotonic() + 20
-        while (device := client.devices()[0])["state"] != "ready" or device["pid"] == first:
-            assert time.monotonic() < until
+        eventually(lambda: daemon.replaced(first))
         for _ in range(3):
             assert client.infer("digits", IMAGE)["scores"].argmax() == 3
             with pytest.raises(errors.Unavailable, match="while it ran model 'bad/1'") as failure:

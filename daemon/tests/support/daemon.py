@@ -137,6 +137,12 @@ class Running:
         with self.client() as client:
             return int(next(d["pid"] for d in client.devices() if d["id"] == device))
 
+    def replaced(self, old: int) -> bool:
+        """Whether the first device has a worker other than the process `old`, and is ready."""
+        with self.client() as client:
+            device = client.devices()[0]
+            return device["state"] in ("ready", "busy") and device["pid"] != old
+
 
 @pytest.fixture(scope="session")
 def launch() -> type[Running]:

@@ -22,7 +22,7 @@ from ..scheduling.costs import CostModel, link_rate
 from ..scheduling.placement import Availability
 from ..scheduling.queue import DeviceQueue
 from ..worker import wire
-from ..worker.handle import WorkerHandle, crashed
+from ..worker.handle import WorkerHandle
 from ..worker.spawner import Spawner
 from ..worker.wire import Kind
 from .device_models import LoadedModels
@@ -201,10 +201,11 @@ class DeviceRunner:
 
     def _on_exit(self, cause: str) -> None:
         """The worker is gone: fail or move what it had, start another."""
+        crashed = self.handle is not None and self.handle.crashed
         self.handle = None
         quiet = self._opening and self.state is State.FAILED  # start() has said why; the device may be plugged in later
         if not quiet:
-            self._lost_worker(cause)
+            self._lost_worker(cause, crashed=crashed)
         if self._stopped:
             return
         if not self.recovery.present:
@@ -228,7 +229,7 @@ class DeviceRunner:
                 self._on_failed(request, f"device {self.id} is {self.state}: {self.reason}")
         self._task = asyncio.get_running_loop().create_task(self._recover(action, clock()))
 
-    def _lost_worker(self, cause: str) -> None:
+    def _lost_worker(self, cause: str, *, crashed: bool) -> None:
         culprit = self.models.loading or (self._inflight[0].live if self._inflight else None)
         doing = "loaded" if self.models.loading else "ran"
         self.restarts += 1
@@ -239,7 +240,7 @@ class DeviceRunner:
         loading_here_only = culprit is self.models.loading and culprit is not None and not culprit.devices
         # An accelerator that fails is not a fault of a model that it ran, nor of one that serves elsewhere.
         if culprit is not None and (self.target == "cpu" or loading_here_only):
-            self._blame(culprit, cause)
+            self._blame(culprit, cause, FORGIVING_ANSWERS if crashed else 1)
         hit, self._inflight = self._inflight, deque()
         self._idle.set()
         for number, request in enumerate(hit):
@@ -251,9 +252,10 @@ class DeviceRunner:
                     continue
             self._on_failed(request, text)
 
-    def _blame(self, live: LiveModel, cause: str) -> None:
+    def _blame(self, live: LiveModel, cause: str, answers: int) -> None:
+        """Count it against the model until it has given so many answers."""
         live.kills += 1
-        live.owed = max(live.owed, FORGIVING_ANSWERS) if crashed(cause) else max(live.owed, 1)
+        live.owed = max(live.owed, answers)
         if live.kills < self._quarantine_after or live.quarantined:
             return
         live.quarantined = f"its worker on {self.id} died {live.kills} times, last: it {cause}"

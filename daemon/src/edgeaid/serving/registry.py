@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,30 @@ from .tasks import Tasks
 
 log = logging.getLogger(__name__)
 
-#: Begins the reason of models that are loaded as soon as a device for them comes.
-NO_DEVICE = "no device"
-#: The same where a device for them is being started: whoever asks may ask again.
-NO_DEVICE_YET = f"{NO_DEVICE} yet"
 #: States of a device that is being started.
 COMING = (DeviceState.BOOTING, DeviceState.RECOVERING)
+
+
+class NoDevice(errors.Unavailable):
+    """No device for a model is there; it is loaded as soon as one comes."""
+
+
+class NoDeviceYet(NoDevice):
+    """One is being started: whoever asks for the model may ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """Why a version does not serve."""
+
+    state: State
+    reason: str
+    #: Class of the error that ended its loading.
+    error: type[BaseException] | None = None
+
+    def failed_with(self, kind: type[BaseException]) -> bool:
+        """Whether its loading ended with such an error."""
+        return self.error is not None and issubclass(self.error, kind)
 
 
 class Served:
@@ -56,7 +74,7 @@ class Registry:
         self.repository = Repository(self.directories(), max_file_bytes=config.limits.bundle_bytes)
         self.served: dict[str, Served] = {}
         #: name/version -> why it does not serve.
-        self.failures: dict[tuple[str, str], tuple[State, str]] = {}
+        self.failures: dict[tuple[str, str], Unserved] = {}
         self.pins = Pins(config.server.state_directory)
         self.trust = trust_of(config.models.trusted_keys, config.models.require_signature)
         self._numbers = 0
@@ -85,12 +103,12 @@ class Registry:
             if live is not None:
                 return live
         wanted = f"{name!r}" + (f" version {version}" if version else "")
-        reasons = [(s, r) for (n, v), (s, r) in self.failures.items() if n == name and version in ("", v)]
-        if reasons and reasons[0][0] == State.LOADING:
+        why = next((f for (n, v), f in self.failures.items() if n == name and version in ("", v)), None)
+        if why is not None and why.state == State.LOADING:
             raise errors.Unavailable(f"model {wanted} is loading")
-        if reasons and reasons[0][1].startswith(NO_DEVICE_YET):
-            raise errors.Unavailable(reasons[0][1])
-        because = f": {reasons[0][1]}" if reasons else ""
+        if why is not None and why.failed_with(NoDeviceYet):
+            raise NoDeviceYet(why.reason)
+        because = f": {why.reason}" if why is not None else ""
         raise errors.NotFound(f"Request for unknown model: {wanted} is not found{because}")
 
     def index(self) -> list[dict[str, str]]:
@@ -105,7 +123,8 @@ class Registry:
                     reason = live.quarantined or self.why_not_now(live)
                     state = State.UNAVAILABLE if reason else State.READY
                 else:
-                    state, reason = self.failures.get((name, version), (State.UNAVAILABLE, "not loaded"))
+                    why = self.failures.get((name, version), Unserved(State.UNAVAILABLE, "not loaded"))
+                    state, reason = why.state, why.reason
                 rows.append({"name": name, "version": version, "state": str(state), "reason": reason})
         return rows
 
@@ -210,7 +229,7 @@ class Registry:
         return wanted
 
     async def _load_version(self, name: str, version: str, config: dict[str, Any]) -> LiveModel:
-        self.failures[name, version] = (State.LOADING, "")
+        self.failures[name, version] = Unserved(State.LOADING, "")
         try:
             stored = await self._run(self.repository.find, name, version)
             if stored.path.is_relative_to(self.repository.writable):
@@ -219,7 +238,8 @@ class Registry:
                 stored = replace(stored, manifest=replace(stored.manifest, max_batch_size=batch))
             live = await self.bring_up(stored)
         except BaseException as error:
-            self.failures[name, version] = (State.UNAVAILABLE, str(error) or "loading was cancelled")
+            reason = str(error) or "loading was cancelled"
+            self.failures[name, version] = Unserved(State.UNAVAILABLE, reason, type(error))
             raise
         live.config = config
         return live
@@ -260,18 +280,18 @@ class Registry:
                     continue
                 live.devices.append(device)
         if not live.devices:
-            raise failures[0] if failures else errors.Unavailable(self._needs(live.stored.manifest))
+            raise failures[0] if failures else self._no_device(live.stored.manifest)
 
-    def _needs(self, manifest: Manifest) -> str:
+    def _no_device(self, manifest: Manifest) -> NoDevice:
         targets = [a.target for a in manifest.artifacts]
         coming = [d for d in self._devices.values() if d.target in targets and d.state in COMING]
         if coming:
             states = "; ".join(f"{d.id} is {d.state}{': ' + d.reason if d.reason else ''}" for d in coming)
-            return f"{NO_DEVICE_YET} for model {manifest.name!r}: {states}"
+            return NoDeviceYet(f"no device yet for model {manifest.name!r}: {states}")
         wants = " or ".join(targets)
         have = ", ".join(f"{d.id} ({d.state})" for d in self._devices.values())
-        return (
-            f"{NO_DEVICE} for model {manifest.name!r}: it needs {wants}, present: {have or 'none'}; "
+        return NoDevice(
+            f"no device for model {manifest.name!r}: it needs {wants}, present: {have or 'none'}; "
             "add an artifact for a device that is there or plug one in"
         )
 
@@ -295,11 +315,7 @@ class Registry:
                 continue
             live.devices.append(device)
             live.devices.sort(key=lambda d: targets.index(d.target))
-        waiting = {
-            n
-            for (n, _), (state, reason) in self.failures.items()
-            if state == State.UNAVAILABLE and reason.startswith(NO_DEVICE)
-        }
+        waiting = {n for (n, _), why in self.failures.items() if why.failed_with(NoDevice)}
         for name in waiting:
             with contextlib.suppress(errors.EdgeaiError):  # published and kept in the index
                 await self.load(name)
@@ -312,7 +328,7 @@ class Registry:
                 raise errors.NotFound(f"failed to unload {name!r}: it is not loaded")
             del self.served[name]
             for live in served.versions.values():
-                self.failures[name, live.version] = (State.UNAVAILABLE, "unloaded")
+                self.failures[name, live.version] = Unserved(State.UNAVAILABLE, "unloaded")
                 live.retire(lambda gone: self._tasks.start(self._drop(gone)))
             self.events.publish("model-unloaded", f"model {name!r} is unloaded", model=name)
 

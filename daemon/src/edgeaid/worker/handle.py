@@ -55,6 +55,8 @@ class WorkerHandle:
         self._calls: dict[int, tuple[asyncio.Future[tuple[dict[str, Any], list[int]]], bool]] = {}
         self._next_call = 1
         self._cause = ""
+        #: It ended by a signal that a fault of the program brings, as SIGSEGV or SIGABRT.
+        self.crashed = False
         self._doubted = False
         self._sock = sock
         self._oom_kills = oom_kills()
@@ -219,6 +221,7 @@ class WorkerHandle:
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
         killed_here = self._cause and code in (None, -signal.SIGKILL)
+        self.crashed = code is not None and code < 0 and code != -signal.SIGKILL
         cause = self._cause if killed_here else describe_exit(code, out_of_memory=oom_kills() > self._oom_kills)
         for future, _ in list(self._calls.values()):
             if not future.done():
@@ -253,11 +256,6 @@ def oom_kills() -> int:
             if line.startswith("oom_kill "):
                 return int(line.split()[1])
     return 0
-
-
-def crashed(cause: str) -> bool:
-    """Whether a cause of `describe_exit` is a signal that a fault of the program brings, as SIGSEGV or SIGABRT."""
-    return cause.startswith("was killed by SIG") and not cause.startswith("was killed by SIGKILL")
 
 
 def describe_exit(code: int | None, *, out_of_memory: bool = False) -> str:

@@ -91,15 +91,21 @@ def test_httpx_over_the_unix_socket(daemon: Running) -> None:
         assert client.get("/v2/models/nosuch").status_code == 404
 
 
-def test_tcp_needs_loopback_a_token_and_gives_only_its_role(start: Callable[..., Running], tmp_path: Path) -> None:
-    triton = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
+def with_tcp(start: Callable[..., Running], tmp_path: Path) -> tuple[Running, int]:
+    """A daemon that listens on TCP too, with a token; and its port."""
     token = tmp_path / "token"
     token.write_text("a-token-of-enough-length")
     token.chmod(0o600)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    start(f'[tcp]\nlisten = "127.0.0.1:{port}"\ntoken_file = "{token}"\n')
+    daemon = start(f'[tcp]\nlisten = "127.0.0.1:{port}"\ntoken_file = "{token}"\n')
+    return daemon, port
+
+
+def test_tcp_needs_loopback_a_token_and_gives_only_its_role(start: Callable[..., Running], tmp_path: Path) -> None:
+    triton = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
+    _, port = with_tcp(start, tmp_path)
     headers = {"Authorization": "Bearer a-token-of-enough-length"}
     with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
         assert client.is_server_live(headers=headers)
@@ -115,13 +121,7 @@ def test_tcp_needs_loopback_a_token_and_gives_only_its_role(start: Callable[...,
 def test_whatever_is_shown_instead_of_the_token_is_refused_and_written_down(
     start: Callable[..., Running], tmp_path: Path
 ) -> None:
-    token = tmp_path / "token"
-    token.write_text("a-token-of-enough-length")
-    token.chmod(0o600)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    daemon = start(f'[tcp]\nlisten = "127.0.0.1:{port}"\ntoken_file = "{token}"\n')
+    daemon, port = with_tcp(start, tmp_path)
 
     def status(shown: bytes) -> bytes:
         with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:

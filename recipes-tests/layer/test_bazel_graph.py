@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from layer.test_whole import LEFT_OUT, needed, place
-from layer.workspace import Workspace, feature_names
+from layer.test_whole import needed, place, together
+from layer.workspace import Workspace
 
 EDGE = re.compile(r'^"(.+)" -> "(.+)"$')
 
@@ -62,7 +62,7 @@ def could_overlap(graph: Graph, tasks: dict[str, dict]) -> list[tuple[str, str]]
 @pytest.fixture(scope="module", params=["wrynose", pytest.param("scarthgap", marks=pytest.mark.slow)])
 def image(request: pytest.FixtureRequest) -> tuple[str, Graph, dict[str, dict]]:
     """The release, the graph of edgeai-image with all features (tensorflow among them) and tensorflow-lite, its tasks that run Bazel."""
-    own: Workspace = place(request.param, "raspberrypi4-64", *(f for f in feature_names() if f not in LEFT_OUT))
+    own: Workspace = place(request.param, "raspberrypi4-64", *together(request.param))
     recipes = needed(own, "edgeai-image", "tensorflow-lite")
     assert recipes >= {"tensorflow", "tensorflow-lite", "bazel-native"}
     assert "BBMASK" not in "".join(p.read_text() for p in (own.folder / "conf").glob("*.conf"))

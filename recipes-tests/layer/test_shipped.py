@@ -24,7 +24,7 @@ EXTRAS = {
     "bundle": "edgeaid-bundle",
     "mqtt": "edgeaid-mqtt",
     "frigate": "edgeaid-frigate",
-    "json": None,  # orjson makes JSON faster and is never required; scarthgap has no recipe for it
+    "json": "edgeaid-json",
     "toolkit": None,  # edgeaid-toolkit, a package of the recipe edgeaid
 }
 #: Requirement of pip -> recipe, where it is not python3-NAME.

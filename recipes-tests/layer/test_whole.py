@@ -15,8 +15,15 @@ from rig.paths import Missing, need
 
 #: Not part of "all features": places that this machine lacks, halves of a choice, and what only another release or target has.
 LEFT_OUT = {"mirror", "public-mirrors", "offline-sources", "power-cool", "power-fast", "tflite", "testimage", "cve"}
+#: What a release has no recipe for.
+ABSENT: dict[str, set[str]] = {"wrynose": set(), "scarthgap": {"json"}}
 #: Warnings of others: no network for uninative here; hosts that oe-core has not listed.
 KNOWN = re.compile("uninative|has not been validated|No bb files in default matched|Host distribution")
+
+
+def together(release: str) -> list[str]:
+    """All features that a release can have in one image."""
+    return [name for name in feature_names() if name not in LEFT_OUT | ABSENT[release]]
 
 
 def complaints(text: str) -> list[str]:
@@ -54,8 +61,15 @@ def needed(own: Workspace, *targets: str) -> set[str]:
 
 @pytest.mark.parametrize("release", ["wrynose", pytest.param("scarthgap", marks=pytest.mark.slow)])
 def test_all_features_together_parse_and_resolve_without_a_warning(release: str) -> None:
-    features = [f for f in feature_names() if f not in LEFT_OUT]
-    assert dry_run(place(release, "raspberrypi4-64", *features), "edgeai-image", "edgeai-image-dev") > 5000
+    assert dry_run(place(release, "raspberrypi4-64", *together(release)), "edgeai-image", "edgeai-image-dev") > 5000
+
+
+@pytest.mark.slow
+def test_a_release_without_orjson_says_which_one_has_it() -> None:
+    own = place("scarthgap", "raspberrypi4-64", "json")
+    done = own.run("bitbake", "--dry-run", "edgeai-image", timeout=7200, settings=quick(own))
+    assert done.returncode != 0
+    assert "meta-python of scarthgap has no python3-orjson; wrynose has" in done.stdout
 
 
 @pytest.mark.slow
@@ -81,6 +95,7 @@ RUNTIME_RECIPES = {
     "grpc": {"edgeaid-grpc", "python3-grpcio"},
     "frigate": {"edgeaid-frigate", "python3-pyzmq"},
     "mqtt": {"edgeaid-mqtt", "python3-paho-mqtt"},
+    "json": {"edgeaid-json", "python3-orjson"},
     "tensorflow": {"tensorflow"},
     "edgetpu-pcie": {"gasket-module"},
     "camera": {"edgeai-camera", "gstreamer1.0", "libcamera"},
@@ -103,7 +118,9 @@ NEVER = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "runtimes", [(), ("edgetpu",), ("ncs", "k210"), ("ncs2", "grpc", "frigate", "mqtt"), ("camera",)], ids=" ".join
+    "runtimes",
+    [(), ("edgetpu",), ("ncs", "k210"), ("ncs2", "grpc", "frigate", "mqtt"), ("camera", "json")],
+    ids=" ".join,
 )
 def test_the_graph_of_an_image_holds_exactly_the_runtimes_asked_for(runtimes: tuple[str, ...]) -> None:
     graph = needed(place("wrynose", "raspberrypi4-64", *runtimes), "edgeai-image")

@@ -1,15 +1,12 @@
-"""One device: its queue, its worker process, and what happens when the worker dies or hangs."""
+"""One device: its worker process, and what happens when the worker dies or hangs."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
-import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from math import inf
+from collections.abc import Callable
+from time import monotonic as clock
 from typing import Any, Final
 
 from .. import errors
@@ -20,12 +17,11 @@ from ..devices.ladder import Action, LadderPolicy, Rung
 from ..devices.states import State
 from ..scheduling.costs import CostModel, link_rate
 from ..scheduling.placement import Availability
-from ..scheduling.queue import DeviceQueue
-from ..worker import wire
 from ..worker.handle import WorkerHandle
 from ..worker.spawner import Spawner
 from ..worker.wire import Kind
 from .device_models import LoadedModels
+from .dispatch import Dispatch
 from .events import EventLog
 from .model import LiveModel, Request
 from .patience import Patience
@@ -34,8 +30,6 @@ from .recovery import Recovery
 
 log = logging.getLogger(__name__)
 
-#: How often deadlines and hangs are looked for while there is work; a hang is noticed this much late at most.
-TICK: Final = 0.02
 #: The first opening of a device may upload firmware and re-enumerate it.
 OPEN_SECONDS: Final = 60.0
 PING_SECONDS: Final = 5.0
@@ -47,8 +41,6 @@ WATCHED_RUNS: Final = 200
 #: Answers after which a crash of a model's worker is forgotten. Other ends (killed from outside, hung) are no such
 #: evidence against it: one answer is enough.
 FORGIVING_ANSWERS: Final = 100
-
-clock = time.monotonic
 
 
 class DeviceRunner:
@@ -75,52 +67,33 @@ class DeviceRunner:
         self.reason = ""
         self.events = events
         self.models = LoadedModels(self)
-        #: Held while something is done to the worker during which it must have nothing else to do.
-        self.lock = asyncio.Lock()
         #: Looks at the buses; called after whatever may load firmware, so that the device's leaving the bus and coming
         #: back is known by then. When it does so later it was pulled or reset.
         self.look: Callable[[], object] = lambda: None
         self._spawner = spawner
         self._probation = probation
-        #: Requests stay in the queue.
-        self._held = False
-        #: Set when the worker has nothing under way.
-        self._idle = asyncio.Event()
         #: Starts that failed since the device was last ready.
         self._tries = 0
         self._starting = False
         self._opens = Patience()
-        # Where switching models costs something, the queue learns how much and keeps to the cached group.
-        self.queue = DeviceQueue(
-            capacity=limits.queue,
-            per_client=limits.queue_per_client,
-            costs=None
-            if config.target == "cpu"
-            else CostModel(link_mib_s=link_rate(hardware.speed if hardware else None)),
-        )
-        self.depth = config.depth or (2 if config.target == "cpu" else 1)
         self.runtime = ""
         self.description = ""
         self.facts: dict[str, Any] = {}
         self.restarts = 0
         self.recovered_ms: float | None = None
-        self.busy_ns = 0
         self.recovery = Recovery(config.id, config.target, events, ladder, hardware)
-        self._on_failed = on_failed
+        # Where switching models costs something, the queue learns how much and keeps to the cached group.
+        costs = (
+            None if config.target == "cpu" else CostModel(link_mib_s=link_rate(hardware.speed if hardware else None))
+        )
+        self.requests = Dispatch(self, costs, config.depth or (2 if config.target == "cpu" else 1), on_failed)
+        self.queue = self.requests.queue
         #: Called when the device is ready again, so that models that came meanwhile are loaded.
         self.on_ready: Callable[[DeviceRunner], None] = lambda _: None
-        #: Called with every request that was answered and its nanoseconds since it was queued.
-        self.on_answered: Callable[[Request, int], None] = lambda *_: None
-        #: Told when the next answer is expected, infinity when that does not matter.
-        self.expect: Callable[[float], None] = lambda _: None
         self._quarantine_after = quarantine_after
-        self._inflight: deque[Request] = deque()
-        self._numbers = 0
-        self._last_client: object = None
         self._opening = False
         #: It was plugged in while a worker was already trying to open it.
         self._plugged = False
-        self._tick: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
 
@@ -135,7 +108,7 @@ class DeviceRunner:
         try:
             self.handle = None
             try:
-                handle = await WorkerHandle.spawn(self._spawner, self.id, self._on_result, self._on_exit)
+                handle = await WorkerHandle.spawn(self._spawner, self.id, self.requests.on_result, self._on_exit)
             except errors.DeviceError as error:
                 self._try_again(Action(Rung.REOPEN, self.recovery.backoff(self._tries), self._tries + 1, str(error)))
                 raise
@@ -177,11 +150,7 @@ class DeviceRunner:
         self._stopped = True
         if self._task is not None:
             self._task.cancel()
-        if self._tick is not None:
-            self._tick.cancel()
-        for request in [*self._inflight, *self._drain_queue()]:
-            fail(request, errors.Unavailable("the daemon is stopping"))
-        self._inflight.clear()
+        self.requests.stop(errors.Unavailable("the daemon is stopping"))
         if self.handle is not None:
             await self.handle.stop()
         self._set_state(State.ABSENT)
@@ -225,12 +194,12 @@ class DeviceRunner:
         if not quiet:
             self._set_state(State.FAILED if action.gives_up else State.RECOVERING, action.cause)
         if not self.accepts:
-            for request in self._drain_queue():
-                self._on_failed(request, f"device {self.id} is {self.state}: {self.reason}")
+            self.requests.move_waiting(f"device {self.id} is {self.state}: {self.reason}")
         self._task = asyncio.get_running_loop().create_task(self._recover(action, clock()))
 
     def _lost_worker(self, cause: str, *, crashed: bool) -> None:
-        culprit = self.models.loading or (self._inflight[0].live if self._inflight else None)
+        under_way = self.requests.in_flight
+        culprit = self.models.loading or (under_way[0].live if under_way else None)
         doing = "loaded" if self.models.loading else "ran"
         self.restarts += 1
         self.queue.reset()
@@ -241,16 +210,7 @@ class DeviceRunner:
         # An accelerator that fails is not a fault of a model that it ran, nor of one that serves elsewhere.
         if culprit is not None and (self.target == "cpu" or loading_here_only):
             self._blame(culprit, cause, FORGIVING_ANSWERS if crashed else 1)
-        hit, self._inflight = self._inflight, deque()
-        self._idle.set()
-        for number, request in enumerate(hit):
-            request.running = False
-            # What the CPU had not begun yet is not touched by the end of its worker: the next one runs it.
-            if number and self.target == "cpu" and not request.abandoned and request.live is not culprit:
-                with contextlib.suppress(errors.QueueFull):
-                    self.queue.push(request, clock())
-                    continue
-            self._on_failed(request, text)
+        self.requests.lost(culprit, text)
 
     def _blame(self, live: LiveModel, cause: str, answers: int) -> None:
         """Count it against the model until it has given so many answers."""
@@ -266,17 +226,8 @@ class DeviceRunner:
             model=live.key,
             device=self.id,
         )
-        for job in [j for j in self._drain_queue() if not self._requeue(j, live)]:
-            fail(job, errors.Unavailable(f"model {live.key!r} is quarantined: {live.quarantined}"))
-
-    def _requeue(self, job: Request, unwanted: LiveModel) -> bool:
-        if job.live is unwanted:
-            return False
-        self.queue.push(job, clock())
-        return True
-
-    def _drain_queue(self) -> list[Request]:
-        return self.queue.drain(clock())  # type: ignore[return-value]  # only Requests are pushed
+        error = errors.Unavailable(f"model {live.key!r} is quarantined: {live.quarantined}")
+        self.requests.fail_model(live, error)
 
     async def _recover(self, action: Action, died: float) -> None:
         """Do what the ladder says, then start a worker."""
@@ -297,7 +248,7 @@ class DeviceRunner:
         text = f"device {self.id} is ready again after {self.recovered_ms:.0f} ms"
         self.events.publish("recovery", text, device=self.id, ms=round(self.recovered_ms, 1))
         self.on_ready(self)
-        self.pump()
+        self.requests.pump()
 
     def plugged(self, hardware: Hardware, name: str | None = None) -> None:
         """The device is on the bus: whatever was waited for, try now. `name` = how the backend calls it from now on."""
@@ -307,7 +258,7 @@ class DeviceRunner:
         if name is not None:
             self.config = dataclasses.replace(self.config, device=name)
         moved = before is not None and (before.number, before.nodes) != (hardware.number, hardware.nodes)
-        if moved and self.handle is not None and self.state is State.READY and not self.lock.locked():
+        if moved and self.handle is not None and self.state is State.READY and not self.requests.lock.locked():
             self.handle.kill("lost its device: it left the bus and came back")
         if self.handle is None and not self._stopped:
             if self._task is not None:
@@ -334,13 +285,13 @@ class DeviceRunner:
         if self.handle is None:
             waiting = self.state in (State.ABSENT, State.QUARANTINED) or self._stopped
             return waiting or self._starting or (self._task is not None and not self._task.done())
-        if not self.handle.alive or self._inflight or self.lock.locked() or self._starting:
+        if not self.handle.alive or self.requests.in_flight or self.requests.lock.locked() or self._starting:
             return True  # being replaced, or watched by a limit of its own
         try:
             answer, _ = await self.handle.call(Kind.PING, {}, timeout=PING_SECONDS)
             self.facts |= answer.get("health", {})
         except errors.DeadlineExceeded:
-            if self.handle is not None and not self._inflight:
+            if self.handle is not None and not self.requests.in_flight:
                 self.handle.kill(f"did not answer for {PING_SECONDS:g} s")
             return False
         except errors.EdgeaiError:
@@ -359,42 +310,17 @@ class DeviceRunner:
             passed = await self._probation.test(live, self.config, self.limits)
         else:
             passed = None
-            await self._wait_for_a_pause(self.limits.load_seconds / 2)
-        async with self._exclusive():
+            await self.requests.pause(self.limits.load_seconds / 2)
+        async with self.requests.exclusive():
             await self.models.load(live, slots, passed)
             self.look()
 
     async def unload(self, live: LiveModel) -> None:
         """Take a model off this device."""
-        async with self._exclusive(ready=False):
+        async with self.requests.exclusive(ready=False):
             await self.models.unload(live)
 
-    async def _wait_for_a_pause(self, seconds: float) -> None:
-        """Return when nothing waits or runs here, or after `seconds`: a device that is never idle is made to pause."""
-        until = clock() + seconds
-        while self.load_factor and clock() < until:
-            await asyncio.sleep(0.01)
-
-    @contextlib.asynccontextmanager
-    async def _exclusive(self, *, ready: bool = True) -> AsyncIterator[None]:
-        """Nothing else is under way in the worker: what comes waits in the queue, and its clock has not started.
-
-        `ready`: wait for a device that is being restarted, but not for one that is out of use.
-        """
-        async with self.lock:
-            self._held = True
-            try:
-                while self._inflight or (ready and self.state is not State.READY and self.accepts):
-                    self._idle.clear()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(0.05):
-                            await self._idle.wait()
-                yield
-            finally:
-                self._held = False
-                self.pump()
-
-    # --- the path of a tensor ---------------------------------------------------------------------------------------
+    # --- requests ---------------------------------------------------------------------------------------------------
 
     @property
     def accepts(self) -> bool:
@@ -406,168 +332,26 @@ class DeviceRunner:
     @property
     def load_factor(self) -> int:
         """Requests waiting or running."""
-        return len(self.queue) + len(self._inflight)
+        return self.requests.load_factor
 
     def availability(self, model: str) -> Availability:
         """What placement needs to know."""
-        cost = self.queue.costs.get(model)
-        run = cost.run if cost is not None and cost.runs else None
-        now = clock()
-        left = sum(self.queue.costs.run(r.model) for r in self._inflight)
-        if self._inflight:
-            left = max(left - (now - self._inflight[0].started), 0.0)
-        free = not self._inflight and not self.queue
-        # Bringing parameters to an idle device is paid once and serves what follows: it is not a reason to stay away.
-        wait = self.queue.wait_s(None if free else model) + left
-        return Availability(self.id, self.target, self.state is State.READY, free, wait, run)
+        return self.requests.availability(model)
 
     def submit(self, request: Request) -> None:
         """Queue a request whose inputs lie in its slot. QueueFull when there is no room."""
-        request.device = self
-        if (
-            self.queue.is_open
-            and len(self._inflight) < self.depth
-            and self.state is State.READY
-            and self.handle is not None
-            and self.handle.sound
-            and not self._held
-        ):
-            # One that another device failed was enqueued long ago: that time is not this device's.
-            self._hand_over(self.handle, request, clock() if request.tried else request.enqueued)
-        else:
-            request.group = request.live.groups.get(self.id, request.model)
-            self.queue.push(request, request.enqueued)
-            self.pump()
-        if self._tick is None:
-            self._tick = asyncio.get_running_loop().call_later(TICK, self._on_tick)
-
-    def pump(self) -> None:
-        """Hand queued requests to the worker while it has room."""
-        handle = self.handle
-        if handle is None or not handle.sound or self.state is not State.READY or self._held:
-            return
-        while len(self._inflight) < self.depth:
-            now = clock()
-            request: Request | None = self.queue.take(now)  # type: ignore[assignment]  # only Requests are pushed
-            if request is None:
-                return
-            request.queue_ns = int((now - request.enqueued) * 1e9)
-            if not self._hand_over(handle, request, now):
-                return
-
-    def _hand_over(self, handle: WorkerHandle, request: Request, now: float) -> bool:
-        """Give a request to the worker; False when it does not take it: the request waits for the next worker."""
-        self._numbers += 1
-        request.number = self._numbers
-        request.running = True
-        if not self._inflight:
-            request.started = now
-        self._inflight.append(request)
-        # With several clients the CPU that looking would take is theirs.
-        alone = len(self._inflight) == 1 and request.client == self._last_client
-        self._last_client = request.client
-        self.expect(now + self.queue.costs.run(request.model) if alone else inf)
-        try:
-            handle.infer(request.live.number, request.slot, request.number)
-        except OSError as error:  # nothing of the request has reached it: the next worker gets it
-            handle.doubt(f"does not take messages: {error}")
-            self._inflight.pop()
-            request.running = False
-            if request.abandoned:
-                request.release()
-                return False
-            try:
-                self.queue.push(request, now)
-            except errors.QueueFull:
-                self._on_failed(request, f"worker of {self.id} does not take messages: {error}")
-            return False
-        return True
+        self.requests.submit(request)
 
     def cancel(self, request: Request) -> None:
         """The client is gone: drop it from the queue, or let it finish unseen."""
-        request.done = None
-        self.queue.cancel(request)
-        request.release()
-
-    def _on_result(self, number: int, status: int, phases: tuple[int, int, int], text: str) -> None:
-        inflight = self._inflight
-        if not inflight or inflight[0].number != number:
-            log.error("device %s: answer to unknown request %d", self.id, number)
-            return
-        request = inflight.popleft()
-        now = clock()
-        if inflight:
-            inflight[0].started = now
-        else:
-            self._idle.set()
-        request.running = False
-        request.phases = phases
-        if self.queue:
-            self.pump()
-        if status:
-            error = wire.error_of(status, text)
-            if isinstance(error, errors.DeviceError):
-                self._on_device_error(request, text)
-                return
-            fail(request, error)
-            return
-        live, done = request.live, request.done
-        if request.abandoned:
-            request.release()
-        elif done is not None:
-            done(request)
-        # Statistics are kept after the answer: nobody waits for them.
-        if live.kills:
-            live.owed -= 1
-            if live.owed <= 0:
-                live.kills = 0
-        self.busy_ns += phases[0] + phases[1] + phases[2]
-        self.queue.finished(request, now, phases[1] / 1e9)
-        self.recovery.worked(now)
-        total_ns = int((now - request.enqueued) * 1e9)
-        if request.error is None:  # else it was answered at its deadline
-            live.stats.succeeded(self.id, request.queue_ns, phases, total_ns)
-            self.on_answered(request, total_ns)
-
-    def _on_device_error(self, request: Request, text: str) -> None:
-        """The runtime says that its device fails: once more if the ladder begins so; else this request moves or fails
-        and the worker is replaced."""
-        now = clock()
-        useful = not request.abandoned and (request.deadline is None or request.deadline > now)
-        handle = self.handle
-        if useful and handle is not None and handle.alive and self.recovery.retry(now, text):
-            self._hand_over(handle, request, now)
-            return
-        self._on_failed(request, f"device {self.id}: {text}")
-        if self.handle is not None:
-            self.handle.kill(f"reported: {text}")
-
-    def _on_tick(self) -> None:
-        self._tick = None
-        now = clock()
-        for job in self.queue.expire(now):
-            self._expired(job, now, "in the queue of")  # type: ignore[arg-type]  # only Requests are pushed
-        for request in self._inflight:
-            if request.deadline is not None and request.deadline <= now and request.error is None:
-                self._expired(request, now, "on")
-        if self._inflight and now - self._inflight[0].started > self.limits.invoke_seconds and self.handle is not None:
-            self.handle.kill(f"hung for {self.limits.invoke_seconds:g} s")
-        self.pump()
-        if self._inflight or self.queue:
-            self._tick = asyncio.get_running_loop().call_later(TICK, self._on_tick)
-
-    def _expired(self, request: Request, now: float, where: str) -> None:
-        """Its deadline passed: the caller gets the error now, even when the device still works on it."""
-        request.live.stats.expired += 1
-        text = f"deadline passed after {now - request.enqueued:.3f} s {where} {self.id}"
-        fail(request, errors.DeadlineExceeded(text))
+        self.requests.cancel(request)
 
     def snapshot(self) -> dict[str, Any]:
         """For `GET /edgeai/v1/devices`: JSON values only."""
         return {
             "id": self.id,
             "target": self.target,
-            "state": str(State.BUSY if self.state is State.READY and self._inflight else self.state),
+            "state": str(State.BUSY if self.state is State.READY and self.requests.in_flight else self.state),
             "reason": self.reason,
             "runtime": self.runtime,
             "description": self.description,
@@ -576,18 +360,8 @@ class DeviceRunner:
             "restarts": self.restarts,
             "last_recovery_ms": self.recovered_ms,
             **self.recovery.snapshot(),
-            "busy_seconds": self.busy_ns / 1e9,
-            "in_flight": len(self._inflight),
+            "busy_seconds": self.requests.busy_ns / 1e9,
+            "in_flight": len(self.requests.in_flight),
             "queue": self.queue.snapshot(),
             "models": [m.key for m in self.models.live.values()],
         }
-
-
-def fail(request: Request, error: errors.EdgeaiError) -> None:
-    """End a request with an error and tell whoever waits."""
-    request.error = error
-    request.live.stats.failed(int((clock() - request.enqueued) * 1e9))
-    if request.abandoned:
-        request.release()
-    elif request.done is not None:
-        request.done(request)

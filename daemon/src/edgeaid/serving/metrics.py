@@ -95,7 +95,7 @@ def _devices(plane: Plane) -> Iterator[str]:
             yield f"edgeai_recovery_rungs_total{label(device=device.id, rung=rung)} {count}\n"
     yield head("edgeai_device_busy_seconds_total", "counter", "Time a device spent on requests.")
     for device in devices:
-        yield f"edgeai_device_busy_seconds_total{label(device=device.id)} {device.busy_ns / 1e9:.6f}\n"
+        yield f"edgeai_device_busy_seconds_total{label(device=device.id)} {device.requests.busy_ns / 1e9:.6f}\n"
     yield head("edgeai_model_switches_total", "counter", "Times a device had to load other parameters.")
     for device in devices:
         yield f"edgeai_model_switches_total{label(device=device.id)} {device.queue.snapshot().get('switches', 0)}\n"

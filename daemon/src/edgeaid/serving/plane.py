@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable
+from time import monotonic as clock
 
 from .. import config as configuration
 from .. import errors
@@ -18,7 +19,8 @@ from ..devices.discovery import Hardware
 from ..scheduling.placement import place
 from ..worker.spawner import Spawner
 from .access import Denials
-from .device import DeviceRunner, clock, fail
+from .device import DeviceRunner
+from .dispatch import fail
 from .events import EventLog
 from .holdings import Holdings
 from .media import MediaRunner
@@ -92,8 +94,8 @@ class Plane:
             hardware,
         )
         if self.poller is not None:
-            device.expect = self.poller.expect
-        device.on_answered = self._answered
+            device.requests.expect = self.poller.expect
+        device.requests.on_answered = self._answered
         device.on_ready = lambda ready: self._tasks.start(self.registry.adopt(ready))
         device.look = lambda: self.look()  # noqa: PLW0108  hot-plug replaces it after the first devices were made
         self.devices[device.id] = device

@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic as clock
 from typing import Any
 
 from .. import config as configuration
@@ -19,7 +20,7 @@ from ..models.gate import check_formats
 from ..models.manifest import Manifest
 from ..models.repository import Repository, StoredModel
 from ..models.trust import trust_of
-from .device import DeviceRunner, clock
+from .device import DeviceRunner
 from .events import EventLog
 from .media import MediaRunner
 from .model import LiveModel, State

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from time import monotonic as clock
 from typing import Any
 
 from .. import errors
-from ..serving.device import clock
 from ..serving.media import rules_of
 from ..serving.model import LiveModel, Request
 from ..serving.plane import Plane

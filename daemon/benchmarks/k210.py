@@ -82,7 +82,9 @@ def line(runtime: str, unpaced: bool, rounds: int) -> None:
                 into, out = (statistics.median(t[i] for t in times) for i in (0, 1))
                 per = 10 / baud
                 print(f"{baud:>8} {side:>4}x{side}x3 {into:>9.3f} {n * per:>8.3f} {out:>11.3f} {4 * n * per:>8.3f}")
-        print(f"resent {link.counters.resent} of {link.counters.sent} frames, damaged {link.decoder.bad}")
+        print(
+            f"resent {link.line.counters.resent} of {link.line.counters.sent} frames, damaged {link.line.decoder.bad}"
+        )
         link.bye()
         port.close()
 

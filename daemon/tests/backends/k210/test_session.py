@@ -222,7 +222,7 @@ def test_an_idle_board_is_kept_awake_and_a_forgotten_one_goes_back_to_its_repl(b
     client.load(model)
     time.sleep(6)
     assert backend._link
-    assert time.monotonic() - backend._link.heard < 5
+    assert time.monotonic() - backend._link.line.heard < 5
     client.ask()
     assert backend.recoveries == 0
     backend.close()

@@ -142,8 +142,8 @@ class K210Backend:
             return {}
         return {
             "baud": link.port.baud,
-            "bad_frames": link.decoder.bad,
-            "resent": link.counters.resent,
+            "bad_frames": link.line.decoder.bad,
+            "resent": link.line.counters.resent,
             "recoveries": self.recoveries,
             "recovery_s": round(self.recovery_s, 3),
         }
@@ -173,7 +173,7 @@ class K210Backend:
                 link = self._link
                 if self._streaming and time.monotonic() - self._asked > UNWATCHED:
                     self._end_stream()
-                if link and not self._lost and time.monotonic() - link.heard > KEEPALIVE:
+                if link and not self._lost and time.monotonic() - link.line.heard > KEEPALIVE:
                     link.ping(2.0)
             except EdgeaiError:
                 self._lost = True  # the next call brings the board back

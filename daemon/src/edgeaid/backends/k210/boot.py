@@ -127,7 +127,7 @@ def _find_repl(port: Port, rate: int, source: bytes, end: float) -> tuple[Link |
 def _probe(link: Link) -> bytes:
     """A PING that does no harm when a REPL hears it: no Ctrl-C, Ctrl-D or Ctrl-E in it."""
     while True:
-        data = encode(Frame(Type.PING, 0, link.next_seq(), 0))
+        data = encode(Frame(Type.PING, 0, link.line.next_seq(), 0))
         if not set(data) & {3, 4, 5}:
             return data
 
@@ -144,7 +144,7 @@ def _wait_hello(link: Link, data: bytes) -> bool:
     """The agent greets when it starts; then begin the session properly. `data` = what has been read already."""
     begin = time.monotonic()
     while time.monotonic() - begin < 3.0:
-        for frame in link.decoder.feed(data) if data else ():
+        for frame in link.line.decoder.feed(data) if data else ():
             if frame.type == Type.HELLO:
                 parse_about(frame)
                 return _hello(link)

@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
 
 from .frames import LAST, MIN_SHIFT, Frame, Type
+from .line import Line
 from .messages import parse_error
-from .port import LineLost, Port
-
-
-class Counters(Protocol):
-    """Totals that an upload adds to."""
-
-    resent: int
-    timeouts: int
-
-
-class Line(Protocol):
-    """What an upload needs of the session that carries it (`link.Link`)."""
-
-    port: Port
-    shift: int
-
-    @property
-    def counters(self) -> Counters: ...
-    @property
-    def rto(self) -> float: ...
-    def dead(self, progress: float, now: float) -> bool: ...
-    def frames(self, timeout: float) -> list[Frame]: ...
-    def send(self, frame: Frame) -> int: ...
-    def window(self) -> int: ...
-    def line_time(self, size: int) -> float: ...
-    def measure(self, seconds: float) -> None: ...
-    def judge(self, size: int, lost: int, arrived: int = 0) -> None: ...
+from .port import LineLost
 
 
 class Upload:
     """The pieces of one transfer to the board: any order, resent one by one, of changing size."""
 
-    def __init__(self, link: Line, seq: int, data: memoryview, end: float, patience: float) -> None:
-        self.link = link
+    def __init__(self, line: Line, seq: int, data: memoryview, end: float, patience: float) -> None:
+        self.line = line
         self.seq = seq
         self.data = data
         self.end = end
@@ -53,17 +27,17 @@ class Upload:
         self.complete = False
 
     def run(self) -> None:
-        link = self.link
+        line = self.line
         progress = time.monotonic()
         while not self.complete:
             now = time.monotonic()
-            if now > self.end or (link.dead(progress, now) and now - progress > self.patience):
-                link.counters.timeouts += 1
-                raise LineLost(f"{link.port.path}: transfer of {len(self.data)} bytes stopped; the board is silent")
+            if now > self.end or (line.dead(progress, now) and now - progress > self.patience):
+                line.counters.timeouts += 1
+                raise LineLost(f"{line.port.path}: transfer of {len(self.data)} bytes stopped; the board is silent")
             self.expire(now)
             self.fill(now)
             until = min((f[0] for f in self.flying.values()), default=now)
-            for got in link.frames(max(0.0, min(until, self.end) - time.monotonic())):
+            for got in line.frames(max(0.0, min(until, self.end) - time.monotonic())):
                 if got.seq == self.seq and self.take(got):
                     progress = time.monotonic()
 
@@ -78,8 +52,8 @@ class Upload:
         known = self.flying.pop((shift, got.index), None)
         if known:
             self.busy -= known[2]
-            self.link.measure(time.monotonic() - known[1])
-            self.link.judge(known[2], 0, 1)
+            self.line.measure(time.monotonic() - known[1])
+            self.line.judge(known[2], 0, 1)
         self.mark(shift, got.index, 1)
         return True
 
@@ -97,27 +71,27 @@ class Upload:
                 del self.flying[key]
                 self.busy -= n
                 self.mark(*key, 0)
-                self.link.counters.resent += 1
-                self.link.judge(n, 1)
+                self.line.counters.resent += 1
+                self.line.judge(n, 1)
 
     def fill(self, now: float) -> None:
-        link = self.link
+        line = self.line
         while True:
             unit = self.marks.find(0)
             if unit < 0:
                 if self.flying:
                     return
                 unit = len(self.marks) - 1  # all arrived, but the word that it is complete got lost
-            shift = max(link.shift, (len(self.marks) >> 16).bit_length() + MIN_SHIFT)
+            shift = max(line.shift, (len(self.marks) >> 16).bit_length() + MIN_SHIFT)
             index = unit >> (shift - MIN_SHIFT)
             piece = bytes(self.data[index << shift : (index + 1) << shift])
             size = len(piece) + len(piece) // 254 + 16
-            if self.flying and self.busy + size > link.window():
+            if self.flying and self.busy + size > line.window():
                 return
             if (shift, index) in self.flying:
                 return
             last = (index + 1) << shift >= len(self.data)
-            link.send(Frame(Type.DATA, (shift - MIN_SHIFT) << 4 | last, self.seq, index, piece))
+            line.send(Frame(Type.DATA, (shift - MIN_SHIFT) << 4 | last, self.seq, index, piece))
             self.busy += size
-            self.flying[shift, index] = (now + link.rto + link.line_time(self.busy + 40), now, size)
+            self.flying[shift, index] = (now + line.rto + line.line_time(self.busy + 40), now, size)
             self.mark(shift, index, 2)

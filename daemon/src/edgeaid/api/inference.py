@@ -16,7 +16,7 @@ from ..serving.media import PictureFile
 from ..serving.model import LiveModel, Request
 from ..serving.plane import Plane
 from ..serving.shm import Region
-from . import oip
+from . import answers, oip
 
 T = TypeVar("T")
 
@@ -169,7 +169,7 @@ def answer(
         for want in wanted.outputs:
             if want.region is not None:
                 plane.regions.write(want.region, outputs[want.index], peer)
-        head, parts = oip.answer(wanted, live.name, live.version, specs, outputs, live.labels, device)
+        head, parts = answers.answer(wanted, live.name, live.version, specs, outputs, live.labels, device)
         if known and all(w.binary and not w.classes and w.region is None for w in wanted.outputs):
             memory.answer, memory.device = head, device  # type: ignore[union-attr]  # known
     headers = {"Content-Type": BINARY, HEADER_LENGTH: str(len(head))} if parts else {"Content-Type": JSON}

@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2: JSON and binary tensors to bytes and back. Pure, no I/O, no numpy.
+"""Requests of Open Inference Protocol v2: JSON and binary tensors to bytes. Pure, no I/O, no numpy.
 
 Bytes are little-endian, row-major, unpadded. Everything is checked against the model's own tensors before a byte is
 copied: a request cannot make the daemon allocate more than its body already did.
@@ -6,7 +6,6 @@ copied: a request cannot make the daemon allocate more than its body already did
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from dataclasses import dataclass, replace
@@ -18,17 +17,13 @@ from ..serving.shm import Region
 from ..tensors import ITEMSIZE, TensorSpec, elements, nbytes
 from . import large_json
 from .json_text import loads
-from .tensor_json import TYPECODES, classify, dumps, encode, serialize_bytes, to_list
+from .tensor_json import TYPECODES, encode
 
 MAX_TENSORS: Final = 256
 #: JSON that a request may have whatever the model, and further for each element of the model's inputs: a number with
 #: many digits, indented deeply.
 JSON_BYTES: Final = 1 << 16
 JSON_BYTES_PER_ELEMENT: Final = 64
-
-#: Elements of an output, above which a thread writes or sorts it, or packs the answer.
-HEAVY: Final = 8192
-HEAVY_PACKED: Final = 1 << 17
 
 Body = bytes | bytearray | memoryview
 
@@ -100,19 +95,12 @@ def parse(
 
 def json_limit(inputs: tuple[TensorSpec, ...]) -> int:
     """Bytes of JSON that a request of a model may have: parsed it takes many times that, and no request needs more."""
-    return JSON_BYTES + JSON_BYTES_PER_ELEMENT * sum(_most_elements(spec) for spec in inputs)
+    return JSON_BYTES + JSON_BYTES_PER_ELEMENT * sum(most_elements(spec) for spec in inputs)
 
 
 def is_large(head: Body) -> bool:
     """Whether a request's JSON is not for the event loop."""
     return len(head) > large_json.LARGE
-
-
-def is_heavy(request: InferRequest, outputs: tuple[TensorSpec, ...], accept: str) -> bool:
-    """Whether writing the answer is not for the event loop: many numbers as JSON, many to sort, much to pack."""
-    if any(not w.binary and w.region is None and _most_elements(outputs[w.index]) > HEAVY for w in request.outputs):
-        return True
-    return bool(accept) and sum(_most_elements(outputs[w.index]) for w in request.outputs) > HEAVY_PACKED
 
 
 def parse_message(
@@ -159,7 +147,8 @@ def indexes(specs: tuple[TensorSpec, ...]) -> dict[str, int]:
     return own | {s.name: i for i, s in enumerate(specs)}
 
 
-def _most_elements(spec: TensorSpec) -> int:
+def most_elements(spec: TensorSpec) -> int:
+    """Elements that a tensor may have at most."""
     # A text of n characters costs n bytes of JSON and four of length in the tensor.
     return spec.room // ITEMSIZE.get(spec.datatype, 16) if not spec.fixed else elements(spec.shape)
 
@@ -365,62 +354,3 @@ def wanted(index: int, spec: TensorSpec, parameters: dict[str, Any], default_bin
             f"output {spec.name!r} of datatype {spec.datatype} has no JSON form; ask for it with binary_data"
         )
     return OutputTensor(index, binary, classes, region)
-
-
-def answer(
-    request: InferRequest,
-    model: str,
-    version: str,
-    specs: tuple[TensorSpec, ...],
-    outputs: tuple[memoryview, ...],
-    labels: tuple[str, ...],
-    device: str = "",
-) -> tuple[bytes, list[Body]]:
-    """(JSON head, binary parts in its order) of an answer. Parts may be views of `outputs`. Shared-memory outputs were
-    written by the caller. `device` = the one that answered: of a model with several artifacts, another may have taken
-    over.
-    """
-    parts: list[Body] = []
-    #: Long arrays, by the mark that stands for them until the rest is written.
-    long: dict[bytes, bytes] = {}
-    described: list[dict[str, Any]] = []
-    for want in request.outputs:
-        spec, data = specs[want.index], outputs[want.index]
-        entry: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
-        if want.region is not None:
-            entry["parameters"] = {
-                "shared_memory_region": want.region.name,
-                "shared_memory_byte_size": len(data),
-                "shared_memory_offset": want.region.offset,
-            }
-        elif want.classes:
-            shape, items = classify(data, spec, want.classes, labels)
-            entry |= {"datatype": "BYTES", "shape": shape}
-            if want.binary:
-                parts.append(serialize_bytes(items))
-                entry["parameters"] = {"binary_data_size": len(parts[-1])}
-            else:
-                entry["data"] = [i.decode() for i in items]
-        elif want.binary:
-            parts.append(data)
-            entry["parameters"] = {"binary_data_size": len(data)}
-        elif len(data) > HEAVY:
-            entry["data"] = f"\0{want.index}"
-            long[b'"\\u0000%d"' % want.index] = dumps(data, spec.datatype)
-        else:
-            entry["data"] = to_list(data, spec.datatype)
-        described.append(entry)
-    parameters = {"device": device}
-    head: dict[str, Any] = {
-        "model_name": model,
-        "model_version": version,
-        "parameters": parameters,
-        "outputs": described,
-    }
-    if request.id:
-        head["id"] = request.id
-    text = json.dumps(head, separators=(",", ":"), allow_nan=False).encode()
-    for mark, array in long.items():
-        before, _, after = text.partition(b'"data":' + mark)
-        text = b"".join((before, b'"data":', array, after))
-    return text, parts

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeaid.api.http.connection import plain_head
+from edgeaid.api.http.plain import plain_head
 from edgeaid.client.http import connect
 from edgeaid.models.repository import EMBEDDED
 from edgeaid.serving.metrics import rss_bytes

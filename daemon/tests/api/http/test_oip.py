@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeaid.api import oip
+from edgeaid.api import answers, oip
 from edgeaid.models.repository import EMBEDDED
 from edgeaid.tensors import TensorSpec
 
@@ -306,7 +306,7 @@ def test_a_json_and_a_binary_input_and_output_go_together() -> None:
     }
     assert (wanted.priority, wanted.timeout) == (1, 2.0)
     values = (memoryview(struct.pack("<2f", 1.5, float("nan"))), memoryview(b"\x07\x08\x09"))
-    text, parts = oip.answer(wanted, "m", "1", specs, values, ())
+    text, parts = answers.answer(wanted, "m", "1", specs, values, ())
     answer = json.loads(text)
     assert list(map(bytes, parts)) == [b"\x07\x08\x09"]
     assert answer["id"] == "x"

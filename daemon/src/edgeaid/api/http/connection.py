@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
 import time
-from dataclasses import dataclass
 from math import inf
 from typing import Any, Final, Protocol
 
@@ -23,74 +21,22 @@ from ...serving.access import Peer, Role, credentials
 from ...serving.holdings import Kind
 from ...serving.model import Request
 from ...serving.plane import Plane
-from .. import inference, oip
-from ..large_json import LARGE
+from .. import answers, inference, oip
 from .bodies import MIN_RATE
 from .framing import Framing
+from .plain import START, Head, plain_answer, plain_head
 from .replies import error_response, failure, shown
 
 log = logging.getLogger(__name__)
 
 #: aiohttp's own timer for idle connections; `HttpServer` closes those.
 _NEVER: Final = 1e8
-_START: Final = b"POST /v2/models/"
-_MAX_HEAD: Final = 8190
-#: A whole plain head. A name is what models may be called; headers are tokens and visible text, nothing folded.
-_PLAIN: Final = re.compile(
-    rb"POST /v2/models/([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:/versions/([0-9]{1,9}))?/infer(?:\?[!-~]*)? HTTP/1\.1\r\n"
-    rb"((?:[A-Za-z0-9-]+:[\t !-~]*\r\n){0,64})\r\n"
-)
-#: Headers that ask for more than a plain exchange.
-_NOT_PLAIN: Final = frozenset(
-    {"transfer-encoding", "content-encoding", "expect", "upgrade", "te", "trailer", "authorization"}
-)
 #: Bytes behind a request under way (pipelining) before reading stops.
 _MAX_BEHIND: Final = 1 << 18
 #: What still comes of a refused body is read for so long, so that its sender gets to the answer.
 LINGER_SECONDS: Final = 2.0
 #: How long a connection that is one too many stays to read its refusal.
 REFUSED_SECONDS: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The head of a plain inference request."""
-
-    raw: bytes
-    model: str
-    version: str
-    length: int
-    json_length: str | None
-    accept: str
-
-
-def plain_head(data: bytes) -> Head | None:
-    """The head at the start of `data` when it is whole and plain."""
-    match = _PLAIN.match(data, 0, _MAX_HEAD)
-    if match is None:
-        return None
-    lines = match[3].decode("ascii").split("\r\n")[:-1]
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    length = headers.get("content-length", "")
-    if (
-        len(headers) != len(lines)  # something is said twice
-        or not _NOT_PLAIN.isdisjoint(headers)
-        or headers.get("connection", "keep-alive").lower() != "keep-alive"
-        or not length.isdecimal()
-        or len(length) > 10
-    ):
-        return None
-    json_length = headers.get("inference-header-content-length", length)
-    if not json_length.isdecimal() or len(json_length) > 6 or int(json_length) > LARGE:
-        return None  # not a valid length, or JSON that is not for the event loop
-    return Head(
-        match[0],
-        match[1].decode(),
-        match[2].decode() if match[2] else "",
-        int(length),
-        headers.get("inference-header-content-length"),
-        headers.get("accept-encoding", ""),
-    )
 
 
 class Owner(Protocol):
@@ -162,7 +108,7 @@ class Connection(web.RequestHandler):
             self.server.admit(self)
         except errors.EdgeaiError as error:
             headers, body = failure(error)
-            transport.write(_answer(error.http, {**headers, "Connection": "close"}, [body]))
+            transport.write(plain_answer(error.http, {**headers, "Connection": "close"}, [body]))
             # Closed at once, the client would fail on sending its request and not read this.
             transport.write_eof()
             self._loop.call_later(REFUSED_SECONDS, transport.close)
@@ -292,7 +238,7 @@ class Connection(web.RequestHandler):
 
     def _plain(self, data: bytes) -> Head | None:
         """The head of a plain request, when aiohttp is between requests and the client reads its answers."""
-        if not data.startswith(_START) or self.server.token is not None or not self._framing.clean:
+        if not data.startswith(START) or self.server.token is not None or not self._framing.clean:
             return None
         waiter: asyncio.Future[None] | None = getattr(self, "_waiter", None)  # aiohttp's: waits for a request
         transport = self.transport
@@ -360,7 +306,7 @@ class Connection(web.RequestHandler):
             live = plane.registry.model(head.model, head.version)
             wanted = inference.decode(live, body, head.json_length, plane.config.limits.json_depth, self._memory)
             pictures = any(given.picture is not None for given in wanted.inputs)
-            if pictures or oip.is_heavy(wanted, live.outputs, head.accept):
+            if pictures or answers.is_heavy(wanted, live.outputs, head.accept):
                 self._hand_over(head, body)
                 return
             request = plane.request(live, peer.pid, priority=wanted.priority, timeout=wanted.timeout)
@@ -411,7 +357,7 @@ class Connection(web.RequestHandler):
         transport = self.transport
         if transport is None:
             return
-        transport.write(_answer(status, headers, pieces))
+        transport.write(plain_answer(status, headers, pieces))
         if self._behind:
             self._loop.call_soon(self._next)
 
@@ -426,15 +372,3 @@ class Connection(web.RequestHandler):
         if self.transport is not None and data:
             self.transport.resume_reading()
             self.data_received(data)
-
-
-def _answer(status: int, headers: dict[str, str], pieces: list[oip.Body]) -> bytes:
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    head = f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\nContent-Length: {sum(map(len, pieces))}\r\n{lines}\r\n"
-    return b"".join((head.encode("ascii"), *pieces))
-
-
-_REASONS: Final[dict[int, Any]] = {
-    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 413: "Request Entity Too Large",
-    500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable", 504: "Gateway Timeout",
-}  # fmt: skip

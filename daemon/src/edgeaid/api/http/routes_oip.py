@@ -13,7 +13,7 @@ from ...serving.access import Role
 from ...serving.model import LiveModel
 from ...serving.plane import Plane
 from ...tensors import TensorSpec
-from .. import inference, json_text, large_json, model_config, oip
+from .. import answers, inference, json_text, large_json, model_config
 from ..inference import BINARY, JSON
 from ..large_json import LARGE
 from .replies import reply
@@ -314,7 +314,7 @@ async def infer(call: Call) -> web.Response:
         await inference.prepare(plane, request, wanted)
         await plane.infer(request)
         answering = (plane, request, wanted, call.peer, accept)
-        if oip.is_heavy(wanted, model.outputs, accept):
+        if answers.is_heavy(wanted, model.outputs, accept):
             answered, pieces = await inference.in_thread(inference.answer, *answering)
         else:
             answered, pieces = inference.answer(*answering)

@@ -11,6 +11,7 @@ import pytest
 
 from edgeaid import usb_ids
 from edgeaid.doctor import checks as doctor
+from edgeaid.doctor import machine
 from edgeaid.doctor import report as doctor_report
 from edgeaid.doctor.checks import Finding, Places
 
@@ -61,7 +62,7 @@ def test_no_accelerator_is_a_note_and_not_a_problem(places: Places) -> None:
 
 
 def test_the_rules_we_install_cover_every_stick_we_know(places: Places) -> None:
-    opened = doctor._rules(places.rules)
+    opened = machine.udev_rules(places.rules)
     sticks = {ids for ids, known in usb_ids.USB.items() if not known.serial}
     assert sticks <= opened
 
@@ -152,7 +153,7 @@ def test_an_edge_tpu_without_its_library_is_a_problem(tree: UsbTree, places: Pla
 
 
 def test_a_library_that_does_not_load_is_asked_in_a_child_and_reported(places: Places) -> None:
-    finding = only(doctor.run(replace(places, edgetpu=doctor.edgetpu_version)), "libedgetpu")
+    finding = only(doctor.run(replace(places, edgetpu=machine.edgetpu_version)), "libedgetpu")
     assert "does not load" in finding.text
 
 

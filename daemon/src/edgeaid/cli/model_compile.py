@@ -42,7 +42,8 @@ def compile_(models: tuple[Path, ...], *, target: str, output: Path, compiler: s
     Without the compiler the exact command for another machine is printed. --compiler-option gives a compiler any option
     of its own: for nncase 1.x those of CompileOptions and PTQTensorOptions, for the others what their --help lists.
     """
-    from ..toolkit.compile.compilers import Request, compile_models
+    from ..toolkit.compile.compilers import compile_models
+    from ..toolkit.compile.request import Request
 
     request = Request(
         models, target, output, compiler, container, min_runtime, shaves, input_node, output_node, weights, calibration,

@@ -6,13 +6,9 @@ supply, and a child process that asks libedgetpu for its version, so that a brok
 
 from __future__ import annotations
 
-import grp
-import importlib.metadata
 import os
 import pwd
 import re
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +18,8 @@ from typing import Any, Final
 from ..devices.discovery import Hardware, scan
 from ..errors import EdgeaiError
 from ..paths import HTTP_SOCKET
-from ..usb_ids import BEST_SPEED, USB
+from ..usb_ids import BEST_SPEED
+from .machine import edgetpu_version, group_name, groups_of, installed, text_of, udev_rules, vcgencmd
 
 LEVELS: Final = ("ok", "note", "warning", "problem")
 
@@ -44,10 +41,6 @@ _OPENVINO: Final = (
     "2022.3.2 (storage.openvinotoolkit.org/dependencies/myriad/), or build the image with its firmware package"
 )
 
-_ASK: Final = (
-    "import ctypes,sys; f=ctypes.CDLL(sys.argv[1]).edgetpu_version; f.restype=ctypes.c_char_p; print(f().decode())"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -67,24 +60,6 @@ class Finding:
         return {"check": self.check, "level": self.level, "text": self.text, "todo": self.todo}
 
 
-def _vcgencmd() -> str:
-    """Output of `vcgencmd get_throttled`, empty where there is none."""
-    return output(["vcgencmd", "get_throttled"])
-
-
-def edgetpu_version(library: Path) -> str:
-    """`BuildLabel(...), RuntimeVersion(14)` from a child process; empty when the library does not load."""
-    return output([sys.executable, "-c", _ASK, str(library)])
-
-
-def installed(package: str) -> str:
-    """Version of a Python package here, empty when it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where to look; the defaults are this machine."""
@@ -102,7 +77,7 @@ class Places:
     )
     models: Path = Path("/var/lib/edgeai/models")
     socket: Path = Path(HTTP_SOCKET)
-    throttled: Callable[[], str] = _vcgencmd
+    throttled: Callable[[], str] = vcgencmd
     edgetpu: Callable[[Path], str] = edgetpu_version
     package: Callable[[str], str] = installed
 
@@ -142,8 +117,8 @@ def _devices(hardware: Iterable[Hardware]) -> Iterator[Finding]:
 
 def _access(places: Places, hardware: Iterable[Hardware], user: str) -> Iterator[Finding]:
     """Groups and udev rules: may the user open the nodes?"""
-    ruled = _rules(places.rules)
-    mine = _groups_of(user)
+    ruled = udev_rules(places.rules)
+    mine = groups_of(user)
     for device in hardware:
         if device.usb_ids is not None and device.target != "k210" and device.usb_ids not in ruled:
             vendor, product = device.usb_ids
@@ -359,58 +334,5 @@ def _daemon(places: Places) -> Iterator[Finding]:
         yield Finding("daemon", "ok", f"edgeaid listens at {places.socket}")
 
 
-def _rules(directories: Iterable[Path]) -> set[tuple[int, int]]:
-    """USB ids that any udev rule opens: names both ids and sets a GROUP, a MODE or the uaccess tag."""
-    opened = set()
-    for directory in directories:
-        for file in sorted(directory.glob("*.rules")):
-            text = re.sub(r"\\\n", " ", text_of(file))
-            if not re.search(r'GROUP\s*:?=|MODE\s*:?=|TAG\s*\+=\s*"uaccess"', text):
-                continue
-            for line in text.splitlines():
-                vendor = re.search(r'idVendor\}\s*==\s*"([0-9a-fA-F]{4})"', line)
-                product = re.search(r'idProduct\}\s*==\s*"([0-9a-fA-F]{4})"', line)
-                if vendor is None or line.lstrip().startswith("#"):
-                    continue
-                pairs = [pair for pair in USB if pair[0] == int(vendor[1], 16)]
-                opened |= {pair for pair in pairs if product is None or pair[1] == int(product[1], 16)}
-    return opened
-
-
-def _groups_of(user: str) -> set[str]:
-    """A user's groups, by name; for the current user those of this very process, which may be older."""
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        return set()
-    numbers = os.getgroups() if entry.pw_uid == os.geteuid() else os.getgrouplist(user, entry.pw_gid)
-    return {group_name(number) for number in (*numbers, entry.pw_gid)}
-
-
-def group_name(number: int) -> str:
-    """Name of a group, its number where it has none."""
-    try:
-        return grp.getgrgid(number).gr_name
-    except KeyError:
-        return str(number)
-
-
 def _library(places: Places, name: str) -> Path | None:
     return next((directory / name for directory in places.libraries if (directory / name).exists()), None)
-
-
-def text_of(path: Path) -> str:
-    """What a file says; nothing where it cannot be read."""
-    try:
-        return path.read_text("utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def output(command: list[str], *, failed: bool = False) -> str:
-    """What a program says; nothing where it is missing, too slow or (unless `failed`) exits with an error."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if failed or done.returncode == 0 else ""

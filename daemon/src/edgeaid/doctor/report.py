@@ -9,7 +9,8 @@ from typing import Final
 
 from .. import __version__
 from ..devices.discovery import scan
-from .checks import Places, group_name, output, run, text_of
+from .checks import Places, run
+from .machine import group_name, output, text_of
 
 _PACKAGES: Final = ("ai-edge-litert", "tflite-runtime", "numpy", "aiohttp", "pyudev", "pyserial", "openvino", "grpcio")
 

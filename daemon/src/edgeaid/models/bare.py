@@ -16,7 +16,7 @@ from ..formats.tflite import metadata as tflite_metadata
 from ..formats.tflite import reader as tflite
 from ..formats.tflite.entry import signature_of
 from ..formats.tflite.metadata import Metadata
-from . import bundle, catalogue, foreign, pictures
+from . import bundle, bundle_entries, catalogue, foreign, pictures
 from .guess import guess
 
 
@@ -33,7 +33,7 @@ def unpack(upload: Path, staged: Path, name: str, limit: int) -> tuple[str, ...]
         raise InvalidModel(reason)
     if head[4:8] == b"TFL3":
         return wrap_tflite(upload, staged, name)
-    bundle.extract(upload, staged, bundle.Limits(total_bytes=limit))
+    bundle.extract(upload, staged, bundle_entries.Limits(total_bytes=limit))
     return ()
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InvalidModel, NotFound, TooLarge, Unsupported
-from .bundle import DEFAULT_LIMITS, DIGESTS, MANIFEST, SIGNATURE, Limits, Signature, open_bundle, safe_name
+from .bundle import DIGESTS, MANIFEST, SIGNATURE, Signature, open_bundle
+from .bundle_entries import DEFAULT_LIMITS, Limits, safe_name
 from .manifest import MAX_BYTES, VERSION, Manifest, parse
 
 SUFFIX: Final = ".edgeai"

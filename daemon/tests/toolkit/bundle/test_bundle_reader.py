@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeaid.errors import EdgeaiError, InvalidModel, TooLarge
-from edgeaid.models.bundle import Limits, extract, open_bundle
+from edgeaid.models.bundle import extract, open_bundle
+from edgeaid.models.bundle_entries import Limits
 from edgeaid.models.pack import pack
 
 MANIFEST = b'schema = 1\nname = "digits"\n[artifacts.cpu]\nfile = "model.tflite"\n'

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 
 from edgeaid.cli.model import model
 from edgeaid.errors import InvalidModel, InvalidRequest, NotFound, Unsupported
-from edgeaid.toolkit.compile.compilers import Request, command, compile_models
+from edgeaid.toolkit.compile.compilers import command, compile_models
+from edgeaid.toolkit.compile.request import Request
 from edgeaid.toolkit.convert import convert
 from edgeaid.toolkit.convert.conversion import Options
 from edgeaid.toolkit.convert.representative import Normalisation

@@ -10,15 +10,14 @@ from pathlib import Path
 
 from ...errors import InvalidModel, NotFound
 from ...models.bundle import (
-    DEFAULT_LIMITS,
     DIGESTS,
     MANIFEST,
     SIGNATURE,
     Bundle,
-    Limits,
     Signature,
     open_bundle,
 )
+from ...models.bundle_entries import DEFAULT_LIMITS, Limits
 from ...models.manifest import MAX_BYTES, VERSION, parse
 from ...models.pack import ed25519
 

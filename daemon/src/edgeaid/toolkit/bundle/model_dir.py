@@ -11,7 +11,7 @@ from typing import Any
 from ...errors import AlreadyExists, InvalidModel, InvalidRequest
 from ...models import manifest as manifests_of_models
 from ...models.bundle import MANIFEST
-from ..compile.compilers import Compiled
+from ..compile.request import Compiled
 from ..convert.conversion import Conversion
 from ..convert.quantize import Result
 from ..convert.representative import Normalisation

@@ -16,7 +16,8 @@ from ...errors import EdgeaiError, InvalidModel, InvalidRequest, Unsupported
 from ...formats.tflite import reader as tflite
 from ..check.check import Options as CheckOptions
 from ..check.check import check
-from ..compile.compilers import Compiled, Request, compile_models
+from ..compile.compilers import compile_models
+from ..compile.request import Compiled, Request
 from ..convert.conversion import Options
 from ..convert.convert import convert, source_kind
 from ..convert.quantize import Job as QuantizeJob

@@ -28,12 +28,12 @@ def emulate(work: Path, *words: object, path: str = "") -> subprocess.CompletedP
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
     """A PATH on which the emulator's programs are, in name only."""
-    folder = tmp_path / "tools"
-    folder.mkdir()
+    directory = tmp_path / "tools"
+    directory.mkdir()
     for name in ("qemu-system-aarch64", "qemu-img", "apt-get", "dpkg-deb", "depmod", "modprobe"):
-        (folder / name).write_text("#!/bin/sh\nexit 1\n")
-        (folder / name).chmod(0o755)
-    return folder
+        (directory / name).write_text("#!/bin/sh\nexit 1\n")
+        (directory / name).chmod(0o755)
+    return directory
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:

@@ -25,13 +25,13 @@ MODEL = TOP / "daemon/src/edgeaid/models/defaults/digits/1"
 @pytest.fixture(scope="module")
 def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """litert/c and build_config.h as the recipe installs them."""
-    folder = tmp_path_factory.mktemp("litert")
+    directory = tmp_path_factory.mktemp("litert")
     commit = RECIPE.split('SRCREV_headers = "')[1][:40]
     source = os.environ.get("EDGEAI_TEST_LITERT_GIT")
     if not source:
-        source = str(folder / ".git")
-        subprocess.run(["git", "init", "-q", str(folder)], check=True)
-        fetch = ["git", "-C", str(folder), "fetch", "-q", "--depth=1", LITERT, commit]
+        source = str(directory / ".git")
+        subprocess.run(["git", "init", "-q", str(directory)], check=True)
+        fetch = ["git", "-C", str(directory), "fetch", "-q", "--depth=1", LITERT, commit]
         got = subprocess.run(
             fetch, capture_output=True, text=True, check=False, env=os.environ | {"GIT_TERMINAL_PROMPT": "0"}
         )
@@ -39,25 +39,25 @@ def headers(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.skip(f"{LITERT} does not give {commit[:10]}: {got.stderr.strip()[-200:]}")
     archive = ["git", "--git-dir", source, "archive", commit, "litert/c", "litert/build_common"]
     packed = subprocess.run(archive, capture_output=True, check=True).stdout
-    subprocess.run(["tar", "-x", "-C", str(folder)], input=packed, check=True)
-    template = (folder / "litert/build_common/build_config.h.in").read_text()
+    subprocess.run(["tar", "-x", "-C", str(directory)], input=packed, check=True)
+    template = (directory / "litert/build_common/build_config.h.in").read_text()
     lines = [
         f"#define {line.split()[1]} 0" if line.startswith("#cmakedefine01") else line for line in template.splitlines()
     ]
-    (folder / "litert/build_common/build_config.h").write_text("\n".join(lines) + "\n")
-    return folder
+    (directory / "litert/build_common/build_config.h").write_text("\n".join(lines) + "\n")
+    return directory
 
 
-def wheel_library(folder: Path, *platform: str) -> Path:
+def wheel_library(directory: Path, *platform: str) -> Path:
     """Directory with libLiteRt.so of the recipe's release, for a platform of pip or for this computer."""
-    words = ["--no-deps", "--only-binary=:all:", *platform, "-d", str(folder), "ai-edge-litert==2.3.0"]
+    words = ["--no-deps", "--only-binary=:all:", *platform, "-d", str(directory), "ai-edge-litert==2.3.0"]
     done = subprocess.run(
         [sys.executable, "-m", "pip", "download", "-q", *words], capture_output=True, text=True, check=False
     )
     if done.returncode:
         pytest.skip(f"no such wheel of ai-edge-litert 2.3.0: {done.stderr.strip()[-200:]}")
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        return Path(wheel.extract("ai_edge_litert/libLiteRt.so", folder)).parent
+    with zipfile.ZipFile(next(directory.glob("*.whl"))) as wheel:
+        return Path(wheel.extract("ai_edge_litert/libLiteRt.so", directory)).parent
 
 
 def differences(command: list[str], environment: dict[str, str]) -> dict[str, int]:

@@ -46,12 +46,12 @@ class Built:
 
     @property
     def work(self) -> Path:
-        (folder,) = (p for p in self.build.tmp.glob(f"work/*/{self.name}/*") if p.name.startswith(self.version))
-        return folder
+        (directory,) = (p for p in self.build.tmp.glob(f"work/*/{self.name}/*") if p.name.startswith(self.version))
+        return directory
 
     @property
     def split(self) -> Path:
-        """packages-split: a folder per package, with its files."""
+        """packages-split: a directory per package, with its files."""
         return self.work / "packages-split"
 
     @property
@@ -95,10 +95,10 @@ def unreachable(url: str, commit: str) -> str:
         )  # fmt: skip
         if asked.returncode:
             return f"{url} cannot be reached: {(asked.stderr.strip().splitlines() or ['git ls-remote failed'])[-1]}"
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(["git", "init", "-q", "--bare", folder], check=True, env=environment)
+        with tempfile.TemporaryDirectory() as directory:
+            subprocess.run(["git", "init", "-q", "--bare", directory], check=True, env=environment)
             given = subprocess.run(
-                ["git", "-C", folder, "fetch", "-q", "--depth=1", "--filter=tree:0", url, commit],
+                ["git", "-C", directory, "fetch", "-q", "--depth=1", "--filter=tree:0", url, commit],
                 capture_output=True, text=True, timeout=300, check=False, env=environment,
             )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -109,7 +109,7 @@ def unreachable(url: str, commit: str) -> str:
 
 
 def in_downloads(build: bitbake.Build, url: str, commit: str) -> bool:
-    """Whether BitBake's download folder has this commit of this repository already."""
+    """Whether BitBake's download directory has this commit of this repository already."""
     clone = build.work / "downloads/git2" / url.removeprefix("https://").replace("/", ".")
     asked = subprocess.run(
         ["git", "-c", "safe.directory=*", "-C", str(clone), "cat-file", "-e", commit], capture_output=True, check=False
@@ -255,13 +255,13 @@ def test_libedgetpu_lists_no_device_and_has_the_delegates_entry_points(
     build: bitbake.Build, tmp_path: Path, clock: str
 ) -> None:
     built = make(build, recipe("libedgetpu_*"))
-    folder = built.split / f"libedgetpu-clock-{clock}/usr/lib/edgetpu/{clock}"
-    said = run_aarch64(built, OPEN % ("libedgetpu.so.1.0", EDGETPU), tmp_path, folder)
+    directory = built.split / f"libedgetpu-clock-{clock}/usr/lib/edgetpu/{clock}"
+    said = run_aarch64(built, OPEN % ("libedgetpu.so.1.0", EDGETPU), tmp_path, directory)
     assert "devices 0" in said
     assert "RuntimeVersion(14)" in said
     assert "delegate refused" in said
     dynamic = subprocess.run(
-        ["readelf", "-d", folder / "libedgetpu.so.1.0"], capture_output=True, text=True, check=True
+        ["readelf", "-d", directory / "libedgetpu.so.1.0"], capture_output=True, text=True, check=True
     ).stdout
     assert "[libedgetpu.so.1]" in dynamic
 

@@ -76,8 +76,8 @@ def test_image_holds_only_our_packages_and_listed_replacements() -> None:
     known = recipes(OURS) | set(packages.replaced()) | {"python3-" + name for name in packages.wheels()} | unchanged
     for line in manifest.read_text().splitlines():
         package = line.split()[0]
-        folder = build.tmp / "pkgdata" / "raspberrypi4-64" / "runtime"
-        entry = (folder / package) if (folder / package).is_file() else None
+        directory = build.tmp / "pkgdata" / "raspberrypi4-64" / "runtime"
+        entry = (directory / package) if (directory / package).is_file() else None
         recipe = re.search(r"^PN: (\S+)", entry.read_text(), re.M)[1] if entry else package
         assert recipe in known or package in known, (
             f"{package} (of {recipe}) is neither ours, unchanged nor listed as replaced"

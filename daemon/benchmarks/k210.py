@@ -1,4 +1,4 @@
-# ruff: noqa: E402  the stand-in's folder must be on the path before it is imported
+# ruff: noqa: E402  the stand-in's directory must be on the path before it is imported
 """Speed of the K210 protocol: the codec alone, and a session over the stand-in's line.
 
     python benchmarks/k210.py [--runtime cpython|node] [--unpaced] [--seconds 2]

@@ -61,14 +61,14 @@ with Client(sys.argv[1]) as client:
 class Rig:
     """The daemon, the bus, the stick's control file, the events and the probe's latencies."""
 
-    def __init__(self, folder: Path, data: Path) -> None:
-        self.tree = UsbTree(folder / "machine")
-        library = build("edgetpu_standin", folder)
-        self.control_file = folder / "control"
+    def __init__(self, directory: Path, data: Path) -> None:
+        self.tree = UsbTree(directory / "machine")
+        library = build("edgetpu_standin", directory)
+        self.control_file = directory / "control"
         self.tree.plug("1-2", CORAL)
         self.tree.same_socket("1-2", "2-2")
         self.control(self.at("1-2"))
-        store = folder / "models" / "tpu" / "1"
+        store = directory / "models" / "tpu" / "1"
         store.mkdir(parents=True)
         content = (data / "coral" / MODEL).read_bytes()
         (store / "m.tflite").write_bytes(content)
@@ -76,7 +76,7 @@ class Rig:
         (store / "model.toml").write_text(
             f'schema = 1\nname = "tpu"\n[artifacts.edgetpu]\nfile = "m.tflite"\nsha256 = "{digest}"\n'
         )
-        self.config = folder / "edgeaid.toml"
+        self.config = directory / "edgeaid.toml"
         self.config.write_text(
             f"discover_seconds = 0.2\n[limits]\ninvoke_seconds = {INVOKE_S}\n"
             "[recovery]\nflaps = 1000\nsettle_seconds = 0.1\n"
@@ -85,13 +85,13 @@ class Rig:
             **os.environ,
             "EDGEAI_SYSFS": str(self.tree.sys),
             "EDGEAI_EDGETPU_LIBRARY": str(library),
-            "EDGEAI_CACHE": str(folder / "cache"),
+            "EDGEAI_CACHE": str(directory / "cache"),
             "EDGETPU_STANDIN_CONTROL": str(self.control_file),
             "EDGETPU_STANDIN_TIME": "0",
-            "EDGETPU_STANDIN_STATE": str(folder),
+            "EDGETPU_STANDIN_STATE": str(directory),
         }
-        self.folder = folder
-        self.socket = folder / "s.sock"
+        self.directory = directory
+        self.socket = directory / "s.sock"
         self.processes = [self.daemon(self.socket)]
         self.events: list[dict[str, Any]] = []
         threading.Thread(target=self._follow, daemon=True).start()
@@ -108,7 +108,7 @@ class Rig:
         log = open(f"{socket}.log", "wb")  # noqa: SIM115  as long as the daemon
         command = [sys.executable, "-m", "edgeaid", "--config", self.config, "--socket", socket]
         process = subprocess.Popen(
-            [*command, "--model-repository", self.folder / "models"], stderr=log, env=self.environment
+            [*command, "--model-repository", self.directory / "models"], stderr=log, env=self.environment
         )
         self.wait(lambda: "ready after" in Path(f"{socket}.log").read_text(), "the daemon")
         return process
@@ -251,7 +251,7 @@ def killed(rig: Rig) -> dict[str, float]:
 def second_daemon(rig: Rig) -> dict[str, float]:
     """A second daemon wants the same stick: it says so and goes on without, the first one notices nothing."""
     begin = time.monotonic()
-    socket = rig.folder / "second" / "s.sock"
+    socket = rig.directory / "second" / "s.sock"
     socket.parent.mkdir(exist_ok=True)
     other = rig.daemon(socket)
     try:
@@ -295,8 +295,8 @@ def main() -> None:
     parser.add_argument("--quiet", type=float, default=5.0, help="seconds without trouble, before and after")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        rig = Rig(Path(folder), arguments.data)
+    with tempfile.TemporaryDirectory() as directory:
+        rig = Rig(Path(directory), arguments.data)
         rows: list[dict[str, Any]] = []
         try:
             for name in (

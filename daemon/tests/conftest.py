@@ -29,17 +29,17 @@ TOP = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real models, graphs and pictures that lies beside a development checkout."""
-    folder = Path(os.environ.get("EDGEAI_TEST_DATA", TOP.parent / "shared" / "data"))
-    if not (folder / "SHA256SUMS").is_file():
-        pytest.skip(f"real models and pictures are not here: {folder} (set EDGEAI_TEST_DATA)")
-    return folder
+    """Directory of real models, graphs and pictures that lies beside a development checkout."""
+    directory = Path(os.environ.get("EDGEAI_TEST_DATA", TOP.parent / "shared" / "data"))
+    if not (directory / "SHA256SUMS").is_file():
+        pytest.skip(f"real models and pictures are not here: {directory} (set EDGEAI_TEST_DATA)")
+    return directory
 
 
 @pytest.fixture(scope="session")
 def shared_findings() -> Path:
-    """Folder of inputs on which the product was once seen to fail, beside a development checkout."""
-    folder = Path(os.environ.get("EDGEAI_TEST_FINDINGS", TOP.parent / "shared" / "findings"))
-    if not (folder / "README.md").is_file():
-        pytest.skip(f"the inputs of former faults are not here: {folder} (set EDGEAI_TEST_FINDINGS)")
-    return folder
+    """Directory of inputs on which the product was once seen to fail, beside a development checkout."""
+    directory = Path(os.environ.get("EDGEAI_TEST_FINDINGS", TOP.parent / "shared" / "findings"))
+    if not (directory / "README.md").is_file():
+        pytest.skip(f"the inputs of former faults are not here: {directory} (set EDGEAI_TEST_FINDINGS)")
+    return directory

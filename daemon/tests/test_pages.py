@@ -33,14 +33,14 @@ def test_there_are_ten_programs() -> None:
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> Iterator[Running]:
     """A daemon for the page's programs, with the files that they name beside it."""
-    folder = tmp_path_factory.mktemp("python-page")
-    running = launch(folder)
+    directory = tmp_path_factory.mktemp("python-page")
+    running = launch(directory)
     for name, source in (
         ("three.png", sorted((EMBEDDED / "digits" / "1" / "samples").glob("*.png"))[0]),
         ("scene.png", sorted((EMBEDDED / "digit-scenes" / "1" / "samples").glob("*.png"))[0]),
         ("model.tflite", EMBEDDED / "digits" / "1" / "model.tflite"),
     ):
-        shutil.copy(source, folder / name)
+        shutil.copy(source, directory / name)
     yield running
     running.stop()
 
@@ -49,7 +49,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> It
 def test_a_program_of_the_python_page_runs(asked: Running, title: str, program: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=asked.folder, env={**os.environ, "EDGEAI_SOCKET": str(asked.socket)},
+        cwd=asked.directory, env={**os.environ, "EDGEAI_SOCKET": str(asked.socket)},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -123,12 +123,12 @@ README = (TOP / "README.md").read_text() if (TOP / "README.md").is_file() else "
 def test_the_block_of_the_readme_can_be_pasted_whole(tmp_path: Path) -> None:
     block = re.search(r"can be pasted whole.*?```sh\n(.*?)```", README, re.S)
     assert block is not None
-    folder = tmp_path / "bin"
-    folder.mkdir()
+    directory = tmp_path / "bin"
+    directory.mkdir()
     for name, module in (("edgeai", "edgeaid.cli"), ("edgeaid", "edgeaid")):
-        (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
-        (folder / name).chmod(0o755)
-    script = block[1].replace(". .venv-demo/bin/activate", f'PATH="{folder}:$PATH"')
+        (directory / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
+        (directory / name).chmod(0o755)
+    script = block[1].replace(". .venv-demo/bin/activate", f'PATH="{directory}:$PATH"')
     environment = {**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "120"}
     environment.pop("EDGEAI_SOCKET", None)
     done = subprocess.run(

@@ -31,9 +31,9 @@ def convert(model: keras.Model, pictures: Iterable[Array]) -> bytes:
             yield [(picture.astype(np.float32) / 255)[None, :, :, None]]
 
     signature = [keras.InputSpec(shape=model.input_shape, dtype="float32", name="image")]
-    with tempfile.TemporaryDirectory() as folder:
-        model.export(folder, verbose=False, input_signature=signature)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    with tempfile.TemporaryDirectory() as directory:
+        model.export(directory, verbose=False, input_signature=signature)
+        converter = tf.lite.TFLiteConverter.from_saved_model(directory)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = representative
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]

@@ -107,14 +107,14 @@ def half_mask(scene: synth.Scene) -> Array:
 
 def digits(model: bytes, out: Path, held_out: Split) -> float:
     """Measure and write the classifier; returns its accuracy."""
-    folder = _folder(out, DIGITS, model)
-    value = top_1(folder, held_out)
-    inverted = top_1(folder, held_out, lambda image: image.point(lambda grey: 255 - grey))
+    directory = _directory(out, DIGITS, model)
+    value = top_1(directory, held_out)
+    inverted = top_1(directory, held_out, lambda image: image.point(lambda grey: 255 - grey))
     print(f"digits: int8 top-1 {value:.4f} ({inverted:.4f} dark on light) on {len(held_out.labels)} held-out digits")
     examples = [synth.render(held_out.images[np.flatnonzero(held_out.labels == d)[0]]) for d in range(10)]
     samples = {f"digit-{d}": examples[d] for d in (2, 5, 7)}
     _write(
-        folder,
+        directory,
         DIGITS,
         value,
         len(held_out.labels),
@@ -127,33 +127,35 @@ def digits(model: bytes, out: Path, held_out: Split) -> float:
 
 def scenes(model: bytes, out: Path, held_out: Split) -> float:
     """Measure and write the detector; returns its mean average precision."""
-    folder = _folder(out, DIGIT_SCENES, model)
+    directory = _directory(out, DIGIT_SCENES, model)
     truth = scene_set(held_out, SCENES, SCENE_SEED)
-    value = mean_average_precision(folder, truth)
+    value = mean_average_precision(directory, truth)
     print(f"digit-scenes: int8 mAP@0.5 {value:.4f} on {len(truth)} scenes of held-out digits")
-    _write_scenes(folder, DIGIT_SCENES, value, truth, held_out)
+    _write_scenes(directory, DIGIT_SCENES, value, truth, held_out)
     return value
 
 
 def mask(model: bytes, out: Path, held_out: Split) -> float:
     """Measure and write the segmenter; returns its mean intersection over union."""
-    folder = _folder(out, DIGIT_MASK, model)
+    directory = _directory(out, DIGIT_MASK, model)
     truth = scene_set(held_out, SCENES, SCENE_SEED)
-    value = mean_intersection_over_union(folder, truth)
+    value = mean_intersection_over_union(directory, truth)
     print(f"digit-mask: int8 mIoU {value:.4f} on {len(truth)} scenes of held-out digits")
-    _write_scenes(folder, DIGIT_MASK, value, truth, held_out)
+    _write_scenes(directory, DIGIT_MASK, value, truth, held_out)
     return value
 
 
-def _load(folder: Path) -> tuple[manifests.Manifest, evaluate.Runner, tuple[str, ...]]:
-    manifest = manifests.parse((folder / "model.toml").read_bytes())
-    labels = tuple((folder / "labels.txt").read_text().splitlines())
-    return manifest, evaluate.Runner(folder / "model.tflite"), labels
+def _load(directory: Path) -> tuple[manifests.Manifest, evaluate.Runner, tuple[str, ...]]:
+    manifest = manifests.parse((directory / "model.toml").read_bytes())
+    labels = tuple((directory / "labels.txt").read_text().splitlines())
+    return manifest, evaluate.Runner(directory / "model.tflite"), labels
 
 
-def top_1(folder: Path, held_out: Split, change: Callable[[Image.Image], Image.Image] = lambda image: image) -> float:
+def top_1(
+    directory: Path, held_out: Split, change: Callable[[Image.Image], Image.Image] = lambda image: image
+) -> float:
     """Share of digits whose best class is right, of a model directory."""
-    manifest, runner, labels = _load(folder)
+    manifest, runner, labels = _load(directory)
     assert manifest.picture is not None
     assert manifest.output is not None
     hits = 0
@@ -164,9 +166,9 @@ def top_1(folder: Path, held_out: Split, change: Callable[[Image.Image], Image.I
     return hits / len(held_out.labels)
 
 
-def mean_average_precision(folder: Path, truth: Sequence[synth.Scene]) -> float:
+def mean_average_precision(directory: Path, truth: Sequence[synth.Scene]) -> float:
     """mAP at an overlap of 0.5, of a model directory; the threshold is lowered so that the whole curve is seen."""
-    manifest, runner, labels = _load(folder)
+    manifest, runner, labels = _load(directory)
     assert manifest.picture is not None
     assert manifest.output is not None
     answers = []
@@ -177,9 +179,9 @@ def mean_average_precision(folder: Path, truth: Sequence[synth.Scene]) -> float:
     return evaluate.mean_average_precision(answers, truth)
 
 
-def mean_intersection_over_union(folder: Path, truth: Sequence[synth.Scene]) -> float:
+def mean_intersection_over_union(directory: Path, truth: Sequence[synth.Scene]) -> float:
     """mIoU over background and digits, of a model directory."""
-    manifest, runner, labels = _load(folder)
+    manifest, runner, labels = _load(directory)
     assert manifest.picture is not None
     assert manifest.output is not None
     answers = []
@@ -190,15 +192,15 @@ def mean_intersection_over_union(folder: Path, truth: Sequence[synth.Scene]) -> 
     return evaluate.mean_intersection_over_union(answers, [half_mask(s) for s in truth], len(labels))
 
 
-def _folder(out: Path, kind: Kind, model: bytes) -> Path:
+def _directory(out: Path, kind: Kind, model: bytes) -> Path:
     """The model directory with what can be said before anything was measured."""
-    folder = out / kind.name / "1"
-    (folder / "golden").mkdir(parents=True, exist_ok=True)
-    (folder / "samples").mkdir(exist_ok=True)
-    (folder / "model.tflite").write_bytes(model)
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in kind.labels))
-    _store(folder / "model.toml", _manifest(kind, hashlib.sha256(model).hexdigest()))
-    return folder
+    directory = out / kind.name / "1"
+    (directory / "golden").mkdir(parents=True, exist_ok=True)
+    (directory / "samples").mkdir(exist_ok=True)
+    (directory / "model.tflite").write_bytes(model)
+    (directory / "labels.txt").write_text("".join(f"{label}\n" for label in kind.labels))
+    _store(directory / "model.toml", _manifest(kind, hashlib.sha256(model).hexdigest()))
+    return directory
 
 
 def _manifest(kind: Kind, digest: str, accuracy: str = "", goldens: str = "") -> str:
@@ -238,11 +240,11 @@ def _stored(picture: Array) -> Array:
     return (picture.astype(np.int16) - 128).astype(np.int8)[None, :, :, None]
 
 
-def _agreeing(folder: Path, candidates: Sequence[Array], count: int) -> list[Array]:
+def _agreeing(directory: Path, candidates: Sequence[Array], count: int) -> list[Array]:
     """The inputs whose outputs differ least between the fast and the reference kernels: those will differ least
     between processors, too, and a golden comparison should find broken models, not rounding."""
-    fast = evaluate.Runner(folder / "model.tflite")
-    reference = evaluate.Runner(folder / "model.tflite", reference=True)
+    fast = evaluate.Runner(directory / "model.tflite")
+    reference = evaluate.Runner(directory / "model.tflite", reference=True)
     inputs = [_stored(picture) for picture in candidates]
     differences = [np.abs(fast.run(i).astype(int) - reference.run(i).astype(int)) for i in inputs]
     order = sorted(range(len(inputs)), key=lambda n: (int(differences[n].max()), float(differences[n].mean())))
@@ -252,7 +254,7 @@ def _agreeing(folder: Path, candidates: Sequence[Array], count: int) -> list[Arr
 
 
 def _write(
-    folder: Path,
+    directory: Path,
     kind: Kind,
     value: float,
     count: int,
@@ -262,29 +264,29 @@ def _write(
     truth: Mapping[str, Any],
 ) -> None:
     """Goldens, samples and the whole manifest. `candidates` [H,W] uint8: pictures that may become goldens."""
-    runner = evaluate.Runner(folder / "model.tflite")
+    runner = evaluate.Runner(directory / "model.tflite")
     goldens = ""
-    for number, tensor in enumerate(_agreeing(folder, candidates, 4)):
-        np.save(folder / "golden" / f"{number}.in.npy", tensor)
-        np.save(folder / "golden" / f"{number}.out.npy", runner.run(tensor))
+    for number, tensor in enumerate(_agreeing(directory, candidates, 4)):
+        np.save(directory / "golden" / f"{number}.in.npy", tensor)
+        np.save(directory / "golden" / f"{number}.out.npy", runner.run(tensor))
         goldens += (
             f'\n[[golden]]\ninputs = {{ "{runner.input.name}" = "golden/{number}.in.npy" }}\n'
             f'outputs = {{ "{runner.output.name}" = "golden/{number}.out.npy" }}\nruntime = "litert"\n'
         )
     for name, image in samples.items():
-        image.save(folder / "samples" / f"{name}.png", optimize=True)
-    (folder / "samples" / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
+        image.save(directory / "samples" / f"{name}.png", optimize=True)
+    (directory / "samples" / "truth.json").write_text(json.dumps(truth, indent=1) + "\n")
     accuracy = (
         f'\n[accuracy]\nmetric = "{kind.metric}"\nvalue = {value:.4f}\nsamples = {count}\ndataset = "{kind.dataset}"\n'
     )
-    digest = hashlib.sha256((folder / "model.tflite").read_bytes()).hexdigest()
-    _store(folder / "model.toml", _manifest(kind, digest, accuracy, goldens))
+    digest = hashlib.sha256((directory / "model.tflite").read_bytes()).hexdigest()
+    _store(directory / "model.toml", _manifest(kind, digest, accuracy, goldens))
 
 
-def _write_scenes(folder: Path, kind: Kind, value: float, truth: Sequence[synth.Scene], held_out: Split) -> None:
+def _write_scenes(directory: Path, kind: Kind, value: float, truth: Sequence[synth.Scene], held_out: Split) -> None:
     samples, names = scene_samples(held_out)
     candidates = [scene.picture for scene in truth if len(scene.boxes) >= 2][:100]
-    _write(folder, kind, value, len(truth), candidates=candidates, samples=samples, truth=names)
+    _write(directory, kind, value, len(truth), candidates=candidates, samples=samples, truth=names)
 
 
 def scene_samples(held_out: Split) -> tuple[dict[str, Image.Image], dict[str, Any]]:

@@ -144,7 +144,7 @@ def main() -> int:
     """Parse the command line and do one job."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("digits", "scenes", "mask", "held-out"), help="held-out: digits as .npz")
-    parser.add_argument("--out", type=Path, required=True, help="folder for <name>/1/, or the .npz file")
+    parser.add_argument("--out", type=Path, required=True, help="directory for <name>/1/, or the .npz file")
     parser.add_argument("--model", type=Path, help="measure and write this int8 file instead of training one")
     parser.add_argument("--epochs", type=int, help="fewer for a quick look")
     parser.add_argument("--scenes", type=int, default=20000, help="scenes to train with (default 20000)")

@@ -68,16 +68,16 @@ def serves(socket: Path, model: str = "digits") -> bool:
     return True
 
 
-def wait_serving(link: Link, folder: Path) -> None:
+def wait_serving(link: Link, directory: Path) -> None:
     """Until the default models answer: a busy computer may give the guest's worker too little time for its first tries."""
-    path = folder / "ready.sock"
+    path = directory / "ready.sock"
     link.forward(path, "/run/edgeai/edgeaid.sock")
     wait_for(lambda: serves(path), 900, "the default models to serve")
 
 
-def renamed_model(folder: Path, name: str, version: int) -> Path:
+def renamed_model(directory: Path, name: str, version: int) -> Path:
     """The model `digits` under another name, as a directory that can be pushed or preloaded."""
-    target = folder / name / str(version)
+    target = directory / name / str(version)
     shutil.copytree(TOP / "daemon/src/edgeaid/models/defaults/digits/1", target)
     manifest = target / "model.toml"
     text = manifest.read_text()
@@ -86,10 +86,10 @@ def renamed_model(folder: Path, name: str, version: int) -> Path:
     return target
 
 
-def ssh_key(folder: Path) -> Path:
+def ssh_key(directory: Path) -> Path:
     """A new private key; the public one is beside it."""
     if shutil.which("ssh-keygen") is None:
         pytest.skip("ssh-keygen is not installed: apt-get install openssh-client")
-    path = folder / "id"
+    path = directory / "id"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "me", "-f", str(path)], check=True)
     return path

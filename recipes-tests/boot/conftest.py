@@ -113,8 +113,8 @@ def booted(
     """A running machine (virt, 1 GB)."""
     board = machine.Board(cpu=CPU, extra=("-device", "qemu-xhci,id=xhci"))
     started = time.monotonic()
-    folder = tmp_path_factory.mktemp("disk")
-    disk = Path(SNAPSHOT or folder / "run.qcow2")
+    directory = tmp_path_factory.mktemp("disk")
+    disk = Path(SNAPSHOT or directory / "run.qcow2")
     load = "ready" if SNAPSHOT and disk.is_file() else ""
     try:
         running = machine.boot(image, paths.work_dir(), disk, board, fresh=not load, load=load)
@@ -122,9 +122,11 @@ def booted(
         pytest.skip(str(error))
     try:
         assert running.link is not None
-        running.link.forward(folder / "first.sock", "/run/edgeai/edgeaid.sock")
+        running.link.forward(directory / "first.sock", "/run/edgeai/edgeaid.sock")
         asker = threading.Thread(
-            target=_ask_until_answered, args=(running.link, folder / "first.sock", first_answer, started), daemon=True
+            target=_ask_until_answered,
+            args=(running.link, directory / "first.sock", first_answer, started),
+            daemon=True,
         )
         asker.start()
         try:

@@ -27,7 +27,7 @@ from tests.standins.k210.board import Board  # noqa: E402  the path above has to
 @contextlib.contextmanager
 def plugged(booted: Machine, name: str) -> Iterator[Any]:
     """A board on the guest's USB while the block runs; yields the stand-in's handle."""
-    path = booted.folder / f"{name}.sock"
+    path = booted.directory / f"{name}.sock"
     where = {"type": "unix", "data": {"path": str(path)}}
     booted.qmp(
         "chardev-add",

@@ -72,7 +72,7 @@ assert np.array_equal(out.reshape(-1), halves[7 * np.arange(out.size) % halves.s
 
 @pytest.fixture(scope="module")
 def libraries(guest: Link, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The stand-ins of libedgetpu and libmvnc, compiled for aarch64 and put into the guest; their folder there."""
+    """The stand-ins of libedgetpu and libmvnc, compiled for aarch64 and put into the guest; their directory there."""
     if shutil.which("aarch64-linux-gnu-gcc") is None:
         pytest.skip("aarch64-linux-gnu-gcc is not installed: apt-get install gcc-aarch64-linux-gnu")
     out = tmp_path_factory.mktemp("standins")
@@ -119,12 +119,14 @@ def test_neural_compute_stick_library_is_driven_on_aarch64(
     guest: Link, libraries: str, data: Path, api: int, graph: str
 ) -> None:
     guest.put(f"/run/{graph}", (data / "ncs" / graph).read_bytes())
-    folder = f"/run/ncs{api}"
+    directory = f"/run/ncs{api}"
     guest.run(
-        f"mkdir -p {folder} && cp {libraries}/libmvnc_v{api}_standin.so {folder}/libmvnc.so.0 && cp -r {libraries}/mvnc {folder}/"
+        f"mkdir -p {directory} && cp {libraries}/libmvnc_v{api}_standin.so {directory}/libmvnc.so.0 && cp -r {libraries}/mvnc {directory}/"
     ).check()
     guest.run(
-        ["python3", "-", f"{folder}/libmvnc.so.0", f"/run/{graph}"], stdin=NCS.encode(), env={"MVNC_STANDIN_TIME": "0"}
+        ["python3", "-", f"{directory}/libmvnc.so.0", f"/run/{graph}"],
+        stdin=NCS.encode(),
+        env={"MVNC_STANDIN_TIME": "0"},
     ).check()
 
 
@@ -133,8 +135,8 @@ def _archive(tools: Path, data: Path) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.add(tools, "tools")
-        for folder in ("tests", "boards", "docs"):
-            tar.add(TOP / "daemon" / folder, f"daemon/{folder}", filter=_no_caches)
+        for directory in ("tests", "boards", "docs"):
+            tar.add(TOP / "daemon" / directory, f"daemon/{directory}", filter=_no_caches)
         tar.add(TOP / "daemon/pyproject.toml", "daemon/pyproject.toml")
         tar.add(data, "data")
     return buffer.getvalue()
@@ -146,7 +148,7 @@ def _no_caches(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 @pytest.fixture(scope="module")
 def workplace(guest: Link, libraries: str, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A folder of the guest with the daemon's tests, pytest and real models; default models where the tests look for them."""
+    """A directory of the guest with the daemon's tests, pytest and real models; default models where the tests look for them."""
     wheels, tools = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("tools")
     packages.pip_download(wheels, [f"{name}=={importlib.metadata.version(name)}" for name in TEST_TOOLS], wheel=True)
     for wheel in wheels.glob("*.whl"):

@@ -81,9 +81,9 @@ def test_host_classifies_a_picture_through_the_forwarded_socket(edgeai_socket: P
 def test_host_detects_objects_through_the_forwarded_socket(edgeai_socket: Path) -> None:
     from edgeaid.client import Client
 
-    folder = DEFAULTS / "digit-scenes/1/samples"
+    directory = DEFAULTS / "digit-scenes/1/samples"
     with Client(edgeai_socket, fast=False, timeout=280) as client:
-        assert client.detect("digit-scenes", (folder / "scene-1.png").read_bytes()).objects
+        assert client.detect("digit-scenes", (directory / "scene-1.png").read_bytes()).objects
 
 
 @pytest.mark.parametrize("model", MODELS)

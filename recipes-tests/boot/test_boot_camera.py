@@ -24,8 +24,8 @@ PICTURE = len(b"P6\n160 90\n255\n") + 160 * 90 * 3
 
 @pytest.fixture(scope="module")
 def guest(full_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Link]:
-    folder = tmp_path_factory.mktemp("camera")
-    device = Device(write_card(full_image, folder / "card.img"), folder / "card.qcow2")
+    directory = tmp_path_factory.mktemp("camera")
+    device = Device(write_card(full_image, directory / "card.img"), directory / "card.qcow2")
     try:
         link = device.boot()
         if link.run("modprobe vivid n_devs=1 node_types=0x1").code:

@@ -65,22 +65,22 @@ def desk(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
         pytest.skip("the checklist begins with a card image; this release has none here (wic)")
     if shutil.which("ssh") is None:
         pytest.skip("ssh is not installed: apt-get install openssh-client")
-    folder = tmp_path_factory.mktemp("desk")
-    with blank_card(folder / "card.img", image.stat().st_size + SPARE) as loop:
-        yield _environment(image, folder, loop)
+    directory = tmp_path_factory.mktemp("desk")
+    with blank_card(directory / "card.img", image.stat().st_size + SPARE) as loop:
+        yield _environment(image, directory, loop)
 
 
-def _environment(image: Path, folder: Path, loop: str) -> dict[str, str]:
-    tools = folder / "bin"
+def _environment(image: Path, directory: Path, loop: str) -> dict[str, str]:
+    tools = directory / "bin"
     tools.mkdir()
-    key = ssh_key(folder)
-    home = folder / "home"
+    key = ssh_key(directory)
+    home = directory / "home"
     (home / ".ssh").mkdir(parents=True)
     shutil.copy(key.with_suffix(".pub"), home / ".ssh/id_ed25519.pub")
     scripts = {
         "sudo": 'exec "$@"',
         "edgeai": f'exec {sys.executable} -c "from edgeaid.cli import main; main()" "$@"',
-        "ssh": f'exec {shutil.which("ssh")} -F {folder}/config "$@"',
+        "ssh": f'exec {shutil.which("ssh")} -F {directory}/config "$@"',
     }
     for name, text in scripts.items():
         (tools / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -94,8 +94,8 @@ def _environment(image: Path, folder: Path, loop: str) -> dict[str, str]:
         "COLUMNS": "160",
         "IMAGE": str(image),
         "CARD": loop,
-        "EDGEAI_TEST_CARD": str(folder / "card.img"),
-        "EDGEAI_TEST_SSH": str(folder / "config"),
+        "EDGEAI_TEST_CARD": str(directory / "card.img"),
+        "EDGEAI_TEST_SSH": str(directory / "config"),
         "EDGEAI_TEST_KEY": str(key),
         **({"EDGEAI_MODEL_MIRROR": str(data / "coral")} if (data / "coral").is_dir() else {}),
     }

@@ -153,7 +153,7 @@ def test_a_person_tries_the_product_and_the_next_start_continues(emulate, key: P
     assert "shutting down" in first.text
     assert not Path(socket).exists()
 
-    # The second one is not given a socket folder, another port, and is told to end by a service manager.
+    # The second one is not given a socket directory, another port, and is told to end by a service manager.
     second = emulate("--ssh-key", key.with_suffix(".pub"))
     second.until("Ctrl-C shuts down")
     assert "continuing" in second.text

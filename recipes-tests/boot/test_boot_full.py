@@ -53,14 +53,14 @@ class Device:
     def __init__(self, card: Path, disk: Path) -> None:
         self.card, self.disk = card, disk
         self.machine: machine.Machine | None = None
-        self.folder = Path(tempfile.mkdtemp(prefix="edgeai-full-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="edgeai-full-"))
 
     def boot(self) -> Link:
         board = machine.Board(read_only_root=True)
         self.machine = machine.boot(self.card, paths.work_dir(), self.disk, board, fresh=not self.disk.is_file())
         self.machine.wait_up()
         link = self.link
-        wait_serving(link, self.folder)
+        wait_serving(link, self.directory)
         return link
 
     @property
@@ -77,18 +77,18 @@ class Device:
             self.machine = None
 
     def forward(self, inside: str) -> Path:
-        path = self.folder / Path(inside).parent.name / "s"
+        path = self.directory / Path(inside).parent.name / "s"
         self.link.forward(path, inside)
         return path
 
 
 @pytest.fixture(scope="module")
 def device(full_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
-    folder = tmp_path_factory.mktemp("full")
+    directory = tmp_path_factory.mktemp("full")
     card = write_card(
-        full_image, folder / "card.img", "--hostname", "cellar", "--preload", renamed_model(folder, "mine", 3)
+        full_image, directory / "card.img", "--hostname", "cellar", "--preload", renamed_model(directory, "mine", 3)
     )
-    made = Device(card, folder / "card.qcow2")
+    made = Device(card, directory / "card.qcow2")
     try:
         made.boot()
         yield made
@@ -204,15 +204,15 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = Path(os.environ.get("EDGEAI_TEST_DATA", TOP.parent / "shared" / "data")) / "ncs/graph.facedetect80"
     if not data.is_file():
         pytest.skip(f"no compiled graph at {data} (set EDGEAI_TEST_DATA)")
-    folder = tmp_path_factory.mktemp("graph")
-    model = folder / "faces" / "1"
+    directory = tmp_path_factory.mktemp("graph")
+    model = directory / "faces" / "1"
     model.mkdir(parents=True)
     (model / "faces.graph").write_bytes(data.read_bytes())
     digest = __import__("hashlib").sha256(data.read_bytes()).hexdigest()
     (model / "model.toml").write_text(
         f'schema = 1\nname = "faces"\n[artifacts.ncs]\nfile = "faces.graph"\nsha256 = "{digest}"\n'
     )
-    return pack.write(model, folder)
+    return pack.write(model, directory)
 
 
 #: The library of the image's test-only package edgeai-standins takes libmvnc's place, with a file where Intel's firmware would be.

@@ -50,14 +50,14 @@ def identity(link: Link) -> Identity:
 
 @pytest.fixture(scope="module")
 def device(full_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
-    folder = tmp_path_factory.mktemp("keep")
-    key = ssh_key(folder)
-    (folder / "password").write_text(PHRASE + "\n")
+    directory = tmp_path_factory.mktemp("keep")
+    key = ssh_key(directory)
+    (directory / "password").write_text(PHRASE + "\n")
     card = write_card(
-        full_image, folder / "card.img", "--hostname", "cellar", "--timezone", "Europe/Berlin", "--ssh-key", key.with_suffix(".pub"),
-        "--wifi-ssid", "home", "--wifi-country", "DE", "--wifi-password-file", folder / "password",
+        full_image, directory / "card.img", "--hostname", "cellar", "--timezone", "Europe/Berlin", "--ssh-key", key.with_suffix(".pub"),
+        "--wifi-ssid", "home", "--wifi-country", "DE", "--wifi-password-file", directory / "password",
     )  # fmt: skip
-    made = Device(card, folder / "card.qcow2", key)
+    made = Device(card, directory / "card.qcow2", key)
     try:
         yield made
     finally:

@@ -117,7 +117,7 @@ def _life(image: Path, disk: Path, ledger: Ledger, number: int, seconds: float) 
         state = running.wait_up(timeout=1200)
         booted = time.monotonic() - started
         assert (state, link.run("systemctl --failed --no-legend --plain").out) == ("running", "")
-        path = running.folder / "edgeaid.sock"
+        path = running.directory / "edgeaid.sock"
         link.forward(path, "/run/edgeai/edgeaid.sock")
         kept = len(ledger.accepted)
         _check_what_is_there(link, path, ledger)

@@ -73,15 +73,15 @@ class Device:
 def device(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
     if image.suffix != ".wic":
         pytest.skip("the boot partition is on a card image; this release has none here (wic)")
-    folder = tmp_path_factory.mktemp("card")
-    key = ssh_key(folder)
-    (folder / "password").write_text(PHRASE + "\n")
+    directory = tmp_path_factory.mktemp("card")
+    key = ssh_key(directory)
+    (directory / "password").write_text(PHRASE + "\n")
     card = write_card(
-        image, folder / "card.img", "--hostname", "kitchen", "--timezone", "Europe/Berlin", "--ssh-key", key.with_suffix(".pub"),
-        "--wifi-ssid", SSID, "--wifi-country", "DE", "--wifi-password-file", folder / "password",
-        "--preload", renamed_model(folder, "mine", 3),
+        image, directory / "card.img", "--hostname", "kitchen", "--timezone", "Europe/Berlin", "--ssh-key", key.with_suffix(".pub"),
+        "--wifi-ssid", SSID, "--wifi-country", "DE", "--wifi-password-file", directory / "password",
+        "--preload", renamed_model(directory, "mine", 3),
     )  # fmt: skip
-    made = Device(card, folder / "card.qcow2", key)
+    made = Device(card, directory / "card.qcow2", key)
     try:
         yield made
     finally:

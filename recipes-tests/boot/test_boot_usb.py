@@ -24,8 +24,8 @@ import fcntl, os, struct, sys, time, glob
 def node(vendor):
     for path in glob.glob("/sys/bus/usb/devices/*/idVendor"):
         if open(path).read().strip() == vendor:
-            folder = os.path.dirname(path)
-            return "/dev/bus/usb/%03d/%03d" % (int(open(folder + "/busnum").read()), int(open(folder + "/devnum").read()))
+            directory = os.path.dirname(path)
+            return "/dev/bus/usb/%03d/%03d" % (int(open(directory + "/busnum").read()), int(open(directory + "/devnum").read()))
 CONTROL = 0xC0185500
 def control(fd, kind, request, value, data_or_length):
     import ctypes

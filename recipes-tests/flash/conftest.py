@@ -35,8 +35,8 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     missing = [tool for tool in TOOLS if shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)} (recipes-tests/host-packages-flash.txt)")
-    folder = tmp_path_factory.mktemp("image")
-    image, fat = folder / "card.wic", folder / "fat"
+    directory = tmp_path_factory.mktemp("image")
+    image, fat = directory / "card.wic", directory / "fat"
     with image.open("wb") as file:
         file.truncate(END * 512)
     table = f"label: dos\nstart={BOOT},size={ROOT - BOOT},type=c,bootable\nstart={ROOT},type=83\n"
@@ -46,7 +46,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with image.open("r+b") as file:
         file.seek(BOOT * 512)
         file.write(fat.read_bytes())
-    units = folder / "root/usr/lib/systemd/system"
+    units = directory / "root/usr/lib/systemd/system"
     units.mkdir(parents=True)
     shutil.copy(TOP / "daemon/systemd/edgeai-provision.service", units)
     run(
@@ -55,16 +55,16 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "-t",
         "ext4",
         "-d",
-        folder / "root",
+        directory / "root",
         "-E",
         f"offset={ROOT * 512}",
         image,
         f"{(END - ROOT) // 2}k",
     )
-    run("cp", "--sparse=always", image, folder / "sparse.wic")
-    (folder / "sparse.wic").rename(image)
+    run("cp", "--sparse=always", image, directory / "sparse.wic")
+    (directory / "sparse.wic").rename(image)
     fat.unlink()
-    (folder / "card.wic.bmap").write_text(run("bmaptool", "create", image))
+    (directory / "card.wic.bmap").write_text(run("bmaptool", "create", image))
     return image
 
 

@@ -229,10 +229,10 @@ def test_a_symbolic_link_is_judged_by_what_it_points_to(image: Path, flash: Flas
 
 def test_the_disk_this_computer_runs_from_is_refused_however_often_one_insists(image: Path, flash: Flash) -> None:
     number = Path("/").stat().st_dev
-    folder = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
-    if not folder.exists():
+    directory = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    if not directory.exists():
         pytest.skip("the root file system is on no block device")
-    disk = folder.resolve()
+    disk = directory.resolve()
     if (disk / "partition").exists():
         disk = disk.parent
     node = Path("/dev") / disk.name
@@ -288,17 +288,19 @@ def test_a_file_without_partitions_is_no_image(loop: Loop, flash: Flash, tmp_pat
 def test_a_card_that_forgets_a_byte_is_found_out(image: Path, loop: Loop, flash: Flash, tmp_path: Path) -> None:
     """A bmaptool that damages the card after writing stands for a card that lies."""
     device = loop()
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    tool = folder / "bmaptool"
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    tool = directory / "bmaptool"
     place = ROOT * 512 + 1024 + 60
     tool.write_text(
         f'#!/bin/sh\n{shutil.which("bmaptool")} "$@" || exit\n'
         f"printf X | dd of={device} bs=1 seek={place} conv=notrunc,fsync status=none\n"
     )
     tool.chmod(0o755)
-    refused(flash(image, device, "--yes", "--hostname", "x", path=folder), "differ; the card or its reader is faulty")
-    done = flash(image, device, "--yes", "--no-verify", path=folder)
+    refused(
+        flash(image, device, "--yes", "--hostname", "x", path=directory), "differ; the card or its reader is faulty"
+    )
+    done = flash(image, device, "--yes", "--no-verify", path=directory)
     assert done.returncode == 0
     assert "verified" not in done.stdout
 
@@ -312,11 +314,11 @@ def test_a_disk_that_another_program_has_reserved_is_left_alone(image: Path, loo
 
 
 def test_a_failing_bmaptool_is_no_success(image: Path, loop: Loop, flash: Flash, tmp_path: Path) -> None:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "bmaptool").write_text("#!/bin/sh\nexit 1\n")
-    (folder / "bmaptool").chmod(0o755)
-    refused(flash(image, loop(), "--yes", path=folder), "bmaptool failed")
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    (directory / "bmaptool").write_text("#!/bin/sh\nexit 1\n")
+    (directory / "bmaptool").chmod(0o755)
+    refused(flash(image, loop(), "--yes", path=directory), "bmaptool failed")
 
 
 SETTINGS = (

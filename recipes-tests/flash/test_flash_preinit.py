@@ -24,27 +24,27 @@ ID = re.compile(r"--machine-id=([0-9a-f]{32}) quiet\n")
 class Device:
     """A card with root and data partition; `boot` runs the first program as the kernel would, in a mount namespace of its own."""
 
-    def __init__(self, root: Path, data: Path, folder: Path) -> None:
-        self.root, self.data, self.folder = root, data, folder
+    def __init__(self, root: Path, data: Path, directory: Path) -> None:
+        self.root, self.data, self.directory = root, data, directory
 
     def boot(self) -> str:
         """Standard output of what stands for systemd."""
         script = (
-            f"mount -o ro {self.root} {self.folder} && for d in usr dev; do mount --rbind /$d {self.folder}/$d; done && "
-            f"exec chroot {self.folder} /opt/edgeai/preinit quiet"
+            f"mount -o ro {self.root} {self.directory} && for d in usr dev; do mount --rbind /$d {self.directory}/$d; done && "
+            f"exec chroot {self.directory} /opt/edgeai/preinit quiet"
         )
         return run("unshare", "--mount", "--pid", "--fork", "sh", "-c", script)
 
     def inside(self, command: str) -> str:
         """A command with the data partition mounted at $D."""
-        script = f"mount {self.data} {self.folder} && export D={self.folder} && {command}"
+        script = f"mount {self.data} {self.directory} && export D={self.directory} && {command}"
         return run("unshare", "--mount", "sh", "-c", script)
 
 
 @pytest.fixture
 def device(loop: Callable[..., Path], tmp_path: Path) -> Iterator[Device]:
     image, tree = tmp_path / "card", tmp_path / "tree"
-    for folder in (
+    for directory in (
         "usr",
         "dev",
         "proc",
@@ -56,7 +56,7 @@ def device(loop: Callable[..., Path], tmp_path: Path) -> Iterator[Device]:
         "opt/edgeai/factory/etc",
         "opt/edgeai/factory/root",
     ):
-        (tree / folder).mkdir(parents=True)
+        (tree / directory).mkdir(parents=True)
     for name in ("bin", "sbin", "lib", "lib64"):
         (tree / name).symlink_to(f"usr/{name}")
     for path, text in ((tree / "opt/edgeai/preinit", PREINIT.read_text()), (tree / "opt/systemd/systemd", SYSTEMD)):

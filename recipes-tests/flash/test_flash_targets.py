@@ -14,7 +14,7 @@ from .conftest import MIB
 
 @dataclass(slots=True)
 class Computer:
-    """A sysfs and a procfs in a folder."""
+    """A sysfs and a procfs in a directory."""
 
     top: Path
 
@@ -24,32 +24,32 @@ class Computer:
 
     def add(self, path: str, number: str, *, size: int = 64 * MIB, removable: bool = False, model: str = "") -> Path:
         """A device at a path below sys/devices."""
-        folder = self.top / "sys/devices" / path
-        folder.mkdir(parents=True)
-        (folder / "size").write_text(f"{size // 512}\n")
-        (folder / "removable").write_text(f"{int(removable)}\n")
-        (folder / "ro").write_text("0\n")
+        directory = self.top / "sys/devices" / path
+        directory.mkdir(parents=True)
+        (directory / "size").write_text(f"{size // 512}\n")
+        (directory / "removable").write_text(f"{int(removable)}\n")
+        (directory / "ro").write_text("0\n")
         if model:
-            (folder / "device").mkdir()
-            (folder / "device/model").write_text(f"{model}  \n")
-        for link in (f"dev/block/{number}", f"class/block/{folder.name}"):
+            (directory / "device").mkdir()
+            (directory / "device/model").write_text(f"{model}  \n")
+        for link in (f"dev/block/{number}", f"class/block/{directory.name}"):
             place = self.top / "sys" / link
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.symlink_to(folder)
-        return folder
+            place.symlink_to(directory)
+        return directory
 
     def part(self, path: str, number: str) -> Path:
-        folder = self.add(path, number)
-        (folder / "partition").write_text("1\n")
-        return folder
+        directory = self.add(path, number)
+        (directory / "partition").write_text("1\n")
+        return directory
 
     def mount(self, *lines: str) -> None:
         (self.top / "proc/self/mountinfo").write_text("".join(f"{line}\n" for line in lines))
 
     def disk(self, name: str) -> devices.Disk:
         """As inspect would describe it, without the need of a node."""
-        folder = (self.top / "sys/class/block" / name).resolve()
-        return devices._disk(Path("/dev") / name, folder)
+        directory = (self.top / "sys/class/block" / name).resolve()
+        return devices._disk(Path("/dev") / name, directory)
 
 
 @pytest.fixture
@@ -130,14 +130,14 @@ def test_swap_space_is_in_use(computer: Computer, tmp_path: Path) -> None:
 
 
 def test_an_empty_reader_a_switch_and_a_small_card_are_told_apart(computer: Computer) -> None:
-    folder = computer.top / "sys/class/block/sdb"
-    (folder / "ro").write_text("1\n")
+    directory = computer.top / "sys/class/block/sdb"
+    (directory / "ro").write_text("1\n")
     with pytest.raises(Refused, match="write-protected"):
         devices.check(computer.disk("sdb"), MIB, system=computer.system)
-    (folder / "ro").write_text("0\n")
+    (directory / "ro").write_text("0\n")
     with pytest.raises(Refused, match="too small"):
         devices.check(computer.disk("sdb"), 65 * MIB, system=computer.system)
-    (folder / "size").write_text("0\n")
+    (directory / "size").write_text("0\n")
     with pytest.raises(Refused, match="is a card in the reader"):
         devices.check(computer.disk("sdb"), MIB, system=computer.system)
 

@@ -1,4 +1,4 @@
-"""Run inside a build folder: every recipe of the layer and what BitBake makes of it, as JSON.
+"""Run inside a build directory: every recipe of the layer and what BitBake makes of it, as JSON.
 
     python3 dump_recipes.py COLLECTION OUT [NAME...]
 
@@ -57,10 +57,10 @@ def main():
     collection, out, *more = sys.argv[1:]
     with bb.tinfoil.Tinfoil() as tinfoil:
         tinfoil.prepare(quiet=2)
-        folder = tinfoil.config_data.getVar("BBFILE_PATTERN_" + collection).lstrip("^")
+        directory = tinfoil.config_data.getVar("BBFILE_PATTERN_" + collection).lstrip("^")
         recipes, names = {}, set(more)
         for recipe in tinfoil.all_recipes():
-            if recipe.fn.startswith(folder):
+            if recipe.fn.startswith(directory):
                 names.add(recipe.pn)
         for name in sorted(names):
             try:

@@ -106,7 +106,7 @@ def test_whatever_runs_bazel_takes_turns_and_new_limits_rebuild_nothing(release:
 
     before = log.read_text()
     new = {"EDGEAI_BAZEL_JOBS": "8", "EDGEAI_BAZEL_MEM_MIB": "16384", "EDGEAI_BAZEL_JVM_MIB": "4096"}
-    (toys.folder / "conf" / "local.conf").write_text(conf(release, log, **(limits | new)))
+    (toys.directory / "conf" / "local.conf").write_text(conf(release, log, **(limits | new)))
     build(toys)
     assert log.read_text() == before, "a change of limits ran a step again"
 
@@ -118,7 +118,7 @@ def test_whatever_runs_bazel_takes_turns_and_new_limits_rebuild_nothing(release:
         assert line.count(".bazelrc") == 1
         assert "--host_jvm_args=-Xmx4096m" in line
         assert java == "-Xmx4096m"
-        (rc,) = toys.folder.glob(f"tmp*/work/*/{name}/*/edgeai.bazelrc")
+        (rc,) = toys.directory.glob(f"tmp*/work/*/{name}/*/edgeai.bazelrc")
         assert "--jobs=8" in rc.read_text()
         assert "16384" in rc.read_text()
     assert "--jobs=8 --local_ram_resources=16384" in told(log)["toy-bootstrap"][0]
@@ -127,7 +127,7 @@ def test_whatever_runs_bazel_takes_turns_and_new_limits_rebuild_nothing(release:
     assert "-c opt" in flags, "options that are not limits stay"
     assert "--jobs" not in flags + line, "the recipe's own number would win over the file"
     assert "HOST_RAM" not in line
-    (note,) = toys.folder.glob("tmp*/work/*/toy-class-b/*/temp/log.do_compile")
+    (note,) = toys.directory.glob("tmp*/work/*/toy-class-b/*/temp/log.do_compile")
     assert note.read_text().count("Bazel may run 8 jobs") == 1
 
 

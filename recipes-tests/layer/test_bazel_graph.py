@@ -65,11 +65,11 @@ def image(request: pytest.FixtureRequest) -> tuple[str, Graph, dict[str, dict]]:
     own: Workspace = place(request.param, "raspberrypi4-64", *together(request.param))
     recipes = needed(own, "edgeai-image", "tensorflow-lite")
     assert recipes >= {"tensorflow", "tensorflow-lite", "bazel-native"}
-    assert "BBMASK" not in "".join(p.read_text() for p in (own.folder / "conf").glob("*.conf"))
+    assert "BBMASK" not in "".join(p.read_text() for p in (own.directory / "conf").glob("*.conf"))
     graph = Graph()
-    graph.add((own.folder / "task-depends.dot").read_text())
+    graph.add((own.directory / "task-depends.dot").read_text())
     tasks = {}
-    for file in (own.folder / "bazel-census").glob("*.json"):
+    for file in (own.directory / "bazel-census").glob("*.json"):
         recipe = json.loads(file.read_text())
         for task, flags in recipe["tasks"].items():
             tasks[f"{file.stem}.{task}"] = flags | recipe["variables"]

@@ -31,7 +31,7 @@ JAVA = Path("/usr/lib/jvm/java-17-openjdk-amd64")
 class Group:
     """A memory control group of our own, version 1 or 2."""
 
-    folder: Path
+    directory: Path
     unified: bool
     peak: int = 0
     steps: int = 0
@@ -39,18 +39,18 @@ class Group:
 
     def kills(self) -> int:
         file = "memory.events" if self.unified else "memory.oom_control"
-        return int(re.search(r"^oom_kill (\d+)", (self.folder / file).read_text(), re.MULTILINE)[1])  # type: ignore[index]
+        return int(re.search(r"^oom_kill (\d+)", (self.directory / file).read_text(), re.MULTILINE)[1])  # type: ignore[index]
 
     def _anonymous(self) -> int:
         """Bytes of the programs themselves; file caches, which the kernel gives back, do not count."""
         name = "anon" if self.unified else "total_rss"
-        return int(re.search(rf"^{name} (\d+)", (self.folder / "memory.stat").read_text(), re.MULTILINE)[1])  # type: ignore[index]
+        return int(re.search(rf"^{name} (\d+)", (self.directory / "memory.stat").read_text(), re.MULTILINE)[1])  # type: ignore[index]
 
     def watch(self) -> None:
         while not self.stop.wait(0.2):
             self.peak = max(self.peak, self._anonymous())
             names = []
-            for pid in (self.folder / "cgroup.procs").read_text().split():
+            for pid in (self.directory / "cgroup.procs").read_text().split():
                 with contextlib.suppress(OSError):
                     names.append(Path(f"/proc/{pid}/comm").read_text().strip())
             self.steps = max(self.steps, names.count("cc1plus"))
@@ -73,9 +73,9 @@ def memory_group(limit: int) -> Iterator[Group]:
     try:
         own, unified = _own_group()
         group = Group(own / f"edgeai-{os.getpid()}", unified)
-        group.folder.mkdir()
-        (group.folder / ("memory.max" if unified else "memory.limit_in_bytes")).write_text(str(limit))
-        (group.folder / "cgroup.procs").write_text(str(os.getpid()))
+        group.directory.mkdir()
+        (group.directory / ("memory.max" if unified else "memory.limit_in_bytes")).write_text(str(limit))
+        (group.directory / "cgroup.procs").write_text(str(os.getpid()))
     except OSError as error:
         pytest.skip(f"no memory control group can be made here: {error}")
     watcher = threading.Thread(target=group.watch)
@@ -88,7 +88,7 @@ def memory_group(limit: int) -> Iterator[Group]:
         (own / "cgroup.procs").write_text(str(os.getpid()))
         for _ in range(50):
             with contextlib.suppress(OSError):
-                group.folder.rmdir()
+                group.directory.rmdir()
                 break
             time.sleep(0.2)
 

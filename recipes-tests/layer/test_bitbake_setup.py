@@ -48,9 +48,9 @@ def test_bitbake_setup_makes_a_build_directory_of_this_distribution(wrynose: Wor
         "init", "--non-interactive", *sources, str(wrynose.build.project / CONFIG), "edgeai", "machine/raspberrypi5", timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
-    folder = top / "t/edgeai-wrynose-raspberrypi5/build"
+    directory = top / "t/edgeai-wrynose-raspberrypi5/build"
     asked = bitbake.run(
-        wrynose.build, "bash", "-c", f". {folder}/init-build-env >/dev/null && bitbake-getvar MACHINE && bitbake-getvar DISTRO && bitbake-getvar BBLAYERS",
+        wrynose.build, "bash", "-c", f". {directory}/init-build-env >/dev/null && bitbake-getvar MACHINE && bitbake-getvar DISTRO && bitbake-getvar BBLAYERS",
         timeout=300,
     )  # fmt: skip
     value = dict(re.findall(r'^(MACHINE|DISTRO|BBLAYERS)="(.*)"$', asked.stdout, re.MULTILINE))

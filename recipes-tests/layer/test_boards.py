@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from layer.test_recipes import MASK, build_folder
+from layer.test_recipes import MASK, build_directory
 from layer.workspace import BITBAKE_NAMES, RELEASES
 
 NAMES = (
@@ -25,7 +25,7 @@ PCIE = {
 
 def settings(release: str, machine: str, *features: str) -> dict[str, str]:
     """Values of NAMES in the global configuration; "" where one is not set there."""
-    own = build_folder(release, machine, *features)
+    own = build_directory(release, machine, *features)
     done = own.run("bitbake", "-e", settings=MASK, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:]
     values = dict(re.findall(r'^(?:export )?(\S+)="(.*)"$', done.stdout, re.M))

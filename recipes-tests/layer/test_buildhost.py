@@ -84,8 +84,8 @@ def test_a_container_limit_counts_and_not_the_machine(tmp_path: Path) -> None:
 
 def test_the_smallest_limit_on_the_way_up_counts(tmp_path: Path) -> None:
     root = fake_host(tmp_path, **MEMINFO, proc__self__cgroup="0::/user.slice/build.scope\n")
-    for folder, text in (("user.slice/build.scope", "max"), ("user.slice", str(6 * GIB)), ("", "max")):
-        path = tmp_path / "sys/fs/cgroup" / folder
+    for directory, text in (("user.slice/build.scope", "max"), ("user.slice", str(6 * GIB)), ("", "max")):
+        path = tmp_path / "sys/fs/cgroup" / directory
         path.mkdir(parents=True, exist_ok=True)
         (path / "memory.max").write_text(text + "\n")
     assert buildhost.memory_bytes(root) == 6 * GIB

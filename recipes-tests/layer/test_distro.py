@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from layer.test_recipes import MASK, build_folder
+from layer.test_recipes import MASK, build_directory
 from layer.workspace import RELEASES
 from rig import bitbake, paths
 
@@ -29,7 +29,7 @@ VERSION = 'EDGEAI_IMAGE_VERSION = "2.4.1"\n'
 @functools.cache
 def environment(release: str, recipe: str, settings: str) -> dict[str, str]:
     """Every variable as a recipe sees it."""
-    own = build_folder(release, "raspberrypi4-64")
+    own = build_directory(release, "raspberrypi4-64")
     file = own.build.project / recipe
     if not file.is_file():
         file = own.layers / recipe
@@ -113,8 +113,8 @@ def test_a_program_and_a_library_that_were_built_are_hardened(release: str) -> N
     except paths.Missing as reason:
         pytest.skip(str(reason))
     bitbake.build_image(build, "hardening-probe")
-    (folder,) = build.tmp.glob("work/*/hardening-probe/1.0*/packages-split/hardening-probe")
-    program, library = folder / "usr/bin/hardening-probe", folder / "usr/lib/libhardening-probe.so.1"
+    (directory,) = build.tmp.glob("work/*/hardening-probe/1.0*/packages-split/hardening-probe")
+    program, library = directory / "usr/bin/hardening-probe", directory / "usr/lib/libhardening-probe.so.1"
     assert {path.name: weaknesses(path) for path in (program, library)} == {program.name: [], library.name: []}
     # What -D_FORTIFY_SOURCE makes of strcpy, and what -mbranch-protection puts before a function's first instruction.
     assert "__strcpy_chk" in readelf(program)

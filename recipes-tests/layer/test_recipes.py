@@ -29,23 +29,23 @@ ACCEPTED = 'LICENSE_FLAGS_ACCEPTED += "commercial_intel-movidius"\n'
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def build_folder(release: str, machine: str, *features: str) -> Workspace:
-    """A folder of its own for each machine: its cache stays valid."""
+def build_directory(release: str, machine: str, *features: str) -> Workspace:
+    """A directory of its own for each machine: its cache stays valid."""
     try:
         base = workspace(release, machine, *features)
     except Missing as reason:
         pytest.skip(f"no real BitBake here: {reason}")
     own = Workspace(base.build, base.build.top / f"facts-{machine}")
-    (own.folder / "conf").mkdir(parents=True, exist_ok=True)
+    (own.directory / "conf").mkdir(parents=True, exist_ok=True)
     for name in ("bblayers.conf", "local.conf"):
-        shutil.copyfile(base.folder / "conf" / name, own.folder / "conf" / name)
-    hand_over(own.folder)
+        shutil.copyfile(base.directory / "conf" / name, own.directory / "conf" / name)
+    hand_over(own.directory)
     return own
 
 
 def read_facts(release: str, machine: str, *features: str) -> dict[str, dict]:
-    own = build_folder(release, machine, *features)
-    out = own.folder / "facts.json"
+    own = build_directory(release, machine, *features)
+    out = own.directory / "facts.json"
     out.unlink(missing_ok=True)
     script = own.build.project / "recipes-tests/layer/dump_recipes.py"
     others = OTHERS if "tensorflow" in features and machine != "qemuarm64" else ()
@@ -228,18 +228,18 @@ def test_the_layer_parses_for_every_machine(release: str, machine: str) -> None:
 
 
 def test_an_unknown_power_profile_ends_the_parse() -> None:
-    folder = build_folder("wrynose", "raspberrypi4-64")
-    done = folder.run("bitbake", "-p", settings=MASK + 'EDGEAI_POWER_PROFILE = "turbo"\n', timeout=900)
+    directory = build_directory("wrynose", "raspberrypi4-64")
+    done = directory.run("bitbake", "-p", settings=MASK + 'EDGEAI_POWER_PROFILE = "turbo"\n', timeout=900)
     assert done.returncode != 0
     assert "EDGEAI_POWER_PROFILE is 'turbo'; it can be: stock, cool, fast" in done.stdout
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_journal_outlives_a_reset_except_on_a_read_only_root(release: str) -> None:
-    folder = build_folder(release, "raspberrypi4-64")
+    directory = build_directory(release, "raspberrypi4-64")
     for read_only in (False, True):
         settings = MASK + ('EDGEAI_READONLY = "1"\n' if read_only else "")
-        done = folder.run("bitbake", "-e", settings=settings, timeout=900)
+        done = directory.run("bitbake", "-e", settings=settings, timeout=900)
         assert done.returncode == 0, done.stdout[-3000:]
         value = dict(re.findall(r'^(VOLATILE_LOG_DIR|FILESYSTEM_PERMS_TABLES)="(.*)"$', done.stdout, re.M))
         tables = value["FILESYSTEM_PERMS_TABLES"]
@@ -249,15 +249,15 @@ def test_the_journal_outlives_a_reset_except_on_a_read_only_root(release: str) -
 
 
 def test_a_release_needs_the_projects_address_and_says_so() -> None:
-    folder = build_folder("wrynose", "raspberrypi4-64")
-    recipe = folder.build.project / "meta-edgeai/recipes-edgeai/edgeaid/edgeaid_0.1.0.bb"
+    directory = build_directory("wrynose", "raspberrypi4-64")
+    recipe = directory.build.project / "meta-edgeai/recipes-edgeai/edgeaid/edgeaid_0.1.0.bb"
     release = MASK + 'EDGEAID_SOURCE = "git"\n'
-    done = folder.run("bitbake", "-b", str(recipe), "-e", settings=release, timeout=900)
+    done = directory.run("bitbake", "-b", str(recipe), "-e", settings=release, timeout=900)
     assert done.returncode != 0
     assert "EDGEAID_SOURCE is 'git' but EDGEAI_PROJECT_URL says no address; set it to" in done.stdout
 
     release += 'EDGEAI_PROJECT_URL = "https://code.example/owner/edge"\n'
-    done = folder.run("bitbake", "-b", str(recipe), "-e", settings=release, timeout=900)
+    done = directory.run("bitbake", "-b", str(recipe), "-e", settings=release, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:]
     value = dict(re.findall(r'^(SRC_URI|SRCREV|HOMEPAGE|S)="(.*)"$', done.stdout, re.M))
     assert "git://code.example/owner/edge;protocol=https;branch=main;destsuffix=edgeai" in value["SRC_URI"].split()

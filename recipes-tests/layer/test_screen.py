@@ -74,9 +74,9 @@ def test_a_client_fills_the_kiosk(session: dict[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def pictures(folder: Path, count: int) -> Iterator[tuple[Path, list[bytes]]]:
+def pictures(directory: Path, count: int) -> Iterator[tuple[Path, list[bytes]]]:
     """A Unix socket that answers one request with `count` JPEG pictures, in the form of the daemon's route; and the request's head."""
-    picture = folder / "picture.jpg"
+    picture = directory / "picture.jpg"
     subprocess.run(
         [
             "gst-launch-1.0",
@@ -106,11 +106,11 @@ def pictures(folder: Path, count: int) -> Iterator[tuple[Path, list[bytes]]]:
             connection.sendall(b"HTTP/1.1 200 OK\r\n" + kind + b"\r\nConnection: close\r\n\r\n" + part * count)
 
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "daemon.sock"))
+        listener.bind(str(directory / "daemon.sock"))
         listener.listen()
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield folder / "daemon.sock", heads
+        yield directory / "daemon.sock", heads
         thread.join(30)
 
 
@@ -133,10 +133,10 @@ def test_a_wrong_setting_is_named_and_not_tried_again(screen: str) -> None:
 
 def test_every_gstreamer_package_that_is_named_is_a_plugin_of_gstreamer() -> None:
     """A package of OpenEmbedded is called after the plugin's library."""
-    folders = sorted(Path("/usr/lib").glob("*/gstreamer-1.0"))
-    if not folders or not (folders[0] / "libgstwaylandsink.so").is_file():
+    directories = sorted(Path("/usr/lib").glob("*/gstreamer-1.0"))
+    if not directories or not (directories[0] / "libgstwaylandsink.so").is_file():
         pytest.skip("not installed: gstreamer1.0-plugins-bad")
     files = [GROUPS / "packagegroup-edgeai-camera.bb", DEVICE.parents[1] / "edgeai-screen_1.0.bb"]
     names = re.findall(r"gstreamer1\.0-plugins-(?:base|good|bad)-(\w+)", "\n".join(path.read_text() for path in files))
     assert len(names) > 20
-    assert [name for name in names if not (folders[0] / f"libgst{name}.so").is_file()] == []
+    assert [name for name in names if not (directories[0] / f"libgst{name}.so").is_file()] == []

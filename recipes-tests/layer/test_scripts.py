@@ -127,9 +127,9 @@ def test_files_of_the_users_own_come_last_and_are_copied_into_the_checkout(
 
 
 def test_two_files_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "my.yml").write_text(OWN)
+    for directory in ("a", "b"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "my.yml").write_text(OWN)
     wanted = request("--with", str(tmp_path / "a/my.yml"), "--with", str(tmp_path / "b/my.yml"), "raspberrypi5")
     with pytest.raises(build.UsageError, match="has the same name; rename one"):
         build.copy_own_files(wanted)
@@ -147,10 +147,12 @@ def test_what_is_accepted_by_a_firmware_feature_is_said() -> None:
 
 def test_results_of_a_board_that_shares_a_machine_are_looked_for_under_its_name(tmp_path: Path) -> None:
     assert build.machine_name(request("raspberrypi-cm4")) == "raspberrypi4-64"
-    folder = tmp_path / "build/tmp/deploy/images/raspberrypi4-64"
-    folder.mkdir(parents=True)
-    (folder / "edgeai-image-raspberrypi4-64.rootfs-1.wic.bz2").write_bytes(b"x")
-    (folder / "edgeai-image-raspberrypi4-64.rootfs.wic.bz2").symlink_to("edgeai-image-raspberrypi4-64.rootfs-1.wic.bz2")
+    directory = tmp_path / "build/tmp/deploy/images/raspberrypi4-64"
+    directory.mkdir(parents=True)
+    (directory / "edgeai-image-raspberrypi4-64.rootfs-1.wic.bz2").write_bytes(b"x")
+    (directory / "edgeai-image-raspberrypi4-64.rootfs.wic.bz2").symlink_to(
+        "edgeai-image-raspberrypi4-64.rootfs-1.wic.bz2"
+    )
     assert [what for what, _, _ in build.results(request("--work", str(tmp_path), "raspberrypi-cm4"))] == ["image"]
 
 
@@ -161,11 +163,11 @@ def test_progress_is_read_from_bitbakes_lines() -> None:
 
 
 def test_results_are_named_with_path_and_size(tmp_path: Path) -> None:
-    folder = tmp_path / "build/tmp-glibc/deploy/images/raspberrypi5"
-    folder.mkdir(parents=True)
+    directory = tmp_path / "build/tmp-glibc/deploy/images/raspberrypi5"
+    directory.mkdir(parents=True)
     for suffix, size in ((".rootfs-1.wic.bz2", 2_000_000), (".rootfs-1.wic.bmap", 100)):
-        (folder / f"edgeai-image-raspberrypi5{suffix}").write_bytes(b"x" * size)
-        (folder / f"edgeai-image-raspberrypi5{suffix.replace('-1', '')}").symlink_to(
+        (directory / f"edgeai-image-raspberrypi5{suffix}").write_bytes(b"x" * size)
+        (directory / f"edgeai-image-raspberrypi5{suffix.replace('-1', '')}").symlink_to(
             f"edgeai-image-raspberrypi5{suffix}"
         )
     results = build.results(request("--work", str(tmp_path), "raspberrypi5"))
@@ -174,12 +176,14 @@ def test_results_are_named_with_path_and_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".spdx.json", ".spdx.tar.zst"])
 def test_the_bill_of_materials_of_either_release_is_named_once(tmp_path: Path, suffix: str) -> None:
-    folder = tmp_path / "build/tmp/deploy/images/raspberrypi5"
-    folder.mkdir(parents=True)
-    (folder / f"edgeai-image-raspberrypi5.rootfs-2026{suffix}").write_bytes(b"x" * 1_500_000)
-    (folder / f"edgeai-image-raspberrypi5.rootfs{suffix}").symlink_to(f"edgeai-image-raspberrypi5.rootfs-2026{suffix}")
+    directory = tmp_path / "build/tmp/deploy/images/raspberrypi5"
+    directory.mkdir(parents=True)
+    (directory / f"edgeai-image-raspberrypi5.rootfs-2026{suffix}").write_bytes(b"x" * 1_500_000)
+    (directory / f"edgeai-image-raspberrypi5.rootfs{suffix}").symlink_to(
+        f"edgeai-image-raspberrypi5.rootfs-2026{suffix}"
+    )
     (one,) = build.results(request("--work", str(tmp_path), "raspberrypi5"))
-    assert one == ("bill of materials", folder / f"edgeai-image-raspberrypi5.rootfs{suffix}", 1_500_000)
+    assert one == ("bill of materials", directory / f"edgeai-image-raspberrypi5.rootfs{suffix}", 1_500_000)
 
 
 def test_help_and_list_name_every_feature() -> None:
@@ -296,11 +300,11 @@ OverridableFetchContent_Declare(
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A TensorFlow tree as far as the tool reads it."""
-    folder = tmp_path / pins.MODULES
-    folder.mkdir(parents=True)
+    directory = tmp_path / pins.MODULES
+    directory.mkdir(parents=True)
     for number, name in enumerate(n for n in pins.NAMES if n not in pins.OPTIONAL):
         form = URL_MODULE if name == "farmhash" else GIT_MODULE
-        (folder / f"{name}.cmake").write_text(form.format(name=name, commit=f"{number:040x}"))
+        (directory / f"{name}.cmake").write_text(form.format(name=name, commit=f"{number:040x}"))
     return tmp_path
 
 
@@ -311,8 +315,8 @@ def test_pins_are_read_from_git_and_archive_declarations(tree: Path) -> None:
 
 
 def test_dependencies_of_dependencies_come_from_their_trees(tree: Path, tmp_path: Path) -> None:
-    for folder in ("xnnpack", "pthreadpool"):
-        (tmp_path / folder / "cmake").mkdir(parents=True)
+    for directory in ("xnnpack", "pthreadpool"):
+        (tmp_path / directory / "cmake").mkdir(parents=True)
     (tmp_path / "xnnpack/cmake/DownloadKleidiAI.cmake").write_text(
         f"  URL https://github.com/ARM-software/kleidiai/archive/{'a' * 40}.zip\n"
     )
@@ -352,7 +356,7 @@ def test_what_is_printed_is_what_check_reads(tree: Path, tmp_path: Path, capsys:
     assert "cpuinfo" in capsys.readouterr().out
 
 
-def test_a_folder_that_is_not_tensorflow_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_directory_that_is_not_tensorflow_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pins.main(["--tree", str(tmp_path)]) == 2
     assert "is this TensorFlow?" in capsys.readouterr().err
 

@@ -31,20 +31,20 @@ EXTRAS = {
 NAMES = {"systemd-python": "python3-systemd"}
 
 
-def installed(recipe: Path, folder: str) -> set[str]:
-    """Patterns of the files of one folder of daemon/ that do_install of a recipe names; loops of the shell are written out."""
+def installed(recipe: Path, directory: str) -> set[str]:
+    """Patterns of the files of one directory of daemon/ that do_install of a recipe names; loops of the shell are written out."""
     text = recipe.read_text()
     loops = dict(re.findall(r"for (\w+) in (.+); do", text))
     found = set()
-    for name in re.findall(rf"\$\{{S\}}/{folder}/([\w.@*$-]+)", text):
+    for name in re.findall(rf"\$\{{S\}}/{directory}/([\w.@*$-]+)", text):
         found |= set(loops[name[1:]].split()) if name.startswith("$") else {name}
     return found
 
 
-@pytest.mark.parametrize("folder", ["systemd", "examples"])
-def test_every_file_that_the_daemon_ships_is_installed_by_a_recipe(folder: str) -> None:
-    patterns = {pattern for recipe in RECIPES.glob("*/*.bb") for pattern in installed(recipe, folder)}
-    shipped = {path.name for path in (DAEMON / folder).iterdir() if path.is_file()}
+@pytest.mark.parametrize("directory", ["systemd", "examples"])
+def test_every_file_that_the_daemon_ships_is_installed_by_a_recipe(directory: str) -> None:
+    patterns = {pattern for recipe in RECIPES.glob("*/*.bb") for pattern in installed(recipe, directory)}
+    shipped = {path.name for path in (DAEMON / directory).iterdir() if path.is_file()}
     assert len(shipped) > 5
     assert {name for name in shipped if not any(fnmatch(name, pattern) for pattern in patterns)} == set()
     # And no recipe installs what is not there.

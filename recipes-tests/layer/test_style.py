@@ -24,7 +24,7 @@ SUPPRESSED = {
     "oelint.task.noanonpython": "skips and fatal errors at parse time are what these functions are for",
     "oelint.var.filesoverride": "FILES of a recipe with few paths is set whole, so that a new path is noticed by QA",
     "oelint.vars.insaneskip": "each has its reason above it; another test checks that",
-    "oelint.vars.fileextrapaths": "two recipes of one include share its files folder; the daemon lies beside the layer",
+    "oelint.vars.fileextrapaths": "two recipes of one include share its files directory; the daemon lies beside the layer",
     "oelint.vars.outofcontext": "same",
     "oelint.vars.downloadfilename": "Intel's name of the file",
     "oelint.vars.srcuridomains": "Eigen lives on GitLab",

@@ -56,7 +56,7 @@ def needed(own: Workspace, *targets: str) -> set[str]:
     """Recipes that the graph of an image holds. After a dry run of the same configuration nothing is parsed again."""
     done = own.run("bitbake", "-g", *targets, timeout=3600, settings=quick(own))
     assert done.returncode == 0, done.stdout[-3000:]
-    return set((own.folder / "pn-buildlist").read_text().split())
+    return set((own.directory / "pn-buildlist").read_text().split())
 
 
 @pytest.mark.parametrize("release", ["wrynose", pytest.param("scarthgap", marks=pytest.mark.slow)])

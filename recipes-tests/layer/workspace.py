@@ -1,4 +1,4 @@
-"""A plain build folder per release: the layers as the kas files name them, no test distribution, nothing built.
+"""A plain build directory per release: the layers as the kas files name them, no test distribution, nothing built.
 
 The steps that need the host (a copy of the checkout, a kas of the system's Python, the build user) are the rig's.
 """
@@ -50,31 +50,31 @@ SETTINGS = 'CONNECTIVITY_CHECK_URIS = ""\nBB_NO_NETWORK = "1"\nBB_NUMBER_PARSE_T
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Checked-out layers and a build folder."""
+    """Checked-out layers and a build directory."""
 
     build: bitbake.Build
-    folder: Path
+    directory: Path
 
     @property
     def layers(self) -> Path:
         return self.build.top
 
     def run(self, *command: str, timeout: float = 3600, settings: str = "") -> subprocess.CompletedProcess[str]:
-        """A command in the build folder's environment; stdout and stderr come as one text. `settings` go to conf/site.conf."""
-        conf = self.folder / "conf" / "site.conf"
+        """A command in the build directory's environment; stdout and stderr come as one text. `settings` go to conf/site.conf."""
+        conf = self.directory / "conf" / "site.conf"
         conf.parent.mkdir(parents=True, exist_ok=True)
         text = SETTINGS + settings
         if not conf.is_file() or conf.read_text() != text:
             conf.write_text(text)
-        hand_over(self.folder)
-        script = f'cd "{self.folder}" && export PATH="{self.layers}/bitbake/bin:{self.layers}/openembedded-core/scripts:$PATH" BUILDDIR="$PWD" && exec "$@"'
+        hand_over(self.directory)
+        script = f'cd "{self.directory}" && export PATH="{self.layers}/bitbake/bin:{self.layers}/openembedded-core/scripts:$PATH" BUILDDIR="$PWD" && exec "$@"'
         return bitbake.run(self.build, "bash", "-c", script, "--", *command, timeout=timeout)
 
 
-def hand_over(folder: Path) -> None:
-    """The build user owns the build folder; cheap, only its top levels are new."""
+def hand_over(directory: Path) -> None:
+    """The build user owns the build directory; cheap, only its top levels are new."""
     if os.getuid() == 0:
-        for path in (folder, folder / "conf", *(folder / "conf").glob("*")):
+        for path in (directory, directory / "conf", *(directory / "conf").glob("*")):
             os.chown(path, BUILD_UID, BUILD_UID)
 
 
@@ -126,9 +126,9 @@ def workspace(release: str, machine: str = "raspberrypi4-64", *features: str) ->
     (build.top / "home").mkdir(parents=True, exist_ok=True)
     bitbake._git_config(build)
     bitbake.sync(build)
-    for folder in (work, build.top, build.top / "home"):
+    for directory in (work, build.top, build.top / "home"):
         if os.getuid() == 0:
-            os.chown(folder, BUILD_UID, BUILD_UID)
+            os.chown(directory, BUILD_UID, BUILD_UID)
     done = bitbake.run(build, "kas", "checkout", kas_files(release, machine, *features), timeout=900)
     if done.returncode:
         raise RuntimeError(f"kas checkout failed:\n{done.stdout[-3000:]}")
@@ -136,15 +136,15 @@ def workspace(release: str, machine: str = "raspberrypi4-64", *features: str) ->
 
 
 def empty_build(base: Workspace, name: str, layers: list[Path], local_conf: str) -> Workspace:
-    """Another build folder over the same checked-out layers, with these layers only; what it built before is removed."""
-    folder = base.build.top / name
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "conf").mkdir(parents=True)
+    """Another build directory over the same checked-out layers, with these layers only; what it built before is removed."""
+    directory = base.build.top / name
+    shutil.rmtree(directory, ignore_errors=True)
+    (directory / "conf").mkdir(parents=True)
     listed = " ".join(str(path) for path in layers)
-    (folder / "conf" / "bblayers.conf").write_text(f'BBPATH = "${{TOPDIR}}"\nBBFILES ?= ""\nBBLAYERS = "{listed}"\n')
-    (folder / "conf" / "local.conf").write_text(local_conf)
-    hand_over(folder)
-    return Workspace(base.build, folder)
+    (directory / "conf" / "bblayers.conf").write_text(f'BBPATH = "${{TOPDIR}}"\nBBFILES ?= ""\nBBLAYERS = "{listed}"\n')
+    (directory / "conf" / "local.conf").write_text(local_conf)
+    hand_over(directory)
+    return Workspace(base.build, directory)
 
 
 def load_script(name: str) -> ModuleType:

@@ -32,7 +32,7 @@ TOOLS = (
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A build folder of one release.
+    """A build directory of one release.
 
     `variant` is "" for the product's default configuration, else the name of a file in recipes-tests/kas that adds features to
     it; builds of one release share their layers and what they have compiled.
@@ -52,7 +52,7 @@ class Build:
         return self.work / "project"
 
     @property
-    def folder(self) -> Path:
+    def directory(self) -> Path:
         return self.top / (f"build-{self.variant}" if self.variant else "build")
 
     @property
@@ -63,8 +63,8 @@ class Build:
 
     @property
     def tmp(self) -> Path:
-        folder = self.folder / "tmp-glibc"
-        return folder if folder.is_dir() else self.folder / "tmp"
+        directory = self.directory / "tmp-glibc"
+        return directory if directory.is_dir() else self.directory / "tmp"
 
     @property
     def images(self) -> Path:
@@ -98,7 +98,7 @@ def reachable() -> str:
 
 @contextlib.contextmanager
 def locked(work: Path) -> Iterator[None]:
-    """One build at a time in a work folder: a second test run waits."""
+    """One build at a time in a work directory: a second test run waits."""
     with (work / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -132,8 +132,8 @@ def prepare(release: str, work: Path | None = None, variant: str = "") -> Build:
         if release == "wrynose":
             _wic(work)
         if os.getuid() == 0:
-            for folder in (work, work / "downloads", build.top, build.top / "home"):
-                os.chown(folder, BUILD_UID, BUILD_UID)
+            for directory in (work, work / "downloads", build.top, build.top / "home"):
+                os.chown(directory, BUILD_UID, BUILD_UID)
     return build
 
 
@@ -154,24 +154,24 @@ def _wic(work: Path) -> None:
     """wic as oe-core of scarthgap has it, at the commit of its lock file: wrynose's is a repository of its own, on another server."""
     lock = (TOP / "kas/release/scarthgap.lock.yml").read_text()
     commit = re.findall(r"openembedded-core:\n\s+commit: (\w{40})", lock)[0]
-    folder, mark = work / "wic", work / "wic" / "commit"
+    directory, mark = work / "wic", work / "wic" / "commit"
     if mark.is_file() and mark.read_text() == commit:
         return
-    shutil.rmtree(folder, ignore_errors=True)
-    git = ["git", "-C", str(folder)]
+    shutil.rmtree(directory, ignore_errors=True)
+    git = ["git", "-C", str(directory)]
     url = "https://git.openembedded.org/openembedded-core"
-    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    subprocess.run(["git", "init", "-q", str(directory)], check=True)
     # By its branch: a local copy of the repository may not give single commits.
     subprocess.run([*git, "fetch", "-q", "--depth=1", url, "scarthgap"], check=True)
     if subprocess.run([*git, "cat-file", "-e", commit], check=False, capture_output=True).returncode:
         subprocess.run([*git, "fetch", "-q", "--depth=1", url, commit], check=True)
     subprocess.run([*git, "checkout", "-q", commit, "--", "scripts", "meta/lib"], check=True)
-    shutil.rmtree(folder / ".git")
+    shutil.rmtree(directory / ".git")
     mark.write_text(commit)
 
 
 def _git_config(build: Build) -> None:
-    """git's settings for kas: an identity, every folder trusted, and the user's own URL rewrites (local copies of layers)."""
+    """git's settings for kas: an identity, every directory trusted, and the user's own URL rewrites (local copies of layers)."""
     lines = [
         "[user]",
         "\tname = test",
@@ -211,8 +211,8 @@ def sync(build: Build) -> None:
                 continue
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source, target)
-    for folder in SOURCES:
-        for path in (build.project / folder).rglob("*"):
+    for directory in SOURCES:
+        for path in (build.project / directory).rglob("*"):
             relative = str(path.relative_to(build.project))
             if path.is_file() and relative not in wanted and "__pycache__" not in path.parts:
                 path.unlink()
@@ -236,7 +236,7 @@ def run(
         "LC_ALL": "en_US.UTF-8",
         "PATH": f"{build.work / 'venv/bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "KAS_WORK_DIR": str(build.top),
-        "KAS_BUILD_DIR": str(build.folder),
+        "KAS_BUILD_DIR": str(build.directory),
         "KAS_CLONE_DEPTH": "1",
         "GITCONFIG_FILE": str(build.top / "gitconfig"),
         "GIT_CONFIG_GLOBAL": str(build.top / "gitconfig"),
@@ -275,7 +275,7 @@ def kas(
 def build_image(build: Build, target: str = "edgeai-image", timeout: float = 3600) -> float:
     """Build an image; returns the seconds it took. Raises RuntimeError with the errors of the log."""
     start = time.monotonic()
-    log = build.top / f"{build.folder.name}-{target}.log"
+    log = build.top / f"{build.directory.name}-{target}.log"
     with locked(build.work):
         done = kas(build, "build", "--target", target, log=log, timeout=timeout)
     if done.returncode:

@@ -50,14 +50,14 @@ class Machine:
     disk: Path
     work: Path
     root_partition: int
-    folder: Path = field(init=False)
+    directory: Path = field(init=False)
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     link: Link | None = field(default=None, init=False)
     _qmp: socket.socket | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         # sockets want short names
-        self.folder = Path(tempfile.mkdtemp(prefix="edgeai-emu-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="edgeai-emu-"))
 
     def command(self, load: str = "") -> list[str]:
         """QEMU's command line."""
@@ -69,9 +69,9 @@ class Machine:
         words = [
             "qemu-system-aarch64", "-M", board.machine, "-accel", "tcg,thread=multi", "-display", "none", "-nodefaults",
             "-kernel", str(kernel.image), "-initrd", str(initramfs.build(self.work, board.machine)),
-            "-chardev", f"socket,id=con,path={self.folder}/console,server=on,wait=off,logfile={self.folder}/console.log",
-            "-chardev", f"socket,id=agent,path={self.folder}/agent,server=on,wait=off",
-            "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off", "-no-reboot",
+            "-chardev", f"socket,id=con,path={self.directory}/console,server=on,wait=off,logfile={self.directory}/console.log",
+            "-chardev", f"socket,id=agent,path={self.directory}/agent,server=on,wait=off",
+            "-qmp", f"unix:{self.directory}/qmp,server=on,wait=off", "-no-reboot",
         ]  # fmt: skip
         forward = f",hostfwd=tcp:127.0.0.1:{board.ssh_port}-:22" if board.ssh_port else ""
         if board.machine == "virt":
@@ -105,7 +105,7 @@ class Machine:
 
     def start(self, load: str = "", timeout: float = 300) -> None:
         """Start, or continue from a snapshot; returns when the agent answers. GuestError carries the console's end."""
-        log = (self.folder / "qemu.log").open("wb")
+        log = (self.directory / "qemu.log").open("wb")
         self.process = subprocess.Popen(
             ["nice", "-n", os.environ.get("EDGEAI_TEST_NICE", "10"), *self.command(load)],
             stdin=subprocess.DEVNULL,
@@ -117,30 +117,30 @@ class Machine:
         deadline = time.monotonic() + 30
         while self.link is None:
             try:
-                self.link = Link(self.folder / "agent")
+                self.link = Link(self.directory / "agent")
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise GuestError(f"QEMU did not start: {(self.folder / 'qemu.log').read_text()}") from None
+                    raise GuestError(f"QEMU did not start: {(self.directory / 'qemu.log').read_text()}") from None
                 time.sleep(0.05)
         try:
             self.link.wait(timeout)
         except GuestError as error:
             raise GuestError(
-                f"{error}\nconsole:\n{self.console()[-3000:]}\n{(self.folder / 'qemu.log').read_text()}"
+                f"{error}\nconsole:\n{self.console()[-3000:]}\n{(self.directory / 'qemu.log').read_text()}"
             ) from None
         if load:  # the guest's clock stands where the snapshot was taken
             self.link.run(f"date -u -s @{time.time():.0f}")
 
     def console(self) -> str:
         """What the serial console said so far."""
-        path = self.folder / "console.log"
+        path = self.directory / "console.log"
         return path.read_text(errors="replace") if path.is_file() else ""
 
     def qmp(self, execute: str, **arguments: Any) -> Any:
         """One command to QEMU's monitor."""
         if self._qmp is None:
             self._qmp = socket.socket(socket.AF_UNIX)
-            self._qmp.connect(str(self.folder / "qmp"))
+            self._qmp.connect(str(self.directory / "qmp"))
             self._answer()
             self._ask({"execute": "qmp_capabilities"})
         return self._ask({"execute": execute, "arguments": arguments})
@@ -194,7 +194,7 @@ class Machine:
         return f"QEMU ended with exit status {code}: {self._said()[-500:]}"
 
     def _said(self) -> str:
-        path = self.folder / "qemu.log"
+        path = self.directory / "qemu.log"
         return path.read_text(errors="replace").strip() if path.is_file() else ""
 
     def rebooted(self) -> bool:
@@ -251,7 +251,7 @@ class Machine:
 
     def remove(self) -> None:
         """Delete sockets and logs."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def root_partition(image: Path) -> int:
@@ -310,8 +310,8 @@ def boot(
     return machine
 
 
-def find_images(folders: Sequence[Path]) -> list[Path]:
-    """Disk images of ours below deploy folders, newest first."""
-    paths = [p for folder in folders for p in folder.glob("edgeai-image*.wic") if p.is_file()]
-    paths += [p for folder in folders for p in folder.glob("edgeai-image*.ext4") if p.is_file()]
+def find_images(directories: Sequence[Path]) -> list[Path]:
+    """Disk images of ours below deploy directories, newest first."""
+    paths = [p for directory in directories for p in directory.glob("edgeai-image*.wic") if p.is_file()]
+    paths += [p for directory in directories for p in directory.glob("edgeai-image*.ext4") if p.is_file()]
     return sorted({p.resolve() for p in paths}, key=lambda p: (p.suffix != ".wic", -os.stat(p).st_mtime))

@@ -1,6 +1,6 @@
 """Fetches what the test distribution is made of: Debian arm64 packages and Python wheels, by name, current versions.
 
-The host's own apt and dpkg are not touched: apt runs on a private root below the work folder.
+The host's own apt and dpkg are not touched: apt runs on a private root below the work directory.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def debian_mirror() -> str:
 
 def _apt_root(root: Path) -> dict[str, str]:
     """A private apt for arm64 below root; returns the environment that selects it."""
-    for folder in ("state/lists/partial", "cache/archives/partial", "etc/preferences.d", "log"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
+    for directory in ("state/lists/partial", "cache/archives/partial", "etc/preferences.d", "log"):
+        (root / directory).mkdir(parents=True, exist_ok=True)
     (root / "state/status").touch()
     mirror = debian_mirror()
     security = mirror.removesuffix("/debian") + "/debian-security"
@@ -78,17 +78,21 @@ def _apt_root(root: Path) -> dict[str, str]:
 
 
 def fetch_debs(work: Path, some: Sequence[str] = ()) -> Path:
-    """Download the packages of replaced.toml (or only `some`) to work/debs; an index.json there maps name -> file. Returns the folder."""
+    """Download the packages of replaced.toml (or only `some`) to work/debs; an index.json there maps name -> file. Returns the directory."""
     need("apt-get", "apt-cache", "dpkg-deb")
-    folder = work / "debs"
-    folder.mkdir(parents=True, exist_ok=True)
+    directory = work / "debs"
+    directory.mkdir(parents=True, exist_ok=True)
     env = _apt_root(work / "apt")
-    index_path = folder / "index.json"
+    index_path = directory / "index.json"
     index = json.loads(index_path.read_text()) if index_path.is_file() else {}
     names = list(some) or wanted_debs()
     fits = set(names) <= set(index) if some else set(names) == set(index)
-    if fits and all((folder / index[name]).is_file() for name in names) and not os.environ.get("EDGEAI_TEST_REFRESH"):
-        return folder
+    if (
+        fits
+        and all((directory / index[name]).is_file() for name in names)
+        and not os.environ.get("EDGEAI_TEST_REFRESH")
+    ):
+        return directory
     update = subprocess.run(["apt-get", "-q", "update"], env=env, capture_output=True, text=True, check=False)
     if update.returncode:
         raise Missing(f"Debian's package index cannot be reached:\n{update.stderr.strip()}")
@@ -99,7 +103,7 @@ def fetch_debs(work: Path, some: Sequence[str] = ()) -> Path:
         "linux-headers-common": kernel.replace("image", "headers").removesuffix("-arm64") + "-common",
     }
     real = {name: stands_for.get(name, name) for name in names}
-    # Of a file that is in the current folder apt prints nothing; its own root holds none.
+    # Of a file that is in the current directory apt prints nothing; its own root holds none.
     uris = subprocess.run(
         ["apt-get", "download", "--print-uris", *real.values()],
         env=env,
@@ -115,16 +119,18 @@ def fetch_debs(work: Path, some: Sequence[str] = ()) -> Path:
     index = dict(index) if some else {}
     for asked, name in real.items():
         index[asked] = file_of[name].replace("%3a", "~epoch~").replace("%3A", "~epoch~")
-    missing = [name for asked, name in real.items() if not (folder / index[asked]).is_file()]
+    missing = [name for asked, name in real.items() if not (directory / index[asked]).is_file()]
     if missing:
-        subprocess.run(["apt-get", "-qq", "download", *missing], env=env, cwd=folder, check=True, capture_output=True)
-        for path in folder.glob("*%3[aA]*.deb"):  # BitBake reads a percent sign in a file name as an escape
-            path.rename(folder / re.sub("%3[aA]", "~epoch~", path.name))
-    for path in folder.glob("*.deb"):
+        subprocess.run(
+            ["apt-get", "-qq", "download", *missing], env=env, cwd=directory, check=True, capture_output=True
+        )
+        for path in directory.glob("*%3[aA]*.deb"):  # BitBake reads a percent sign in a file name as an escape
+            path.rename(directory / re.sub("%3[aA]", "~epoch~", path.name))
+    for path in directory.glob("*.deb"):
         if path.name not in index.values():
             path.unlink()
     index_path.write_text(json.dumps(index, indent=1, sort_keys=True) + "\n")
-    return folder
+    return directory
 
 
 def _current_kernel(env: dict[str, str]) -> str:
@@ -143,51 +149,51 @@ def _current_kernel(env: dict[str, str]) -> str:
 
 
 def fetch_wheels(work: Path) -> Path:
-    """Download the wheels of wheels.toml to work/wheels, with an index.json. Returns the folder."""
-    folder = work / "wheels"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Download the wheels of wheels.toml to work/wheels, with an index.json. Returns the directory."""
+    directory = work / "wheels"
+    directory.mkdir(parents=True, exist_ok=True)
     index = {}
     asked = []
     for name, entry in wheels().items():
-        path = _wheel(folder, name, entry["version"])
+        path = _wheel(directory, name, entry["version"])
         if path is None:
             asked.append(f"{name}=={entry['version']}")
     if asked:
-        pip_download(folder, asked, wheel=True)
+        pip_download(directory, asked, wheel=True)
     for name, entry in wheels().items():
-        path = _wheel(folder, name, entry["version"])
+        path = _wheel(directory, name, entry["version"])
         if path is None:
-            raise Missing(f"no aarch64 wheel of {name} {entry['version']} in {folder}")
+            raise Missing(f"no aarch64 wheel of {name} {entry['version']} in {directory}")
         index[name] = path.name
     text = json.dumps(index, indent=1, sort_keys=True) + "\n"
-    if not (folder / "index.json").is_file() or (folder / "index.json").read_text() != text:
-        (folder / "index.json").write_text(text)
-    return folder
+    if not (directory / "index.json").is_file() or (directory / "index.json").read_text() != text:
+        (directory / "index.json").write_text(text)
+    return directory
 
 
-def _wheel(folder: Path, name: str, version: str) -> Path | None:
+def _wheel(directory: Path, name: str, version: str) -> Path | None:
     stem = re.sub(r"[-_.]+", "_", name)
     wheels = [
         p
-        for p in folder.glob("*.whl")
+        for p in directory.glob("*.whl")
         if re.sub(r"[-_.]+", "_", p.name.split("-")[0]).lower() == stem and p.name.split("-")[1] == version
     ]
     return wheels[0] if wheels else None
 
 
 def fetch_sources(work: Path, needed: dict[str, str], *, wheel: bool = False) -> Path:
-    """Fill BitBake's download folder from the Python index: {file name: requirement}. Returns the folder."""
-    folder = work / "downloads"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Fill BitBake's download directory from the Python index: {file name: requirement}. Returns the directory."""
+    directory = work / "downloads"
+    directory.mkdir(parents=True, exist_ok=True)
     for name, requirement in needed.items():  # one by one: two versions of a thing may be wanted, for two releases
-        if not (folder / name).is_file():
-            pip_download(folder, [requirement], wheel=wheel)
+        if not (directory / name).is_file():
+            pip_download(directory, [requirement], wheel=wheel)
             if name.endswith(".whl.zip"):
-                (folder / name.removesuffix(".zip")).rename(folder / name)
-    return folder
+                (directory / name.removesuffix(".zip")).rename(directory / name)
+    return directory
 
 
-def pip_download(folder: Path, requirements: list[str], *, wheel: bool) -> None:
+def pip_download(directory: Path, requirements: list[str], *, wheel: bool) -> None:
     """Files of requirements (`name==version`) from the Python index: aarch64 wheels for the image's Python, or sources."""
     command = [
         "/usr/bin/python3",
@@ -198,7 +204,7 @@ def pip_download(folder: Path, requirements: list[str], *, wheel: bool) -> None:
         "--no-deps",
         "--disable-pip-version-check",
         "-d",
-        str(folder),
+        str(directory),
     ]
     if wheel:
         command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", PYTHON]

@@ -20,22 +20,22 @@ class Missing(Exception):
 
 
 def work_dir() -> Path:
-    """Folder for everything that is fetched and built: EDGEAI_TEST_WORK, else ~/.cache/edgeai-tests.
+    """Directory for everything that is fetched and built: EDGEAI_TEST_WORK, else ~/.cache/edgeai-tests.
 
     Root's home is closed to the build user, so for root the default is /var/cache/edgeai-tests.
     """
     named = os.environ.get("EDGEAI_TEST_WORK")
     if named:
-        folder = Path(named)
+        directory = Path(named)
     elif os.getuid() == 0:
-        folder = Path("/var/cache/edgeai-tests")
+        directory = Path("/var/cache/edgeai-tests")
     else:
-        folder = Path.home() / ".cache" / "edgeai-tests"
-    if not folder.is_dir():
-        folder.mkdir(parents=True)
+        directory = Path.home() / ".cache" / "edgeai-tests"
+    if not directory.is_dir():
+        directory.mkdir(parents=True)
         if os.getuid() == 0:
-            os.chown(folder, BUILD_UID, BUILD_UID)
-    return folder
+            os.chown(directory, BUILD_UID, BUILD_UID)
+    return directory
 
 
 def host_packages() -> list[str]:

@@ -42,13 +42,13 @@ class Store:
         self.kept.unlink(missing_ok=True)
 
 
-def open_store(folder: Path, image: Path, board: Board) -> Store:
+def open_store(directory: Path, image: Path, board: Board) -> Store:
     """The disks of this image on this board. Raises Missing where another emulator is using them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _tidy(folder)
+    directory.mkdir(parents=True, exist_ok=True)
+    _tidy(directory)
     image = image.resolve()
     stem = hashlib.sha256(f"{image} {board}".encode()).hexdigest()[:16]
-    lock = (folder / f"{stem}.lock").open("w")
+    lock = (directory / f"{stem}.lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -57,18 +57,18 @@ def open_store(folder: Path, image: Path, board: Board) -> Store:
     info = image.stat()
     # A disk over an image that was written again is damaged; a snapshot holds the agent that it was started with.
     state = f"{image}\n{info.st_size} {info.st_mtime_ns} {initramfs.fingerprint()}\n"
-    noted = folder / f"{stem}.image"
+    noted = directory / f"{stem}.image"
     same = noted.is_file() and noted.read_text() == state
-    store = Store(folder / f"{stem}.qcow2", folder / f"{stem}.kept", same, lock)
+    store = Store(directory / f"{stem}.qcow2", directory / f"{stem}.kept", same, lock)
     if not same:
         store.forget()
         noted.write_text(state)
     return store
 
 
-def _tidy(folder: Path) -> None:
+def _tidy(directory: Path) -> None:
     """Remove what belongs to images that are gone: every build makes a new file."""
-    for noted in folder.glob("*.image"):
+    for noted in directory.glob("*.image"):
         if not Path(noted.read_text().partition("\n")[0]).is_file():
             for suffix in (".qcow2", ".kept", ".lock", ".image"):
                 noted.with_suffix(suffix).unlink(missing_ok=True)

@@ -85,25 +85,25 @@ def wifi(ssid: str | None, country: str | None, password: str | None) -> Wifi | 
     return Wifi(ssid, country, password or "", open=password is None)
 
 
-def pack_models(sources: Sequence[Path], folder: Path) -> list[Path]:
-    """Bundles `<name>-<version>.edgeai` in `folder`, of model directories and bundles. Refused otherwise."""
+def pack_models(sources: Sequence[Path], directory: Path) -> list[Path]:
+    """Bundles `<name>-<version>.edgeai` in `directory`, of model directories and bundles. Refused otherwise."""
     made: list[Path] = []
     for source in sources:
         try:
             if source.is_dir():
-                file = pack.write(source, folder)
+                file = pack.write(source, directory)
             else:
                 verified = bundle.verify(source)
                 match = BUNDLE.fullmatch(source.name)
                 version = match[2] if match and match[1] == verified.name else verified.version or "1"
-                file = folder / f"{verified.name}-{version}{bundle.SUFFIX}"
+                file = directory / f"{verified.name}-{version}{bundle.SUFFIX}"
                 shutil.copyfile(source, file)
             with archives.open_bundle(file) as opened:
                 manifest.parse(opened.read(archives.MANIFEST))
         except (EdgeaiError, OSError) as error:
             raise Refused(f"--preload {source}: {error}") from None
         if BUNDLE.fullmatch(file.name) is None:
-            raise Refused(f"--preload {source}: {file.name} has no usable version; put it into a folder <name>/1")
+            raise Refused(f"--preload {source}: {file.name} has no usable version; put it into a directory <name>/1")
         if file in made:
             raise Refused(f"--preload {source}: {file.name} was given twice")
         made.append(file)
@@ -114,8 +114,8 @@ def provision(device: Path, settings: Settings, models: Sequence[Path]) -> None:
     """Write edgeai.toml and the bundles into the FAT partition of `device`, and read them back. Refused on failure."""
     place = f"{device}@@{images.boot_partition(device)}"
     with tempfile.TemporaryDirectory(prefix="edgeai-flash-") as name:
-        folder = Path(name)  # mode 0700: the key of the Wi-Fi is in it for a moment
-        file = folder / FILE
+        directory = Path(name)  # mode 0700: the key of the Wi-Fi is in it for a moment
+        file = directory / FILE
         file.write_bytes(render(settings, secret=True))
         if models:
             _mtools("mmd", "-D", "s", "-i", place, f"::{MODELS}", most=1)
@@ -125,7 +125,7 @@ def provision(device: Path, settings: Settings, models: Sequence[Path]) -> None:
         with device.open("r+b", buffering=0) as stream:
             images.forget_cache(stream)
         for source, target in [(file, FILE), *((m, f"{MODELS}/{m.name}") for m in models)]:
-            back = folder / "back"
+            back = directory / "back"
             _mtools("mcopy", "-n", "-o", "-i", place, f"::{target}", str(back))
             if back.read_bytes() != source.read_bytes():
                 raise Refused(f"{target} on {device} is not what was written; the card or its reader is faulty")

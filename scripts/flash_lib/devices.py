@@ -41,8 +41,8 @@ class System:
     sys: Path = Path("/sys")
     proc: Path = Path("/proc")
 
-    def folder(self, number: int) -> Path | None:
-        """The sysfs folder of a device number."""
+    def directory(self, number: int) -> Path | None:
+        """The sysfs directory of a device number."""
         path = self.sys / "dev/block" / f"{os.major(number)}:{os.minor(number)}"
         return path.resolve() if path.exists() else None
 
@@ -57,44 +57,44 @@ def inspect(device: Path, system: System | None = None) -> Disk:
         raise Refused(f"{device}: {error.strerror}; `lsblk` lists the disks") from None
     if not stat.S_ISBLK(status.st_mode):
         raise Refused(f"{device} is not a block device; `lsblk` lists the disks")
-    folder = system.folder(status.st_rdev)
-    if folder is None:
+    directory = system.directory(status.st_rdev)
+    if directory is None:
         raise Refused(f"{device} is not known to the kernel; plug it in again")
-    if (folder / "partition").exists():
-        raise Refused(f"{device} is a partition; give the whole disk, /dev/{folder.parent.name}")
-    return _disk(path, folder)
+    if (directory / "partition").exists():
+        raise Refused(f"{device} is a partition; give the whole disk, /dev/{directory.parent.name}")
+    return _disk(path, directory)
 
 
-def _disk(path: Path, folder: Path) -> Disk:
+def _disk(path: Path, directory: Path) -> Disk:
     transport = "other"
-    if (folder / "loop").is_dir() or re.fullmatch(r"loop\d+", folder.name):
+    if (directory / "loop").is_dir() or re.fullmatch(r"loop\d+", directory.name):
         transport = "loop"
-    elif re.search(r"/usb\d+/", f"{folder}/"):
+    elif re.search(r"/usb\d+/", f"{directory}/"):
         transport = "usb"
-    elif re.search(r"/mmc\d+/", f"{folder}/") or re.fullmatch(r"mmcblk\d+", folder.name):
+    elif re.search(r"/mmc\d+/", f"{directory}/") or re.fullmatch(r"mmcblk\d+", directory.name):
         transport = "mmc"
-    words = [_text(folder / "device" / name) for name in ("vendor", "model", "name")]
-    model = " ".join(w for w in words if w) or _text(folder / "loop/backing_file") or "(no model name)"
-    size = int(_text(folder / "size") or 0) * SECTOR
-    removable = transport != "other" or _text(folder / "removable") == "1"
-    return Disk(path, folder.name, model, size, transport, removable)
+    words = [_text(directory / "device" / name) for name in ("vendor", "model", "name")]
+    model = " ".join(w for w in words if w) or _text(directory / "loop/backing_file") or "(no model name)"
+    size = int(_text(directory / "size") or 0) * SECTOR
+    removable = transport != "other" or _text(directory / "removable") == "1"
+    return Disk(path, directory.name, model, size, transport, removable)
 
 
 def check(disk: Disk, needed: int, *, not_removable: bool = False, system: System | None = None) -> None:
     """Refused unless `needed` bytes may be written to `disk`. `not_removable` lifts that one rule only."""
     system = system or System()
-    folder = system.sys / "class/block" / disk.name
-    if not folder.exists():
-        folder = system.sys / "block" / disk.name
-    parts = {folder.resolve(), *(p.parent for p in folder.resolve().glob("*/partition"))}
-    mounts = [mount for mount, number in _mounts(system) if _layers(system.folder(number), system) & parts]
+    directory = system.sys / "class/block" / disk.name
+    if not directory.exists():
+        directory = system.sys / "block" / disk.name
+    parts = {directory.resolve(), *(p.parent for p in directory.resolve().glob("*/partition"))}
+    mounts = [mount for mount, number in _mounts(system) if _layers(system.directory(number), system) & parts]
     for mount in mounts:
         if mount in SYSTEM_MOUNTS:
             raise Refused(f"{disk.path} holds {mount} of this computer: it is never overwritten")
     for mount in mounts:
         raise Refused(f"{disk.path} is in use: mounted at {mount}; `umount {mount}` first")
     for swap, number in _swaps(system):
-        if _layers(system.folder(number), system) & parts:
+        if _layers(system.directory(number), system) & parts:
             raise Refused(f"{disk.path} is in use: {swap} is swap space; `swapoff {swap}` first")
     for part in sorted(parts):
         holders = sorted(p.name for p in (part / "holders").glob("*"))
@@ -102,7 +102,7 @@ def check(disk: Disk, needed: int, *, not_removable: bool = False, system: Syste
             raise Refused(f"{disk.path} is in use by {', '.join(holders)} (LVM, RAID or encryption); stop that first")
     if disk.size == 0:
         raise Refused(f"{disk.path} has no size: is a card in the reader (or a file behind the loop device)?")
-    if _text(folder / "ro") == "1":
+    if _text(directory / "ro") == "1":
         raise Refused(f"{disk.path} is write-protected; look for the small switch on the card's side")
     if disk.size < needed:
         raise Refused(f"{disk.path} is too small: {disk.size} bytes, and the image needs {needed}; take a larger card")
@@ -113,10 +113,10 @@ def check(disk: Disk, needed: int, *, not_removable: bool = False, system: Syste
         )
 
 
-def _layers(folder: Path | None, system: System) -> set[Path]:
-    """A device's folder and those of all that it lies on, through LVM, RAID and loop devices."""
+def _layers(directory: Path | None, system: System) -> set[Path]:
+    """A device's directory and those of all that it lies on, through LVM, RAID and loop devices."""
     layers: set[Path] = set()
-    waiting = [folder] if folder else []
+    waiting = [directory] if directory else []
     while waiting:
         here = waiting.pop()
         if here in layers:
@@ -126,7 +126,7 @@ def _layers(folder: Path | None, system: System) -> set[Path]:
         backing = _text(here / "loop/backing_file") or _text(here.parent / "loop/backing_file")
         if backing:
             try:
-                under = system.folder(os.stat(backing).st_dev)
+                under = system.directory(os.stat(backing).st_dev)
             except OSError:
                 under = None
             waiting += [under] if under else []

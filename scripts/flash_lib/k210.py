@@ -23,9 +23,9 @@ BOARDS = ("kd233", "dan", "bit", "bit_mic", "goE", "goD", "maixduino", "trainer"
 
 def find_kflash(top: Path) -> list[str]:
     """How to call kflash: from the checkout's environments, PATH, or as a module. Refused with advice if nowhere."""
-    for folder in (Path(sys.executable).parent, top / ".venv-test/bin", top / ".venv/bin"):
-        if os.access(folder / "kflash", os.X_OK):
-            return [str(folder / "kflash")]
+    for directory in (Path(sys.executable).parent, top / ".venv-test/bin", top / ".venv/bin"):
+        if os.access(directory / "kflash", os.X_OK):
+            return [str(directory / "kflash")]
     if path := shutil.which("kflash"):
         return [path]
     if importlib.util.find_spec("kflash"):
@@ -60,8 +60,8 @@ def seconds(size: int, baud: int) -> int:
 
 def flash(command: list[str], port: str, data: bytes, baud: int, board: str | None, limit: int) -> None:
     """Run kflash. Refused if it fails or is not done after `limit` seconds; kflash itself would try for ever."""
-    with tempfile.TemporaryDirectory(prefix="edgeai-flash-") as folder:
-        file = Path(folder) / "board.kfpkg"
+    with tempfile.TemporaryDirectory(prefix="edgeai-flash-") as directory:
+        file = Path(directory) / "board.kfpkg"
         file.write_bytes(data)
         options = ["-p", port, "-b", str(baud), *(["-B", board] if board else [])]
         with subprocess.Popen([*command, *options, str(file)], start_new_session=True) as process:

@@ -1,4 +1,4 @@
-"""Which calibration loses least? usage: python benchmarks/calibration [--keep FOLDER] [--json]
+"""Which calibration loses least? usage: python benchmarks/calibration [--keep DIRECTORY] [--json]
 
 Trains eleven networks (environment tensorflow), quantises each by seven calibrations (environment quantizer) and by
 TensorFlow's converter, and measures all on the same 1000 samples.
@@ -59,22 +59,22 @@ def run(environment: str, *arguments: str | Path) -> None:
         raise SystemExit(done.error[-2000:])
 
 
-def measure(folder: Path) -> dict[str, float]:
+def measure(directory: Path) -> dict[str, float]:
     """Score of every method."""
-    with np.load(folder / "data.npz", allow_pickle=False) as data:
+    with np.load(directory / "data.npz", allow_pickle=False) as data:
         x, y, metric = data["x"], data["y"], str(data["metric"])
-    return {c: score(metric, compare.run(folder / f"{c}.tflite", x, timeout=1800)[0], y) for c in COLUMNS}
+    return {c: score(metric, compare.run(directory / f"{c}.tflite", x, timeout=1800)[0], y) for c in COLUMNS}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", type=Path, help="folder of trained networks: used if there, written if not")
+    parser.add_argument("--keep", type=Path, help="directory of trained networks: used if there, written if not")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgeai-") as temporary:
-        folder = (options.keep or Path(temporary)).resolve()
-        run("tensorflow", HERE / "networks.py", folder)
-        networks = sorted(p for p in folder.iterdir() if (p / "data.npz").is_file())
+        directory = (options.keep or Path(temporary)).resolve()
+        run("tensorflow", HERE / "networks.py", directory)
+        networks = sorted(p for p in directory.iterdir() if (p / "data.npz").is_file())
         script = Path(environments.__file__).parent / "children" / "quantize_tflite.py"
         run("quantizer", HERE / "methods.py", script, *networks)
         table = {p.name: measure(p) for p in networks}

@@ -1,6 +1,6 @@
-"""int8 models of float ones by several calibrations. usage (in the quantizer environment): methods.py CHILD FOLDER...
+"""int8 models of float ones by several calibrations. usage (quantizer environment): methods.py CHILD DIRECTORY...
 
-CHILD is the toolkit's quantize_tflite.py, whose own ranges are the method `min-max`. Writes FOLDER/<method>.tflite.
+CHILD is the toolkit's quantize_tflite.py, whose own ranges are the method `min-max`. Writes DIRECTORY/<method>.tflite.
 """
 
 from __future__ import annotations
@@ -84,13 +84,13 @@ METHODS: dict[str, Callable[[list[Any]], Pair]] = {
 }  # fmt: skip
 
 
-def main(child: str, folders: list[str]) -> None:
+def main(child: str, directories: list[str]) -> None:
     """All methods for all models."""
     toolkit = load(child)
     quantizer, recipe = (import_module(f"ai_edge_quantizer.{name}") for name in ("quantizer", "recipe"))
-    for folder in map(Path, folders):
-        data = np.load(folder / "data.npz")["data"]
-        content, key, name = toolkit.with_signature((folder / "float.tflite").read_bytes())
+    for directory in map(Path, directories):
+        data = np.load(directory / "data.npz")["data"]
+        content, key, name = toolkit.with_signature((directory / "float.tflite").read_bytes())
         by_method: dict[str, dict[str, Any]] = {"min-max": toolkit.ranges(content, key, name, data)}
         made = quantizer.Quantizer(content)
         made.load_quantization_recipe(recipe.static_wi8_ai8())
@@ -110,7 +110,7 @@ def main(child: str, folders: list[str]) -> None:
         for method, ranges in by_method.items():
             made = quantizer.Quantizer(content)
             made.load_quantization_recipe(recipe.static_wi8_ai8())
-            (folder / f"{method}.tflite").write_bytes(made.quantize(ranges).quantized_model)
+            (directory / f"{method}.tflite").write_bytes(made.quantize(ranges).quantized_model)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Eleven small networks of different kinds, trained on drawn digits or made sounds, with the same data for all methods.
 
-usage (in the tensorflow environment): networks.py FOLDER [NAME...]
-Writes FOLDER/<name>/float.tflite, tensorflow.tflite (int8 by TensorFlow's own converter) and data.npz: `data` (200
+usage (in the tensorflow environment): networks.py DIRECTORY [NAME...]
+Writes DIRECTORY/<name>/float.tflite, tensorflow.tflite (int8 by TensorFlow's own converter) and data.npz: `data` (200
 samples for calibration, float32), `x` and `y` (1000 for the test), `metric`.
 """
 
@@ -215,7 +215,7 @@ def task(name: str, count: int, seed: int) -> tuple[Any, Any, str, str]:
             return x, labels, "sparse_categorical_crossentropy", "accuracy"
 
 
-def export(model: Any, calibration: Any, folder: Path) -> None:
+def export(model: Any, calibration: Any, directory: Path) -> None:
     """The float model and TensorFlow's int8 one, both with batch size 1."""
     spec = tf.TensorSpec([1, *calibration.shape[1:]], tf.float32, name="input")
     traced = tf.function(lambda v: model(v, training=False)).get_concrete_function(spec)
@@ -228,13 +228,13 @@ def export(model: Any, calibration: Any, folder: Path) -> None:
             converter.representative_dataset = lambda: ([v[None]] for v in calibration)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = converter.inference_output_type = tf.int8
-        (folder / f"{kind}.tflite").write_bytes(converter.convert())
+        (directory / f"{kind}.tflite").write_bytes(converter.convert())
 
 
-def main(folder: Path, names: list[str]) -> None:
+def main(directory: Path, names: list[str]) -> None:
     """Train what is not there yet."""
     for name, (build, epochs) in NETWORKS.items():
-        target = folder / name
+        target = directory / name
         if (names and name not in names) or (target / "data.npz").is_file():
             continue
         tf.keras.utils.set_random_seed(5)

@@ -94,9 +94,9 @@ def _post(port: int, path: str, body: bytes, content_type: str) -> Callable[[], 
     return once
 
 
-def _start(stack: ExitStack, command: list[str], folder: Path, once: Callable[[], None]) -> None:
-    log = stack.enter_context((folder / "log").open("wb"))
-    process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+def _start(stack: ExitStack, command: list[str], directory: Path, once: Callable[[], None]) -> None:
+    log = stack.enter_context((directory / "log").open("wb"))
+    process = subprocess.Popen(command, cwd=directory, stdout=log, stderr=log, start_new_session=True)
 
     def stop() -> None:
         os.killpg(process.pid, signal.SIGTERM)
@@ -110,15 +110,15 @@ def _start(stack: ExitStack, command: list[str], folder: Path, once: Callable[[]
             return
         except (OSError, RuntimeError, http.client.HTTPException):
             if time.monotonic() > until or process.poll() is not None:
-                raise RuntimeError((folder / "log").read_text()[-2000:]) from None
+                raise RuntimeError((directory / "log").read_text()[-2000:]) from None
             once.__closure__[1].cell_contents.close()  # type: ignore[index]  # the connection, for another try
             time.sleep(0.3)
 
 
 def peer_ways(stack: ExitStack, python: str, model: Path, data: Any) -> dict[str, Callable[[], None]]:
     """One blocking call per peer."""
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeai-peers-")))
-    ml, lit = folder / "ml", folder / "lit"
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeai-peers-")))
+    ml, lit = directory / "ml", directory / "lit"
     ml.mkdir()
     lit.mkdir()
     ports = [_port() for _ in range(4)]

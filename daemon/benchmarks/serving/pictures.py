@@ -79,8 +79,8 @@ def main() -> None:
     options = parser.parse_args()
     source = Image.open(options.picture).convert("RGB")
     rows = []
-    with tempfile.TemporaryDirectory(prefix="edgeai-bench-") as folder, multiprocessing.Pool(4) as pool:
-        running = Running(Path(folder))
+    with tempfile.TemporaryDirectory(prefix="edgeai-bench-") as directory, multiprocessing.Pool(4) as pool:
+        running = Running(Path(directory))
         try:
             with running.client() as daemon:
                 daemon.push("bench", options.model)

@@ -42,15 +42,15 @@ CLIENTS = 4
 def edgeaid(model: Path, grpc: bool) -> Iterator[tuple[Path, int, float, int]]:
     """A daemon that serves MODEL: (socket, pid, seconds to READY, resident bytes before any model)."""
     with tempfile.TemporaryDirectory(prefix="edgeai-bench-") as name:
-        folder = Path(name)
-        directory = folder / "models" / "bench" / "1"
+        top = Path(name)
+        directory = top / "models" / "bench" / "1"
         directory.mkdir(parents=True)
         shutil.copy(model, directory / "model.tflite")
         digest = hashlib.sha256(model.read_bytes()).hexdigest()
         (directory / "model.toml").write_text(
             f'schema = 1\nname = "bench"\n[artifacts.cpu]\nfile = "model.tflite"\nsha256 = "{digest}"\nthreads = 1\n'
         )
-        socket = folder / "edgeaid.sock"
+        socket = top / "edgeaid.sock"
         command = [
             sys.executable,
             "-m",
@@ -58,10 +58,10 @@ def edgeaid(model: Path, grpc: bool) -> Iterator[tuple[Path, int, float, int]]:
             "--socket",
             socket,
             "--model-repository",
-            folder / "models",
+            top / "models",
             "--no-embedded",
         ]
-        command += ["--log-level", "error"] + (["--grpc-socket", folder / "grpc.sock"] if grpc else [])
+        command += ["--log-level", "error"] + (["--grpc-socket", top / "grpc.sock"] if grpc else [])
         environment = {
             **os.environ,
             "MALLOC_MMAP_THRESHOLD_": "8388608",

@@ -171,10 +171,10 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     result: dict[str, Any] = {"load": os.getloadavg()[0], **pure_parts()}
-    with tempfile.TemporaryDirectory() as folder:
-        socket = Path(folder) / "s.sock"
-        command = [sys.executable, "-m", "edgeaid", "--socket", socket, "--model-repository", Path(folder) / "m"]
-        process = subprocess.Popen([*command, "--log-level", "error"], env={**os.environ, "STATE_DIRECTORY": folder})
+    with tempfile.TemporaryDirectory() as directory:
+        socket = Path(directory) / "s.sock"
+        command = [sys.executable, "-m", "edgeaid", "--socket", socket, "--model-repository", Path(directory) / "m"]
+        process = subprocess.Popen([*command, "--log-level", "error"], env={**os.environ, "STATE_DIRECTORY": directory})
         try:
             with Client(socket, fast=False) as client:
                 client.wait(120)

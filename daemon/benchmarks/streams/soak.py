@@ -102,11 +102,11 @@ class Camera:
 class Broker:
     """A mosquitto with `edgeai-mqtt`."""
 
-    def __init__(self, folder: Path, daemon: Path) -> None:
+    def __init__(self, directory: Path, daemon: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self._config = folder / "mosquitto.conf"
+        self._config = directory / "mosquitto.conf"
         self._config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
         self.start()
         words = [
@@ -154,13 +154,13 @@ def accounted(frames: dict[str, Any]) -> bool:
 class Soak:
     """One run."""
 
-    def __init__(self, args: argparse.Namespace, folder: Path, pid: int, client: Client) -> None:
+    def __init__(self, args: argparse.Namespace, directory: Path, pid: int, client: Client) -> None:
         self.random = random.Random(args.seed)
         self.pid = pid
         self.client = client
         self.streams = Streams(client)
         self.cameras = {f"s{i}": Camera() for i in range(args.streams)}
-        self.broker = Broker(folder, folder / "s.sock") if _has_broker() else None
+        self.broker = Broker(directory, directory / "s.sock") if _has_broker() else None
         self.returns: list[float] = []
         self.memory: list[tuple[float, float]] = []
         self.missing: list[dict[str, Any]] = []
@@ -278,10 +278,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory)
         command = [sys.executable, "-m", "edgeaid", "--socket", path / "s.sock", "--model-repository", path / "m"]
-        environment = {**os.environ, "STATE_DIRECTORY": folder}
+        environment = {**os.environ, "STATE_DIRECTORY": directory}
         with open(path / "log", "wb") as log:  # every fault is reported there
             process = subprocess.Popen([*command, "--log-level", "error"], env=environment, stderr=log)
         soak = None

@@ -95,12 +95,12 @@ def digits(seed: int, *, fps: int = 10, count: int = 6, frames: int = 200) -> tu
     from edgeaid.tensors import Quantization, TensorSpec
     from edgeaid.vision import postprocess, preprocess
 
-    folder = EMBEDDED / "digit-scenes" / "1"
-    manifest = parse((folder / "model.toml").read_bytes())
-    labels = tuple((folder / "labels.txt").read_text().split())
+    directory = EMBEDDED / "digit-scenes" / "1"
+    manifest = parse((directory / "model.toml").read_bytes())
+    labels = tuple((directory / "labels.txt").read_text().split())
     assert manifest.picture is not None
     assert manifest.output is not None
-    interpreter = Interpreter(str(folder / "model.tflite"), num_threads=1)
+    interpreter = Interpreter(str(directory / "model.tflite"), num_threads=1)
     interpreter.allocate_tensors()
     entry, out = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 

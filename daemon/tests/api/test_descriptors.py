@@ -175,7 +175,7 @@ def test_nothing_that_a_client_sends_along_stops_the_daemon(
     start: Callable[..., Running], name: str, kind: Any
 ) -> None:
     daemon = start()
-    path = daemon.folder / "run" / f"{name}.sock"
+    path = daemon.directory / "run" / f"{name}.sock"
     with connect(path, kind) as sender, daemon.raw() as other:
         if kind == socket.SOCK_SEQPACKET:
             sender.send(b'{"op": "hello", "version": 1}')
@@ -193,7 +193,7 @@ def test_nothing_that_a_client_sends_along_stops_the_daemon(
 
 def test_a_new_connection_of_the_fast_socket_may_not_bring_descriptors(start: Callable[..., Running]) -> None:
     daemon = start()
-    with connect(daemon.folder / "run" / "fast.sock", socket.SOCK_SEQPACKET) as sender:
+    with connect(daemon.directory / "run" / "fast.sock", socket.SOCK_SEQPACKET) as sender:
         fd = lingering()
         with contextlib.suppress(PermissionError):
             socket.send_fds(sender, [b'{"op": "hello", "version": 1}'], [fd])

@@ -33,22 +33,22 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("suites")
-    model = folder / "simple.tflite"
+    directory = tmp_path_factory.mktemp("suites")
+    model = directory / "simple.tflite"
     model.write_bytes(tflite.sum_and_difference())
-    config = f'[server]\ngrpc_socket = "{folder}/run/g.sock"\n[dialects]\ndeepstack = true\ndoods = true\n'
-    running = launch(folder, config, models={"simple": model})
+    config = f'[server]\ngrpc_socket = "{directory}/run/g.sock"\n[dialects]\ndeepstack = true\ndoods = true\n'
+    running = launch(directory, config, models={"simple": model})
     with forwarded(running) as address:
-        yield Server(address, f"unix:{folder}/run/g.sock")
+        yield Server(address, f"unix:{directory}/run/g.sock")
     assert running.stop() == 0, running.log.read_text()
 
 
-def run(folder: Path, place: Path, script: str, *arguments: str) -> str:
+def run(directory: Path, place: Path, script: str, *arguments: str) -> str:
     """What a program prints that runs in an environment; it must end well."""
-    file = folder / "program.py"
+    file = directory / "program.py"
     file.write_text(script)
     command = [str(place / "bin" / "python"), str(file), *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     print(done.stdout.strip().splitlines()[-1])
     return done.stdout

@@ -126,7 +126,7 @@ def pictures() -> bytes:
 
 @pytest.fixture(scope="module")
 def server(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("triton")
+    top = tmp_path_factory.mktemp("triton")
     files = {}
     for name, data in {
         "simple": tflite.sum_and_difference(),
@@ -136,10 +136,10 @@ def server(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> I
         "simple_sequence": tflite.sequence(),
         "densenet_onnx": named_like_densenet(),
     }.items():
-        files[name] = folder / f"{name}.tflite"
+        files[name] = top / f"{name}.tflite"
         files[name].write_bytes(data)
-    running = launch(folder, f"{configuration(folder)}[shared_memory]\nenabled = true\n", models=files)
-    file = folder / "pictures.tflite"
+    running = launch(top, f"{configuration(top)}[shared_memory]\nenabled = true\n", models=files)
+    file = top / "pictures.tflite"
     file.write_bytes(pictures())
     directory = running.store("pictures", file, extra='task = "classify"\n[labels]\nfile = "labels.txt"')
     (directory / "labels.txt").write_text("red\ngreen\nblue\n")
@@ -147,13 +147,13 @@ def server(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> I
         client.load("pictures")
     picture = sorted((EMBEDDED / "digits" / "1" / "samples").glob("*.png"))[0]
     with forwarded(running) as address:
-        yield Server(running, address, f"unix:{folder}/run/g.sock", picture)
+        yield Server(running, address, f"unix:{top}/run/g.sock", picture)
     running.stop()
 
 
-def configuration(folder: Path) -> str:
+def configuration(directory: Path) -> str:
     """Of a daemon that calls itself triton, as one of the examples wants it."""
-    return f'[server]\nname = "triton"\ngrpc_socket = "{folder}/run/g.sock"\ngrpc_role = "control"\n'
+    return f'[server]\nname = "triton"\ngrpc_socket = "{directory}/run/g.sock"\ngrpc_role = "control"\n'
 
 
 @contextmanager
@@ -213,9 +213,9 @@ def test_every_example_is_tried_or_has_its_reason(capsys: pytest.CaptureFixture[
     place = os.environ.get("EDGEAI_TRITON_CLIENT", "")
     if not place:
         pytest.skip("set EDGEAI_TRITON_CLIENT to a copy of github.com/triton-inference-server/client")
-    folder = Path(place) / PLACE
-    if folder.is_dir():
-        names = {f.stem for f in folder.glob("*.py")}
+    directory = Path(place) / PLACE
+    if directory.is_dir():
+        names = {f.stem for f in directory.glob("*.py")}
     else:
         command = ["git", "-C", place, "ls-tree", "--name-only", "HEAD", f"{PLACE}/"]
         listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()

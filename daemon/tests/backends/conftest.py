@@ -48,18 +48,18 @@ class Standin:
     """A stand-in with its own control file and log."""
 
     library: Path
-    folder: Path
+    directory: Path
 
     def control(self, *lines: str) -> None:
         """Replace the commands; the file appears whole."""
-        fresh = self.folder / "control.new"
+        fresh = self.directory / "control.new"
         fresh.write_text("".join(f"{line}\n" for line in lines))
-        fresh.rename(self.folder / "control")
+        fresh.rename(self.directory / "control")
 
     @property
     def log(self) -> list[str]:
         """Events so far, oldest first."""
-        path = self.folder / "log"
+        path = self.directory / "log"
         return path.read_text().splitlines() if path.exists() else []
 
     def events(self, kind: str) -> list[str]:
@@ -67,11 +67,11 @@ class Standin:
         return [line for line in self.log if line.split()[0] == kind]
 
 
-def _prepare(prefix: str, library: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Standin:
-    monkeypatch.setenv(f"{prefix}_CONTROL", str(folder / "control"))
-    monkeypatch.setenv(f"{prefix}_LOG", str(folder / "log"))
+def _prepare(prefix: str, library: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Standin:
+    monkeypatch.setenv(f"{prefix}_CONTROL", str(directory / "control"))
+    monkeypatch.setenv(f"{prefix}_LOG", str(directory / "log"))
     monkeypatch.setenv(f"{prefix}_TIME", "0")
-    standin = Standin(library, folder)
+    standin = Standin(library, directory)
     standin.control()
     return standin
 
@@ -100,7 +100,7 @@ def ncs(
 def make_ncs(
     api: int, build_standin: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Standin:
-    """A copy of the library for this test alone: firmware is looked for in the library's folder."""
+    """A copy of the library for this test alone: firmware is looked for in the library's directory."""
     library = tmp_path / "libmvnc.so.0"
     shutil.copy(build_standin(f"mvnc_v{api}_standin"), library)
     firmware = tmp_path / "mvnc"

@@ -169,14 +169,14 @@ def test_a_runtime_that_is_not_installed_is_named_with_its_package(monkeypatch: 
 
 
 def test_a_savedmodel_without_tensorflow_says_what_to_do(cpu: CpuBackend, tmp_path: Path) -> None:
-    folder = tmp_path / "saved"
-    folder.mkdir()
+    directory = tmp_path / "saved"
+    directory.mkdir()
     with pytest.raises(InvalidModel, match=r"no saved_model\.pb"):
-        cpu.load("m", folder, {})
-    (folder / "saved_model.pb").write_bytes(b"not a model")
+        cpu.load("m", directory, {})
+    (directory / "saved_model.pb").write_bytes(b"not a model")
     with pytest.raises((Unsupported, InvalidModel), match=r"TensorFlow|SavedModel"):
-        cpu.load("m", folder / "saved_model.pb", {})
-    shutil.rmtree(folder)
+        cpu.load("m", directory / "saved_model.pb", {})
+    shutil.rmtree(directory)
 
 
 def test_a_savedmodel_runs_through_full_tensorflow(cpu: CpuBackend, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_after_a_failed_transfer_the_library_is_not_touched_again(
 
 
 def test_missing_firmware_is_named_with_place_origin_and_licence(ncs: Standin) -> None:
-    for file in (ncs.folder / "mvnc").iterdir():
+    for file in (ncs.directory / "mvnc").iterdir():
         file.unlink()
     with pytest.raises(Unsupported, match=r"MvNCAPI.*\.mvcmd is missing; expected at .*mvnc/MvNCAPI") as caught:
         NcsBackend().open("", {"library": str(ncs.library)})

@@ -29,9 +29,9 @@ SCENE = np.load(SCENES / "golden" / "0.in.npy")
 
 @pytest.fixture(scope="module")
 def bridge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("frigate")
-    daemon = Running(folder)
-    endpoint = f"ipc://{folder}/zmq"
+    directory = tmp_path_factory.mktemp("frigate")
+    daemon = Running(directory)
+    endpoint = f"ipc://{directory}/zmq"
     command = [
         sys.executable,
         "-m",

@@ -29,11 +29,11 @@ BROKER = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 class Broker:
     """A mosquitto on a free port of the loopback."""
 
-    def __init__(self, folder: Path, *lines: str) -> None:
+    def __init__(self, directory: Path, *lines: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.config = folder / "mosquitto.conf"
+        self.config = directory / "mosquitto.conf"
         text = "\n".join(lines or ("allow_anonymous true",))
         self.config.write_text(f"user root\nlistener {self.port} 127.0.0.1\n{text}\n")
         self.process: subprocess.Popen[bytes] | None = None
@@ -186,18 +186,18 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with ca.pem, and server.pem and server.key for 127.0.0.1 signed by it."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed; the certificates are made with it")
-    folder = tmp_path_factory.mktemp("authority")
+    directory = tmp_path_factory.mktemp("authority")
 
     def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+        subprocess.run(["openssl", *words], cwd=directory, check=True, capture_output=True)
 
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
     openssl("req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=127.0.0.1")
-    (folder / "names").write_text("subjectAltName = IP:127.0.0.1\n")
+    (directory / "names").write_text("subjectAltName = IP:127.0.0.1\n")
     signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names", "-days", "2")
     openssl("x509", "-req", "-in", "server.csr", *signing, "-out", "server.pem")
-    return folder
+    return directory
 
 
 @pytest.fixture

@@ -156,9 +156,9 @@ def test_init_writes_a_manifest_to_edit_that_is_valid_as_it_is(daemon: Running, 
 def test_try_prints_the_accuracy_on_labelled_pictures(start: Callable[..., Running], tmp_path: Path) -> None:
     daemon = start()
     for picture in PICTURES:
-        folder = tmp_path / "labelled" / picture.stem.rsplit("-", 1)[1]
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, folder)
+        directory = tmp_path / "labelled" / picture.stem.rsplit("-", 1)[1]
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, directory)
     (tmp_path / "labelled" / PICTURES[0].stem[-1] / "bad.png").write_bytes(b"no picture")
     done = call(daemon.socket, "push", DIGITS, "--json", "--try", tmp_path / "labelled")
     assert done.returncode == 0, done.stderr

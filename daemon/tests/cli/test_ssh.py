@@ -30,30 +30,30 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The folder with an `ssh` that knows the host "pi": an sshd of this user on loopback."""
-    folder = tmp_path_factory.mktemp("ssh")
+    """The directory with an `ssh` that knows the host "pi": an sshd of this user on loopback."""
+    directory = tmp_path_factory.mktemp("ssh")
     for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / name], check=True)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's empty directory for its unprivileged half
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    (folder / "sshd_config").write_text(
-        f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
+    (directory / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {directory}/host\nAuthorizedKeysFile {directory}/user.pub\n"
         f"StrictModes no\nPidFile none\nUsePAM no\nPermitRootLogin yes\n"
     )
-    public = (folder / "host.pub").read_text().split()
-    (folder / "known").write_text(f"[127.0.0.1]:{port} {public[0]} {public[1]}\n")
-    (folder / "config").write_text(
-        f"Host pi\nHostName 127.0.0.1\nPort {port}\nUser {getpass.getuser()}\nIdentityFile {folder}/user\n"
-        f"UserKnownHostsFile {folder}/known\nIdentitiesOnly yes\nBatchMode yes\n"
+    public = (directory / "host.pub").read_text().split()
+    (directory / "known").write_text(f"[127.0.0.1]:{port} {public[0]} {public[1]}\n")
+    (directory / "config").write_text(
+        f"Host pi\nHostName 127.0.0.1\nPort {port}\nUser {getpass.getuser()}\nIdentityFile {directory}/user\n"
+        f"UserKnownHostsFile {directory}/known\nIdentitiesOnly yes\nBatchMode yes\n"
     )
-    wrapper = folder / "bin" / "ssh"
+    wrapper = directory / "bin" / "ssh"
     wrapper.parent.mkdir()
-    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/config "$@"\n')
+    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {directory}/config "$@"\n')
     wrapper.chmod(0o755)
-    server = subprocess.Popen([str(SSHD), "-D", "-e", "-f", folder / "sshd_config"], stderr=subprocess.PIPE)
+    server = subprocess.Popen([str(SSHD), "-D", "-e", "-f", directory / "sshd_config"], stderr=subprocess.PIPE)
     for _ in range(100):
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

@@ -25,8 +25,8 @@ GOOD = "BuildLabel(N/A), RuntimeVersion(14)"
 def places(tree: UsbTree, tmp_path: Path) -> Places:
     """A well-kept machine: rules, libraries, runtime, daemon."""
     rules, libraries, models = tmp_path / "rules.d", tmp_path / "lib", tmp_path / "models"
-    for folder in (rules, libraries, models):
-        folder.mkdir()
+    for directory in (rules, libraries, models):
+        directory.mkdir()
     shutil.copy(RULES, rules)
     (libraries / "libedgetpu.so.1").touch()
     socket = tmp_path / "edgeaid.sock"
@@ -179,10 +179,10 @@ def test_missing_movidius_firmware_names_file_source_and_licence(tree: UsbTree, 
 
 
 def add_model(places: Places, file: Path) -> None:
-    folder = places.models / "bird" / "1"
-    folder.mkdir(parents=True)
-    shutil.copy(file, folder / "m.tflite")
-    (folder / "model.toml").write_text('schema = 1\nname = "bird"\n[artifacts.edgetpu]\nfile = "m.tflite"\n')
+    directory = places.models / "bird" / "1"
+    directory.mkdir(parents=True)
+    shutil.copy(file, directory / "m.tflite")
+    (directory / "model.toml").write_text('schema = 1\nname = "bird"\n[artifacts.edgetpu]\nfile = "m.tflite"\n')
 
 
 def test_a_model_compiled_for_a_newer_runtime_is_named_with_both_versions(places: Places, shared_data: Path) -> None:
@@ -222,11 +222,11 @@ def test_the_report_is_one_text_with_findings_devices_and_versions(tree: UsbTree
 
 
 def test_the_report_names_our_links_and_who_may_open_them(tree: UsbTree, places: Places) -> None:
-    folder = tree.dev / "edgeai"
-    folder.mkdir(parents=True)
+    directory = tree.dev / "edgeai"
+    directory.mkdir(parents=True)
     (tree.dev / "stick").touch(mode=0o660)
-    (folder / "coral").symlink_to("../stick")
-    (folder / "gone").symlink_to("../nothing")
+    (directory / "coral").symlink_to("../stick")
+    (directory / "gone").symlink_to("../nothing")
     text = doctor_report.report(places, served="model digits 1 READY on cpu0")
     assert "coral -> ../stick (group " in text
     assert "gone: points to nothing" in text

@@ -61,15 +61,15 @@ GOOD = entry(known("a/model.tflite", CONTENT), known("labels.txt", LABELS))
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> Path:
-    folder = tmp_path / "mirror"
-    (folder / "a").mkdir(parents=True)
-    (folder / "a" / "model.tflite").write_bytes(CONTENT)
-    (folder / "labels.txt").write_bytes(LABELS)
-    return folder
+    directory = tmp_path / "mirror"
+    (directory / "a").mkdir(parents=True)
+    (directory / "a" / "model.tflite").write_bytes(CONTENT)
+    (directory / "labels.txt").write_bytes(LABELS)
+    return directory
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; `broken` announces more than it sends, `error` fails, `away` leaves the web."""
+    """Serves a directory; `broken` announces more than it sends, `error` fails, `away` leaves the web."""
 
     def do_GET(self) -> None:
         if self.path.startswith("/broken/"):
@@ -139,7 +139,7 @@ def test_every_known_file_has_the_digest_of_the_shared_data(shared_data: Path) -
 
 
 @pytest.mark.parametrize("name", ["mobilenet-v1-0.25-128", "mobilenet-v1-0.5-160-pair", "mobilenet-v1-embedding"])
-def test_a_real_model_is_pulled_from_a_folder_with_all_its_artifacts(
+def test_a_real_model_is_pulled_from_a_directory_with_all_its_artifacts(
     shared_data: Path, tmp_path: Path, name: str
 ) -> None:
     where = pull(name, tmp_path / "models", mirror=str(shared_data / "coral"))
@@ -209,7 +209,7 @@ def corrupted(path: str = "a/model.tflite") -> File:
     ],
     ids=["corrupted", "truncated", "longer", "wrong-blob", "missing"],
 )
-@pytest.mark.parametrize("way", ["folder", "web"])
+@pytest.mark.parametrize("way", ["directory", "web"])
 def test_a_wrong_file_is_refused_and_nothing_stays_behind(
     mirror: Path, web: str, tmp_path: Path, file: File, error: type[EdgeaiError], way: str
 ) -> None:

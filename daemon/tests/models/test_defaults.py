@@ -29,25 +29,25 @@ NAMES = sorted(p.name for p in DEFAULTS.iterdir())
 SCENE_NAMES = [name for name in NAMES if name != "digits"]
 
 
-def folder(name: str) -> Path:
+def directory(name: str) -> Path:
     return DEFAULTS / name / "1"
 
 
 def manifest(name: str) -> manifests.Manifest:
-    return manifests.parse((folder(name) / "model.toml").read_bytes(), name)
+    return manifests.parse((directory(name) / "model.toml").read_bytes(), name)
 
 
 def ask(name: str, picture: bytes) -> Result:
     described = manifest(name)
     assert described.picture is not None
     assert described.output is not None
-    labels = parse((folder(name) / described.labels_file).read_text()).names
-    runner = evaluate.Runner(folder(name) / "model.tflite")
+    labels = parse((directory(name) / described.labels_file).read_text()).names
+    runner = evaluate.Runner(directory(name) / "model.tflite")
     return runner.ask(decode(picture), described.picture, described.output, labels)
 
 
 def truth(name: str) -> dict[str, Any]:
-    return dict(json.loads((folder(name) / "samples" / "truth.json").read_text()))
+    return dict(json.loads((directory(name) / "samples" / "truth.json").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +70,14 @@ def test_there_is_a_classifier_and_a_model_with_spatial_output() -> None:
 def test_every_file_is_there_small_and_has_its_digest(name: str) -> None:
     described = manifest(name)
     for file in described.files:
-        assert (folder(name) / file).is_file()
+        assert (directory(name) / file).is_file()
     for artifact in described.artifacts:
-        content = (folder(name) / artifact.file).read_bytes()
+        content = (directory(name) / artifact.file).read_bytes()
         assert len(content) < 100_000
         assert hashlib.sha256(content).hexdigest() == artifact.sha256
     assert len(described.goldens) >= 3
     assert "CC BY 4.0" in described.source
-    assert sum(p.stat().st_size for p in folder(name).rglob("*") if p.is_file()) < 400_000
+    assert sum(p.stat().st_size for p in directory(name).rglob("*") if p.is_file()) < 400_000
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -86,10 +86,10 @@ def test_goldens_hold_within_the_tolerance_on_fast_and_reference_kernels(name: s
     outputs = []
     for golden in described.goldens:
         (source,), (target,) = golden.inputs.items(), golden.outputs.items()
-        tensor = np.load(folder(name) / source[1], allow_pickle=False)
-        expected = np.load(folder(name) / target[1], allow_pickle=False).astype(int)
+        tensor = np.load(directory(name) / source[1], allow_pickle=False)
+        expected = np.load(directory(name) / target[1], allow_pickle=False).astype(int)
         for reference in (False, True):
-            runner = evaluate.Runner(folder(name) / "model.tflite", reference=reference)
+            runner = evaluate.Runner(directory(name) / "model.tflite", reference=reference)
             assert (runner.input.name, runner.output.name) == (source[0], target[0])
             assert np.abs(runner.run(tensor).astype(int) - expected).max() <= described.tolerance["default"]
         outputs.append(expected)
@@ -100,26 +100,26 @@ def test_the_classifier_is_as_good_as_its_manifest_says(held_out: measure.Split)
     described = manifest("digits").accuracy
     assert described["samples"] == len(held_out.labels)
     # One digit of 540 may tip over on another processor.
-    assert measure.top_1(folder("digits"), held_out) == pytest.approx(described["value"], abs=0.004)
+    assert measure.top_1(directory("digits"), held_out) == pytest.approx(described["value"], abs=0.004)
     assert described["value"] > 0.98
 
 
 def test_the_detector_is_as_good_on_fresh_scenes_as_its_manifest_says(held_out: measure.Split) -> None:
     fresh = measure.scene_set(held_out, 300, seed=7)
-    value = measure.mean_average_precision(folder("digit-scenes"), fresh)
+    value = measure.mean_average_precision(directory("digit-scenes"), fresh)
     assert value == pytest.approx(manifest("digit-scenes").accuracy["value"], abs=0.04)
 
 
 @pytest.mark.skipif("digit-mask" not in NAMES, reason="no segmenter among the defaults")
 def test_the_segmenter_is_as_good_on_fresh_scenes_as_its_manifest_says(held_out: measure.Split) -> None:
     fresh = measure.scene_set(held_out, 300, seed=7)
-    value = measure.mean_intersection_over_union(folder("digit-mask"), fresh)
+    value = measure.mean_intersection_over_union(directory("digit-mask"), fresh)
     assert value == pytest.approx(manifest("digit-mask").accuracy["value"], abs=0.04)
 
 
 def test_sample_digits_are_recognised() -> None:
     for file, expected in truth("digits").items():
-        result = ask("digits", (folder("digits") / "samples" / file).read_bytes())
+        result = ask("digits", (directory("digits") / "samples" / file).read_bytes())
         assert isinstance(result, Classification)
         assert result.classes[0].label == expected["label"]
         assert result.classes[0].score > 0.9
@@ -128,7 +128,7 @@ def test_sample_digits_are_recognised() -> None:
 def test_most_digits_of_the_sample_scenes_are_found_where_they_are() -> None:
     objects = right = 0
     for file, expected in truth("digit-scenes").items():
-        result = ask("digit-scenes", (folder("digit-scenes") / "samples" / file).read_bytes())
+        result = ask("digit-scenes", (directory("digit-scenes") / "samples" / file).read_bytes())
         assert isinstance(result, Detections)
         for wanted in expected["objects"]:
             objects += 1
@@ -142,7 +142,7 @@ def test_most_digits_of_the_sample_scenes_are_found_where_they_are() -> None:
 @pytest.mark.parametrize("name", SCENE_NAMES)
 def test_a_sample_answer_can_be_drawn(name: str) -> None:
     for file in truth(name):
-        picture = (folder(name) / "samples" / file).read_bytes()
+        picture = (directory(name) / "samples" / file).read_bytes()
         result = ask(name, picture)
         assert isinstance(result, Detections | Segmentation)
         assert render(picture, result).startswith(b"\x89PNG")

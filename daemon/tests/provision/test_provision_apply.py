@@ -21,8 +21,8 @@ OTHER = KEY.replace("me", "other").replace("a2tr ", "a2ts ")
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "root"
-    for folder in ("etc", "boot", "var/lib/edgeai", "usr/share/zoneinfo/Europe"):
-        (root / folder).mkdir(parents=True)
+    for directory in ("etc", "boot", "var/lib/edgeai", "usr/share/zoneinfo/Europe"):
+        (root / directory).mkdir(parents=True)
     (root / "usr/share/zoneinfo/Europe/Berlin").write_bytes(b"TZif")
     (root / "etc/passwd").write_text("daemon:x:1:1::/:/bin/sh\nroot:x:0:0:root:/home/root:/bin/sh\n")
     return root
@@ -37,9 +37,9 @@ def run(root: Path) -> provision.Report | None:
 
 
 def preload(root: Path, name: str = "digits") -> str:
-    folder = root / "boot" / MODELS
-    folder.mkdir(exist_ok=True)
-    return pack.write(repository.EMBEDDED / name / "1", folder).name
+    directory = root / "boot" / MODELS
+    directory.mkdir(exist_ok=True)
+    return pack.write(repository.EMBEDDED / name / "1", directory).name
 
 
 WIFI = f'[wifi]\nssid = "home"\ncountry = "DE"\npassword = "{PHRASE}"\n'

@@ -56,9 +56,10 @@ def test_unpacking_and_rolling_back_on_a_full_disk_say_so_and_change_nothing(
 ) -> None:
     from zipfile import ZIP_DEFLATED, ZipFile
 
-    folder = small_disk / "models"
+    directory = small_disk / "models"
     daemon = start(
-        f'[server]\nstate_directory = "{small_disk}/state"\n[models]\nrepositories = ["{folder}"]\n', repository=folder
+        f'[server]\nstate_directory = "{small_disk}/state"\n[models]\nrepositories = ["{directory}"]\n',
+        repository=directory,
     )
     bundle = tmp_path / "large-1.edgeai"
     with ZipFile(bundle, "w", ZIP_DEFLATED) as archive:  # fits as it comes, not when it is unpacked
@@ -69,7 +70,7 @@ def test_unpacking_and_rolling_back_on_a_full_disk_say_so_and_change_nothing(
             client.push("mine", DIGITS / "model.tflite")
         with pytest.raises(errors.Unavailable, match="free some space"):
             client.push("digits", bundle)
-        assert os.listdir(folder / ".staging") == []
+        assert os.listdir(directory / ".staging") == []
         filler = small_disk / "filler"
         with open(filler, "wb", buffering=0) as stream, contextlib.suppress(OSError):
             while stream.write(bytes(4096)):

@@ -32,8 +32,8 @@ MAX_BYTES = 40 << 20
 RAW_SECONDS = 120.0
 
 
-def collections(folder: Path) -> Iterator[Path]:
-    """Every .tflite of the collections; those of git repositories written below `folder`."""
+def collections(directory: Path) -> Iterator[Path]:
+    """Every .tflite of the collections; those of git repositories written below `directory`."""
     places = os.environ.get("EDGEAI_TFLITE_COLLECTIONS", "")
     if not places:
         pytest.skip("set EDGEAI_TFLITE_COLLECTIONS to directories or git repositories with .tflite files")
@@ -50,7 +50,7 @@ def collections(folder: Path) -> Iterator[Path]:
                 blob = subprocess.run(
                     ["git", "-C", place, "cat-file", "blob", about.split()[2]], capture_output=True, check=False
                 )
-                file = folder / f"{number}-{path.replace('/', '_')}"
+                file = directory / f"{number}-{path.replace('/', '_')}"
                 file.write_bytes(blob.stdout)
                 if blob.returncode == 0 and blob.stdout:  # a copy may lack its largest files
                     yield file

@@ -305,7 +305,7 @@ def test_sighup_takes_a_new_configuration_and_keeps_the_old_when_it_is_bad(start
 def test_a_change_made_while_the_configuration_is_being_read_is_read_too(start: Callable[..., Running]) -> None:
     daemon = start("[limits]\nbody_bytes = 1000\n")
     for number in range(300):  # reading again tries to load them all
-        (daemon.folder / "models" / f"broken-{number}" / "1").mkdir(parents=True)
+        (daemon.directory / "models" / f"broken-{number}" / "1").mkdir(parents=True)
     for size in (2000, 3000):
         daemon.config.write_text(f"[limits]\nbody_bytes = {size}\n")
         daemon.process.send_signal(signal.SIGHUP)

@@ -36,9 +36,9 @@ def adding(name: str, version: int) -> bytes:
 class Mixed:
     """One daemon, many clients, what came out."""
 
-    def __init__(self, daemon: Running, folder: Path) -> None:
+    def __init__(self, daemon: Running, directory: Path) -> None:
         self.daemon = daemon
-        self.folder = folder
+        self.directory = directory
         self.done: Counter[str] = Counter()
         #: Seconds that the slowest answer of a kind took.
         self.longest: dict[str, float] = {}
@@ -74,13 +74,13 @@ class Mixed:
         with self.lock:
             self.versions[name] += 1
             version = self.versions[name]
-        file = self.folder / f"{name}-{version}.tflite"
+        file = self.directory / f"{name}-{version}.tflite"
         file.write_bytes(adding(name, version))
         client.push(name, file, version=str(version))  # type: ignore[attr-defined]
         file.unlink()
 
     def damaged(self, client: object, name: str, number: int) -> None:
-        file = self.folder / f"damaged-{number}"
+        file = self.directory / f"damaged-{number}"
         file.write_bytes(adding(name, 1)[:-60])
         client.push(name, file)  # type: ignore[attr-defined]
 
@@ -131,7 +131,7 @@ def test_sixteen_mixed_clients_get_no_internal_error_no_wrong_version_and_leave_
     _settle(lambda: _descriptors(daemon) <= descriptors + 4)
     assert _memfds(daemon) == regions
     assert os.listdir(daemon.repository / ".staging") == []
-    assert [p.name for p in (daemon.folder / "state").iterdir() if p.name != "pins.json"] == []
+    assert [p.name for p in (daemon.directory / "state").iterdir() if p.name != "pins.json"] == []
     assert "Traceback" not in daemon.log.read_text()
 
 

@@ -29,12 +29,12 @@ MODELS = {
 
 @pytest.fixture(scope="module")
 def served(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("open")
+    directory = tmp_path_factory.mktemp("open")
     files = {}
     for name, make in MODELS.items():
-        files[name] = folder / f"{name}.tflite"
+        files[name] = directory / f"{name}.tflite"
         files[name].write_bytes(make())
-    running = launch(folder, models=files)
+    running = launch(directory, models=files)
     running.store("renamed", files["signed"], extra="[names]\nINPUT0 = 'left'\n'serving_b:0' = 'right'")
     running.store("looped", files["signed"], extra="max_batch_size = 4")
     with running.client() as client:

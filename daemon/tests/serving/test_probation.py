@@ -121,9 +121,9 @@ def misbehaving(start: Callable[..., Running], tmp_path: Path) -> Callable[..., 
     return make
 
 
-def telling(what: str, folder: Path) -> Path:
+def telling(what: str, directory: Path) -> Path:
     """A model that serves digits, and tells the runtime above what to do."""
-    file = folder / (what.partition(" ")[0] + ".tflite")
+    file = directory / (what.partition(" ")[0] + ".tflite")
     file.write_bytes((DIGITS / "model.tflite").read_bytes() + b"DO:" + what.encode())
     return file
 

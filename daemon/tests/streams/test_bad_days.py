@@ -39,7 +39,7 @@ def test_a_full_disk_costs_events_on_disk_and_nothing_else(
     start: Callable[..., Running], frames_of_digits: Path
 ) -> None:
     daemon = start()
-    directory = daemon.folder / "state" / "streams" / "data" / "full"
+    directory = daemon.directory / "state" / "streams" / "data" / "full"
     directory.mkdir(parents=True)
     (directory / "events.jsonl").symlink_to("/dev/full")
     (directory / "snapshots").symlink_to("/dev/full")

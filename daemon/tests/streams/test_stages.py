@@ -144,8 +144,8 @@ def with_stage(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) 
     """A daemon beside which the example package is installed."""
     if not EXAMPLE.is_dir():
         pytest.skip("the examples are not beside the tests here")
-    folder = tmp_path_factory.mktemp("own")
-    site = folder / "site"
+    directory = tmp_path_factory.mktemp("own")
+    site = directory / "site"
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
     metadata = site / f"edgeai_night-{project['version']}.dist-info"
     metadata.mkdir(parents=True)
@@ -156,7 +156,7 @@ def with_stage(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) 
     lines = "".join(f"{k} = {v}\n" for k, v in entries.items())
     (metadata / "entry_points.txt").write_text(f"[edgeaid.stages]\n{lines}")
     shutil.copy(EXAMPLE / "edgeai_night.py", site)
-    running = launch(folder, env={"PYTHONPATH": str(site)})
+    running = launch(directory, env={"PYTHONPATH": str(site)})
     yield running
     assert running.stop() == 0, running.log.read_text()
 

@@ -216,7 +216,7 @@ def test_passwords_are_in_no_answer_and_in_no_log(start: Callable[..., Running])
     for secret in ("hunter2", "sesame", "swordfish", "admin"):
         assert secret not in everything
         assert secret not in daemon.log.read_text()
-    state = daemon.folder / "state" / "streams" / "tables" / "cam.json"
+    state = daemon.directory / "state" / "streams" / "tables" / "cam.json"
     assert state.stat().st_mode & 0o077 == 0
 
 
@@ -292,7 +292,7 @@ def test_snapshots_and_the_journal_stay_on_disk_and_webhooks_are_called(
     assert len(names) == kinds.count("new")
     assert daemon.http("GET", f"/edgeai/v1/streams/keep/snapshots/{names[0]}")[2][:2] == b"\xff\xd8"
     assert daemon.http("GET", "/edgeai/v1/streams/keep/snapshots/..%2fevents.jsonl")[0] == 404
-    lines = (daemon.folder / "state" / "streams" / "data" / "keep" / "events.jsonl").read_text().splitlines()
+    lines = (daemon.directory / "state" / "streams" / "data" / "keep" / "events.jsonl").read_text().splitlines()
     assert {json.loads(line)["type"] for line in lines} >= {"new", "end"}
 
 

@@ -25,25 +25,25 @@ START_SECONDS = 240
 
 
 class Running:
-    """A daemon process with its files in one folder."""
+    """A daemon process with its files in one directory."""
 
     def __init__(
         self,
-        folder: Path,
+        directory: Path,
         config: str = "",
         *,
         models: Mapping[str, Path] | None = None,
         env: Mapping[str, str] | None = None,
         repository: Path | None = None,
     ) -> None:
-        self.folder = folder
-        self.socket = folder / "run" / "edgeaid.sock"
-        self.repository = repository or folder / "models"
+        self.directory = directory
+        self.socket = directory / "run" / "edgeaid.sock"
+        self.repository = repository or directory / "models"
         self.repository.mkdir(parents=True, exist_ok=True)
-        self.config = folder / "edgeaid.toml"
+        self.config = directory / "edgeaid.toml"
         self.config.write_text(config)
-        self.log = folder / "log"
-        self.env = {**os.environ, **(env or {}), "STATE_DIRECTORY": str(folder / "state")}
+        self.log = directory / "log"
+        self.env = {**os.environ, **(env or {}), "STATE_DIRECTORY": str(directory / "state")}
         for name, path in (models or {}).items():
             self.store(name, path)
         self._process: subprocess.Popen[bytes] | None = None
@@ -164,9 +164,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
     def make(config: str = "", **options: Any) -> Running:
-        folder = tmp_path / f"d{len(started)}"
-        folder.mkdir()
-        started.append(Running(folder, config, **options))
+        directory = tmp_path / f"d{len(started)}"
+        directory.mkdir()
+        started.append(Running(directory, config, **options))
         return started[-1]
 
     yield make

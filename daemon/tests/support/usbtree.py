@@ -29,8 +29,8 @@ class UsbTree:
         self._root_hub(2, 5000)
         self.plug("1-1", (0x2109, 0x3431))
         for number in range(1, 5):
-            self._port(self._folder("1-1") / "1-1:1.0" / f"1-1-port{number}")
-        self._link(self._folder("1-1") / "1-1:1.0")
+            self._port(self._directory("1-1") / "1-1:1.0" / f"1-1-port{number}")
+        self._link(self._directory("1-1") / "1-1:1.0")
 
     def _root_hub(self, bus: int, speed: int) -> None:
         hub = self._controller / f"usb{bus}"
@@ -48,28 +48,28 @@ class UsbTree:
             self._port(hub / f"{bus}-0:1.0" / f"usb{bus}-port{number}")
         self._link(hub / f"{bus}-0:1.0")
 
-    def _port(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        (folder / "disable").write_text("0\n")
+    def _port(self, directory: Path) -> None:
+        directory.mkdir(parents=True)
+        (directory / "disable").write_text("0\n")
 
-    def _link(self, folder: Path) -> None:
-        link = self.sys / "bus/usb/devices" / folder.name
+    def _link(self, directory: Path) -> None:
+        link = self.sys / "bus/usb/devices" / directory.name
         if not link.is_symlink():
-            link.symlink_to(os.path.relpath(folder, link.parent))
+            link.symlink_to(os.path.relpath(directory, link.parent))
 
-    def _folder(self, name: str) -> Path:
+    def _directory(self, name: str) -> Path:
         bus, _, ports = name.partition("-")
-        folder = self._controller / f"usb{bus}"
+        directory = self._controller / f"usb{bus}"
         path = f"{bus}-"
         for index, port in enumerate(ports.split(".")):
             path += port if not index else f".{port}"
-            folder /= path
-        return folder
+            directory /= path
+        return directory
 
     def _port_of(self, name: str) -> Path:
         hub, dot, number = name.rpartition(".")
         if dot:
-            return self._folder(hub) / f"{hub}:1.0" / f"{hub}-port{number}"
+            return self._directory(hub) / f"{hub}:1.0" / f"{hub}-port{number}"
         bus, _, number = name.partition("-")
         return self._controller / f"usb{bus}" / f"{bus}-0:1.0" / f"usb{bus}-port{number}"
 
@@ -83,8 +83,8 @@ class UsbTree:
         bus = int(name.split("-", maxsplit=1)[0])
         self._number[bus] += 1
         number = self._number[bus]
-        folder = self._folder(name)
-        interface = folder / f"{name}:1.0"
+        directory = self._directory(name)
+        interface = directory / f"{name}:1.0"
         interface.mkdir(parents=True)
         attributes: dict[str, object] = {
             "idVendor": f"{ids[0]:04x}",
@@ -97,10 +97,10 @@ class UsbTree:
         if serial:
             attributes["serial"] = serial
         for key, value in attributes.items():
-            (folder / key).write_text(f"{value}\n")
+            (directory / key).write_text(f"{value}\n")
         if self._port_of(name).exists():
-            (folder / "port").symlink_to(os.path.relpath(self._port_of(name), folder))
-        self._link(folder)
+            (directory / "port").symlink_to(os.path.relpath(self._port_of(name), directory))
+        self._link(directory)
         self._link(interface)
         node = self.dev / f"bus/usb/{bus:03d}/{number:03d}"
         node.parent.mkdir(exist_ok=True)
@@ -114,13 +114,13 @@ class UsbTree:
 
     def unplug(self, name: str) -> None:
         """Pull it."""
-        folder = self._folder(name)
-        bus, number = int((folder / "busnum").read_text()), int((folder / "devnum").read_text())
+        directory = self._directory(name)
+        bus, number = int((directory / "busnum").read_text()), int((directory / "devnum").read_text())
         (self.dev / f"bus/usb/{bus:03d}/{number:03d}").unlink()
         for link in (*(self.sys / "bus/usb/devices").iterdir(), *(self.sys / "class/tty").iterdir()):
-            if folder in link.resolve().parents or link.resolve() == folder:
+            if directory in link.resolve().parents or link.resolve() == directory:
                 link.unlink()
-        shutil.rmtree(folder)
+        shutil.rmtree(directory)
 
     def become(self, name: str, ids: tuple[int, int], *, speed: int = 480) -> None:
         """Firmware starts: the device leaves and comes back in place under other ids."""
@@ -130,9 +130,9 @@ class UsbTree:
     def add_apex(self, number: int = 0, address: str = "0000:01:00.0") -> None:
         """A Coral card on PCIe."""
         card = self.sys / f"devices/pci0000:00/{address}"
-        folder = card / f"apex/apex_{number}"
-        folder.mkdir(parents=True)
-        (folder / "device").symlink_to("../..")
-        (folder / "temp").write_text("45050\n")
-        (self.sys / "class/apex" / folder.name).symlink_to(os.path.relpath(folder, self.sys / "class/apex"))
-        (self.dev / folder.name).touch()
+        directory = card / f"apex/apex_{number}"
+        directory.mkdir(parents=True)
+        (directory / "device").symlink_to("../..")
+        (directory / "temp").write_text("45050\n")
+        (self.sys / "class/apex" / directory.name).symlink_to(os.path.relpath(directory, self.sys / "class/apex"))
+        (self.dev / directory.name).touch()

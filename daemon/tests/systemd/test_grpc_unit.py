@@ -11,7 +11,7 @@ from .conftest import UNITS, Container, wait_for
 pytestmark = pytest.mark.root
 pytest.importorskip("grpc", reason="grpcio is not installed")
 
-FOLDER = "/run/systemd/system/edgeaid.service.d"
+DIRECTORY = "/run/systemd/system/edgeaid.service.d"
 SOCKET = "/run/edgeai/grpc/edgeaid.sock"
 ASK = """
 import grpc
@@ -25,12 +25,12 @@ with grpc.insecure_channel("unix:/run/edgeai/grpc/edgeaid.sock") as channel:
 
 @pytest.fixture(scope="module")
 def switched_on(container: Container) -> Iterator[Container]:
-    container.run("mkdir", "-p", FOLDER)
-    container.run("tee", f"{FOLDER}/50-grpc.conf", stdin=(UNITS / "edgeaid-grpc.conf").read_text())
+    container.run("mkdir", "-p", DIRECTORY)
+    container.run("tee", f"{DIRECTORY}/50-grpc.conf", stdin=(UNITS / "edgeaid-grpc.conf").read_text())
     container.run("systemctl", "daemon-reload")
     container.run("systemctl", "restart", "edgeaid", timeout=180)
     yield container
-    container.run("rm", "-f", f"{FOLDER}/50-grpc.conf")
+    container.run("rm", "-f", f"{DIRECTORY}/50-grpc.conf")
     container.run("systemctl", "daemon-reload")
     container.run("systemctl", "restart", "edgeaid", timeout=180)
 
@@ -62,7 +62,7 @@ def test_a_crash_does_not_leave_a_socket_in_the_way(switched_on: Container) -> N
 
 
 def test_switched_off_it_leaves_no_socket(switched_on: Container) -> None:
-    switched_on.run("rm", f"{FOLDER}/50-grpc.conf")
+    switched_on.run("rm", f"{DIRECTORY}/50-grpc.conf")
     switched_on.run("systemctl", "daemon-reload")
     switched_on.run("systemctl", "restart", "edgeaid", timeout=180)
     assert switched_on.run("test", "-e", SOCKET, check=False).returncode != 0

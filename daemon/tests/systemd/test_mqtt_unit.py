@@ -14,7 +14,7 @@ pytestmark = pytest.mark.root
 pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
 
 UNIT = "edgeai-mqtt.service"
-FOLDER = f"/run/systemd/system/{UNIT}.d"
+DIRECTORY = f"/run/systemd/system/{UNIT}.d"
 RECIPE = DAEMON.parent / "meta-edgeai/recipes-edgeai/edgeaid/edgeaid-mqtt_0.1.0.bb"
 PROGRAM = """#!/bin/sh
 export PYTHONPATH=/usr/lib/edgeaid-test/src:/usr/lib/edgeaid-test/site
@@ -41,14 +41,14 @@ def installed(container: Container) -> Iterator[Container]:
     condition = lines.replace("\\n", "\n") % f"/etc{place}"
     container.run("tee", "/usr/bin/edgeai-mqtt", stdin=PROGRAM)
     container.run("chmod", "755", "/usr/bin/edgeai-mqtt")
-    container.run("mkdir", "-p", FOLDER)
-    container.run("tee", f"{FOLDER}/10-configured.conf", stdin=condition)
+    container.run("mkdir", "-p", DIRECTORY)
+    container.run("tee", f"{DIRECTORY}/10-configured.conf", stdin=condition)
     container.run("tee", "/run/broker.conf", stdin=BROKER)
     container.run("systemctl", "daemon-reload")
     container.run("systemd-run", "--unit=test-broker", broker, "-c", "/run/broker.conf")
     yield container
     container.run("systemctl", "stop", UNIT, "test-broker", check=False)
-    container.run("rm", "-rf", FOLDER, "/etc/edgeai/mqtt.env")
+    container.run("rm", "-rf", DIRECTORY, "/etc/edgeai/mqtt.env")
     container.run("systemctl", "daemon-reload")
 
 

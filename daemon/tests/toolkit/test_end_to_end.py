@@ -47,18 +47,18 @@ def need(name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with a trained digits classifier in three forms, and pictures."""
-    folder = tmp_path_factory.mktemp("digits") / "work"
+    """Directory with a trained digits classifier in three forms, and pictures."""
+    directory = tmp_path_factory.mktemp("digits") / "work"
     done = child(
-        [need("tensorflow"), HERE / "train_digits.py", folder], timeout=600, env={"CUDA_VISIBLE_DEVICES": "-1"}
+        [need("tensorflow"), HERE / "train_digits.py", directory], timeout=600, env={"CUDA_VISIBLE_DEVICES": "-1"}
     )
     assert done.status == 0, done.error[-2000:]
-    return folder
+    return directory
 
 
 @pytest.fixture(scope="module")
 def quantised(trained: Path) -> Path:
-    """Model directory digits/1 with the int8 model; float.tflite lies in the working folder."""
+    """Model directory digits/1 with the int8 model; float.tflite lies in the working directory."""
     directory = trained / "digits" / "1"
     text = run(
         "quantize", trained / "digits.keras", "--representative", trained / "train", "--accuracy", trained / "test",
@@ -126,13 +126,23 @@ def test_every_scheme_is_measured_beside_the_others(source: str, trained: Path, 
 
 
 @contextmanager
-def daemon(folder: Path) -> Iterator[Path]:
+def daemon(directory: Path) -> Iterator[Path]:
     """A running edgeaid without a model of ours; yields its socket."""
-    (folder / "models").mkdir(parents=True)
-    socket, log = folder / "s.sock", folder / "log"
-    command = [sys.executable, "-m", "edgeaid", "--socket", str(socket), "--model-repository", str(folder / "models")]
+    (directory / "models").mkdir(parents=True)
+    socket, log = directory / "s.sock", directory / "log"
+    command = [
+        sys.executable,
+        "-m",
+        "edgeaid",
+        "--socket",
+        str(socket),
+        "--model-repository",
+        str(directory / "models"),
+    ]
     with log.open("wb") as errors:
-        process = subprocess.Popen(command, stderr=errors, env={**os.environ, "STATE_DIRECTORY": str(folder / "state")})
+        process = subprocess.Popen(
+            command, stderr=errors, env={**os.environ, "STATE_DIRECTORY": str(directory / "state")}
+        )
     try:
         until = time.monotonic() + 120
         while "ready after" not in log.read_text():

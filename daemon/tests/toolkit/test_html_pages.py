@@ -70,16 +70,16 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Pages of the embedded models, and of real ones where they are."""
-    folder = tmp_path_factory.mktemp("pages")
+    directory = tmp_path_factory.mktemp("pages")
     sources = {"inspect": ("inspect", MODEL, "--target", "edgetpu"), "check": ("check", MODEL, "--target", "edgetpu")}
     pages = {}
     for name, words in sources.items():
-        pages[name] = folder / f"{name}.html"
+        pages[name] = directory / f"{name}.html"
         edgeai(*words, "--html", pages[name])
     data = Path(os.environ.get("EDGEAI_TEST_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
     if (data / "SHA256SUMS").is_file():
         coral = data / "coral"
-        pages["large"] = folder / "large.html"
+        pages["large"] = directory / "large.html"
         edgeai(
             "inspect",
             coral / "deeplabv3_mnv2_dm05_pascal_quant.tflite",
@@ -88,11 +88,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "--html",
             pages["large"],
         )
-        pages["plan"] = folder / "plan.html"
+        pages["plan"] = directory / "plan.html"
         models = [coral / "mobilenet_v1_0.25_128_quant.tflite", coral / "mobilenet_v1_0.5_160_quant.tflite"]
         edgeai("plan", *models, "--html", pages["plan"])
         for kmodel in sorted((data / "k210").rglob("*.kmodel"))[:2]:
-            pages[kmodel.stem] = folder / f"{kmodel.stem}.html"
+            pages[kmodel.stem] = directory / f"{kmodel.stem}.html"
             edgeai("inspect", kmodel, "--html", pages[kmodel.stem])
     return pages
 

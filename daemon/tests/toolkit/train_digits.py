@@ -1,7 +1,7 @@
 """Draws digits and trains a tiny Keras classifier on them. The tensorflow environment runs it.
 
-usage: train_digits.py FOLDER [EPOCHS]: writes FOLDER/digits.keras, FOLDER/train/<n>.png (representative pictures),
-FOLDER/labelled/<class>/<n>.png and FOLDER/test/<class>/<n>.png
+usage: train_digits.py DIRECTORY [EPOCHS]: writes DIRECTORY/digits.keras, DIRECTORY/train/<n>.png (to calibrate with),
+DIRECTORY/labelled/<class>/<n>.png and DIRECTORY/test/<class>/<n>.png
 """
 
 import sys
@@ -29,7 +29,7 @@ def draw(digit: int, generator: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
-def main(folder: Path, epochs: int) -> None:
+def main(directory: Path, epochs: int) -> None:
     """Draw, train, save."""
     import tensorflow as tf
 
@@ -39,16 +39,16 @@ def main(folder: Path, epochs: int) -> None:
     pictures = [draw(int(n), generator) for n in labels]
     values = np.stack([np.asarray(p, np.float32) / 255 for p in pictures])[..., None]
     for i in range(1000):
-        part = folder / "labelled" / str(labels[i])
+        part = directory / "labelled" / str(labels[i])
         part.mkdir(parents=True, exist_ok=True)
         pictures[i].save(part / f"{i:04}.png")
-    (folder / "train").mkdir(parents=True)
+    (directory / "train").mkdir(parents=True)
     for i in range(100):
-        pictures[i].save(folder / "train" / f"{i:03}.png")
+        pictures[i].save(directory / "train" / f"{i:03}.png")
     for i in range(200):
         digit = i % 10
-        (folder / "test" / str(digit)).mkdir(parents=True, exist_ok=True)
-        draw(digit, generator).save(folder / "test" / str(digit) / f"{i:03}.png")
+        (directory / "test" / str(digit)).mkdir(parents=True, exist_ok=True)
+        draw(digit, generator).save(directory / "test" / str(digit) / f"{i:03}.png")
     layers = tf.keras.layers
     model = tf.keras.Sequential([
         layers.Input((SIZE, SIZE, 1)),
@@ -58,16 +58,16 @@ def main(folder: Path, epochs: int) -> None:
     ])  # fmt: skip
     model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(values, labels, epochs=epochs, batch_size=64, verbose=0)
-    model.save(folder / "digits.keras")
-    model.export(folder / "saved_model", verbose=False)
+    model.save(directory / "digits.keras")
+    model.export(directory / "saved_model", verbose=False)
     frozen = tf.function(lambda x: model(x, training=False)).get_concrete_function(
         tf.TensorSpec([1, SIZE, SIZE, 1], tf.float32, name="input")
     )
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     graph = convert_variables_to_constants_v2(frozen)
-    (folder / "frozen.pb").write_bytes(graph.graph.as_graph_def().SerializeToString())
-    (folder / "nodes.txt").write_text(f"{graph.inputs[0].op.name}\n{graph.outputs[0].op.name}\n")
+    (directory / "frozen.pb").write_bytes(graph.graph.as_graph_def().SerializeToString())
+    (directory / "nodes.txt").write_text(f"{graph.inputs[0].op.name}\n{graph.outputs[0].op.name}\n")
 
 
 if __name__ == "__main__":

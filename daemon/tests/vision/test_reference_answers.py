@@ -33,15 +33,15 @@ def spec(detail: dict[str, Any]) -> TensorSpec:
     )
 
 
-def ask(folder: Path, model: str, picture: str, labels: str, decoder: str) -> Result:
-    runtime = interpreter.Interpreter(model_path=str(folder / model), num_threads=1)
+def ask(directory: Path, model: str, picture: str, labels: str, decoder: str) -> Result:
+    runtime = interpreter.Interpreter(model_path=str(directory / model), num_threads=1)
     runtime.allocate_tensors()
     source, target = runtime.get_input_details()[0], runtime.get_output_details()[0]
     tensor = np.zeros(spec(source).shape, NUMPY[spec(source).datatype])
-    placement = to_tensor((folder / picture).read_bytes(), spec(source), PictureRules.from_table({}), tensor)
+    placement = to_tensor((directory / picture).read_bytes(), spec(source), PictureRules.from_table({}), tensor)
     runtime.set_tensor(source["index"], tensor)
     runtime.invoke()
-    names = parse((folder / labels).read_text()).names
+    names = parse((directory / labels).read_text()).names
     rules = OutputRules.from_table({"decoder": decoder})
     return results(rules, [spec(target)], [runtime.get_tensor(target["index"])], names, placement)
 

@@ -66,8 +66,8 @@ def _number(text):
     return int(text) if text and text.isdigit() else None
 
 
-def _cgroup_folders(root):
-    """Folders of this process's own control group and its parents, version 2 and version 1.
+def _cgroup_directories(root):
+    """Directories of this process's own control group and its parents, version 2 and version 1.
 
     A limit may be set at any level, the smallest counts. Inside a container the own group is usually mounted as the root.
     """
@@ -87,12 +87,12 @@ def memory_bytes(root="/"):
     for line in (_read(os.path.join(root, "proc/meminfo")) or "").splitlines():
         if line.startswith("MemTotal:"):
             sizes.append(int(line.split()[1]) * 1024)
-    for controllers, folder in _cgroup_folders(root):
+    for controllers, directory in _cgroup_directories(root):
         if not controllers:
             for name in ("memory.max", "memory.high"):
-                sizes.append(_number(_read(os.path.join(folder, name))))
+                sizes.append(_number(_read(os.path.join(directory, name))))
         elif "memory" in controllers.split(","):
-            sizes.append(_number(_read(os.path.join(folder, "memory.limit_in_bytes"))))
+            sizes.append(_number(_read(os.path.join(directory, "memory.limit_in_bytes"))))
     sizes = [s for s in sizes if s]
     return min(sizes) if sizes else 4 * GIB
 
@@ -102,12 +102,12 @@ def cpu_count(root="/", affinity=None):
     if affinity is None:
         affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     counts = [affinity]
-    for controllers, folder in _cgroup_folders(root):
+    for controllers, directory in _cgroup_directories(root):
         if not controllers:
-            quota, _, period = (_read(os.path.join(folder, "cpu.max")) or "").partition(" ")
+            quota, _, period = (_read(os.path.join(directory, "cpu.max")) or "").partition(" ")
         elif "cpu" in controllers.split(","):
-            quota = _read(os.path.join(folder, "cpu.cfs_quota_us")) or ""
-            period = _read(os.path.join(folder, "cpu.cfs_period_us")) or ""
+            quota = _read(os.path.join(directory, "cpu.cfs_quota_us")) or ""
+            period = _read(os.path.join(directory, "cpu.cfs_period_us")) or ""
         else:
             continue
         if quota.isdigit() and period.isdigit() and int(period):

@@ -1,5 +1,5 @@
 SUMMARY = "FlatBuffers of the version TensorFlow Lite's headers were generated with"
-DESCRIPTION = "Private copy in a folder of its own: the generated headers of TensorFlow 2.21 compile with exactly \
+DESCRIPTION = "Private copy in a directory of its own: the generated headers of TensorFlow 2.21 compile with exactly \
 this version, while the distribution's flatbuffers is another one on every release."
 HOMEPAGE = "https://flatbuffers.dev/"
 BUGTRACKER = "https://github.com/google/flatbuffers/issues"

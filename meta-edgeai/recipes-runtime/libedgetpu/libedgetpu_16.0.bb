@@ -57,7 +57,7 @@ EDGETPU_LDLIBS = " \
 "
 # What the Makefile has fixed is given on the command line, which wins. C sources: TensorFlow's common.c became C++ (compiled
 # below).
-# From the top and with relative names, or the names of generated headers hold the build computer's folders.
+# From the top and with relative names, or the names of generated headers hold the build computer's directories.
 EXTRA_OEMAKE = " \
     -f makefile_build/Makefile \
     BUILDROOT=. \

@@ -77,7 +77,7 @@ do_install:append() {
     find ${D} -name '*.mvcmd' -delete
 }
 
-# Plugins and their list lie in the library folder without a version in the name.
+# Plugins and their list lie in the library directory without a version in the name.
 FILES_SOLIBSDEV = ""
 SOLIBS = ".so*"
 FILES:${PN} += "${libdir}/openvino-* ${libdir}/plugins.xml ${nonarch_base_libdir}/udev/rules.d"

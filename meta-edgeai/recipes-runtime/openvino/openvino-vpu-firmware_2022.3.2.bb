@@ -14,7 +14,7 @@ SRC_URI = "https://storage.openvinotoolkit.org/dependencies/myriad/firmware_usb-
 SRC_URI[usb.sha256sum] = "bf61de4d01767ba85408eec3123c0038c5ead4712407dea12b04d822e5780c66"
 S = "${UNPACKDIR}/firmware"
 
-# The folder cannot be listed, and no further release is to come.
+# The directory cannot be listed, and no further release is to come.
 UPSTREAM_VERSION_UNKNOWN = "1"
 
 inherit allarch

@@ -68,7 +68,7 @@ TFLITE_PYTHON_FLAGS = " \
 OECMAKE_CXX_FLAGS:append = " ${TFLITE_PYTHON_FLAGS}"
 OECMAKE_C_FLAGS:append = " ${TFLITE_VERSION_FLAGS}"
 
-# CMake's FetchContent takes a folder instead of a download; XNNPACK asks for its own dependencies by <NAME>_SOURCE_DIR.
+# CMake's FetchContent takes a directory instead of a download; XNNPACK asks for its own dependencies by <NAME>_SOURCE_DIR.
 EXTRA_OECMAKE = " \
     -DFETCHCONTENT_FULLY_DISCONNECTED=ON \
     ${@' '.join('-DFETCHCONTENT_SOURCE_DIR_%s=%s/deps/%s' % (p.upper(), d.getVar('UNPACKDIR'), p) for p in d.getVar('TFLITE_PINS').split())} \

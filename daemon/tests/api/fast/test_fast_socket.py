@@ -56,7 +56,7 @@ def memfd(size: Any, seals: Any = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcnt
 
 @pytest.fixture
 def raw(daemon: Running) -> Iterator[Raw]:
-    connection = Raw(daemon.folder / "run" / "fast.sock")
+    connection = Raw(daemon.directory / "run" / "fast.sock")
     yield connection
     connection.sock.close()
 
@@ -72,7 +72,7 @@ def test_the_client_takes_the_fast_socket_and_gets_what_http_gives(daemon: Runni
 
 
 def test_versions_are_agreed_on_connect(daemon: Running) -> None:
-    raw = Raw(daemon.folder / "run" / "fast.sock", hello=False)
+    raw = Raw(daemon.directory / "run" / "fast.sock", hello=False)
     assert "hello first" in raw.ask({"op": "attach"})["error"]
     answer = raw.ask({"op": "hello", "version": 99})
     assert answer["code"] == 501
@@ -195,7 +195,7 @@ def test_a_vanished_client_leaves_nothing_behind(daemon: Running) -> None:
         client.infer("digits", np.load(GOLDEN / "0.in.npy"))
     before = descriptors()
     for _ in range(20):
-        raw = Raw(daemon.folder / "run" / "fast.sock")
+        raw = Raw(daemon.directory / "run" / "fast.sock")
         fd = memfd(1 << 16)
         region = raw.ask({"op": "attach"}, fd)["region"]
         places = {"inputs": [{"name": "image", "region": region, "offset": 0}], "outputs": []}
@@ -264,7 +264,7 @@ def test_a_region_that_is_given_back_takes_its_bindings_along_and_makes_room(raw
 
 def test_a_role_that_is_taken_away_ends_the_connection(start: Callable[..., Running]) -> None:
     daemon = start()
-    raw = Raw(daemon.folder / "run" / "fast.sock")
+    raw = Raw(daemon.directory / "run" / "fast.sock")
     daemon.process.send_signal(signal.SIGHUP)
     until = time.monotonic() + 10
     while "read again" not in daemon.log.read_text() and time.monotonic() < until:
@@ -274,7 +274,7 @@ def test_a_role_that_is_taken_away_ends_the_connection(start: Callable[..., Runn
 
 def test_shared_memory_counts_by_size_per_user(start: Callable[..., Running]) -> None:
     daemon = start('[limits]\nregion_bytes_per_user = 1000000\n[access]\ninfer = ["root"]\n')
-    path = daemon.folder / "run" / "fast.sock"
+    path = daemon.directory / "run" / "fast.sock"
     connections = []
     for _ in range(2):
         raw = Raw.__new__(Raw)

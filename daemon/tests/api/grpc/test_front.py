@@ -39,16 +39,16 @@ IMAGE = np.load(EMBEDDED / "digits" / "1" / "golden" / "0.in.npy")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("front")
+    directory = tmp_path_factory.mktemp("front")
     limits = "[limits]\nconnections_per_user = 5\nbuffer_bytes_per_user = 3000000\n"
-    running = launch(folder, f'{limits}[server]\ngrpc_socket = "{folder}/run/grpc.sock"\n')
+    running = launch(directory, f'{limits}[server]\ngrpc_socket = "{directory}/run/grpc.sock"\n')
     yield running
     assert running.stop() == 0
 
 
 @pytest.fixture
 def channel(server: Any) -> Iterator[Any]:
-    with grpc.insecure_channel(f"unix:{server.folder}/run/grpc.sock") as opened:
+    with grpc.insecure_channel(f"unix:{server.directory}/run/grpc.sock") as opened:
         yield opened
 
 
@@ -162,7 +162,7 @@ def test_messages_larger_than_any_model_takes_are_refused(channel: Any, server: 
 
 
 def test_a_user_at_its_limit_of_connections_is_told_so(server: Any) -> None:
-    path = server.folder / "run" / "grpc.sock"
+    path = server.directory / "run" / "grpc.sock"
     held = [connect_as(STRANGER, path) for _ in range(5)]
     try:
         time.sleep(0.3)
@@ -180,7 +180,7 @@ def test_a_user_at_its_limit_of_connections_is_told_so(server: Any) -> None:
 
 def test_a_descriptor_sent_along_holds_up_nobody(server: Any, channel: Any) -> None:
     with socket.socket(socket.AF_UNIX) as sender:
-        sender.connect(f"{server.folder}/run/grpc.sock")
+        sender.connect(f"{server.directory}/run/grpc.sock")
         fd = lingering()
         with contextlib.suppress(PermissionError):  # the kernel keeps it out
             socket.send_fds(sender, [b"PRI"], [fd])

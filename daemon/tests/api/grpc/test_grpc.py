@@ -23,16 +23,18 @@ DATATYPE = {"int8": "INT8", "uint8": "UINT8"}[IMAGE.dtype.name]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("grpc")
-    running = launch(folder, f'[server]\ngrpc_socket = "{folder}/run/grpc.sock"\n[shared_memory]\nenabled = true\n')
+    directory = tmp_path_factory.mktemp("grpc")
+    running = launch(
+        directory, f'[server]\ngrpc_socket = "{directory}/run/grpc.sock"\n[shared_memory]\nenabled = true\n'
+    )
     yield running
     assert running.stop() == 0
-    assert not (folder / "run" / "grpc.sock").exists()
+    assert not (directory / "run" / "grpc.sock").exists()
 
 
 @pytest.fixture
 def client(server: Any) -> Iterator[Any]:
-    with triton.InferenceServerClient(f"unix:{server.folder}/run/grpc.sock") as opened:
+    with triton.InferenceServerClient(f"unix:{server.directory}/run/grpc.sock") as opened:
         yield opened
 
 
@@ -80,7 +82,7 @@ def test_typed_contents_are_taken_as_well_as_raw_ones(server: Any) -> None:
 
     from edgeaid.api.grpc.schema import MESSAGES
 
-    with grpc.insecure_channel(f"unix:{server.folder}/run/grpc.sock") as channel:
+    with grpc.insecure_channel(f"unix:{server.directory}/run/grpc.sock") as channel:
         call = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",
             request_serializer=lambda m: m.SerializeToString(),
@@ -136,7 +138,7 @@ def test_the_health_service_answers(server: Any) -> None:
 
     from edgeaid.api.grpc.schema import HEALTH_MESSAGES
 
-    with grpc.insecure_channel(f"unix:{server.folder}/run/grpc.sock") as channel:
+    with grpc.insecure_channel(f"unix:{server.directory}/run/grpc.sock") as channel:
         call = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=lambda m: m.SerializeToString(),

@@ -78,7 +78,7 @@ def control(launch: type[Running], tmp_path: Path, size: int, together: int) -> 
     ("size", "together"), [(6 * MIB, 16 * MIB), pytest.param(60 * MIB, 256 * MIB, marks=pytest.mark.slow)]
 )
 def test_bodies_of_all_clients_together_are_bounded(control: Running, size: int, together: int) -> None:
-    path = control.folder / "run" / "g.sock"
+    path = control.directory / "run" / "g.sock"
     request = MESSAGES["RepositoryModelLoadRequest"](model_name="nothing")
     request.parameters["file:1/model.tflite"].bytes_param = bytes(size)
     data = request.SerializeToString()
@@ -115,13 +115,13 @@ def test_answers_that_nobody_reads_are_bounded_per_user(wide: Running) -> None:
     try:
         with Peak(wide) as peak:
             for _ in range(24):
-                sock = connect_as(STRANGER, wide.folder / "run" / "g.sock")
+                sock = connect_as(STRANGER, wide.directory / "run" / "g.sock")
                 held.append(sock)
                 sock.sendall(data)
                 last = http2.answer(sock)
         assert peak.grown < 24 * MIB
         assert b"would hold more than 4194304" in last
-        with grpc.insecure_channel(f"unix:{wide.folder}/run/g.sock") as channel:
+        with grpc.insecure_channel(f"unix:{wide.directory}/run/g.sock") as channel:
             answer = channel.unary_unary(f"/{SERVICE}/ModelInfer")(request.SerializeToString(), timeout=60)
         assert len(MESSAGES["ModelInferResponse"].FromString(answer).raw_output_contents[0]) == 2 * MIB
     finally:

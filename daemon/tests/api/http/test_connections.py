@@ -59,7 +59,7 @@ def test_ten_thousand_idle_connections_cost_neither_memory_nor_answers(
     try:
         with daemon.client() as client:
             for number in range(IDLE):
-                held.append(connect(str(daemon.folder / "run" / f"{name}.sock"), 30, kind))
+                held.append(connect(str(daemon.directory / "run" / f"{name}.sock"), 30, kind))
                 if number % 1000 == 999:
                     assert np.abs(client.infer("digits", IMAGE)["scores"].astype(int) - SCORES.astype(int)).max() <= 2
         with daemon.client() as late:  # somebody new among all of them

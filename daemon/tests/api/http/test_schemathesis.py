@@ -28,7 +28,7 @@ FILES = (
 )
 
 
-def run(server: Running, folder: Path, *options: str) -> str:
+def run(server: Running, directory: Path, *options: str) -> str:
     """What Schemathesis reports."""
     program = environment(VERSION) / "bin" / "schemathesis"
     count = os.environ.get("EDGEAI_SCHEMATHESIS_EXAMPLES", "20")
@@ -37,7 +37,7 @@ def run(server: Running, folder: Path, *options: str) -> str:
         phases = ["--phases", "examples,coverage,fuzzing", "--generation-database", "none"]
         done = subprocess.run(
             [str(program), "run", f"http://{address}/edgeai/v1/openapi.json", *fixed, *phases, *options],
-            cwd=folder,
+            cwd=directory,
             capture_output=True,
             text=True,
             timeout=1500,

@@ -20,7 +20,7 @@ AGENT = DAEMON / "boards" / "maixpy" / "agent.py"
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., Any]]:
-    """Start a board: start("--unpaced", runtime="cpython", state=folder); it stops with the test."""
+    """Start a board: start("--unpaced", runtime="cpython", state=directory); it stops with the test."""
     running: list[Any] = []
 
     def make(*arguments: str, runtime: str = "cpython", state: Path | None = None) -> Any:

@@ -32,10 +32,10 @@ def test_a_daemon_serves_a_board_its_camera_and_survives_its_reset(
     board = start(runtime=runtime)
     data = facts.small_kmodel(32, 32, 3)
     for name, option in (("small", "outputs = [[32, 32, 3]]"), ("watch", "camera = true")):
-        folder = tmp_path / "models" / name / "1"
-        folder.mkdir(parents=True)
-        (folder / "m.kmodel").write_bytes(data)
-        (folder / "model.toml").write_text(
+        directory = tmp_path / "models" / name / "1"
+        directory.mkdir(parents=True)
+        (directory / "m.kmodel").write_bytes(data)
+        (directory / "model.toml").write_text(
             f'schema = 1\nname = "{name}"\ntask = "other"\ndescription = "one node"\nlicense = "MIT"\n'
             f'source = "made by this test"\n\n[artifacts.k210]\nfile = "m.kmodel"\n'
             f'sha256 = "{hashlib.sha256(data).hexdigest()}"\n{option}\n'

@@ -33,8 +33,8 @@ def edgetpu_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Control:
     """The stand-in's control file."""
 
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "control"
+    def __init__(self, directory: Path) -> None:
+        self.file = directory / "control"
         self.file.write_text("")
 
     def __call__(self, *lines: str) -> None:
@@ -67,9 +67,9 @@ def edge_daemon(
         )
         if tree is not None:  # found on a made-up bus instead of named in the configuration
             config = limits
-        folder = tmp_path / "d"
+        top = tmp_path / "d"
         for name, cpu, tpu in models:
-            directory = folder / "models" / name / "1"
+            directory = top / "models" / name / "1"
             directory.mkdir(parents=True)
             text = f'schema = 1\nname = "{name}"\n'
             for target, file in (("edgetpu", tpu), ("cpu", cpu)):
@@ -88,7 +88,7 @@ def edge_daemon(
             "EDGEAI_EDGETPU_LIBRARY": str(edgetpu_library),
             **({"EDGEAI_SYSFS": str(tree.sys)} if tree is not None else {}),
         }
-        started.append(Running(folder, config, env=environment))
+        started.append(Running(top, config, env=environment))
         return started[-1], control
 
     yield make

@@ -70,9 +70,9 @@ double control_number(const char *name, double fallback) {
 }
 
 int control_state(const char *name, char path[CONTROL_TEXT]) {
-  const char *folder = control_env("STATE", NULL);
-  if (folder) {
-    snprintf(path, CONTROL_TEXT, "%s/%s", folder, name);
+  const char *directory = control_env("STATE", NULL);
+  if (directory) {
+    snprintf(path, CONTROL_TEXT, "%s/%s", directory, name);
     return 1;
   }
   const char *control = control_env("CONTROL", NULL);

@@ -4,7 +4,7 @@
  * A line `once name arguments` is removed from the file at the moment it is obeyed.
  * Paths and factors come from the environment, under the prefix a stand-in passes to control_init:
  *   <PREFIX>_CONTROL  the control file           <PREFIX>_LOG    file that gets one line per event
- *   <PREFIX>_STATE    folder for locks and state (default: the control file's folder)
+ *   <PREFIX>_STATE    directory for locks and state (default: the control file's directory)
  *   <PREFIX>_TIME     factor on every simulated duration, default 1; 0 = no waiting
  */
 #ifndef EDGEAI_STANDIN_CONTROL_H
@@ -21,7 +21,7 @@ const char *control_env(const char *name, const char *fallback);
 int control_get(const char *name, char text[CONTROL_TEXT]);
 /* First argument of `name` as a number, or fallback. */
 double control_number(const char *name, double fallback);
-/* Path of `name` in the state folder; 0 when there is none. */
+/* Path of `name` in the state directory; 0 when there is none. */
 int control_state(const char *name, char path[CONTROL_TEXT]);
 /* One line into the log, with a newline added. */
 void control_log(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -2,8 +2,8 @@
  *
  * It never touches hardware. Environment (prefix EDGETPU_STANDIN_, see ../common/control.h) besides the common part:
  *   DEVICES  "usb:<path>,pci:<path>" (default one USB stick), or "sysfs": real or simulated sticks on the USB bus
- *   TWINS    folder of uncompiled models that give the outputs
- *   SYSFS    folder that plays /sys for the temperature of PCIe devices
+ *   TWINS    directory of uncompiled models that give the outputs
+ *   SYSFS    directory that plays /sys for the temperature of PCIe devices
  * Control lines: devices, compute <ms>, bandwidth <MiB/s>, slow <factor>, heat <milli-degrees>, hang, abort,
  *   vanish [path], vanish-mode error|hang (else the process aborts, as the real driver does), fail.
  */

@@ -32,9 +32,9 @@ struct device {
 static struct device *open_[DEVICES];
 static pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
 
-static int usb_id(const char *folder, const char *name, const char *wanted) {
+static int usb_id(const char *directory, const char *name, const char *wanted) {
   char path[PATH_BYTES * 2], text[8] = "";
-  snprintf(path, sizeof path, "%s/%s", folder, name);
+  snprintf(path, sizeof path, "%s/%s", directory, name);
   FILE *file = fopen(path, "re");
   if (!file) return 0;
   int match = fgets(text, sizeof text, file) && strncmp(text, wanted, 4) == 0;
@@ -45,8 +45,8 @@ static int usb_id(const char *folder, const char *name, const char *wanted) {
 /* `devices sysfs`: whatever enumerates with Coral's ids on the (simulated) bus. */
 static int list_sysfs(struct listed out[DEVICES]) {
   int count = 0;
-  DIR *folder = opendir("/sys/bus/usb/devices");
-  for (struct dirent *e; folder && count < DEVICES && (e = readdir(folder));) {
+  DIR *directory = opendir("/sys/bus/usb/devices");
+  for (struct dirent *e; directory && count < DEVICES && (e = readdir(directory));) {
     char path[PATH_BYTES];
     if (e->d_name[0] == '.' || strlen(e->d_name) > 64) continue;
     snprintf(path, sizeof path, "/sys/bus/usb/devices/%s", e->d_name);
@@ -56,7 +56,7 @@ static int list_sysfs(struct listed out[DEVICES]) {
       strcpy(out[count++].path, path);
     }
   }
-  if (folder) closedir(folder);
+  if (directory) closedir(directory);
   return count;
 }
 
@@ -88,7 +88,7 @@ int device_list(struct listed out[DEVICES]) {
   return kept;
 }
 
-/* A file per device in the state folder; '/' cannot be in a file name. */
+/* A file per device in the state directory; '/' cannot be in a file name. */
 static int state_of(const char *path, const char *what, char out[CONTROL_TEXT]) {
   char name[PATH_BYTES + 32];
   snprintf(name, sizeof name, "edgetpu%s.%s", path, what);
@@ -97,7 +97,7 @@ static int state_of(const char *path, const char *what, char out[CONTROL_TEXT]) 
   return control_state(name, out);
 }
 
-/* The USB interface can be claimed once on the whole machine. -1 = held by another process, -2 = no state folder. */
+/* The USB interface can be claimed once on the whole machine. -1 = held by another process, -2 = no state directory. */
 static int claim(const char *path) {
   char file[CONTROL_TEXT];
   if (!state_of(path, "lock", file)) return -2;
@@ -203,7 +203,7 @@ static uint64_t bytes_to_move(struct device *d, const void *owner, const struct 
   return moved;
 }
 
-/* Each trip point passed raises the clock divider one step; the temperature also shows in a sysfs-like folder. */
+/* Each trip point passed raises the clock divider one step; the temperature also shows in a sysfs-like directory. */
 static double thermal_factor(const struct device *d) {
   static const double trips[] = {85000, 90000, 95000};
   double factor = 1, milli = control_number("heat", 0);

@@ -21,11 +21,11 @@ static const char program[] =
     "    import ctypes, pathlib, sys\n"
     "    loaded, serial = {}, 0\n"
     "    @classmethod\n"
-    "    def find(cls, folder, ins, outs):\n"
+    "    def find(cls, directory, ins, outs):\n"
     "        module = next((cls.sys.modules[m] for m in ('ai_edge_litert.interpreter', 'tflite_runtime.interpreter')\n"
     "                       if m in cls.sys.modules), None)\n"
     "        if module is None: return 0\n"
-    "        for path in sorted(cls.pathlib.Path(folder).glob('*.tflite')):\n"
+    "        for path in sorted(cls.pathlib.Path(directory).glob('*.tflite')):\n"
     "            if path.stem.endswith('_edgetpu'): continue\n"
     "            i = module.Interpreter(model_path=str(path), num_threads=1)\n"
     "            a, b = i.get_input_details(), i.get_output_details()\n"
@@ -84,14 +84,14 @@ static void describe(FILE *to, TfLiteContext *context, const TfLiteIntArray *ten
 }
 
 void *twin_find(TfLiteContext *context, const TfLiteNode *node) {
-  const char *folder = control_env("TWINS", NULL);
-  if (!folder || !python_ready()) return NULL;
+  const char *directory = control_env("TWINS", NULL);
+  if (!directory || !python_ready()) return NULL;
   char *code = NULL;
   size_t size = 0;
   long *result = calloc(1, sizeof *result);
   FILE *to = open_memstream(&code, &size);
   fprintf(to, "_edgetpu_twins.ctypes.c_long.from_address(%llu).value = _edgetpu_twins.find('%s',",
-          (unsigned long long)(uintptr_t)result, folder);
+          (unsigned long long)(uintptr_t)result, directory);
   describe(to, context, node->inputs, 0);
   fputc(',', to);
   describe(to, context, node->outputs, 0);

@@ -4,7 +4,7 @@
 
 #include "abi.h"
 
-/* The uncompiled model with the same inputs and outputs, from the folder EDGETPU_STANDIN_TWINS, loaded into a second
+/* The uncompiled model with the same inputs and outputs, from the directory EDGETPU_STANDIN_TWINS, loaded into a second
  * interpreter of the Python process we live in; NULL when there is none. */
 void *twin_find(TfLiteContext *, const TfLiteNode *);
 /* 0 = outputs are filled by the twin. */

@@ -1,10 +1,10 @@
 // A K210 board's processor: MicroPython's WebAssembly build with the shims, on two descriptors of the line process.
-// usage: node board.mjs <micropython.mjs> <uart fd> <call fd> <folder of shims>...
+// usage: node board.mjs <micropython.mjs> <uart fd> <call fd> <directory of shims>...
 import fs from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-const [, , mpPath, uartText, callText, ...folders] = process.argv;
+const [, , mpPath, uartText, callText, ...directories] = process.argv;
 const uart = Number(uartText);
 const rpc = Number(callText);
 const { loadMicroPython } = await import(pathToFileURL(mpPath).href);
@@ -121,9 +121,9 @@ const mp = await loadMicroPython({
 });
 mp.registerJsModule('_board', board);
 mp.FS.mkdir('/shims');
-for (const folder of folders) {
-  for (const name of fs.readdirSync(folder)) {
-    if (name.endsWith('.py')) mp.FS.writeFile(`/shims/${name}`, fs.readFileSync(path.join(folder, name)));
+for (const directory of directories) {
+  for (const name of fs.readdirSync(directory)) {
+    if (name.endsWith('.py')) mp.FS.writeFile(`/shims/${name}`, fs.readFileSync(path.join(directory, name)));
   }
 }
 mp.runPython("import sys\nsys.path.insert(0, '/shims')\nimport start, boot\nboot.text()");

@@ -18,7 +18,7 @@ PACKAGE = "@micropython/micropython-webassembly-pyscript@1.27.0"
 
 @functools.cache
 def micropython() -> Path | str:
-    """micropython.mjs, installed by npm into a cache folder on first use; or why it cannot be had."""
+    """micropython.mjs, installed by npm into a cache directory on first use; or why it cannot be had."""
     if not shutil.which("node") or not shutil.which("npm"):
         return "node and npm are not installed"
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgeai-tests" / PACKAGE.replace("/", "_")

@@ -376,7 +376,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runtime", choices=["node", "cpython"], default="cpython")
     parser.add_argument("--micropython", default="", help="micropython.mjs of the npm package")
-    parser.add_argument("--state", required=True, help="folder for the port's link and the flash")
+    parser.add_argument("--state", required=True, help="directory for the port's link and the flash")
     parser.add_argument("--twin", default="", help="TFLite model that computes instead of the fixed function")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--flash-size", type=int, default=0x300000)

@@ -39,8 +39,8 @@ int stick_firmware(const void *symbol, const char *file) {
   char path[CONTROL_TEXT];
   if (!dladdr(symbol, &info)) return 0;
   const char *slash = strrchr(info.dli_fname, '/');
-  int folder = slash ? (int)(slash - info.dli_fname + 1) : 0;
-  snprintf(path, sizeof path, "%.*smvnc/%s", folder, info.dli_fname, file);
+  int directory = slash ? (int)(slash - info.dli_fname + 1) : 0;
+  snprintf(path, sizeof path, "%.*smvnc/%s", directory, info.dli_fname, file);
   return access(path, R_OK) == 0;
 }
 

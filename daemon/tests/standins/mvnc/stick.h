@@ -15,9 +15,9 @@
 /* 0 and the name of stick `index`, or -1 when there are fewer. */
 int stick_name(int index, char name[NAME_SIZE]);
 int stick_gone(void *name);
-/* Lock file descriptor, -1 = another process has the stick, -2 = there is no folder to keep locks in. */
+/* Lock file descriptor, -1 = another process has the stick, -2 = there is no directory to keep locks in. */
 int stick_claim(const char *name);
-/* 1 when the firmware lies beside this library: <folder of symbol's library>/mvnc/<file>. */
+/* 1 when the firmware lies beside this library: <directory of symbol's library>/mvnc/<file>. */
 int stick_firmware(const void *symbol, const char *file);
 /* Degrees Celsius (control line `heat`, else 41), and what the firmware makes of them: 0 normal, 1 above the lower
  * limit (85: waits 100 ms per layer group), 2 above the upper limit (95: waits 10 s). */

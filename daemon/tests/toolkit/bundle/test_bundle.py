@@ -23,19 +23,19 @@ MODEL = os.urandom(2000)
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    folder = tmp_path / "digits" / "3"
-    (folder / "golden").mkdir(parents=True)
-    (folder / "model.tflite").write_bytes(MODEL)
-    (folder / "labels.txt").write_text("zero\none\n")
+    made = tmp_path / "digits" / "3"
+    (made / "golden").mkdir(parents=True)
+    (made / "model.tflite").write_bytes(MODEL)
+    (made / "labels.txt").write_text("zero\none\n")
     for name in ("0.in.npy", "0.out.npy"):
-        (folder / "golden" / name).write_bytes(b"data")
-    (folder / "notes.md").write_text("not named in the manifest")
-    (folder / "model.toml").write_text(
+        (made / "golden" / name).write_bytes(b"data")
+    (made / "notes.md").write_text("not named in the manifest")
+    (made / "model.toml").write_text(
         f'schema = 1\nname = "digits"\n[artifacts.cpu]\nfile = "model.tflite"\nsha256 = "{sha256(MODEL).hexdigest()}"\n'
         '[labels]\nfile = "labels.txt"\n'
         '[[golden]]\ninputs = { x = "golden/0.in.npy" }\noutputs = { y = "golden/0.out.npy" }\n'
     )
-    return folder
+    return made
 
 
 def test_a_bundle_is_named_after_model_and_version(directory: Path, tmp_path: Path) -> None:

@@ -27,13 +27,13 @@ def run(*arguments: object, code: int = 0) -> str:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    folder = tmp_path / "tiny" / "2"
-    folder.mkdir(parents=True)
-    (folder / "model.tflite").write_bytes(conv(type=FP))
-    (folder / "model.toml").write_text(
+    made = tmp_path / "tiny" / "2"
+    made.mkdir(parents=True)
+    (made / "model.tflite").write_bytes(conv(type=FP))
+    (made / "model.toml").write_text(
         'schema = 1\nname = "tiny"\n\n[artifacts.cpu]\nfile = "model.tflite"\nthreads = 2\n'
     )
-    return folder
+    return made
 
 
 def test_a_bare_directory_gets_digests_and_golden_vectors_that_hold(directory: Path, tmp_path: Path) -> None:

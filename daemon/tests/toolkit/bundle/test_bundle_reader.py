@@ -34,31 +34,33 @@ def archive(*members: tuple[str | zipfile.ZipInfo, bytes], manifest: bool = True
     return stream
 
 
-def nothing_left(folder: Path) -> bool:
-    return list(folder.iterdir()) == []
+def nothing_left(directory: Path) -> bool:
+    return list(directory.iterdir()) == []
 
 
-def refused(source: BytesIO, folder: Path, error: type[EdgeaiError], text: str, limits: Limits | None = None) -> None:
+def refused(
+    source: BytesIO, directory: Path, error: type[EdgeaiError], text: str, limits: Limits | None = None
+) -> None:
     with pytest.raises(error, match=text):
-        extract(source, folder / "out", limits or Limits())
-    assert nothing_left(folder)
+        extract(source, directory / "out", limits or Limits())
+    assert nothing_left(directory)
 
 
-def test_a_good_bundle_is_unpacked_with_its_folders(tmp_path: Path) -> None:
+def test_a_good_bundle_is_unpacked_with_its_directories(tmp_path: Path) -> None:
     extract(BytesIO(GOOD), tmp_path / "out")
     assert (tmp_path / "out/model.toml").read_bytes() == MANIFEST
     assert (tmp_path / "out/golden/0.in.npy").read_bytes() == b"\x93NUMPY" * 400
     assert stat.S_IMODE((tmp_path / "out/model.tflite").stat().st_mode) & 0o133 == 0
 
 
-def test_a_bundle_may_lie_in_a_file_and_the_folder_may_exist_empty(tmp_path: Path) -> None:
+def test_a_bundle_may_lie_in_a_file_and_the_directory_may_exist_empty(tmp_path: Path) -> None:
     (tmp_path / "b.edgeai").write_bytes(GOOD)
     (tmp_path / "out").mkdir()
     extract(tmp_path / "b.edgeai", tmp_path / "out")
     assert (tmp_path / "out/model.tflite").stat().st_size == 3000
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_directory_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("x")
     with pytest.raises(InvalidModel, match="not empty"):
@@ -66,10 +68,10 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
 
 
-def test_a_zip_made_by_an_ordinary_zip_tool_with_folder_entries_is_accepted(tmp_path: Path) -> None:
-    folder = zipfile.ZipInfo("golden/")
-    folder.external_attr = (0o40755 << 16) | 0x10
-    extract(archive((folder, b""), ("golden/0.npy", b"x")), tmp_path / "out")
+def test_a_zip_made_by_an_ordinary_zip_tool_with_directory_entries_is_accepted(tmp_path: Path) -> None:
+    directory = zipfile.ZipInfo("golden/")
+    directory.external_attr = (0o40755 << 16) | 0x10
+    extract(archive((directory, b""), ("golden/0.npy", b"x")), tmp_path / "out")
     assert (tmp_path / "out/golden/0.npy").read_bytes() == b"x"
 
 
@@ -135,7 +137,7 @@ def test_a_name_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     refused(source, tmp_path, InvalidModel, "twice")
 
 
-def test_a_name_that_is_file_and_folder_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_is_file_and_directory_is_refused(tmp_path: Path) -> None:
     refused(archive(("a", b"1"), ("a/b", b"2")), tmp_path, InvalidModel, "a file and a directory")
 
 

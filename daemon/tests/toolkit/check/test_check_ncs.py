@@ -156,7 +156,7 @@ def test_a_graph_for_another_batch_is_not_passed(shape: tuple[int, ...], rules: 
     assert broken(graph(node("input", "Placeholder", shape=shape), NET, OUT), tmp_path / "net.pb") == rules
 
 
-def checkpoint(folder: Path, *, complete: bool) -> Path:
+def checkpoint(directory: Path, *, complete: bool) -> Path:
     """A .meta with its saver, as TensorFlow 1 writes it, with or without the files of its variables."""
     saver = (
         node("save/filename", "Placeholder"), node("save/Const", "PlaceholderWithDefault", ["save/filename"]),
@@ -164,11 +164,11 @@ def checkpoint(folder: Path, *, complete: bool) -> Path:
         node("save/Assign", "Assign", ["w", "save/RestoreV2"]),
     )  # fmt: skip
     nodes = graph(IN, NET, node("w", "VariableV2", shape=(1,)), OUT, *saver)
-    (folder / "net.meta").write_bytes(field(1, field(5, "1.15.0")) + field(2, nodes))
+    (directory / "net.meta").write_bytes(field(1, field(5, "1.15.0")) + field(2, nodes))
     if complete:
-        (folder / "net.index").write_bytes(checkpoint_index())
-        (folder / "net.data-00000-of-00001").write_bytes(bytes(4))
-    return folder / "net.meta"
+        (directory / "net.index").write_bytes(checkpoint_index())
+        (directory / "net.data-00000-of-00001").write_bytes(bytes(4))
+    return directory / "net.meta"
 
 
 def test_a_metagraph_is_checked_with_its_checkpoint(tmp_path: Path) -> None:

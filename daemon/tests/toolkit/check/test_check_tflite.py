@@ -19,8 +19,8 @@ from ..compile.test_compile_logs import LOG_16
 from ..tflite_builder import Graph, Op, T, build
 
 
-def broken(data: bytes, target: str, folder: Path, options: Options | None = None) -> set[str]:
-    path = folder / "model.tflite"
+def broken(data: bytes, target: str, directory: Path, options: Options | None = None) -> set[str]:
+    path = directory / "model.tflite"
     path.write_bytes(data)
     return {v.rule.id for v in check(path, target, options or Options(run=False)).violations}
 
@@ -244,9 +244,9 @@ def test_an_operator_that_stayed_on_the_cpu_is_named(tmp_path: Path) -> None:
     assert "ETP044" not in broken(builders.edgetpu(), "edgetpu", tmp_path)
 
 
-def check_bytes(data: bytes, folder: Path) -> tuple[Violation, ...]:
-    (folder / "model.tflite").write_bytes(data)
-    return check(folder / "model.tflite", "edgetpu", Options(run=False)).violations
+def check_bytes(data: bytes, directory: Path) -> tuple[Violation, ...]:
+    (directory / "model.tflite").write_bytes(data)
+    return check(directory / "model.tflite", "edgetpu", Options(run=False)).violations
 
 
 def test_a_compiled_part_that_does_not_belong_to_the_graph_is_refused(shared_data: Path, tmp_path: Path) -> None:

@@ -48,9 +48,9 @@ def test_a_graph_that_reads_what_nobody_makes_ends() -> None:
     assert mapped(("A", (0, 2), (1,)), ("B", (1,), (2,))) == []
 
 
-def pairs(folders: list[Path]) -> list[tuple[Path, Path]]:
-    """(plain, compiled) models in these folders."""
-    files = {p.name: p for folder in folders if folder.is_dir() for p in folder.rglob("*.tflite")}
+def pairs(directories: list[Path]) -> list[tuple[Path, Path]]:
+    """(plain, compiled) models in these directories."""
+    files = {p.name: p for directory in directories if directory.is_dir() for p in directory.rglob("*.tflite")}
     compiled = [p for name, p in files.items() if name.endswith("_edgetpu.tflite")]
     plain = [(files.get(p.name.replace("_edgetpu.tflite", ".tflite")), p) for p in compiled]
     return [(a, b) for a, b in plain if a is not None]

@@ -91,7 +91,7 @@ def test_without_the_compiler_the_command_for_another_machine_is_printed(
     assert f"edgetpu_compiler -s -o {out} {pair[0]} {pair[1]}" in str(caught.value)
 
 
-def test_a_container_sees_only_the_folders_it_needs_and_no_network(
+def test_a_container_sees_only_the_directories_it_needs_and_no_network(
     pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bin").mkdir()

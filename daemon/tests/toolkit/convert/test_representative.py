@@ -20,9 +20,9 @@ from ..check_cases import FP, bias_only, relu
 from ..tflite_builder import Graph, Op, T, build
 
 
-def picture(folder: Path, name: str, color: tuple[int, int, int]) -> None:
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (10, 6), color).save(folder / name)
+def picture(directory: Path, name: str, color: tuple[int, int, int]) -> None:
+    (directory / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (10, 6), color).save(directory / name)
 
 
 def test_pictures_are_stretched_and_normalised_as_the_manifest_says(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_data_that_do_not_vary_are_refused(tmp_path: Path) -> None:
         representative.load(str(tmp_path / "zeros.npy"), (3,), PIXELS, 9)
 
 
-def test_a_labelled_folder_goes_by_number_or_by_label(tmp_path: Path) -> None:
+def test_a_labelled_directory_goes_by_number_or_by_label(tmp_path: Path) -> None:
     picture(tmp_path, "1/a.png", (0, 0, 0))
     picture(tmp_path, "cat/b.png", (0, 0, 0))
     assert [n for _, n in representative.labelled(tmp_path, ["dog", "bird", "cat"])] == [1, 2]

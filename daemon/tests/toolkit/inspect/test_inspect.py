@@ -40,8 +40,8 @@ def as_json(*files: Path) -> dict[str, Any]:
     return report
 
 
-def write(folder: Path, name: str, content: bytes) -> Path:
-    path = folder / name
+def write(directory: Path, name: str, content: bytes) -> Path:
+    path = directory / name
     path.write_bytes(content)
     return path
 
@@ -275,7 +275,7 @@ def test_a_checkpoint_is_read_from_its_three_files(tmp_path: Path) -> None:
     assert (index.findings, index.facts["variables"]) == ((), 2)
 
 
-def test_a_saved_model_is_read_from_its_folder(tmp_path: Path) -> None:
+def test_a_saved_model_is_read_from_its_directory(tmp_path: Path) -> None:
     write(tmp_path, "saved_model.pb", builders.saved_model())
     (tmp_path / "variables").mkdir()
     write(tmp_path / "variables", "variables.index", builders.checkpoint_index())
@@ -286,7 +286,7 @@ def test_a_saved_model_is_read_from_its_folder(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_a_folder_without_a_model_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_directory_without_a_model_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"saved_model\.pb nor model\.toml"):
         inspect_path(tmp_path)
 

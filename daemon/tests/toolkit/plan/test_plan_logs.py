@@ -29,7 +29,7 @@ MEASURED = {
 }  # fmt: skip
 
 
-def log(folder: Path, name: str) -> str:
+def log(directory: Path, name: str) -> str:
     lines = ["Edge TPU Compiler version 1.0.249710469", "", "Models compiled successfully in 1390 ms."]
     for model, given, made, available, cached, streamed in LOGS[name]:
         lines += [
@@ -39,13 +39,13 @@ def log(folder: Path, name: str) -> str:
             f"Off-chip memory used for streaming uncached model parameters: {streamed}MiB",
             "Number of Edge TPU subgraphs: 1", "Total number of operations: 65",
         ]  # fmt: skip
-    path = folder / "compile.log"
+    path = directory / "compile.log"
     path.write_text("\n".join(lines) + "\n")
     return str(path)
 
 
-def ranked(folder: Path, name: str, rates: Mapping[str, float] | None = None) -> list[Plan]:
-    source = log(folder, name)
+def ranked(directory: Path, name: str, rates: Mapping[str, float] | None = None) -> list[Plan]:
+    source = log(directory, name)
     models, _ = sources.candidates((source,), rates or {}, {})
     budget = sources.log_budget([source])
     assert budget is not None
@@ -92,9 +92,9 @@ def test_a_large_input_costs_its_transfer(tmp_path: Path) -> None:
 
 
 def test_what_a_plain_model_moves_and_caches_is_near_what_its_compiled_file_does(shared_data: Path) -> None:
-    folder = shared_data / "coral"
+    directory = shared_data / "coral"
     tried = 0
-    for compiled in sorted(folder.glob("*_edgetpu.tflite")):
+    for compiled in sorted(directory.glob("*_edgetpu.tflite")):
         plain = compiled.with_name(compiled.name.replace("_edgetpu.tflite", ".tflite"))
         if not plain.is_file():
             continue

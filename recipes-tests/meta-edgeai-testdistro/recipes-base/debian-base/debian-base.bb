@@ -14,7 +14,7 @@ do_install:append() {
     ln -sf /usr/lib/systemd/system/multi-user.target ${D}/usr/lib/systemd/system/default.target
     # timers of Debian that have no place on an appliance
     rm -f ${D}/usr/lib/systemd/system/e2scrub* ${D}/usr/lib/systemd/system/fstrim.timer
-    # /var/tmp and /var/log are in memory (base-files); OE's systemd recipe makes their folders
+    # /var/tmp and /var/log are in memory (base-files); OE's systemd recipe makes their directories
     printf 'd /run/lock 1777 - - -\nd /var/volatile/log - - - -\nd /var/volatile/tmp 1777 - -\n' > ${D}/usr/lib/tmpfiles.d/00-create-volatile.conf
     # asks questions on the console; OE builds systemd without it
     rm -f ${D}/usr/lib/systemd/system/systemd-firstboot.service ${D}/usr/lib/systemd/system/*/systemd-firstboot.service

@@ -17,8 +17,8 @@ do_compile() {
     install -d $(dirname ${STAGING_KERNEL_DIR})
     mv ${WORKDIR}/unpacked/usr/src/linux-headers-*-common ${STAGING_KERNEL_DIR}
     mv ${WORKDIR}/unpacked/usr/src/linux-headers-*-arm64 ${STAGING_KERNEL_BUILDDIR}
-    for folder in ${STAGING_KERNEL_DIR} ${STAGING_KERNEL_BUILDDIR}; do
-        for part in scripts tools; do rm -f $folder/$part; ln -s ${KBUILD_TOOLS}/$part $folder/$part; done
+    for directory in ${STAGING_KERNEL_DIR} ${STAGING_KERNEL_BUILDDIR}; do
+        for part in scripts tools; do rm -f $directory/$part; ln -s ${KBUILD_TOOLS}/$part $directory/$part; done
     done
     echo "include ${STAGING_KERNEL_DIR}/Makefile" > ${STAGING_KERNEL_BUILDDIR}/Makefile
     sed -n 's/^override KERNELRELEASE = //p' ${STAGING_KERNEL_BUILDDIR}/.kernelvariables > ${STAGING_KERNEL_BUILDDIR}/kernel-abiversion

@@ -44,7 +44,7 @@ def source_kind(path: Path) -> str:
 NO_ROUTE: Final[dict[tuple[str, str], str]] = {
     ("", "tfjs"): "tensorflowjs 4.22 (which pins TensorFlow 2.19) takes Keras files and SavedModels only; its result "
     "runs in JavaScript, where it cannot be compared here: pip install tensorflowjs, then tensorflowjs_converter "
-    "--input_format=tf_saved_model FOLDER OUT; a .tflite runs in the browser as it is, with LiteRT.js",
+    "--input_format=tf_saved_model DIRECTORY OUT; a .tflite runs in the browser as it is, with LiteRT.js",
     ("", "coreml"): "coremltools 9 takes PyTorch, Keras and SavedModels only, and its result runs on Apple's systems, "
     "where it has to be compared: pip install coremltools there, then coremltools.convert(...)",
     ("caffemodel", ""): "a .caffemodel holds weights only: name the prototxt, and the weights with --weights",

@@ -55,7 +55,7 @@ def _directory(path: Path) -> Report:
     for file in sorted(p for p in path.iterdir() if p.suffix in MODEL_FILES and p.is_file())[:MAX_PARTS]:
         parts.append(inspect_path(file))
     facts = manifest_facts(load(manifest, 1 << 20))
-    return Report(str(path), "folder", sum(p.size for p in parts), facts=facts, parts=tuple(parts))
+    return Report(str(path), "directory", sum(p.size for p in parts), facts=facts, parts=tuple(parts))
 
 
 #: Kind (formats.detect) -> function that makes the report.

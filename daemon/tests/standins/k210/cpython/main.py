@@ -10,7 +10,7 @@ here = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [here, os.path.join(os.path.dirname(here), "modules")]
 sys.path.remove(here) if sys.path.count(here) > 1 else None
 
-import boot  # noqa: E402 the folders are known only now
+import boot  # noqa: E402 the directories are known only now
 import files  # noqa: E402
 import hw  # noqa: E402
 import image  # noqa: E402

@@ -1,4 +1,4 @@
-"""Shim of the board's file system: a folder of the line process."""
+"""Shim of the board's file system: a directory of the line process."""
 
 import hw
 

@@ -7,6 +7,7 @@ Exit codes follow sysexits.h where it has a fitting one.
 
 from __future__ import annotations
 
+import traceback
 from typing import ClassVar
 
 
@@ -112,3 +113,16 @@ class DeadlineExceeded(EdgeaiError):
     http = 504
     grpc = "DEADLINE_EXCEEDED"
     exit_code = 75
+
+
+def answered(error: BaseException | None) -> None:
+    """An error has become an answer: let go of what the functions that it went through had in hand.
+
+    Requests and futures keep their errors, and the traceback of an error keeps the functions' variables, the request
+    and its whole body among them: a cycle, which would stay in memory until the collector comes.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -75,6 +75,8 @@ async def in_thread(function: Callable[..., T], *args: object) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([future])
         raise
+    finally:
+        del future  # it keeps its error, whose traceback has this frame: the arguments would stay until a collection
 
 
 def body_limit(live: LiveModel, limits: Limits, header_length: str | None) -> int:

@@ -59,9 +59,11 @@ class Text:
             raise InvalidRequest("request is not valid JSON") from error
         return text
 
-    def base64(self) -> bytes:
+    def base64(self) -> bytearray:
         """The bytes that it stands for. binascii.Error."""
-        pieces: list[bytes] = []
+        # One block of the final size: many pieces would leave a heap as large behind.
+        out = bytearray(len(self.raw) // 4 * 3 + 3)
+        size = 0
         rest = b""
         for at in range(0, len(self.raw), PIECE):
             piece = rest + bytes(self.raw[at : at + PIECE])
@@ -69,9 +71,12 @@ class Text:
             plain = piece[:whole].replace(b"\\/", b"/")  # some encoders escape the slash
             last = at + PIECE >= len(self.raw)
             cut = len(plain) if last else len(plain) - len(plain) % 4
-            pieces.append(binascii.a2b_base64(plain[:cut], strict_mode=True))
+            data = binascii.a2b_base64(plain[:cut], strict_mode=True)
+            out[size : size + len(data)] = data
+            size += len(data)
             rest = plain[cut:] + piece[whole:]
-        return b"".join(pieces)
+        del out[size:]
+        return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,7 @@ async def _serve_stored(registry: Registry, name: str, version: str) -> dict[str
     }
 
 
-async def from_files(registry: Registry, name: str, files: dict[str, bytes]) -> None:
+async def from_files(registry: Registry, name: str, files: dict[str, bytes | bytearray]) -> None:
     """`file:<version>/<name>` parameters of a load request: one model version, given inline."""
     manifests.check_name(name)
     versions = {path.partition("/")[0] for path in files}
@@ -178,7 +178,7 @@ async def from_files(registry: Registry, name: str, files: dict[str, bytes]) -> 
         await accept(registry, name, version, staged, staged)
 
 
-def _write(directory: Path, contents: dict[str, bytes]) -> None:
+def _write(directory: Path, contents: dict[str, bytes | bytearray]) -> None:
     with storing("the model"):
         for path, data in contents.items():
             target = directory / path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from ...support import http2, tflite
 from ...support.daemon import Running
+from ...support.memory import Peak
 from ...support.users import STRANGER, connect_as
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
@@ -19,39 +19,6 @@ from edgeaid.api.grpc.schema import MESSAGES  # noqa: E402  needs grpc
 
 SERVICE = "inference.GRPCInferenceService"
 MIB = 1 << 20
-
-
-def anonymous(pid: int) -> int:
-    """Bytes of a process' own memory; the slots that it shares with workers are not among them."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
-
-
-class Peak(threading.Thread):
-    """The most that a process held beyond what it held before."""
-
-    def __init__(self, server: Running) -> None:
-        super().__init__()
-        assert server.process is not None
-        self.pid = server.process.pid
-        self.before = self.most = anonymous(self.pid)
-        self.done = threading.Event()
-
-    def run(self) -> None:
-        while not self.done.wait(0.01):
-            self.most = max(self.most, anonymous(self.pid))
-
-    def __enter__(self) -> Peak:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        self.join()
-
-    @property
-    def grown(self) -> int:
-        return self.most - self.before
 
 
 def load(path: Path, data: bytes) -> str:

@@ -204,6 +204,7 @@ async def detect(call: Call) -> web.Response:
             call.plane, live, await inference.in_thread(_picture, body.get("data")), call.peer.pid, threshold=lowest
         )
     except errors.EdgeaiError as error:
+        errors.answered(error)
         return reply({"id": identity, "error": str(error)}, error.http)
     everything = not wanted and not regions
     rows = [_row(o) for o in answer["objects"]]
@@ -211,7 +212,7 @@ async def detect(call: Call) -> web.Response:
     return reply({"id": identity, "detections": kept})
 
 
-def _picture(data: object) -> bytes:
+def _picture(data: object) -> bytes | bytearray:
     if not isinstance(data, str | large_json.Text) or not data:
         raise errors.InvalidRequest("'data' must be a picture in base64")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -41,7 +40,7 @@ def _failure(error: Exception) -> Failure:
     else:
         log.error("gRPC", exc_info=error)
         failure = grpc.StatusCode.INTERNAL, "internal error; see the journal of edgeaid"
-    traceback.clear_frames(error.__traceback__)
+    errors.answered(error)
     return failure
 
 

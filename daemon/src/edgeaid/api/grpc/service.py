@@ -137,6 +137,7 @@ class Service:
             except errors.EdgeaiError as error:
                 answer.error_message = str(error)
                 answer.infer_response.id = message.id
+                errors.answered(error)
             yield answer
 
     # --- settings and shared memory ---------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ def error_response(error: errors.EdgeaiError) -> web.Response:
 
 
 def failure(error: errors.EdgeaiError) -> tuple[dict[str, str], bytes]:
-    """(headers, body) of an error."""
+    """(headers, body) of an error, which has done its part with this."""
+    errors.answered(error)
     headers = {"Content-Type": JSON}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))

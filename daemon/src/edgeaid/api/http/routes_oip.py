@@ -220,10 +220,10 @@ async def index(call: Call) -> web.Response:
     return reply([r for r in call.plane.registry.index() if not only or r["state"] == "READY"])
 
 
-def load_parameters(parameters: dict[str, Any], name: str = "") -> tuple[dict[str, Any], dict[str, bytes]]:
+def load_parameters(parameters: dict[str, Any], name: str = "") -> tuple[dict[str, Any], dict[str, bytes | bytearray]]:
     """(config override, files) of a load request's parameters."""
     config: dict[str, Any] = {}
-    files: dict[str, bytes] = {}
+    files: dict[str, bytes | bytearray] = {}
     for key, value in parameters.items():
         if key == "config":
             config = model_config.read(value, name)
@@ -237,7 +237,7 @@ def load_parameters(parameters: dict[str, Any], name: str = "") -> tuple[dict[st
     return config, files
 
 
-def _file(value: object) -> bytes:
+def _file(value: object) -> bytes | bytearray:
     if isinstance(value, bytes):  # gRPC
         return value
     if isinstance(value, large_json.Text):
@@ -249,6 +249,13 @@ def _file(value: object) -> bytes:
 
 async def load(call: Call) -> web.Response:
     """Load or reload a model."""
+    config, files = await _load_request(call)
+    await load_model(call.plane, call.args["m"], config, files)
+    return reply({})
+
+
+async def _load_request(call: Call) -> tuple[dict[str, Any], dict[str, bytes | bytearray]]:
+    """What a load request asks for. Its body, which may have whole files in it, is gone when this returns."""
     data = await call.body()
     depth = call.plane.config.limits.json_depth
     if len(data) > LARGE:
@@ -260,13 +267,10 @@ async def load(call: Call) -> web.Response:
     parameters = body.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise errors.InvalidRequest("failed to load: 'parameters' must be an object")
-    await load_model(
-        call.plane, call.args["m"], *await inference.in_thread(load_parameters, parameters, call.args["m"])
-    )
-    return reply({})
+    return await inference.in_thread(load_parameters, parameters, call.args["m"])
 
 
-async def load_model(plane: Plane, name: str, config: dict[str, Any], files: dict[str, bytes]) -> None:
+async def load_model(plane: Plane, name: str, config: dict[str, Any], files: dict[str, bytes | bytearray]) -> None:
     """Load or reload a model, given files stored first; shared by HTTP and gRPC."""
     if files:
         from ...serving.push import from_files

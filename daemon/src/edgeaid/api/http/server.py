@@ -7,6 +7,7 @@ that each needs, and errors are always JSON.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import hmac
 import logging
 import time
@@ -31,6 +32,10 @@ log = logging.getLogger(__name__)
 
 #: Bytes of JSON that a route takes which needs little of it.
 SMALL_JSON: Final = 64 << 10
+#: A request that held so many bytes leaves a heap behind that the C library keeps for the next one.
+MUCH: Final = 8 << 20
+#: It is given back to the kernel at most once in so many seconds.
+TRIM_SECONDS: Final = 1.0
 #: Requests that are not HTTP are written once in so many seconds for a user.
 MALFORMED_SECONDS: Final = 10.0
 
@@ -40,7 +45,7 @@ Handler = Callable[["Call"], Awaitable[web.StreamResponse]]
 class Call:
     """One HTTP request: what a route needs of it."""
 
-    __slots__ = ("_held", "_uid", "args", "connection", "peer", "plane", "request", "token")
+    __slots__ = ("_held", "_server", "_uid", "args", "connection", "peer", "plane", "request", "token")
 
     def __init__(
         self, request: web.BaseRequest, server: HttpServer, connection: Connection, peer: Peer, args: dict[str, str]
@@ -48,6 +53,7 @@ class Call:
         self.request = request
         self.connection = connection
         self.plane = server.plane
+        self._server = server
         #: On TCP: the secret and the role of who knows it.
         self.token = server.token
         self.peer = peer
@@ -71,6 +77,8 @@ class Call:
     def release(self) -> None:
         """The request is answered."""
         self.plane.holdings.give(self._uid, Kind.BYTES, self._held)
+        if self._held >= MUCH:
+            self._server.trim_later()
         self._held = 0
 
     def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -193,6 +201,8 @@ class HttpServer:
         self.connections: set[Connection] = set()
         self._manager = web.Server(self.handle, handler_cancellation=True)
         self._sweeper: asyncio.TimerHandle | None = None
+        #: The heap is looked at in a moment.
+        self._trimming = False
 
     def protocol(self) -> asyncio.Protocol:
         """Factory for loop.create_unix_server and create_server."""
@@ -250,6 +260,18 @@ class HttpServer:
         self._malformed[connection.uid] = (now, 0)
         more = f", and {since} more before it" if since else ""
         log.warning("user id %d sent what is not HTTP: %s%s", connection.uid, text, more)
+
+    def trim_later(self) -> None:
+        """A large request is through: give its memory back when nothing refers to it any more."""
+
+        def trim() -> None:
+            self._trimming = False
+            loop.run_in_executor(None, _trim)
+
+        if not self._trimming:
+            self._trimming = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(TRIM_SECONDS, trim)
 
     def _sweep(self) -> None:
         """Close connections that have sent no complete request for too long (slow-loris)."""
@@ -309,6 +331,13 @@ class HttpServer:
             raise ConnectionResetError
         connection.peer = self.roles.peer(transport.get_extra_info("socket"))
         return connection.peer
+
+
+def _trim() -> None:
+    """Give free memory back to the kernel, where the C library can; takes milliseconds."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _secret(headers: Mapping[str, str]) -> str:

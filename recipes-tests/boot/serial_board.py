@@ -20,7 +20,7 @@ from rig.machine import Machine
 
 sys.path.insert(0, str(TOP / "daemon"))
 
-from tests.standins.k210 import facts  # noqa: E402
+from tests.standins.k210 import facts as facts  # noqa: E402
 from tests.standins.k210.board import Board  # noqa: E402  the path above has to be set first
 
 
@@ -65,10 +65,10 @@ def _join(port: int, wire: socket.socket, board: Any, stop: threading.Event) -> 
                 settings[4] = settings[5] = getattr(termios, f"B{now}")
                 termios.tcsetattr(port, termios.TCSANOW, settings)
                 rate = now
-        ready, _, _ = select.select([port, wire], [], [], 0.05)
+        ready, _, _ = select.select([port, wire.fileno()], [], [], 0.05)
         if port in ready:
             wire.sendall(os.read(port, 4096))
-        if wire in ready:
+        if wire.fileno() in ready:
             data = wire.recv(4096)
             if not data:
                 return

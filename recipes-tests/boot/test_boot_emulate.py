@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,7 @@ class Emulator:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
+            assert self.process.stdout is not None
             self.fd = os.dup(self.process.stdout.fileno())
             self.process.stdout.close()
 
@@ -94,8 +95,12 @@ class Emulator:
         os.close(self.fd)
 
 
+#: Starts scripts/emulate with further words.
+Start = Callable[..., Emulator]
+
+
 @pytest.fixture
-def emulate(image: Path) -> Iterator:
+def emulate(image: Path) -> Iterator[Start]:
     """Start scripts/emulate on the image with further words."""
     started: list[Emulator] = []
 
@@ -135,7 +140,9 @@ def ssh(line: str, key: Path, *words: str) -> str:
     return done.stdout
 
 
-def test_a_person_tries_the_product_and_the_next_start_continues(emulate, key: Path, tmp_path: Path, capsys) -> None:
+def test_a_person_tries_the_product_and_the_next_start_continues(
+    emulate: Start, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = emulate("--fresh", "--ssh-key", key.with_suffix(".pub"), "--socket-dir", tmp_path)
     first.until("Ctrl-C shuts down", 1500)
     booted = float(first.until(r"up after ([\d.]+) s")[1])
@@ -169,13 +176,13 @@ def test_a_person_tries_the_product_and_the_next_start_continues(emulate, key: P
     assert continued < booted
 
 
-def test_one_command_is_run_and_its_exit_status_is_told(emulate) -> None:
+def test_one_command_is_run_and_its_exit_status_is_told(emulate: Start) -> None:
     one = emulate("--run", "edgeai models; exit 3")
     assert one.end(1500) == 3
     assert "digits" in one.text
 
 
-def test_the_shell_takes_lines_until_the_end_of_input(emulate) -> None:
+def test_the_shell_takes_lines_until_the_end_of_input(emulate: Start) -> None:
     one = emulate("--shell", terminal=True)
     one.until("root@emulated# ", 1500)
     one.type("echo $((6 * 7)) on $(uname -m)\n")
@@ -184,7 +191,7 @@ def test_the_shell_takes_lines_until_the_end_of_input(emulate) -> None:
     assert one.end() == 0
 
 
-def test_the_console_is_logged_in_and_is_left_by_its_key(emulate) -> None:
+def test_the_console_is_logged_in_and_is_left_by_its_key(emulate: Start) -> None:
     one = emulate("--console", terminal=True)
     one.until("serial console", 1500)
     one.until(r"root@\S+:~# ")
@@ -194,14 +201,14 @@ def test_the_console_is_logged_in_and_is_left_by_its_key(emulate) -> None:
     assert one.end() == 0
 
 
-def test_what_is_kept_is_there_at_the_next_start(emulate) -> None:
+def test_what_is_kept_is_there_at_the_next_start(emulate: Start) -> None:
     assert emulate("--keep", "--fresh", "--run", "echo old > /var/lib/edgeai/kept; sync").end(1500) == 0
     again = emulate("--keep", "--run", "cat /var/lib/edgeai/kept")
     assert again.end(1500) == 0
     assert "old" in again.text
 
 
-def test_the_boards_own_machine_runs_the_same_image(emulate) -> None:
+def test_the_boards_own_machine_runs_the_same_image(emulate: Start) -> None:
     one = emulate("--machine", "raspi3b", "--run", "tr -d '\\0' < /proc/device-tree/model; echo; edgeai models")
     assert one.end(1800) == 0, one.text
     assert "Raspberry Pi 3 Model B" in one.text

@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -256,7 +256,7 @@ def test_a_stick_that_is_plugged_in_serves_and_leaves_and_returns(device: Device
 
         def answers() -> bool:
             outputs = client.infer("faces", given)
-            values = next(iter(dict(outputs.outputs if hasattr(outputs, "outputs") else outputs).values()))
+            values = next(iter(outputs.outputs.values()))
             return bool(np.array_equal(values.ravel(), wanted))
 
         assert answers()
@@ -270,7 +270,7 @@ def test_a_stick_that_is_plugged_in_serves_and_leaves_and_returns(device: Device
     assert guest.run("systemctl show edgeaid -p MainPID").check() == daemon
 
 
-def _served(answers) -> bool:
+def _served(answers: Callable[[], bool]) -> bool:
     from edgeaid import errors
 
     try:

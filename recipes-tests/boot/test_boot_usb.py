@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ def _state(client: Client, target: str) -> str:
 
 
 @pytest.fixture
-def coral(guest: Link):
+def coral(guest: Link) -> Iterator[Link]:
     """A stick behind vhci_hcd; commands go through a FIFO, its words to a file."""
     if guest.run("modprobe vhci_hcd").code:
         pytest.skip("this image's kernel has no vhci_hcd module")

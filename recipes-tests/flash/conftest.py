@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,11 @@ TOOLS = ("bmaptool", "mcopy", "mkfs.vfat", "mke2fs", "sfdisk", "losetup", "bzip2
 Flash = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run(*command: object, **options: object) -> str:
+def run(*command: object, **options: Any) -> str:
     """Standard output of a command that must succeed."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False, **options)
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        [str(c) for c in command], capture_output=True, text=True, check=False, **options
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -88,9 +88,10 @@ def device(loop: Callable[..., Path], tmp_path: Path) -> Iterator[Device]:
 
 def test_the_first_boot_makes_an_identity_and_the_next_ones_keep_it(device: Device) -> None:
     first = device.boot()
-    assert ID.match(first), first
+    match = ID.match(first)
+    assert match is not None, first
     assert device.boot() == first
-    assert device.inside("cat $D/etc/machine-id").strip() == ID.match(first)[1]
+    assert device.inside("cat $D/etc/machine-id").strip() == match[1]
 
 
 def test_files_of_the_image_are_copied_once_and_then_left_alone(device: Device) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from edgeaid.provision import apply as provision
+from edgeaid.provision.settings import LOG
 
 from .conftest import MIB, run
 
@@ -34,7 +35,7 @@ def test_a_read_only_root_is_left_as_it_is_and_the_setting_is_tried_again(
             assert report is not None
             assert len(report.problems) == 1
             assert "data partition (feature readonly)" in report.problems[0]
-            assert report.problems[0] in (boot / provision.LOG).read_text()
+            assert report.problems[0] in (boot / LOG).read_text()
         run("mount", "-o", "remount,rw", root)
         report = provision.run(root, boot)
         assert report is not None

@@ -7,6 +7,7 @@ NAME...: recipes of other layers to add. Uses BitBake's own tinfoil, so appends,
 
 import json
 import sys
+from typing import Any
 
 import bb.tinfoil
 
@@ -19,9 +20,9 @@ VARIABLES = (
 ).split()
 
 
-def describe(tinfoil, name):
+def describe(tinfoil: Any, name: str) -> dict[str, Any]:
     d = tinfoil.parse_recipe(name)
-    facts = {v: d.getVar(v) for v in VARIABLES}
+    facts: dict[str, Any] = {v: d.getVar(v) for v in VARIABLES}
     facts["FILE"] = d.getVar("FILE")
     facts["inherits_packagegroup"] = bb.data.inherits_class("packagegroup", d)
     facts["inherits_image"] = bb.data.inherits_class("image", d)
@@ -53,12 +54,13 @@ def describe(tinfoil, name):
     return facts
 
 
-def main():
+def main() -> None:
     collection, out, *more = sys.argv[1:]
     with bb.tinfoil.Tinfoil() as tinfoil:
         tinfoil.prepare(quiet=2)
         directory = tinfoil.config_data.getVar("BBFILE_PATTERN_" + collection).lstrip("^")
-        recipes, names = {}, set(more)
+        recipes: dict[str, dict[str, Any]] = {}
+        names = set(more)
         for recipe in tinfoil.all_recipes():
             if recipe.fn.startswith(directory):
                 names.add(recipe.pn)

@@ -49,7 +49,7 @@ def unordered(graph: Graph, tasks: list[str]) -> list[tuple[str, str]]:
     return [(a, b) for a, b in itertools.combinations(tasks, 2) if a not in ended[b] and b not in ended[a]]
 
 
-def could_overlap(graph: Graph, tasks: dict[str, dict]) -> list[tuple[str, str]]:
+def could_overlap(graph: Graph, tasks: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
     """Pairs that nothing holds apart: no order, no lock in common, not of one name that runs once at a time."""
     return [
         (a, b)
@@ -59,8 +59,12 @@ def could_overlap(graph: Graph, tasks: dict[str, dict]) -> list[tuple[str, str]]
     ]
 
 
+#: The release, its graph, and the tasks that run Bazel with their flags and variables.
+Image = tuple[str, Graph, dict[str, dict[str, str]]]
+
+
 @pytest.fixture(scope="module", params=["wrynose", pytest.param("scarthgap", marks=pytest.mark.slow)])
-def image(request: pytest.FixtureRequest) -> tuple[str, Graph, dict[str, dict]]:
+def image(request: pytest.FixtureRequest) -> Image:
     """The release, the graph of edgeai-image with all features (tensorflow among them) and tensorflow-lite, its tasks that run Bazel."""
     own: Workspace = place(request.param, "raspberrypi4-64", *together(request.param))
     recipes = needed(own, "edgeai-image", "tensorflow-lite")
@@ -76,7 +80,7 @@ def image(request: pytest.FixtureRequest) -> tuple[str, Graph, dict[str, dict]]:
     return request.param, graph, {name: one for name, one in tasks.items() if name in graph.after}
 
 
-def test_no_two_tasks_of_the_image_can_run_bazel_at_once(image) -> None:
+def test_no_two_tasks_of_the_image_can_run_bazel_at_once(image: Image) -> None:
     release, graph, tasks = image
     print(
         f"{release}: {len(graph.after)} tasks, {len(tasks)} of them run Bazel, {len(unordered(graph, sorted(tasks)))} pairs without an order"
@@ -91,7 +95,7 @@ def test_no_two_tasks_of_the_image_can_run_bazel_at_once(image) -> None:
     assert could_overlap(graph, tasks) == []
 
 
-def test_the_same_question_without_the_locks_names_the_pairs(image) -> None:
+def test_the_same_question_without_the_locks_names_the_pairs(image: Image) -> None:
     """The question is not empty: without the locks there are pairs that could run at once."""
     _, graph, tasks = image
     bare = {name: one | {"lockfiles": ""} for name, one in tasks.items()}
@@ -100,7 +104,7 @@ def test_the_same_question_without_the_locks_names_the_pairs(image) -> None:
     assert ("bazel-native.do_compile", "tensorflow.do_compile") not in pairs, "the graph orders these"
 
 
-def test_every_bazel_of_the_image_keeps_the_limits(image) -> None:
+def test_every_bazel_of_the_image_keeps_the_limits(image: Image) -> None:
     _, _, tasks = image
     for name, one in tasks.items():
         assert one["prefuncs"].split()[0] == "edgeai_bazel_write_limits", name

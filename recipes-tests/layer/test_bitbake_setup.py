@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,8 +18,9 @@ from rig.paths import TOP
 CONFIG = "kas/bitbake-setup/edgeai-wrynose.conf.json"
 
 
-def config() -> dict:
-    return json.loads((TOP / CONFIG).read_text())
+def config() -> dict[str, Any]:
+    described: dict[str, Any] = json.loads((TOP / CONFIG).read_text())
+    return described
 
 
 def test_bitbake_setup_takes_the_commits_of_the_lock_file() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -35,7 +36,7 @@ def project_files() -> list[Path]:
     return sorted(p for p in (TOP / "kas").rglob("*.yml") if p.parent.name != "with" and p != TOP / "kas/local.yml")
 
 
-def conf_of(config: dict) -> str:
+def conf_of(config: dict[str, Any]) -> str:
     return "\n".join(config["local_conf_header"].values())
 
 
@@ -72,7 +73,7 @@ def test_all_features_together_are_one_configuration(release: str) -> None:
 
 
 @pytest.mark.parametrize("path", project_files(), ids=lambda p: str(p.relative_to(TOP)))
-def test_every_file_says_what_it_is_for_and_keeps_to_the_old_format(path) -> None:
+def test_every_file_says_what_it_is_for_and_keeps_to_the_old_format(path: Path) -> None:
     text = path.read_text()
     assert yaml.safe_load(text)["header"]["version"] == 14, "a newer number shuts out older kas for nothing"
     if path.parent.name != "release" and path.parent.name != "machine":

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,8 @@ from rig.paths import TOP, Missing
 
 ALL = ("tensorflow", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate", "mqtt", "camera", "weston", "power-fast")
 OTHERS = ("tensorflow", "tensorflow-lite", "tensorflow-native", "bazel-native", "rpi-config")
+#: What BitBake makes of each recipe, by name; `_said` is what it printed.
+Facts = dict[str, Any]
 MASK = """
 BBMASK = "/openembedded-core/meta/recipes- /meta-openembedded/ /meta-raspberrypi/(recipes-(?!bsp/bootfiles/rpi-config)|dynamic-layers) \
   /meta-tensorflow/recipes-(?!framework/tensorflow/tensorflow|devtools/bazel)"
@@ -43,7 +46,7 @@ def build_directory(release: str, machine: str, *features: str) -> Workspace:
     return own
 
 
-def read_facts(release: str, machine: str, *features: str) -> dict[str, dict]:
+def read_facts(release: str, machine: str, *features: str) -> Facts:
     own = build_directory(release, machine, *features)
     out = own.directory / "facts.json"
     out.unlink(missing_ok=True)
@@ -54,21 +57,21 @@ def read_facts(release: str, machine: str, *features: str) -> dict[str, dict]:
         settings=MASK + ACCEPTED, timeout=1200,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
-    facts = json.loads(out.read_text())
+    facts: Facts = json.loads(out.read_text())
     facts["_said"] = done.stdout
     return facts
 
 
 @pytest.fixture(scope="module", params=RELEASES)
-def facts(request: pytest.FixtureRequest) -> dict[str, dict]:
+def facts(request: pytest.FixtureRequest) -> Facts:
     return read_facts(request.param, "raspberrypi5", *ALL)
 
 
-def own(facts: dict[str, dict]) -> dict[str, dict]:
+def own(facts: Facts) -> Facts:
     return {n: f for n, f in facts.items() if n not in OTHERS and not n.startswith("_")}
 
 
-def test_every_recipe_can_be_evaluated_without_a_word_of_warning(facts) -> None:
+def test_every_recipe_can_be_evaluated_without_a_word_of_warning(facts: Facts) -> None:
     assert len(own(facts)) > 25
     assert not {n: f["error"] for n, f in own(facts).items() if "error" in f}
     ours = [
@@ -79,7 +82,7 @@ def test_every_recipe_can_be_evaluated_without_a_word_of_warning(facts) -> None:
     assert not ours, ours
 
 
-def test_no_step_of_a_build_uses_the_network(facts) -> None:
+def test_no_step_of_a_build_uses_the_network(facts: Facts) -> None:
     # Tasks that oe-core itself lets out (fetching, shared state, tests on a target) are not steps of a build.
     steps = {f"do_{t}" for t in "unpack patch configure compile bazel_compile install rootfs".split()}
     for name, one in own(facts).items():
@@ -87,7 +90,7 @@ def test_no_step_of_a_build_uses_the_network(facts) -> None:
             assert not one["tasks"][task].get("network"), f"{name}: {task} uses the network"
 
 
-def test_every_git_source_is_a_full_commit_and_every_download_has_a_checksum(facts) -> None:
+def test_every_git_source_is_a_full_commit_and_every_download_has_a_checksum(facts: Facts) -> None:
     for name, one in own(facts).items():
         for uri, revision in one["revisions"].items():
             assert not ("branch=" in uri.replace("nobranch=", "") and "nobranch=1" in uri), f"{name}: {uri}"
@@ -98,21 +101,21 @@ def test_every_git_source_is_a_full_commit_and_every_download_has_a_checksum(fac
         assert "AUTOINC" not in (one["PV"] or "")
 
 
-def test_every_recipe_that_fetches_has_a_licence_with_a_checksum(facts) -> None:
+def test_every_recipe_that_fetches_has_a_licence_with_a_checksum(facts: Facts) -> None:
     for name, one in own(facts).items():
         assert one["LICENSE"] not in ("CLOSED", "Proprietary", None), name
         if one["SRC_URI"] and not one["inherits_image"]:
             assert "md5=" in (one["LIC_FILES_CHKSUM"] or ""), name
 
 
-def test_every_recipe_says_how_newer_versions_are_found_and_who_answers(facts) -> None:
+def test_every_recipe_says_how_newer_versions_are_found_and_who_answers(facts: Facts) -> None:
     for name, one in own(facts).items():
         assert one["RECIPE_MAINTAINER"], f"{name}: no maintainer in conf/include/edgeai-maintainers.inc"
         if one["revisions"] or one["checksums"]:
             assert any(one[k] for k in one if k.startswith("UPSTREAM_")), f"{name}: no UPSTREAM_CHECK"
 
 
-def test_vulnerabilities_are_looked_up_by_the_names_that_databases_have(facts) -> None:
+def test_vulnerabilities_are_looked_up_by_the_names_that_databases_have(facts: Facts) -> None:
     # By default it is the recipe's name, under which nobody lists anything.
     listed = {name: (one["CVE_PRODUCT"] or "").split() for name, one in own(facts).items()}
     assert "google:tensorflow" in listed["python3-tflite-runtime"]
@@ -122,13 +125,13 @@ def test_vulnerabilities_are_looked_up_by_the_names_that_databases_have(facts) -
     assert {listed[name][0] for name in ("litert-bin", "python3-ai-edge-litert-bin")} == {"google:litert"}
 
 
-def test_sources_unpack_where_both_releases_want_them(facts) -> None:
+def test_sources_unpack_where_both_releases_want_them(facts: Facts) -> None:
     for name, one in own(facts).items():
         if one["SRC_URI"] and not one["inherits_image"]:
             assert one["S"].startswith(one["UNPACKDIR"] + "/"), f"{name}: S = {one['S']}"
 
 
-def test_intels_firmware_is_behind_a_licence_flag_and_in_no_image(facts) -> None:
+def test_intels_firmware_is_behind_a_licence_flag_and_in_no_image(facts: Facts) -> None:
     for name in ("mvnc-firmware", "openvino-vpu-firmware"):
         assert facts[name]["LICENSE_FLAGS"] == "commercial_intel-movidius"
     for name, one in own(facts).items():
@@ -138,14 +141,14 @@ def test_intels_firmware_is_behind_a_licence_flag_and_in_no_image(facts) -> None
             assert not any("mvnc-firmware" in n or "vpu-firmware" in n for n in needed), f"{name}: {package}"
 
 
-def test_an_image_holds_exactly_the_runtimes_asked_for(facts) -> None:
+def test_an_image_holds_exactly_the_runtimes_asked_for(facts: Facts) -> None:
     groups = {p for p in facts["edgeai-image"]["IMAGE_INSTALL"].split() if p.startswith("packagegroup-edgeai-")}
     assert groups == {f"packagegroup-edgeai-{name}" for name in ("base", "cpu", *RUNTIMES)}
     assert "ssh-server-openssh" in facts["edgeai-image"]["IMAGE_FEATURES"]
     assert not re.search("empty-root|allow-root|allow-empty|debug-tweaks", facts["edgeai-image"]["IMAGE_FEATURES"])
 
 
-def test_tflite_runtime_is_compiled_offline_with_xnnpack(facts) -> None:
+def test_tflite_runtime_is_compiled_offline_with_xnnpack(facts: Facts) -> None:
     one = facts["python3-tflite-runtime"]
     flags = one["EXTRA_OECMAKE"]
     assert "-DFETCHCONTENT_FULLY_DISCONNECTED=ON" in flags
@@ -157,19 +160,19 @@ def test_tflite_runtime_is_compiled_offline_with_xnnpack(facts) -> None:
         assert re.search(rf"-DFETCHCONTENT_SOURCE_DIR_{name}=\S+/deps/{name.lower()}\b", flags)
 
 
-def test_both_cpu_runtimes_provide_the_same_name(facts) -> None:
+def test_both_cpu_runtimes_provide_the_same_name(facts: Facts) -> None:
     for name in ("python3-tflite-runtime", "python3-ai-edge-litert-bin"):
         assert "edgeai-cpu-runtime" in facts[name]["rprovides"][name]
 
 
-def test_the_wheel_fits_the_releases_python(facts) -> None:
+def test_the_wheel_fits_the_releases_python(facts: Facts) -> None:
     one = facts["python3-ai-edge-litert-bin"]
     tag = "cp" + one["PYTHON_BASEVERSION"].replace(".", "")
     assert f"-{tag}-{tag}-manylinux" in one["SRC_URI"]
     assert one["rdepends"]["python3-ai-edge-litert-bin"] == ["python3-core", "python3-ctypes", "python3-numpy"]
 
 
-def test_libedgetpu_is_built_against_the_headers_of_the_runtime(facts) -> None:
+def test_libedgetpu_is_built_against_the_headers_of_the_runtime(facts: Facts) -> None:
     tensorflow, *others = (
         {u: c for u, c in facts[name]["checksums"].items() if "tensorflow/tensorflow" in u}
         for name in ("libedgetpu", "python3-tflite-runtime")
@@ -182,7 +185,7 @@ def test_libedgetpu_is_built_against_the_headers_of_the_runtime(facts) -> None:
     )
 
 
-def test_the_daemon_runs_as_its_own_user_behind_sockets(facts) -> None:
+def test_the_daemon_runs_as_its_own_user_behind_sockets(facts: Facts) -> None:
     one = facts["edgeaid"]
     assert "edgeaid.socket" in one["service"]["edgeaid"].split()
     assert "--system" in one["users"]["edgeaid"]
@@ -194,7 +197,7 @@ def test_the_daemon_runs_as_its_own_user_behind_sockets(facts) -> None:
         )
 
 
-def test_the_fast_profile_is_in_config_txt_and_features_add_their_lines(facts) -> None:
+def test_the_fast_profile_is_in_config_txt_and_features_add_their_lines(facts: Facts) -> None:
     text = facts["rpi-config"]["RPI_EXTRA_CONFIG"]
     assert "arm_freq=2600" in text
     assert "dtparam=pciex1" in text
@@ -203,7 +206,7 @@ def test_the_fast_profile_is_in_config_txt_and_features_add_their_lines(facts) -
 
 
 @pytest.mark.parametrize("name", ["tensorflow", "tensorflow-lite", "tensorflow-native", "bazel-native"])
-def test_meta_tensorflows_recipes_take_the_lock_and_the_limits(facts, name: str) -> None:
+def test_meta_tensorflows_recipes_take_the_lock_and_the_limits(facts: Facts, name: str) -> None:
     one = facts[name]
     assert "edgeai-bazel" in one["tasks"]["do_compile"]["lockfiles"]
     assert one["BAZEL_JOBS"] == one["EDGEAI_BAZEL_JOBS"]

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,8 @@ def pictures(directory: Path, count: int) -> Iterator[tuple[Path, list[bytes]]]:
         ],
         check=True,
     )
-    jpeg, heads = picture.read_bytes(), []
+    jpeg = picture.read_bytes()
+    heads: list[Any] = []
     part = b"--%b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\nX-Edgeai-Frame: 1\r\n\r\n%b\r\n" % (
         BOUNDARY,
         len(jpeg),

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +24,7 @@ GB = 1 << 30
 GOOD = dict(root=False, memory=16 * GB, free=200 * GB, missing=(), utf8=True, path="/home/me/build")
 
 
-def request(*words: str):
+def request(*words: str) -> Any:
     return build.parse(list(words))
 
 
@@ -71,7 +72,9 @@ def test_a_good_host_has_no_problems() -> None:
         ({"path": "/home/me/my builds"}, (), "a character that builds stumble over"),
     ],
 )
-def test_each_thing_that_would_fail_hours_later_is_said_first(change: dict, words: tuple[str, ...], text: str) -> None:
+def test_each_thing_that_would_fail_hours_later_is_said_first(
+    change: dict[str, Any], words: tuple[str, ...], text: str
+) -> None:
     (problem,) = build.check(build.Host(**GOOD | change), request("raspberrypi4-64", *words))
     assert text in problem
 
@@ -136,7 +139,7 @@ def test_two_files_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
 
 
 def test_the_file_that_the_help_shows_is_one_for_kas() -> None:
-    shown = textwrap.dedent(build.__doc__.partition("Such a file is:\n")[2].partition("The host is checked")[0])
+    shown = textwrap.dedent(str(build.__doc__).partition("Such a file is:\n")[2].partition("The host is checked")[0])
     assert yaml.safe_load(shown)["local_conf_header"] == {"my-settings": 'EDGEAI_BAZEL_JOBS = "2"\n'}
 
 

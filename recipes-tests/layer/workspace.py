@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from kas.includehandler import IncludeHandler
 
@@ -159,16 +160,17 @@ def load_script(name: str) -> ModuleType:
     return module
 
 
-def merged(*features: str, release: str = "wrynose", machine: str = "raspberrypi4-64") -> dict:
+def merged(*features: str, release: str = "wrynose", machine: str = "raspberrypi4-64") -> dict[str, Any]:
     """The configuration of a machine with features."""
     return merge(kas_files(release, machine, *features))
 
 
-def merge(files: str) -> dict:
+def merge(files: str) -> dict[str, Any]:
     """The configuration as kas merges it. kas checks each file against its schema while it loads it; nothing is checked out."""
     handler = IncludeHandler([str(TOP / name) for name in files.split(":")])
     handler.top_repo_path = str(TOP)
     handler.ensure_from_same_repo = lambda: None
+    config: dict[str, Any]
     config, missing = handler.get_config()
     if missing:
         raise RuntimeError(f"kas wants other repositories first: {missing}")

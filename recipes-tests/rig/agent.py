@@ -6,6 +6,8 @@ nothing but Python's standard library (3.11 or newer).
 Frames, both directions: magic u32, channel u32, kind u8, length u32 (big-endian), payload.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import pwd
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import IO, Any
 
 HEADER = struct.Struct(">IIBI")
 MAGIC = 0xED6EA1FF
@@ -27,12 +30,12 @@ EXIT, FAIL, DONE = 6, 7, 8  #         return code as text; text; connected
 class Stream:
     """The one stream to the host; frames are written whole."""
 
-    def __init__(self, fd):
+    def __init__(self, fd: int) -> None:
         self.fd = fd
         self.lock = threading.Lock()
 
-    def read(self, size):
-        parts = []
+    def read(self, size: int) -> bytes:
+        parts: list[bytes] = []
         while size:
             data = os.read(self.fd, min(size, 1 << 16))
             if not data:  # nobody at the other end
@@ -42,13 +45,13 @@ class Stream:
             size -= len(data)
         return b"".join(parts)
 
-    def write(self, channel, kind, payload=b""):
+    def write(self, channel: int, kind: int, payload: bytes = b"") -> None:
         data = memoryview(HEADER.pack(MAGIC, channel, kind, len(payload)) + payload)
         with self.lock:
             while data:
                 data = data[os.write(self.fd, data[: 1 << 15]) :]
 
-    def frame(self):
+    def frame(self) -> tuple[int, int, bytes]:
         head = self.read(HEADER.size)
         while head[:4] != MAGIC.to_bytes(4, "big"):
             head = head[1:] + self.read(1)
@@ -56,7 +59,7 @@ class Stream:
         return channel, kind, self.read(length)
 
 
-def as_user(name):
+def as_user(name: str | None) -> dict[str, Any]:
     """Arguments of Popen that run a program as a user, with that user's own groups."""
     if not name:
         return {}
@@ -68,13 +71,17 @@ def as_user(name):
 class Command:
     """A running program."""
 
-    def __init__(self, stream, channel, request):
+    def __init__(self, stream: Stream, channel: int, request: dict[str, Any]) -> None:
         command = request["command"]
         self.process = subprocess.Popen(
             command if isinstance(command, list) else ["/bin/sh", "-c", command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/",
             env={**os.environ, "LANG": "C.UTF-8", **request.get("env", {})}, **as_user(request.get("user")),
         )  # fmt: skip
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.stdin = self.process.stdin
         pumps = [
             threading.Thread(target=self.pump, args=(stream, channel, kind, pipe), daemon=True)
             for kind, pipe in ((DATA, self.process.stdout), (ERROR_DATA, self.process.stderr))
@@ -83,43 +90,43 @@ class Command:
             pump.start()
         threading.Thread(target=self.wait, args=(stream, channel, pumps), daemon=True).start()
 
-    def pump(self, stream, channel, kind, pipe):
+    def pump(self, stream: Stream, channel: int, kind: int, pipe: IO[bytes]) -> None:
         while data := os.read(pipe.fileno(), 1 << 16):
             stream.write(channel, kind, data)
 
-    def wait(self, stream, channel, pumps):
+    def wait(self, stream: Stream, channel: int, pumps: list[threading.Thread]) -> None:
         code = self.process.wait()
         for pump in pumps:
             pump.join(timeout=5)  # a child left in the background may hold the pipes
         stream.write(channel, EXIT, str(code).encode())
         channels.pop(channel, None)
 
-    def data(self, payload):
+    def data(self, payload: bytes) -> None:
         try:
-            self.process.stdin.write(payload)
+            self.stdin.write(payload)
         except OSError:
             pass
 
-    def end(self):
+    def end(self) -> None:
         try:
-            self.process.stdin.close()
+            self.stdin.close()
         except OSError:
             pass
 
-    def close(self):
+    def close(self) -> None:
         self.process.kill()
 
 
 class Connection:
     """A connection to a Unix socket of the guest."""
 
-    def __init__(self, stream, channel, request):
+    def __init__(self, stream: Stream, channel: int, request: dict[str, Any]) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect(request["path"])
         stream.write(channel, DONE)
         threading.Thread(target=self.pump, args=(stream, channel), daemon=True).start()
 
-    def pump(self, stream, channel):
+    def pump(self, stream: Stream, channel: int) -> None:
         try:
             while data := self.sock.recv(1 << 16):
                 stream.write(channel, DATA, data)
@@ -127,19 +134,19 @@ class Connection:
             pass
         stream.write(channel, END)
 
-    def data(self, payload):
+    def data(self, payload: bytes) -> None:
         try:
             self.sock.sendall(payload)
         except OSError:
             pass
 
-    def end(self):
+    def end(self) -> None:
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass
 
-    def close(self):
+    def close(self) -> None:
         try:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -147,10 +154,10 @@ class Connection:
         self.sock.close()
 
 
-channels = {}
+channels: dict[int, Command | Connection] = {}
 
 
-def open_stream(where):
+def open_stream(where: str) -> int:
     """The virtio port, or host:port of the emulator where the board has no virtio."""
     if where.startswith("/"):
         while not os.path.exists(where):
@@ -171,9 +178,10 @@ def open_stream(where):
                         stderr=subprocess.DEVNULL,
                     )
             time.sleep(1)
+    raise SystemExit(f"{where} never answers")
 
 
-def main():
+def main() -> None:
     fd = open_stream(sys.argv[1])
     os.set_blocking(fd, True)
     stream = Stream(fd)
@@ -186,7 +194,8 @@ def main():
                 channels.clear()
                 stream.write(channel, RESET, payload)
             elif kind in (EXEC, CONNECT):
-                channels[channel] = (Command if kind == EXEC else Connection)(stream, channel, json.loads(payload))
+                start: type[Command] | type[Connection] = Command if kind == EXEC else Connection
+                channels[channel] = start(stream, channel, json.loads(payload))
             elif kind == DATA and channel in channels:
                 channels[channel].data(payload)
             elif kind == END and channel in channels:

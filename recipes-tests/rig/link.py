@@ -138,7 +138,8 @@ class Link:
             for start in range(0, len(stdin), 1 << 16):
                 self._send(channel, DATA, stdin[start : start + (1 << 16)])
             self._send(channel, END)
-            out, err = [], []
+            out: list[bytes] = []
+            err: list[bytes] = []
             deadline = time.monotonic() + timeout
             while True:
                 try:

@@ -12,6 +12,7 @@ import subprocess
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .paths import LAYER, Missing, need
 
@@ -28,12 +29,12 @@ PLATFORMS = (
 )
 
 
-def replaced() -> dict[str, dict]:
+def replaced() -> dict[str, dict[str, Any]]:
     """conf/replaced.toml: what the test distribution replaces, and with what."""
     return tomllib.loads((LAYER / "conf" / "replaced.toml").read_text())
 
 
-def wheels() -> dict[str, dict]:
+def wheels() -> dict[str, dict[str, Any]]:
     """conf/wheels.toml: Python packages taken as wheels."""
     return tomllib.loads((LAYER / "conf" / "wheels.toml").read_text())
 

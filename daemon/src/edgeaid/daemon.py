@@ -28,6 +28,7 @@ from .serving.access import Role, Roles
 from .serving.hotplug import Hotplug
 from .serving.plane import Plane
 from .serving.poller import Poller
+from .streams import ensembles
 from .streams.manager import StreamManager
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Daemon:
         self._reload = reload
         self.plane = Plane(config, poller=poller)
         self.streams = StreamManager(self.plane, config)
+        ensembles.install(self.plane)
         #: Sockets that this daemon has bound itself, by their name in the service manager's store.
         self._bound: dict[str, Path] = {}
         self._stop = asyncio.Event()

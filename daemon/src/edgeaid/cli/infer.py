@@ -30,9 +30,14 @@ def classes_text(answer: dict[str, Any]) -> str:
     return table(("SCORE>", "CLASS>", "LABEL"), rows)
 
 
+def _named(thing: dict[str, Any]) -> str:
+    """Its label, and what a second model calls it."""
+    return f"{thing['label']}: {thing['sub_label'][0]}" if "sub_label" in thing else str(thing["label"])
+
+
 def objects_text(answer: dict[str, Any]) -> str:
     """Objects, best first, with their corners in pixels."""
-    rows = [(f"{o['score']:.3f}", o["label"], *(round(v) for v in o["pixels"].values())) for o in answer["objects"]]
+    rows = [(f"{o['score']:.3f}", _named(o), *(round(v) for v in o["pixels"].values())) for o in answer["objects"]]
     return (
         table(("SCORE>", "LABEL", "XMIN>", "YMIN>", "XMAX>", "YMAX>"), rows) if rows else "nothing above the threshold"
     )

@@ -50,6 +50,10 @@ class Detected:
     keypoints: tuple[tuple[float, float, float], ...] = ()
     #: Corners of a rotated box, as parts of the picture's sides.
     polygon: tuple[tuple[float, float], ...] = ()
+    #: What the second model of an ensemble calls it, and its score; None where there is none or it was not sure.
+    sub_label: tuple[str, float] | None = None
+    #: JSON values by model: what each model of an ensemble after the detector says of it.
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,8 @@ class Detection(Answer):
                 Box(**o["pixels"]),
                 tuple((x, y, score) for x, y, score in o.get("keypoints", ())),
                 tuple((x, y) for x, y in o.get("polygon", ())),
+                (o["sub_label"][0], o["sub_label"][1]) if "sub_label" in o else None,
+                o.get("attributes", {}),
             )
             for o in answer["objects"]
         )

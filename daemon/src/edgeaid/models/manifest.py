@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ..errors import InvalidModel
 from ..tables import Table, WrongValue, dotted, raising
+from .ensemble import OUTPUT, PICTURE, TARGET, Ensemble, ensemble
 from .rules import OutputRules, PictureRules
 
 SCHEMA: Final = 1
@@ -25,6 +26,10 @@ VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
 #: Requests that one batch may have.
 MAX_BATCH: Final = 1024
+#: Keys that go with files of a model's own.
+_FILES: Final = (
+    "artifacts", "labels", "input", "output", "golden", "tolerance", "max_batch_size", "names", "conversion",
+)  # fmt: skip
 #: Differences allowed between golden outputs and this machine: LSB for integers (docs/models.md).
 DEFAULT_TOLERANCE: Final = 2.0
 
@@ -76,6 +81,13 @@ class Manifest:
     max_batch_size: int = 0
     #: Tensor's name in the file or its signature -> the name that clients use.
     names: Mapping[str, str] = field(default_factory=dict)
+    #: Set for a model that has no file of its own: others answer together.
+    ensemble: Ensemble | None = None
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What it can run on, in fail-over order."""
+        return (TARGET,) if self.ensemble is not None else tuple(a.target for a in self.artifacts)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -131,6 +143,8 @@ def _manifest(top: Table, directory_name: str) -> Manifest:
     name = check_name(top.text("name", directory_name or None))
     if directory_name and name != directory_name:
         raise InvalidModel(f"model.toml: name {name!r} differs from the directory's {directory_name!r}")
+    if "ensemble" in top.rest:
+        return _ensemble(top, name)
     picture, output = top.take("input"), top.take("output")
     manifest = Manifest(
         name=name,
@@ -154,13 +168,34 @@ def _manifest(top: Table, directory_name: str) -> Manifest:
     return manifest
 
 
+def _ensemble(top: Table, name: str) -> Manifest:
+    """What others answer together has no files, and sees pictures and names objects as they do."""
+    manifest = Manifest(
+        name=name,
+        serial=top.integer("serial", 0, 0, (1 << 63) - 1),
+        task=top.choice("task", ("detect",), "detect"),
+        description=top.text("description", "", limit=4096),
+        license=top.text("license", "", limit=4096),
+        source=top.text("source", "", limit=4096),
+        picture=PICTURE,
+        output=OUTPUT,
+        accuracy=_plain(top.table("accuracy")),
+        ensemble=ensemble(top.table("ensemble"), name),
+    )
+    if top.rest:
+        key = next(iter(top.rest))
+        known = key in _FILES
+        top.wrong(key, "is not for a model with [ensemble]: its members have that" if known else "unknown key")
+    return manifest
+
+
 def _path(table: Table, key: str) -> str:
     return check_path(table.take(key), f"model.toml: {dotted((*table.path, key))}")
 
 
 def _artifacts(table: Table) -> tuple[Artifact, ...]:
     if not table.rest:
-        raise WrongValue(table.path, "is missing: at least one [artifacts.<target>] table is needed")
+        raise WrongValue(table.path, "is missing: at least one [artifacts.<target>] table is needed, or [ensemble]")
     artifacts = []
     for target in list(table.rest):
         if target not in TARGETS:

@@ -23,6 +23,7 @@ from ..errors import AlreadyExists, InvalidModel, NotFound, TooLarge, Unavailabl
 from ..formats.labels import Labels
 from ..formats.labels import parse as parse_labels
 from . import manifest as manifests
+from .ensemble import TARGET as ENSEMBLE
 from .manifest import Manifest
 from .storage import storing
 
@@ -197,7 +198,12 @@ def read_inside(directory: Path, file: str, limit: int) -> bytes:
 
 
 def verify(stored: StoredModel, target: str) -> Path:
-    """Path of the artifact for `target` after its digest was checked. NotFound / InvalidModel."""
+    """Path of the artifact for `target` after its digest was checked; an ensemble has its manifest only.
+
+    NotFound / InvalidModel.
+    """
+    if target == ENSEMBLE and stored.manifest.ensemble is not None:
+        return stored.path / "model.toml"
     for artifact in stored.manifest.artifacts:
         if artifact.target == target:
             with open(open_inside(stored.path, artifact.file), "rb") as stream:

@@ -41,6 +41,8 @@ WATCHED_RUNS: Final = 200
 #: Answers after which a crash of a model's worker is forgotten. Other ends (killed from outside, hung) are no such
 #: evidence against it: one answer is enough.
 FORGIVING_ANSWERS: Final = 100
+#: Targets without hardware of their own: changing models costs nothing, and there is nothing to reset.
+SOFTWARE: Final = ("cpu", "ensemble")
 
 
 class DeviceRunner:
@@ -83,10 +85,9 @@ class DeviceRunner:
         self.recovered_ms: float | None = None
         self.recovery = Recovery(config.id, config.target, events, ladder, hardware)
         # Where switching models costs something, the queue learns how much and keeps to the cached group.
-        costs = (
-            None if config.target == "cpu" else CostModel(link_mib_s=link_rate(hardware.speed if hardware else None))
-        )
-        self.requests = Dispatch(self, costs, config.depth or (2 if config.target == "cpu" else 1), on_failed)
+        software = config.target in SOFTWARE
+        costs = None if software else CostModel(link_mib_s=link_rate(hardware.speed if hardware else None))
+        self.requests = Dispatch(self, costs, config.depth or (2 if software else 1), on_failed)
         self.queue = self.requests.queue
         #: Called when the device is ready again, so that models that came meanwhile are loaded.
         self.on_ready: Callable[[DeviceRunner], None] = lambda _: None
@@ -108,7 +109,7 @@ class DeviceRunner:
         try:
             self.handle = None
             try:
-                handle = await WorkerHandle.spawn(self._spawner, self.id, self.requests.on_result, self._on_exit)
+                handle = await self._spawn()
             except errors.DeviceError as error:
                 self._try_again(Action(Rung.REOPEN, self.recovery.backoff(self._tries), self._tries + 1, str(error)))
                 raise
@@ -122,6 +123,9 @@ class DeviceRunner:
             self._starting = False
         self._tries = 0
         self._set_state(State.READY)
+
+    async def _spawn(self) -> WorkerHandle:
+        return await WorkerHandle.spawn(self._spawner, self.id, self.requests.on_result, self._on_exit)
 
     async def _open(self, handle: WorkerHandle) -> None:
         self._opening, self._plugged = True, False

@@ -56,6 +56,8 @@ class Dispatch:
         self.lock = asyncio.Lock()
         #: Those that the worker has, in the order that it answers them.
         self.in_flight: deque[Request] = deque()
+        #: Seconds that a run may wait for others before it counts as hung.
+        self.waits: Callable[[], float] = lambda: 0.0
         self._on_failed = on_failed
         #: Requests stay in the queue.
         self._held = False
@@ -284,7 +286,7 @@ class Dispatch:
         for request in self.in_flight:
             if request.deadline is not None and request.deadline <= now and request.error is None:
                 self._expired(request, now, "on")
-        seconds, handle = self.host.limits.invoke_seconds, self.host.handle
+        seconds, handle = self.host.limits.invoke_seconds + self.waits(), self.host.handle
         if self.in_flight and now - self.in_flight[0].started > seconds and handle is not None:
             handle.kill(f"hung for {seconds:g} s")
         self.pump()

@@ -55,6 +55,9 @@ class Plane:
         self.holdings = Holdings(lambda: self.config.limits)
         self.settings = Settings()
         self.regions = Regions(config.shared_memory)
+        #: What makes devices of targets that have no hardware, by target: others' than those of runtimes.
+        self.makers: dict[str, Callable[..., DeviceRunner]] = {}
+        self.registry.need = self._need
         #: What others add to `/metrics`.
         self.more_metrics: Callable[[], str] = str
         self.ready = False
@@ -82,7 +85,7 @@ class Plane:
         """Take a device into service; it stays listed, with its reason, when it cannot be opened."""
         after = self.config.models.quarantine_after
         ladder = policy_of(self.config.recovery)
-        device = DeviceRunner(
+        device = self.makers.get(entry.target, DeviceRunner)(
             entry,
             self.config.limits,
             self.events,
@@ -104,6 +107,11 @@ class Plane:
         except errors.EdgeaiError as error:
             log.warning("device %s: %s", device.id, error)
         return device
+
+    async def _need(self, target: str) -> None:
+        """Make the one device of a target that has no hardware, where it does not exist yet."""
+        if target in self.makers and all(d.target != target for d in self.devices.values()):
+            await self.add_device(configuration.Device(id=f"{target}0", target=target))
 
     async def stop(self) -> None:
         """No new requests, wait for those under way, end the workers."""
@@ -197,7 +205,7 @@ class Plane:
             raise errors.Unavailable(self._why_no_device(live))
         devices = {d.id: d for d in live.devices if d.id not in request.tried}
         remaining = request.deadline - clock() if request.deadline is not None else None
-        targets = [a.target for a in live.stored.manifest.artifacts]
+        targets = live.stored.manifest.targets
         order = place(targets, [d.availability(live.key) for d in devices.values()], remaining_s=remaining)
         if not order:
             raise errors.Unavailable(self._why_no_device(live))

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,13 +82,15 @@ class Probation:
 def load_body(live: LiveModel, target: str, path: Path) -> dict[str, Any]:
     """What a worker is told to load a model; `path` is its artifact for `target`."""
     manifest = live.stored.manifest
-    artifact = next(a for a in manifest.artifacts if a.target == target)
+    options = next((dict(a.options) for a in manifest.artifacts if a.target == target), {})
+    if manifest.ensemble is not None:
+        options = {"ensemble": asdict(manifest.ensemble)}
     return {
         "model": live.number,
         # The number tells a reloaded model from the one it replaces: both are in the worker for a moment.
         "key": f"{live.key}#{live.number}",
         "artifact": str(path),
-        "options": dict(artifact.options),
+        "options": options,
         "max_batch_size": manifest.max_batch_size,
         "names": dict(manifest.names),
     }

@@ -51,7 +51,7 @@ class Recovery:
         self.hardware = hardware
         #: False between unplugging and plugging in.
         self.present = True
-        self.ladder = None if target == "cpu" else Ladder(self._own(policy))
+        self.ladder = None if target in ("cpu", "ensemble") else Ladder(self._own(policy))
         self._failures = 0
         self._quiet_until = 0.0
 

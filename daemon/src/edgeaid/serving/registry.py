@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic as clock
@@ -20,6 +20,7 @@ from ..models.gate import check_formats
 from ..models.manifest import Manifest
 from ..models.repository import Repository, StoredModel
 from ..models.trust import trust_of
+from . import members
 from .device import DeviceRunner
 from .events import EventLog
 from .media import MediaRunner
@@ -82,6 +83,8 @@ class Registry:
         #: Model name -> its lock, and how many hold it or wait for it.
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._devices = devices
+        #: Makes a device of a target that has no hardware, where there is none yet.
+        self.need: Callable[[str], Awaitable[None]] = _nothing
         self._media = media
         self._tasks = tasks
 
@@ -132,7 +135,7 @@ class Registry:
     def why_not_now(self, live: LiveModel) -> str:
         """Why no device serves a loaded model at this moment; "" when one does."""
         if any(device.state is DeviceState.READY for device in live.devices):
-            return ""
+            return members.why_not_now(self, live)
         states = "; ".join(f"{d.id} is {d.state}{': ' + d.reason if d.reason else ''}" for d in live.devices)
         return f"no device can serve model {live.key!r} now ({states or 'none is present'})"
 
@@ -165,7 +168,7 @@ class Registry:
 
     async def load_locked(self, name: str, config: dict[str, Any] | None = None) -> None:
         """`load` for those who have the name's lock."""
-        versions = await self._run(self.repository.versions, name)
+        versions = await self.run(self.repository.versions, name)
         if not versions:
             raise errors.NotFound(
                 f"failed to load {name!r}: no such model in {', '.join(map(str, self.repository.directories))}"
@@ -204,7 +207,7 @@ class Registry:
         served = self.served.get(live.name)
         loaded = served.versions if served is not None else {}
         newest = max((int(v) for v in loaded), default=0)
-        wanted = self._wanted(live.name, await self._run(self.repository.versions, live.name), {}, pinned=False)
+        wanted = self._wanted(live.name, await self.run(self.repository.versions, live.name), {}, pinned=False)
         if live.version not in wanted or int(live.version) < newest:
             await self.retire(live)
             return False
@@ -232,9 +235,9 @@ class Registry:
     async def _load_version(self, name: str, version: str, config: dict[str, Any]) -> LiveModel:
         self.failures[name, version] = Unserved(State.LOADING, "")
         try:
-            stored = await self._run(self.repository.find, name, version)
+            stored = await self.run(self.repository.find, name, version)
             if stored.path.is_relative_to(self.repository.writable):
-                await self._run(self.trust.check, stored)
+                await self.run(self.trust.check, stored)
             if batch := config.get("max_batch_size", 0):
                 stored = replace(stored, manifest=replace(stored.manifest, max_batch_size=batch))
             live = await self.bring_up(stored)
@@ -248,13 +251,13 @@ class Registry:
     async def bring_up(self, stored: StoredModel) -> LiveModel:
         """Load a model version on every device it has an artifact for, self-tested; not yet visible to requests."""
         started = clock()
-        await self._run(check_formats, stored)
+        await self.run(check_formats, stored)
         self._numbers += 1
-        live = LiveModel(self._numbers, stored, (await self._run(repository.labels, stored)).names)
+        live = LiveModel(self._numbers, stored, (await self.run(repository.labels, stored)).names)
         try:
             await self._load_on_devices(live)
             # How many scores there are, which settles doubts about labels, is known now.
-            labels = await self._run(repository.labels, stored, live.classes)
+            labels = await self.run(repository.labels, stored, live.classes)
         except BaseException:
             await self.retire(live)
             raise
@@ -270,9 +273,13 @@ class Registry:
         return live
 
     async def _load_on_devices(self, live: LiveModel) -> None:
+        manifest = live.stored.manifest
+        if manifest.ensemble is not None:
+            await members.bring(self, live.name, manifest.ensemble)
         failures: list[errors.EdgeaiError] = []
-        for artifact in live.stored.manifest.artifacts:
-            ready = [d for d in self._devices.values() if d.target == artifact.target and d.state is DeviceState.READY]
+        for target in manifest.targets:
+            await self.need(target)
+            ready = [d for d in self._devices.values() if d.target == target and d.state is DeviceState.READY]
             for device in ready:
                 try:
                     await device.load(live, self.config.limits.queue + 8)
@@ -281,10 +288,10 @@ class Registry:
                     continue
                 live.devices.append(device)
         if not live.devices:
-            raise failures[0] if failures else self._no_device(live.stored.manifest)
+            raise failures[0] if failures else self._no_device(manifest)
 
     def _no_device(self, manifest: Manifest) -> NoDevice:
-        targets = [a.target for a in manifest.artifacts]
+        targets = manifest.targets
         coming = [d for d in self._devices.values() if d.target in targets and d.state in COMING]
         if coming:
             states = "; ".join(f"{d.id} is {d.state}{': ' + d.reason if d.reason else ''}" for d in coming)
@@ -298,7 +305,7 @@ class Registry:
 
     async def load_all(self) -> None:
         """Load every stored model that is not loaded; one that fails is published as an event and kept in the index."""
-        for name in await self._run(self.repository.names):
+        for name in await self.run(self.repository.names):
             if name not in self.served:
                 with contextlib.suppress(errors.EdgeaiError):
                     await self.load(name)
@@ -306,7 +313,7 @@ class Registry:
     async def adopt(self, device: DeviceRunner) -> None:
         """A device is there (again): load what serves elsewhere and has an artifact for it, and what waited for it."""
         for live in self.loaded():
-            targets = [a.target for a in live.stored.manifest.artifacts]
+            targets = live.stored.manifest.targets
             if device in live.devices or device.target not in targets or live.retiring:
                 continue
             try:
@@ -321,8 +328,9 @@ class Registry:
             with contextlib.suppress(errors.EdgeaiError):  # published and kept in the index
                 await self.load(name)
 
-    async def unload(self, name: str) -> None:
-        """Stop serving a model; requests under way finish."""
+    async def unload(self, name: str, *, dependents: bool = False) -> None:
+        """Stop serving a model; requests under way finish. `dependents`: also the members that only it asks."""
+        gone = members.of(self, name) if dependents else []
         async with self.changing(name):
             served = self.served.get(name)
             if served is None or not served.versions:
@@ -332,12 +340,15 @@ class Registry:
                 self.failures[name, live.version] = Unserved(State.UNAVAILABLE, "unloaded")
                 live.retire(lambda gone: self._tasks.start(self._drop(gone)))
             self.events.publish("model-unloaded", f"model {name!r} is unloaded", model=name)
+        for member in gone:
+            with contextlib.suppress(errors.NotFound):  # unloaded by somebody else meanwhile
+                await self.unload(member)
 
     async def rollback(self, name: str) -> str:
         """Serve the next older version on disk and pin it; returns its number."""
         async with self.changing(name):
             live = self.model(name)
-            older = [v for v in await self._run(self.repository.versions, name) if int(v) < int(live.version)]
+            older = [v for v in await self.run(self.repository.versions, name) if int(v) < int(live.version)]
             if not older:
                 raise errors.NotFound(f"model {name!r} has no version older than {live.version}")
             before = self.pins.get(name)
@@ -357,7 +368,7 @@ class Registry:
                 raise errors.InvalidRequest(
                     f"model {name!r} version {version} is being served; unload it or load another version first"
                 )
-            await self._run(self.repository.remove, name, version)
+            await self.run(self.repository.remove, name, version)
             self.failures.pop((name, version), None)
 
     async def retire(self, live: LiveModel) -> None:
@@ -370,8 +381,13 @@ class Registry:
             await device.unload(live)
         await self._media.forget(live)
 
-    async def _run(self, function: Any, *args: Any) -> Any:
+    async def run(self, function: Any, *args: Any) -> Any:
+        """Call what blocks in a thread."""
         return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+async def _nothing(_target: str) -> None:
+    """No devices are made."""
 
 
 def _policy_of(config: dict[str, Any]) -> str:

@@ -9,13 +9,11 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from ..worker.handle import OnExit, WorkerHandle
 from ..worker.wire import HEADER
-
-#: Messages above this number are a stream's own.
-_OWN: Final = 64
+from .messages import OWN
 
 #: kind, slot or status, number of the lease, JSON body (empty for binary messages)
 OnMessage = Callable[[int, int, int, dict[str, Any]], None]
@@ -32,7 +30,7 @@ class StreamHandle(WorkerHandle):
 
     def _received(self, data: bytes, fds: list[int]) -> None:
         kind, status, _, _, number = HEADER.unpack_from(data)
-        if kind < _OWN:
+        if kind < OWN:
             super()._received(data, fds)
             return
         if fds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from time import monotonic as clock
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import errors
 from ..serving.media import rules_of
@@ -15,16 +15,27 @@ from ..worker import wire
 from ..worker.wire import HEADER, PHASES
 from .handle import StreamHandle
 from .messages import Message
-from .table import Stream
+
+class Terms(NamedTuple):
+    """What is asked for with a request."""
+
+    priority: int
+    #: Seconds.
+    timeout: float
 
 
 class Leases:
     """The requests of one process. Everything runs on the event loop; no tensor and no frame passes through here."""
 
     def __init__(
-        self, stream: Stream, plane: Plane, handle: StreamHandle, on_device: Callable[[str, str], None]
+        self,
+        plane: Plane,
+        handle: StreamHandle,
+        terms: Callable[[], Terms],
+        on_device: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
-        self._stream = stream
+        #: On which terms the next request is made.
+        self._terms = terms
         self._plane = plane
         self._handle = handle
         #: Told which device answered for a model.
@@ -47,7 +58,8 @@ class Leases:
     def _grant(self, name: str) -> None:
         try:
             live = self._plane.registry.model(name)
-            request = self._plane.request(live, self, priority=self._stream.priority, timeout=self._timeout())
+            priority, timeout = self._terms()
+            request = self._plane.request(live, self, priority=priority, timeout=timeout)
         except errors.EdgeaiError as error:
             body = {"model": name, "error": str(error)}
             self._handle.tell(Message.REFUSE, body, status=wire.status_of(error))
@@ -58,10 +70,6 @@ class Leases:
         request.payload = self._numbers
         self._held[self._numbers] = request
         self._handle.post(HEADER.pack(Message.GRANT, 0, request.slot, live.number, self._numbers))
-
-    def _timeout(self) -> float:
-        deadline = self._stream.deadline_ms / 1e3
-        return deadline or self._plane.config.limits.request_seconds
 
     def _attach(self, live: LiveModel) -> None:
         """Show the process a model's memory, rules and labels."""
@@ -87,7 +95,8 @@ class Leases:
         if request is None:
             self._answer(number, errors.Unavailable("the model is being replaced"))
             return
-        request.deadline = clock() + self._timeout()
+        request.priority, timeout = self._terms()
+        request.deadline = clock() + timeout
         request.done = self._done
         self._submitted.add(number)
         try:

@@ -6,6 +6,10 @@ Frames stay in the shared memory and tensors in the slots of the models' memory;
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
+
+#: Kinds from this number on are those below; smaller ones are a worker's.
+OWN: Final = 64
 
 
 class Message(IntEnum):

@@ -17,7 +17,7 @@ from ..serving.plane import Plane
 from ..worker.wire import Kind
 from .feed import Feed
 from .handle import StreamHandle
-from .leases import Leases
+from .leases import Leases, Terms
 from .memory import DROPPED, Count, Shared, frame_bytes
 from .messages import Message
 from .sources import redacted
@@ -145,7 +145,7 @@ class StreamRunner:
             lambda cause: self._on_exit(handle, cause),
         )
         self._handle = handle
-        self._leases = Leases(self.stream, self.plane, handle, self._answered_by)
+        self._leases = Leases(self.plane, handle, self._terms, self._answered_by)
         data = json.dumps(self.table).encode()
         fd = os.memfd_create("edgeai-stream-table", os.MFD_CLOEXEC)
         self._starts += 1
@@ -167,6 +167,10 @@ class StreamRunner:
             raise
         finally:
             os.close(fd)
+
+    def _terms(self) -> Terms:
+        deadline = self.stream.deadline_ms / 1e3
+        return Terms(self.stream.priority, deadline or self.plane.config.limits.request_seconds)
 
     async def _watch(self) -> None:
         """Until the process has ended: let go of old models, notice stages that hang."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import InvalidConfig
-from ..tables import KeyPath, Table, WrongValue, dotted, is_integer, is_number, raising
+from ..models.stages import CROP_STAGES, Crop, Detect, crop, detect
+from ..tables import KeyPath, Table, WrongValue, dotted, is_number, raising
 from .toml_lines import line_of
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -21,8 +22,6 @@ MAX_ZONES: Final = 256
 MAX_POINTS: Final = 256
 #: Longest side of a frame.
 MAX_SIDE: Final = 4096
-#: Stages that send crops (or, with no `on`, the whole frame) to a model.
-CROP_STAGES: Final = ("classify", "embed", "segment", "pose")
 
 Point = tuple[float, float]
 Polygon = tuple[Point, ...]
@@ -43,21 +42,6 @@ class Motion:
 
 
 @dataclass(frozen=True, slots=True)
-class Detect:
-    """Find objects."""
-
-    model: str
-    #: Only these labels; empty = all.
-    labels: tuple[str, ...] = ()
-    #: Overrides the manifest's; None = the manifest's.
-    threshold: float | None = None
-    #: Columns and rows of overlapping parts that are looked at one by one, for small objects.
-    tiles: tuple[int, int] = (1, 1)
-    #: Part of a tile's side that it shares with its neighbour.
-    overlap: float = 0.2
-
-
-@dataclass(frozen=True, slots=True)
 class Track:
     """Give each object a number that it keeps."""
 
@@ -71,25 +55,6 @@ class Track:
     patience_s: float = 2.0
     #: A track is reported after it was seen in so many frames.
     confirm: int = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Crop:
-    """Ask a second model about each object, or about the whole frame where nothing was detected before."""
-
-    #: classify, embed, segment or pose
-    kind: str
-    model: str
-    #: Labels of the objects that are cropped; empty = all.
-    on: tuple[str, ...] = ()
-    #: Classes below this score are not reported.
-    threshold: float = 0.3
-    #: Widen the crop by this part of the object's size on each side.
-    margin: float = 0.1
-    #: A tracked object is asked about again after so many seconds; 0 = in every frame.
-    every_s: float = 1.0
-    #: Objects per frame, the largest first.
-    limit: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,19 +169,6 @@ def _motion(table: Table) -> Motion:
     return motion
 
 
-def _detect(table: Table) -> Detect:
-    tiles = table.take("tiles", [1, 1])
-    if not isinstance(tiles, list | tuple) or len(tiles) != 2 or not all(is_integer(t) and 1 <= t <= 8 for t in tiles):
-        table.wrong("tiles", "must be [columns, rows], each 1 to 8")
-    return Detect(
-        model=table.text("detect"),
-        labels=table.texts("labels"),
-        threshold=table.number("threshold", None, 0.0, 1.0),
-        tiles=(tiles[0], tiles[1]),
-        overlap=table.number("overlap", 0.2, 0.0, 0.5),
-    )
-
-
 def _track(table: Table) -> Track:
     inner = table.table("track")
     track = Track(
@@ -232,27 +184,12 @@ def _track(table: Table) -> Track:
     return track
 
 
-def _crop(kind: str) -> Callable[[Table], Crop]:
-    def build(table: Table) -> Crop:
-        return Crop(
-            kind=kind,
-            model=table.text(kind),
-            on=table.texts("on"),
-            threshold=table.number("threshold", 0.3, 0.0, 1.0),
-            margin=table.number("margin", 0.1, 0.0, 2.0),
-            every_s=table.number("every_s", 1.0, 0.0, 3600.0),
-            limit=table.integer("limit", 8, 1, 100),
-        )
-
-    return build
-
-
 def _call(table: Table) -> Call:
     return Call(table.text("call"), table.table("options").rest)
 
 
 _STAGES: Final[dict[str, Callable[[Table], Stage]]] = {
-    "motion": _motion, "detect": _detect, "track": _track, "call": _call, **{k: _crop(k) for k in CROP_STAGES},
+    "motion": _motion, "detect": detect, "track": _track, "call": _call, **{k: crop(k) for k in CROP_STAGES},
 }  # fmt: skip
 
 

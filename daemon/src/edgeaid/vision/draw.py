@@ -87,6 +87,11 @@ def _caption(
     return float(bottom + 5)
 
 
+def _named(detected: Detected) -> str:
+    sub_label = f": {detected.sub_label[0]}" if detected.sub_label is not None else ""
+    return f"{detected.label}{sub_label} {detected.score:.2f}"
+
+
 def _boxes(canvas: ImageDraw.ImageDraw, size: tuple[int, int], result: Detections, text_size: int) -> None:
     line = max(2, max(size) // 320)
     for detected in reversed(result.objects):  # the best one last, on top
@@ -102,7 +107,7 @@ def _boxes(canvas: ImageDraw.ImageDraw, size: tuple[int, int], result: Detection
         _caption(
             canvas,
             (xmin, above if above >= 0 else ymin),
-            f"{detected.label} {detected.score:.2f}",
+            _named(detected),
             color(detected.index),
             text_size,
         )

@@ -6,6 +6,7 @@ Pillow reads foreign bytes here, in a process of its own: a picture that breaks 
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import PIL
 
 from ..errors import InvalidModel
@@ -23,6 +25,8 @@ from . import draw, postprocess, preprocess
 from .placement import Placement
 from .preprocess import Array
 
+#: Bytes of a tensor, and its shape.
+Form = tuple[int, tuple[int, ...]]
 #: Answers above this travel in a memfd instead of in the message.
 INLINE_BYTES: Final = 100_000
 
@@ -81,6 +85,16 @@ def prepare(fd: int, size: int, rules: Rules, spec: TensorSpec, out: Array) -> d
     if rules.picture is None:
         raise InvalidModel("the model's manifest has no [input] table, so it does not say how to feed it pictures")
     return asdict(preprocess.to_tensor(_bytes_of(fd, size), spec, rules.picture, out))
+
+
+def prepare_pixels(fd: int, size: int, spec: TensorSpec, room: memoryview) -> tuple[dict[str, Any], Form]:
+    """The same for a model that takes pictures of any size in [1,height,width,3]: what fits is written into `room`.
+
+    Returns the placement and what the tensor has.
+    """
+    placement, pixels = preprocess.to_pixels(_bytes_of(fd, size), math.isqrt(spec.capacity // 3))
+    room[: pixels.nbytes] = np.ascontiguousarray(pixels).reshape(-1).data
+    return asdict(placement), (pixels.nbytes, (1, *pixels.shape))
 
 
 def decode(

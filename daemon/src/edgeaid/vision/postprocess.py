@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import InvalidModel
 from ..models.rules import OBJECT_DECODERS, OutputRules
 from ..tensors import TensorSpec
-from . import objects
+from . import ensemble, objects
 from .decoders.suppression import suppress
 from .placement import Placement
 from .results import Area, Classification, ClassScore, Detected, Detections, Result, Segmentation
@@ -57,6 +57,8 @@ def results(
         return _yolov2(rules, dequantized(specs[0], outputs[0]), labels, placement)
     if rules.decoder == "segmentation":
         return _segmentation(rules, specs[0], outputs[0], labels, placement)
+    if rules.decoder == "ensemble":
+        return ensemble.detections(rules, outputs, placement)
     if rules.decoder in OBJECT_DECODERS:
         return objects.detections(rules, specs, outputs, labels, placement, size)
     return _classification(rules, dequantized(specs[0], outputs[0]), labels, placement)

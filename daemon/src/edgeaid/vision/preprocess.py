@@ -67,6 +67,28 @@ def to_tensor(
     return _place(image, full, spec, rules, out)
 
 
+def to_pixels(
+    picture: bytes | memoryview, side: int, filter: str = "bilinear", max_pixels: int = MAX_PIXELS
+) -> tuple[Placement, Array]:
+    """Decode `picture` and make it smaller until its longer side has `side` pixels.
+
+    Returns where it lies in itself, with its full size, and its pixels [height,width,3], RGB. Errors as in `to_tensor`.
+    """
+    rules = PictureRules(filter=filter)
+    image, full = _decode(picture, max_pixels, lambda size: _reduced(size, _within(size, side), rules))
+    target = _within(full, side)
+    pixels = image.convert("RGB")
+    if pixels.size != target:
+        pixels = _fit(pixels, full, target, rules)[0]
+    return Placement(*full), np.asarray(pixels)
+
+
+def _within(size: Size, side: int) -> Size:
+    """A size of the same shape whose longer side has at most `side` pixels."""
+    scale = min(1.0, side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def decode(picture: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a JPEG, PNG or BMP to an upright picture of mode RGB or L, alpha dropped, first frame only.
 

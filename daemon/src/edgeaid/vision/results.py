@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,10 @@ class Detected:
     polygon: tuple[tuple[float, float], ...] = ()
     #: [rows,columns] bool: which part of the box is the object; None = the model does not say.
     mask: npt.NDArray[np.bool_] | None = None
+    #: What a second model calls it, and its score.
+    sub_label: tuple[str, float] | None = None
+    #: JSON values by model: what others say of it.
+    attributes: Mapping[str, Any] | None = None
 
     def more(self) -> dict[str, Any]:
         """JSON values of what only some models say."""
@@ -54,6 +59,10 @@ class Detected:
             rows, columns = self.mask.shape
             png = base64.b64encode(buffer.getvalue()).decode("ascii")
             table["mask"] = {"rows": int(rows), "columns": int(columns), "png": png}
+        if self.sub_label is not None:
+            table["sub_label"] = list(self.sub_label)
+        if self.attributes:
+            table["attributes"] = dict(self.attributes)
         return table
 
 

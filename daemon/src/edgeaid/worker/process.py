@@ -51,7 +51,7 @@ class Worker:
         infer = Kind.INFER
         unpack = HEADER.unpack_from
         while True:
-            data, fds = wire.receive(self.sock)
+            data, fds = self.receive()
             if not data:
                 return
             kind, _, slot, model, request = unpack(data)
@@ -59,6 +59,10 @@ class Worker:
                 self.sock.send(self.infer(slot, model, request))
                 continue
             self._answer(kind, request, data, fds)
+
+    def receive(self) -> tuple[bytes, list[int]]:
+        """The next frame and its descriptors; b"" when the daemon has closed its end."""
+        return wire.receive(self.sock)
 
     def _answer(self, kind: int, request: int, data: bytes, fds: list[int]) -> None:
         out_fd = -1
@@ -167,8 +171,21 @@ class Worker:
         from ..vision import media
 
         loaded = self.models[body["model"]]
+        if not loaded.inputs[0].fixed and loaded.media.picture is not None and loaded.media.picture.resize == "keep":
+            return self._pixels(loaded, body, fds)
         spec, out = loaded.inputs[0].one, self._media_views(loaded, body["slot"])[0][0]
         return media.prepare(fds[0], body["size"], loaded.media, spec, out)
+
+    def _pixels(self, loaded: Loaded, body: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        from ..vision import media
+        from . import note
+
+        region, slot = loaded.region, body["slot"]
+        assert region is not None  # noqa: S101  the daemon sends ATTACH before the first slot
+        room = region.inputs[slot][0]
+        placement, form = media.prepare_pixels(fds[0], body["size"], loaded.inputs[0], room)
+        note.write_form(region.notes[slot], 0, note.Form(*form))
+        return placement
 
     def decode(self, body: dict[str, Any], fds: list[int]) -> dict[str, Any] | tuple[dict[str, Any], int]:
         from ..vision import media

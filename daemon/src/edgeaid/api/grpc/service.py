@@ -57,7 +57,7 @@ class Service:
             live = self.plane.registry.model(request.name, request.version)
         except (errors.NotFound, errors.Unavailable):
             return MESSAGES["ModelReadyResponse"](ready=False)
-        return MESSAGES["ModelReadyResponse"](ready=routes_oip.model_is_ready(live))
+        return MESSAGES["ModelReadyResponse"](ready=routes_oip.model_is_ready(self.plane, live))
 
     async def ServerMetadata(self, _: Message) -> Message:
         return MESSAGES["ServerMetadataResponse"](
@@ -108,7 +108,8 @@ class Service:
 
     async def RepositoryModelUnload(self, request: Message) -> Message:
         self._control()
-        await self.plane.registry.unload(request.model_name)
+        dependents = request.parameters["unload_dependents"].bool_param
+        await self.plane.registry.unload(request.model_name, dependents=dependents)
         return MESSAGES["RepositoryModelUnloadResponse"]()
 
     # --- inference --------------------------------------------------------------------------------------------------

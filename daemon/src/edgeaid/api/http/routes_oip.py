@@ -27,7 +27,7 @@ EXTENSIONS: Final = (
 )  # fmt: skip
 PLATFORM: Final = {
     "cpu": "tensorflow_tflite", "edgetpu": "edgetpu_tflite", "ncs": "movidius_graph", "ncs2": "openvino_ir",
-    "k210": "kendryte_kmodel",
+    "k210": "kendryte_kmodel", "ensemble": "ensemble",
 }  # fmt: skip
 
 
@@ -122,15 +122,15 @@ async def model_metadata(call: Call) -> web.Response:
     return reply(metadata(call.plane, _live(call)))
 
 
-def model_is_ready(live: LiveModel) -> bool:
-    """True when the model serves on a device that is there."""
-    return not live.quarantined and any(d.state == "ready" for d in live.devices)
+def model_is_ready(plane: Plane, live: LiveModel) -> bool:
+    """True when the model serves on a device that is there, and its members do where it is an ensemble."""
+    return not live.quarantined and not plane.registry.why_not_now(live)
 
 
 async def model_ready(call: Call) -> web.Response:
     """Readiness of a model."""
     model = _live(call)
-    ok = model_is_ready(model)
+    ok = model_is_ready(call.plane, model)
     return reply({"name": model.name, "ready": ok}, 200 if ok else 503)
 
 
@@ -288,9 +288,11 @@ async def load_model(plane: Plane, name: str, config: dict[str, Any], files: dic
 
 
 async def unload(call: Call) -> web.Response:
-    """Stop serving a model."""
-    await call.json()
-    await call.plane.registry.unload(call.args["m"])
+    """Stop serving a model; with the parameter `unload_dependents`, also the members that only this ensemble asks."""
+    body = await call.json()
+    parameters = body.get("parameters") if isinstance(body, dict) else None
+    dependents = isinstance(parameters, dict) and parameters.get("unload_dependents") is True
+    await call.plane.registry.unload(call.args["m"], dependents=dependents)
     return reply({})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -9,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InvalidModel
+from ...models.stages import Crop
 from ...vision import postprocess, preprocess, results
 from ...vision.placement import Placement
 from .link import Lease, Link
@@ -19,6 +22,8 @@ Box = tuple[float, float, float, float]
 WHOLE: Final[Box] = (0.0, 0.0, 1.0, 1.0)
 #: Of two objects of one label from two tiles, the smaller is the same object when so much of it lies in the other.
 SAME_OBJECT: Final = 0.6
+#: Crops that a second model is asked about ahead of the one whose answer is waited for.
+AHEAD: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,49 @@ def _within(first: Box, second: Box) -> float:
     high = min(first[3], second[3]) - max(first[1], second[1])
     smaller = min((b[2] - b[0]) * (b[3] - b[1]) for b in (first, second))
     return max(0.0, wide) * max(0.0, high) / smaller if smaller > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a second model says of an object."""
+
+    #: JSON values.
+    values: Any
+    #: The best class and its score, where it is sure of one.
+    best: tuple[str, float] | None
+
+
+def about(link: Link, stage: Crop, picture: Image.Image, boxes: Sequence[Box]) -> Iterator[Said]:
+    """Ask the model of a stage about objects of a picture, in their order. Errors as in `Link.lease` and `Link.wait`.
+
+    While it computes, the next crops are made.
+    """
+    asked: deque[Question] = deque()
+    waiting = iter(boxes)
+    try:
+        while True:
+            while len(asked) <= AHEAD and (box := next(waiting, None)) is not None:
+                asked.append(ask(link, stage.model, picture, grown(box, stage.margin)))
+            if not asked:
+                return
+            link.wait(asked[0].lease)
+            said = Said(*attribute(asked[0], stage.kind, stage.threshold))
+            link.give(asked.popleft().lease)
+            yield said
+    finally:
+        for question in asked:
+            link.give(question.lease)
+
+
+def area(box: Box) -> float:
+    """Of a box in units of the frame."""
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def grown(box: Box, margin: float) -> Box:
+    """A box with `margin` of its size more on each side, as far as the frame goes."""
+    wide, high = (box[2] - box[0]) * margin, (box[3] - box[1]) * margin
+    return max(0.0, box[0] - wide), max(0.0, box[1] - high), min(1.0, box[2] + wide), min(1.0, box[3] + high)
 
 
 def attribute(question: Question, kind: str, threshold: float) -> tuple[Any, tuple[str, float] | None]:

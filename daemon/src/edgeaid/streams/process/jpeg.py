@@ -30,6 +30,6 @@ def jpeg(picture: Image.Image, things: list[Thing] | None = None, width: int = 0
 
 def _detected(thing: Thing) -> Detected:
     sub_label = thing.sub_label or (thing.life.sub_label if thing.life is not None else None)
-    label = f"{thing.label}: {sub_label[0]}" if sub_label is not None else thing.label
     # The label decides the colour: here there is no class number.
-    return Detected(zlib.crc32(thing.label.encode()) % 97, label, thing.score, thing.box, (0, 0, 0, 0))
+    index = zlib.crc32(thing.label.encode()) % 97
+    return Detected(index, thing.label, thing.score, thing.box, (0, 0, 0, 0), sub_label=sub_label)

@@ -22,7 +22,7 @@ from ...worker import note, wire
 from ...worker.loaded import spec_from
 from ...worker.regions import Layout, Region
 from ...worker.wire import HEADER, PHASES, Kind
-from ..messages import Message
+from ..messages import OWN, Message
 
 Array = npt.NDArray[Any]
 
@@ -98,6 +98,8 @@ class Link:
         self._leases: dict[int, Lease] = {}
         #: Somebody looks at the result of each frame.
         self.listening = False
+        #: Who takes the messages that a worker gets, with their descriptors; None = nobody, they are calls too.
+        self.worker: Callable[[bytes, list[int]], None] | None = None
         self.calls: dict[int, Callable[[int, dict[str, Any], list[int]], None]] = {}
 
     # --- what stages use --------------------------------------------------------------------------------------------
@@ -166,6 +168,9 @@ class Link:
             data, fds = wire.receive(self._sock)
             if not data:
                 return
+            if self.worker is not None and data[0] < OWN:
+                self.worker(data, fds)
+                continue
             try:
                 self._take(data, fds)
             finally:

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ... import errors
+from ...models.stages import Crop, Detect
 from ...scheduling.flow import Flow, FlowLimiter, FlowOptions
 from ..memory import Count
-from ..table import Crop, Detect, Motion, Stream, Track
+from ..table import Motion, Stream, Track
 from . import asking
 from .asking import Question
 from .frames import Frame, Ring

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from ...errors import EdgeaiError, InvalidConfig
-from ..table import Call, Crop, Detect, Stage, Stream, Track
-from .asking import Question, ask, attribute
+from ...models.stages import Crop, Detect
+from ..table import Call, Stage, Stream, Track
+from .asking import Question, about, area, ask, attribute
 from .frames import Frame
 from .happenings import Happenings, Life
 from .link import Link
@@ -177,18 +178,13 @@ class Stages:
             return
         wanted = [o for o in scene.objects if not stage.on or o.label in stage.on]
         due = [o for o in wanted if self._due(o, stage, position, scene.frame)]
-        due.sort(key=lambda o: -(o.box[2] - o.box[0]) * (o.box[3] - o.box[1]))
-        for thing in due[: stage.limit]:
-            question = ask(self._link, stage.model, scene.picture, _grown(thing.box, stage.margin))
-            try:
-                self._link.wait(question.lease)
-                values, best = attribute(question, stage.kind, stage.threshold)
-            finally:
-                self._link.give(question.lease)
+        due.sort(key=lambda o: -area(o.box))
+        due = due[: stage.limit]
+        for thing, said in zip(due, about(self._link, stage, scene.picture, [o.box for o in due]), strict=True):
             target: Thing | Life = thing.life if thing.life is not None else thing
-            target.attributes[stage.model] = values
-            if best is not None:
-                target.sub_label = best
+            target.attributes[stage.model] = said.values
+            if said.best is not None:
+                target.sub_label = said.best
             if thing.life is not None:
                 thing.life.asked[position] = scene.frame.timestamp
 
@@ -216,11 +212,6 @@ class Stages:
             scene.emit("class", model=stage.model, label=label, score=score, before=settled)
             settled = label
         self._classes[stage.model] = (settled, label, frames)
-
-
-def _grown(box: tuple[float, float, float, float], margin: float) -> tuple[float, float, float, float]:
-    wide, high = (box[2] - box[0]) * margin, (box[3] - box[1]) * margin
-    return max(0.0, box[0] - wide), max(0.0, box[1] - high), min(1.0, box[2] + wide), min(1.0, box[3] + high)
 
 
 def failure(error: Exception) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from edgeaid import errors
 from edgeaid.client import Client
+from edgeaid.models import pack
 from edgeaid.streams.process.pictures import Digits
 from tests.support.daemon import Running
 from tests.support.streams import SIZE, until
@@ -40,6 +41,11 @@ def directory(base: Path, text: str) -> Path:
     return base
 
 
+def bundle(base: Path, text: str) -> Path:
+    """The same as a bundle, as `edgeai push DIRECTORY` makes one."""
+    return pack.write(directory(base, text), base.parent)
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> Iterator[Running]:
     """A daemon with the ensemble `read`, pushed as a user does it."""
@@ -48,7 +54,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> I
         folder, f'[server]\nfast_socket = "{folder}/run/fast.sock"\ngrpc_socket = "{folder}/run/grpc.sock"\n'
     )
     with running.client() as client:
-        pushed = client.push("read", directory(folder / "read", READ))
+        pushed = client.push("read", bundle(folder / "read", READ))
         assert pushed["devices"] == ["ensemble0"]
     yield running
     assert running.stop() == 0, running.log.read_text()
@@ -115,7 +121,7 @@ def vars_of(box: Any) -> tuple[float, ...]:
 
 
 def test_the_fast_socket_carries_ensembles(served: Running) -> None:
-    with Client(served.socket, fast=str(served.folder / "run" / "fast.sock")) as fast:
+    with Client(served.socket, fast=str(served.directory / "run" / "fast.sock")) as fast:
         assert near(places(fast.infer("read", {"picture": frame(7)}).outputs), 7)
 
 
@@ -124,7 +130,7 @@ def test_grpc_carries_ensembles(served: Running) -> None:
     pixels = frame(3)
     given = triton.InferInput("picture", list(pixels.shape), "UINT8")
     given.set_data_from_numpy(pixels)
-    with triton.InferenceServerClient(f"unix:{served.folder}/run/grpc.sock") as asking:
+    with triton.InferenceServerClient(f"unix:{served.directory}/run/grpc.sock") as asking:
         answer = asking.infer("read", [given])
         assert near(places({n: answer.as_numpy(n) for n in ("labels", "boxes")}), 3)
         assert asking.get_model_config("read").config.platform == "ensemble"
@@ -174,8 +180,9 @@ def test_an_ensemble_that_cannot_work_is_refused_with_the_reason(
     client: Client, tmp_path: Path, name: str, text: str, reason: str
 ) -> None:
     manifest = f'schema = 1\nname = "{name}"\n[ensemble]\n{text}\n'
+    directory(tmp_path / "x", manifest)
     with pytest.raises(errors.EdgeaiError, match=reason):
-        client.push(name, directory(tmp_path / "x", manifest))
+        client.push(name, pack.write(tmp_path / "x", tmp_path))
     assert name not in {m["name"] for m in client.models()}
 
 

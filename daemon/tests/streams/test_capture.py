@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import os
 import shutil
@@ -24,6 +23,7 @@ from edgeaid.streams.process.pictures import Noise
 from edgeaid.streams.sources import plain, redacted, understand
 from edgeaid.streams.states import State
 from edgeaid.streams.table import from_table
+from tests.support.landlock import landlock_version
 from tests.support.streams import until
 
 
@@ -347,11 +347,6 @@ def test_what_reads_a_source_is_shut_in(
     taken = take(source=str(video), reader="gstreamer")
     until(lambda: taken.state is State.FAILED)
     assert taken.states[-1][1].endswith("ERROR: it can-video")
-
-
-def landlock_version() -> int:
-    """Of the kernel; 0 or less = none."""
-    return int(ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1))
 
 
 def rtsp_server(port: int, *account: str) -> subprocess.Popen[bytes]:

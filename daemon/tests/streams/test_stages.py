@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import socket
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from edgeaid.streams.process.asking import merged, tiles
 from edgeaid.streams.process.pictures import Digits
 from edgeaid.streams.process.tracker import Seen
 from tests.support.daemon import Running
+from tests.support.landlock import landlock_version
 from tests.support.streams import SIZE, TRACKED, accounted, events_of, gone, put, reaches, show, until
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "stage"
@@ -139,6 +142,34 @@ def test_answers_after_the_deadline_are_late_or_dropped_and_every_frame_is_accou
     gone(daemon, "late")
 
 
+#: A stage that tells what it may do: each try, by what came of it.
+SPY = """
+import os, socket
+
+def tries(name, action):
+    try:
+        action()
+        return name
+    except OSError as error:
+        return f"no {name}"
+
+def spy(secret, daemon, port, elsewhere):
+    def connect():
+        socket.create_connection(("127.0.0.1", port), 5).close()
+
+    def stage(scene):
+        said = [
+            tries("read", lambda: open(secret).read()),
+            tries("write", lambda: open(elsewhere, "w")),
+            tries("signal", lambda: os.kill(daemon, 0)),
+            tries("connect", connect),
+            tries("start", lambda: os.posix_spawn("/bin/true", ["true"], {})),
+        ]
+        scene.emit("told", said=said)
+    return stage
+"""
+
+
 @pytest.fixture(scope="module")
 def with_stage(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A daemon beside which the example package is installed."""
@@ -156,6 +187,9 @@ def with_stage(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) 
     lines = "".join(f"{k} = {v}\n" for k, v in entries.items())
     (metadata / "entry_points.txt").write_text(f"[edgeaid.stages]\n{lines}")
     shutil.copy(EXAMPLE / "edgeai_night.py", site)
+    lines += "spy = spy:spy\n"
+    (metadata / "entry_points.txt").write_text(f"[edgeaid.stages]\n{lines}")
+    (site / "spy.py").write_text(SPY)
     running = launch(directory, env={"PYTHONPATH": str(site)})
     yield running
     assert running.stop() == 0, running.log.read_text()
@@ -173,10 +207,31 @@ def test_a_stage_of_ones_own_adds_to_objects_and_tells_events(with_stage: Runnin
 
 
 @pytest.mark.slow
+def test_a_stage_of_ones_own_reads_no_secrets_writes_nothing_and_reaches_nobody(
+    with_stage: Running, tmp_path: Path
+) -> None:
+    if landlock_version() < 6:
+        pytest.skip("this kernel's Landlock has no scopes (Linux 6.12)")
+    secret, elsewhere = tmp_path / "secret", tmp_path / "elsewhere"
+    secret.write_text("key")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        options = {"secret": str(secret), "elsewhere": str(elsewhere), "port": server.getsockname()[1]}
+        options["daemon"] = with_stage.process.pid
+        keep = {"journal_mb": 1}
+        put(with_stage, "spy", source="test:digits?frames=3", stage=[{"call": "spy", "options": options}], keep=keep)
+        until(lambda: show(with_stage, "spy")["frames"]["inferred"])
+        gone(with_stage, "spy")
+    journal = with_stage.directory / "state" / "streams" / "data" / "spy" / "events.jsonl"
+    told = json.loads(journal.read_text().splitlines()[0])
+    assert told["said"] == ["no read", "no write", "no signal", "no connect", "start"]
+    assert not elsewhere.exists()
+
+
+@pytest.mark.slow
 def test_a_stage_that_cannot_be_made_or_is_not_installed_says_so(with_stage: Running) -> None:
     for call, options, reason in (
         ("night", {"limit": 500}, "limit must lie between 0 and 256"),
-        ("day", {}, "no installed package has a stage 'day' (entry points of 'edgeaid.stages'); known: night"),
+        ("day", {}, "no installed package has a stage 'day' (entry points of 'edgeaid.stages'); known: night, spy"),
     ):
         put(with_stage, "wrong", source="test:digits", stage=[{"call": call, "options": options}])
         shown = reaches(with_stage, "wrong", "failed")

@@ -16,6 +16,7 @@ from ..worker.wire import HEADER, PHASES
 from .handle import StreamHandle
 from .messages import Message
 
+
 class Terms(NamedTuple):
     """What is asked for with a request."""
 

@@ -65,6 +65,7 @@ class StreamManager:
 
     async def reconfigure(self, fresh: Config) -> None:
         """Read the files again: what changed starts anew, what is gone stops, what is wrong keeps its old table."""
+        moved = fresh.models.repositories != self.config.models.repositories
         self.config = fresh
         wanted, _ = await self._run(self._read)
         async with self._lock:
@@ -72,6 +73,8 @@ class StreamManager:
                 await self._drop(name)
             for entry in wanted.values():
                 await self._apply(entry)
+            for runner in self.runners.values() if moved else ():
+                await runner.restart()  # its process may read models where they were when it started
 
     def _read(self) -> tuple[dict[str, _Wanted], dict[str, bool]]:
         wanted: dict[str, _Wanted] = {}

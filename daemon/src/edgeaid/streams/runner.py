@@ -31,7 +31,7 @@ OPEN_SECONDS: Final = 60.0
 HALT_SECONDS: Final = 4.0
 PICTURE_SECONDS: Final = 10.0
 #: Waits before a process that ended is started again; the last one repeats.
-PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 4.0)
+PAUSES: Final = (0.2, 0.5, 1.0, 2.0)
 #: A process that ran so long starts at the first wait again.
 SETTLED_SECONDS: Final = 30.0
 #: Its stages have not moved for so long: it hangs.
@@ -107,6 +107,12 @@ class StreamRunner:
             self._task = None
         self._set_state(State.STOPPED)
 
+    async def restart(self) -> None:
+        """Another process, where there is one."""
+        if self._wanted:
+            await self.stop()
+            self.start()
+
     async def close(self, *, final: bool = True) -> None:
         """Stop, and let go of the memory: the counters are gone. `final`: so are its listeners."""
         await self.stop()
@@ -152,6 +158,7 @@ class StreamRunner:
         body = {
             "name": self.stream.name,
             "size": len(data),
+            "reads": [str(d) for d in self.plane.registry.directories()],
             "directory": str(self.directory) if self.directory is not None else "",
             # Names of objects are unique over restarts, as Frigate's are: the time and a number.
             "prefix": f"{time.time():.3f}{self._starts:x}",

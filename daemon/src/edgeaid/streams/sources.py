@@ -119,6 +119,10 @@ def secrets_of(text: str) -> tuple[str, ...]:
         return ()
 
 
+#: Programs that read sources.
+PROGRAMS: Final = ("gst-launch-1.0", "ffmpeg")
+
+
 def reader_of(wanted: str) -> str:
     """gstreamer or ffmpeg, whichever is wanted and installed. Unsupported says what to install."""
     if wanted in ("auto", "gstreamer") and shutil.which("gst-launch-1.0"):

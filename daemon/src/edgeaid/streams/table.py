@@ -23,6 +23,9 @@ MAX_POINTS: Final = 256
 #: Longest side of a frame.
 MAX_SIDE: Final = 4096
 
+#: Entry points of this group make stages of the user's own.
+STAGE_GROUP: Final = "edgeaid.stages"
+
 Point = tuple[float, float]
 Polygon = tuple[Point, ...]
 

@@ -129,6 +129,19 @@ def serve(sock: socket.socket, daemon: int) -> None:
         finally:
             wire.close_all(fds)
         sock.send(json.dumps(answer).encode())
+        if "pid" in answer:
+            _keep(json.loads(data)["module"])
+
+
+def _keep(module: str) -> None:
+    """Import what a process was started for, so that the next one, or the one that replaces it, is there at once."""
+    if module in sys.modules:
+        return
+    try:
+        importlib.import_module(module)
+    except Exception:  # the process itself says what is wrong with it
+        return
+    gc.freeze()
 
 
 def main(fd: int) -> None:

@@ -109,6 +109,7 @@ class Link:
         with self._changed:
             if not self._ready[name] and not self._awaited[name]:
                 self._awaited[name] += 1
+                self._refusals[name].clear()  # of a lease that was wanted ahead: it may be to be had by now
                 self.tell(Message.WANT, {"model": name})
             self._changed.wait_for(lambda: self._ready[name] or self._refusals[name], GRANT_SECONDS)
             if self._ready[name]:

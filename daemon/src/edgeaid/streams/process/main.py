@@ -27,6 +27,7 @@ from .frames import Frame, Ring
 from .jpeg import jpeg
 from .link import Link
 from .pipeline import Outcome, Pipeline
+from .sandbox import shut_in
 from .sinks import Sinks
 from .stages import Thing
 
@@ -66,6 +67,7 @@ class Process:
         try:
             table = json.loads(os.pread(fds[1], body["size"], 0))
             stream = from_table(body["name"], table)
+            shut_in(stream, body["reads"], body["directory"])
             fd = os.dup(fds[0])
             os.set_inheritable(fd, False)
             shared = Shared(fd, frame_bytes(stream.size))

@@ -22,7 +22,6 @@ import os
 import resource
 import signal
 import sys
-from contextlib import suppress
 from typing import Any, Final
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -174,18 +173,11 @@ def main(fd: int) -> None:
         os.dup2(sources, task["list_fd"])
     os.environ["GSETTINGS_BACKEND"] = "memory"  # a desktop's settings are none of its business, nor could it keep them
     writes = []
-    registry = os.environ.get("GST_REGISTRY", "")
-    if not registry:
-        # GStreamer looks through all its plug-ins at each start unless it can keep what it has seen.
-        cache = os.environ.get("CACHE_DIRECTORY", "").split(":")[0] or os.path.expanduser("~/.cache")
-        registry = f"{cache}/gstreamer-1.0"
-        with suppress(OSError):
-            os.makedirs(registry, exist_ok=True)
-            writes.append(registry)
-            os.environ["GST_REGISTRY"] = f"{registry}/registry.{os.uname().machine}.bin"
-    extra = [p for key in ("LD_LIBRARY_PATH", "GST_PLUGIN_PATH", "GST_PLUGIN_PATH_1_0") for p in _paths(key)]
+    if registry := registry_directory():
+        writes.append(registry)
+        os.environ["GST_REGISTRY"] = f"{registry}/registry.{os.uname().machine}.bin"
     program = os.path.realpath(command[0])
-    confine([*task["reads"], *extra, os.path.dirname(program)], writes, network=task["network"])
+    confine([*task["reads"], *plugin_paths(), os.path.dirname(program)], writes, network=task["network"])
     if task["describe"]:
         status = run_pipeline(command[1:])
         os._exit(status)
@@ -194,6 +186,27 @@ def main(fd: int) -> None:
     except OSError as error:
         print(f"ERROR: {command[0]}: {error.strerror}", file=sys.stderr)
     os._exit(127)
+
+
+def registry_directory() -> str:
+    """Where GStreamer keeps what it has seen, made if need be: else it looks through all its plug-ins at each start.
+
+    "" where the environment says another place, or none can be made.
+    """
+    if os.environ.get("GST_REGISTRY"):
+        return ""
+    cache = os.environ.get("CACHE_DIRECTORY", "").split(":")[0] or os.path.expanduser("~/.cache")
+    registry = f"{cache}/gstreamer-1.0"
+    try:
+        os.makedirs(registry, exist_ok=True)
+    except OSError:
+        return ""
+    return registry
+
+
+def plugin_paths() -> list[str]:
+    """Where else libraries and plug-ins lie."""
+    return [p for key in ("LD_LIBRARY_PATH", "GST_PLUGIN_PATH", "GST_PLUGIN_PATH_1_0") for p in _paths(key)]
 
 
 def _paths(key: str) -> list[str]:

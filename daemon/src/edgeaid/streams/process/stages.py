@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +13,13 @@ from PIL import Image
 
 from ...errors import EdgeaiError, InvalidConfig
 from ...models.stages import Crop, Detect
-from ..table import Call, Stage, Stream, Track
+from ..table import STAGE_GROUP, Call, Stage, Stream, Track
 from .asking import Question, about, area, ask, attribute
 from .frames import Frame
 from .happenings import Happenings, Life
 from .link import Link
 from .tracker import Seen, Tracker
 from .tracker import Track as Tracked
-
-GROUP: Final = "edgeaid.stages"
 
 #: Called with a Scene for each frame; made once per start of the stream from the stage's options.
 UserStage = Callable[["Scene"], None]
@@ -93,7 +91,7 @@ class Scene:
 
 def own_stage(stage: Call) -> UserStage:
     """The user's function, from the entry points of the installed packages. InvalidConfig where there is none."""
-    for entry in entry_points(group=GROUP):
+    for entry in entry_points(group=STAGE_GROUP):
         if entry.name == stage.name:
             try:
                 made = entry.load()(**stage.options)
@@ -102,8 +100,10 @@ def own_stage(stage: Call) -> UserStage:
             if not callable(made):
                 raise InvalidConfig(f"stage {stage.name!r}: {entry.value} returned nothing that can be called")
             return made  # type: ignore[no-any-return]  # the contract of the entry point
-    known = ", ".join(sorted(e.name for e in entry_points(group=GROUP))) or "none"
-    raise InvalidConfig(f"no installed package has a stage {stage.name!r} (entry points of {GROUP!r}); known: {known}")
+    known = ", ".join(sorted(e.name for e in entry_points(group=STAGE_GROUP))) or "none"
+    raise InvalidConfig(
+        f"no installed package has a stage {stage.name!r} (entry points of {STAGE_GROUP!r}); known: {known}"
+    )
 
 
 class Stages:

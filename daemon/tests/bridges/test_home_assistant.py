@@ -56,7 +56,7 @@ def configure(folder: Path, port: int, broker: int) -> None:
     users = [owner | {"system_generated": False, "local_only": False}]
     groups = [{"id": "system-admin", "name": "Administrators"}]
     storage(folder, "auth", 1, {"users": users, "groups": groups, "credentials": [], "refresh_tokens": [token]})
-    entry = {
+    entry: dict[str, Any] = {
         "entry_id": "2" * 32, "domain": "mqtt", "title": "broker", "source": "user", "unique_id": None,
         "version": 2, "minor_version": 1, "created_at": since, "modified_at": since,
         "data": {"broker": "127.0.0.1", "port": broker}, "options": {"discovery": True}, "subentries": [],

@@ -121,7 +121,7 @@ def vars_of(box: Any) -> tuple[float, ...]:
 
 
 def test_the_fast_socket_carries_ensembles(served: Running) -> None:
-    with Client(served.socket, fast=str(served.directory / "run" / "fast.sock")) as fast:
+    with Client(served.socket, fast=True) as fast:
         assert near(places(fast.infer("read", {"picture": frame(7)}).outputs), 7)
 
 

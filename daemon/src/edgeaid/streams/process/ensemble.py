@@ -27,6 +27,7 @@ from ...vision import ensemble as tensors
 from ...vision.results import Detected, Detections
 from ...worker.process import Worker
 from . import asking
+from .frames import picture_of
 from .link import Link
 
 Array = npt.NDArray[Any]
@@ -70,7 +71,7 @@ class Stages:
         height, width = pixels.shape[:2]
         if not height or not width:
             raise errors.InvalidRequest(f"a picture of {width} x {height} pixels is not a picture")
-        picture = Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
+        picture = picture_of(pixels)
         try:
             objects = self._detect(ensemble.detect, picture)
             for stage in ensemble.crops:

@@ -65,9 +65,14 @@ class Ring:
         return flat.reshape(frame.height, frame.width, 3)
 
     def picture(self, frame: Frame) -> Image.Image:
-        """The same as a picture, without a copy."""
-        # Pillow keeps the array, and with it the memory, for as long as the picture lives.
-        return Image.frombuffer("RGB", (frame.width, frame.height), self.pixels(frame), "raw", "RGB", 0, 1)
+        """The same as a picture."""
+        return picture_of(self.pixels(frame))
+
+
+def picture_of(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    """A picture of mode RGB; Pillow stores four bytes for each pixel, so this is a copy."""
+    height, width = pixels.shape[:2]
+    return Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
 
 
 class Clock:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -39,6 +40,8 @@ STATUS_SECONDS: Final = 1.0
 #: A stream of a file gives its last frames so long.
 DRAIN_SECONDS: Final = 60.0
 HALT_SECONDS: Final = 1.5
+#: A thread that has an answer to send waits no longer for one that computes: by default it may be 5 ms.
+SWITCH_SECONDS: Final = 0.0005
 #: Kinds of event that have a snapshot.
 PICTURED: Final = ("new", "enter", "dwell", "cross", "class")
 
@@ -179,7 +182,7 @@ class Process:
         frame = latest[0]
         from .stages import Scene  # made here only
 
-        scene = Scene("", frame, self._ring.picture(frame))
+        scene = Scene("", frame, self._ring.pixels(frame))
         for event in self._pipeline.last_events(frame):
             self._event(event, Outcome(scene, gated=True, latency_ms=0.0, compute_ns=0))
 
@@ -253,6 +256,7 @@ def main(fd: int) -> None:
     os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
+    sys.setswitchinterval(SWITCH_SECONDS)
     set_up_logging(os.environ.get("EDGEAI_LOG_LEVEL", "info"))
     sock = socket.socket(fileno=fd)
     process = Process(sock)

@@ -253,7 +253,7 @@ class Pipeline:
 
     def _finish(self, work: _Work, compute_ns: int) -> None:
         shared, frame = self.ring.shared, work.frame
-        scene = Scene(self.stream.name, frame, self.ring.picture(frame))
+        scene = Scene(self.stream.name, frame, self.ring.pixels(frame))
         started = time.monotonic_ns()
         if work.gated:
             self.stages.still(scene)

@@ -15,7 +15,7 @@ from ...errors import EdgeaiError, InvalidConfig
 from ...models.stages import Crop, Detect
 from ..table import STAGE_GROUP, Call, Stage, Stream, Track
 from .asking import Question, about, area, ask, attribute
-from .frames import Frame
+from .frames import Frame, picture_of
 from .happenings import Happenings, Life
 from .link import Link
 from .tracker import Seen, Tracker
@@ -65,7 +65,8 @@ class Scene:
 
     stream: str
     frame: Frame
-    picture: Image.Image
+    #: [height,width,3] uint8, RGB; valid during the call.
+    pixels: npt.NDArray[np.uint8]
     #: Detected objects; a stage may add, change and take away.
     objects: list[Thing] = field(default_factory=list)
     #: What models say of the whole frame, by model.
@@ -74,10 +75,14 @@ class Scene:
     #: Why a second model was not asked; "" = all went well.
     problem: str = ""
 
+    _picture: Image.Image | None = None
+
     @property
-    def pixels(self) -> npt.NDArray[np.uint8]:
-        """[height,width,3] uint8, RGB; valid during the call."""
-        return np.asarray(self.picture)
+    def picture(self) -> Image.Image:
+        """The pixels as a picture of mode RGB, which Pillow copies: made when it is asked for."""
+        if self._picture is None:
+            self._picture = picture_of(self.pixels)
+        return self._picture
 
     def see(self, seen: Sequence[Seen]) -> None:
         """Objects were detected."""

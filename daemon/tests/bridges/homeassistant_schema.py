@@ -4,18 +4,23 @@ Takes the JSON of a discovery message through Home Assistant's own schemas: the 
 platform. Prints {"version": ..., "platforms": [...]}; a message that is refused is a traceback.
 """
 
+import asyncio
 import importlib
 import json
 import logging
 import sys
+import tempfile
 from pathlib import Path
 
 from homeassistant.components.mqtt import discovery, schemas
 from homeassistant.const import __version__
+from homeassistant.core import HomeAssistant
 
 
-def main(file: Path) -> None:
-    logging.disable(logging.WARNING)  # templates are made without a running Home Assistant
+async def main(file: Path, folder: str) -> None:
+    """Templates are checked by a Home Assistant, which need not have started."""
+    logging.disable(logging.WARNING)
+    HomeAssistant(folder)  # it is found by its event loop
     message = json.loads(file.read_text())
     whole = schemas.DEVICE_DISCOVERY_SCHEMA(json.loads(file.read_text()))
     platforms = set()
@@ -32,4 +37,5 @@ def main(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as made:
+        asyncio.run(main(Path(sys.argv[1]), made))

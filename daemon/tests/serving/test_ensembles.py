@@ -215,7 +215,8 @@ def test_an_ensemble_goes_on_when_its_process_was_killed(served: Running, client
     assert near(places(client.infer("read", {"picture": frame()}).outputs))
 
 
-def test_an_ensemble_waits_for_members_that_come_later_in_the_alphabet(
+@pytest.mark.slow
+def test_an_ensemble_brings_members_that_come_later_in_the_alphabet(
     start: Callable[..., Running], tmp_path: Path
 ) -> None:
     repository = tmp_path / "models"

@@ -17,10 +17,10 @@ from homeassistant.const import __version__
 from homeassistant.core import HomeAssistant
 
 
-async def main(file: Path, folder: str) -> None:
+async def main(file: Path, directory: str) -> None:
     """Templates are checked by a Home Assistant, which need not have started."""
     logging.disable(logging.WARNING)
-    HomeAssistant(folder)  # it is found by its event loop
+    HomeAssistant(directory)  # it is found by its event loop
     message = json.loads(file.read_text())
     whole = schemas.DEVICE_DISCOVERY_SCHEMA(json.loads(file.read_text()))
     platforms = set()

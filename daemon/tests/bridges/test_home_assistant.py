@@ -34,17 +34,17 @@ START_SECONDS = 600.0
 OWNER, TOKEN, SIGNING = "0" * 32, "1" * 32, secrets.token_hex(64)
 
 
-def storage(folder: Path, key: str, minor: int, data: dict[str, Any]) -> None:
+def storage(directory: Path, key: str, minor: int, data: dict[str, Any]) -> None:
     """A file of Home Assistant's own storage."""
-    (folder / ".storage").mkdir(parents=True, exist_ok=True)
+    (directory / ".storage").mkdir(parents=True, exist_ok=True)
     value = {"version": 1, "minor_version": minor, "key": key, "data": data}
-    (folder / ".storage" / key).write_text(json.dumps(value))
+    (directory / ".storage" / key).write_text(json.dumps(value))
 
 
-def configure(folder: Path, port: int, broker: int) -> None:
+def configure(directory: Path, port: int, broker: int) -> None:
     """A configuration with the HTTP interface, one owner with a token, and the MQTT integration; nothing of ours."""
-    folder.mkdir()
-    (folder / "configuration.yaml").write_text(f"api:\nhttp:\n  server_host: 127.0.0.1\n  server_port: {port}\n")
+    directory.mkdir()
+    (directory / "configuration.yaml").write_text(f"api:\nhttp:\n  server_host: 127.0.0.1\n  server_port: {port}\n")
     since = "2026-01-01T00:00:00+00:00"
     owner = {"id": OWNER, "group_ids": ["system-admin"], "is_owner": True, "is_active": True, "name": "owner"}
     token = {
@@ -55,7 +55,7 @@ def configure(folder: Path, port: int, broker: int) -> None:
     }  # fmt: skip
     users = [owner | {"system_generated": False, "local_only": False}]
     groups = [{"id": "system-admin", "name": "Administrators"}]
-    storage(folder, "auth", 1, {"users": users, "groups": groups, "credentials": [], "refresh_tokens": [token]})
+    storage(directory, "auth", 1, {"users": users, "groups": groups, "credentials": [], "refresh_tokens": [token]})
     entry: dict[str, Any] = {
         "entry_id": "2" * 32, "domain": "mqtt", "title": "broker", "source": "user", "unique_id": None,
         "version": 2, "minor_version": 1, "created_at": since, "modified_at": since,
@@ -63,7 +63,7 @@ def configure(folder: Path, port: int, broker: int) -> None:
         "discovery_keys": {}, "disabled_by": None, "pref_disable_new_entities": False,
         "pref_disable_polling": False,
     }  # fmt: skip
-    storage(folder, "core.config_entries", 5, {"entries": [entry]})
+    storage(directory, "core.config_entries", 5, {"entries": [entry]})
 
 
 def bearer() -> str:
@@ -109,17 +109,19 @@ class HomeAssistant:
 
 
 @contextmanager
-def running(python: str, folder: Path, broker: int) -> Iterator[HomeAssistant]:
+def running(python: str, directory: Path, broker: int) -> Iterator[HomeAssistant]:
     """Home Assistant, until its first answer and beyond."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    configure(folder, port, broker)
-    with open(folder / "printed", "wb") as printed:
-        process = subprocess.Popen([python, "-m", "homeassistant", "-c", folder], stdout=printed, stderr=printed)
+    configure(directory, port, broker)
+    with open(directory / "printed", "wb") as printed:
+        process = subprocess.Popen([python, "-m", "homeassistant", "-c", directory], stdout=printed, stderr=printed)
     try:
         home = HomeAssistant(port)
-        until(lambda: home.ask("/") or (process.poll() is not None and pytest.fail(printed_by(folder))), START_SECONDS)
+        until(
+            lambda: home.ask("/") or (process.poll() is not None and pytest.fail(printed_by(directory))), START_SECONDS
+        )
         yield home
     finally:
         process.terminate()
@@ -129,9 +131,9 @@ def running(python: str, folder: Path, broker: int) -> Iterator[HomeAssistant]:
             process.kill()
 
 
-def printed_by(folder: Path) -> str:
+def printed_by(directory: Path) -> str:
     """The end of what Home Assistant has printed."""
-    return (folder / "printed").read_text(errors="replace")[-4000:]
+    return (directory / "printed").read_text(errors="replace")[-4000:]
 
 
 def test_home_assistant_finds_the_entities_by_itself_and_its_switch_stops_the_stream(

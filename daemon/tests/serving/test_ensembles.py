@@ -49,12 +49,10 @@ def bundle(base: Path, text: str) -> Path:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> Iterator[Running]:
     """A daemon with the ensemble `read`, pushed as a user does it."""
-    folder = tmp_path_factory.mktemp("ensembles")
-    running = launch(
-        folder, f'[server]\nfast_socket = "{folder}/run/fast.sock"\ngrpc_socket = "{folder}/run/grpc.sock"\n'
-    )
+    place = tmp_path_factory.mktemp("ensembles")
+    running = launch(place, f'[server]\nfast_socket = "{place}/run/fast.sock"\ngrpc_socket = "{place}/run/grpc.sock"\n')
     with running.client() as client:
-        pushed = client.push("read", bundle(folder / "read", READ))
+        pushed = client.push("read", bundle(place / "read", READ))
         assert pushed["devices"] == ["ensemble0"]
     yield running
     assert running.stop() == 0, running.log.read_text()

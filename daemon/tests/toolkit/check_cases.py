@@ -182,6 +182,7 @@ layer { name: "r" type: "ReLU" bottom: "data" top: "r" }
 #: rule -> (target, a file that breaks it, a file that keeps it).
 TFLITE: dict[str, tuple[str, bytes, bytes]] = {
     "TFL001": ("cpu", relu()[:100], relu()),
+    "TFL009": ("cpu", PROTOTXT, relu()),
     "TFL002": ("cpu", one("CUSTOM", (1, 8), (1, 8), custom="FlexErf"), relu()),
     "TFL003": ("cpu", one("CUSTOM", (1, 8), (1, 8), custom="MyOp"), relu()),
     "TFL004": (
@@ -264,6 +265,7 @@ TFLITE: dict[str, tuple[str, bytes, bytes]] = {
     ),
     "ETP032": ("edgetpu", strided_slice((1, 2)), strided_slice((1, 1))),
     "KPU001": ("k210", b"LDMK\x04\0\0\0" + bytes(20), relu(type=FP)),
+    "KPU023": ("k210", PROTOTXT, relu(type=FP)),
     "KPU002": ("k210", relu(), relu(type=FP)),
     "KPU003": ("k210", relu((1, 480, 640, 3), FP), relu((1, 240, 320, 3), FP)),
     "KPU004": (

@@ -283,7 +283,8 @@ def test_weights_that_are_missing_or_cut_off_are_noticed(tmp_path: Path) -> None
 ELSEWHERE = {
     "TFL007", "TFL008", "SAN004", "SAN009", "ETP011", "ETP012", "ETP013", "ETP040", "ETP041",
     "ETP042", "ETP043", "ETP044",
-    "KPU014", "KPU018", "KPU019", "KPU022", "NCS012", "NCS036", "NCS037", "NCS040", "NCS041", "NCS042", "OVN003",
+    "KPU014", "KPU018", "KPU019", "KPU022", "KPU024", "KPU025",
+    "NCS012", "NCS036", "NCS037", "NCS040", "NCS041", "NCS042", "OVN003",
 }  # fmt: skip
 
 
@@ -322,3 +323,10 @@ def test_an_unknown_profile_and_target_are_named(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"")
     with pytest.raises(InvalidRequest, match="edgetpu"):
         check(tmp_path / "x", "gpu")
+
+
+@pytest.mark.parametrize("text", ["Edge TPU Compiler version 16.0.384591198\n\nModel compiled successfully.\n", "hm\n"])
+def test_text_that_mvnccompile_did_not_print_is_not_taken_for_a_clean_log(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.log").write_text(text)
+    (violation,) = check(tmp_path / "run.log", "ncs").violations
+    assert violation.rule.id == "NCS000"

@@ -43,10 +43,18 @@ def test_of_a_bundle_and_of_a_model_directory_the_artifact_for_the_target_is_che
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("keras", "model quantize"), ("torch-export", "convert"), ("torchscript", "torch.export"), ("onnx", "convert")],
+    [
+        ("keras", "model quantize"),
+        ("torch-export", "convert"),
+        ("torchscript", "torch.export"),
+        ("onnx", "convert"),
+        ("kmodel-v4", "cannot be turned back"),
+        ("tf-metagraph", "model freeze"),
+        ("ncs-v2", "cannot be turned back"),
+    ],
 )
 def test_what_has_to_be_converted_is_told_how(kind: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(SEEDS[kind]())
     (violation,) = check(tmp_path / "model", "edgetpu", QUIET).violations
-    assert violation.rule.id == "TFL001"
+    assert violation.rule.id == "TFL009"
     assert words in violation.value

@@ -231,7 +231,7 @@ def test_a_compiler_that_gave_up_is_an_error_by_rule(tmp_path: Path) -> None:
     for text, rule in (
         ("Edge TPU Compiler version 16.0.384591198\nInvalid model: float.tflite\nModel not quantized\n", "ETP001"),
         ("Edge TPU Compiler version 16.0.384591198\nInternal compiler error. Aborting!\n", "ETP015"),
-        ("what a nice day\n", "TFL001"),
+        ("what a nice day\n", "TFL009"),
     ):
         path.write_text(text)
         assert {v.rule.id for v in check(path, "edgetpu").violations} == {rule}

@@ -15,11 +15,13 @@ import pytest
 from click.testing import CliRunner
 
 from edgeaid.cli.model import model
+from edgeaid.formats.detect import KINDS
 from edgeaid.formats.edgetpu import reader as edgetpu
 from edgeaid.formats.tflite import reader as tflite
 from edgeaid.toolkit.files import edgetpu_parameters, macs
 
-from ..check_cases import relu
+from ...formats.builders import SEEDS
+from ..check_cases import FP, conv, relu
 
 LOG = """Edge TPU Compiler version 1.0.249710469
 INFO: Initialized TensorFlow Lite runtime.
@@ -101,6 +103,21 @@ def test_a_model_that_caches_nothing_shows_its_compute_time_too(tmp_path: Path) 
 )
 def test_mistakes_are_explained_and_set_the_exit_status(arguments: list[str], code: int, text: str) -> None:
     assert text in run(*arguments, code=code)
+
+
+def test_a_float_model_is_not_planned_for_but_sent_to_quantisation(tmp_path: Path) -> None:
+    (tmp_path / "float.tflite").write_bytes(conv(type=FP))
+    text = run(str(tmp_path / "float.tflite"), code=65)
+    assert "maps none" in text
+    assert "edgeai model quantize" in text
+
+
+@pytest.mark.parametrize("kind", ["onnx", "kmodel-v4", "openvino-ir", "tf-graphdef"])
+def test_a_file_of_another_kind_is_called_by_its_name_and_not_damaged(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(SEEDS[kind]())
+    text = run(str(tmp_path / "model"), code=65)
+    assert KINDS[kind] in text
+    assert "damaged" not in text
 
 
 COCOMPILED = "cocompilation/mobilenet_v1_0.25_128_quant_cocompiled_with_mobilenet_v1_0.5_160_quant_edgetpu.tflite"

@@ -36,8 +36,10 @@ class Node:
     domain: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    #: Numbers, texts and lists of whole numbers; tensors and subgraphs are left out.
+    #: Numbers, texts and lists of integers; subgraphs are left out.
     attributes: Mapping[str, Attribute]
+    #: What a Constant holds, and other operators in an attribute.
+    tensor: Initializer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ def _node(wire: Wire, message: memoryview) -> Node:
     outputs: list[str] = []
     name = op_type = domain = ""
     attributes: dict[str, Attribute] = {}
+    tensor: Initializer | None = None
     for number, _, value in wire.fields(message):
         if number == 1:
             inputs.append(string(value))
@@ -149,16 +152,18 @@ def _node(wire: Wire, message: memoryview) -> Node:
             op_type = string(value)
         elif number == 5 and not isinstance(value, int):
             key, attribute = _attribute(wire, value)
-            if attribute is not None:
+            if isinstance(attribute, Initializer):
+                tensor = attribute
+            elif attribute is not None:
                 attributes[key] = attribute
         elif number == 7:
             domain = string(value)
-    return Node(name, op_type, domain, tuple(inputs), tuple(outputs), attributes)
+    return Node(name, op_type, domain, tuple(inputs), tuple(outputs), attributes, tensor)
 
 
-def _attribute(wire: Wire, message: memoryview) -> tuple[str, Attribute | None]:
+def _attribute(wire: Wire, message: memoryview) -> tuple[str, Attribute | Initializer | None]:
     name = ""
-    attribute: Attribute | None = None
+    attribute: Attribute | Initializer | None = None
     ints: list[int] = []
     for number, _, value in wire.fields(message):
         if number == 1:
@@ -169,6 +174,8 @@ def _attribute(wire: Wire, message: memoryview) -> tuple[str, Attribute | None]:
             attribute = signed(value)
         elif number == 4 and not isinstance(value, int):
             attribute = string(value[:1024])
+        elif number == 5 and not isinstance(value, int):
+            attribute = _initializer(wire, value)
         elif number == 8:
             ints += wire.ints(value)
     return name, tuple(ints) if ints else attribute

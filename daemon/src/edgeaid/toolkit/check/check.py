@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from ...errors import InvalidModel, InvalidRequest
 from ...formats.detect import KINDS, detect
@@ -84,17 +85,37 @@ def _kind(data: bytes, path: Path) -> str:
     return "log" if kind == "unknown" and path.suffix in (".log", ".txt") else kind
 
 
-def _way(kind: str) -> str:
-    """How a model of another kind becomes a TFLite file."""
-    if kind in ("keras", "keras-h5", "tf-savedmodel", "tf-graphdef"):
-        return "make an int8 TFLite file of it first (edgeai model quantize)"
-    if kind in ("torch-pickle", "torchscript"):
-        return "save the network with torch.export.save as .pt2, then convert it (edgeai model convert --to tflite)"
-    return "convert it first (edgeai model convert --to tflite)"
+#: Kinds that can be converted to OpenVINO IR.
+_TO_OPENVINO: Final = frozenset(
+    {"onnx", "tflite", "tf-savedmodel", "tf-graphdef", "torch-export", "torch-pickle", "caffe-prototxt"}
+)
+#: Kind of file -> how a TFLite file is made of that model.
+_WAYS: Final = {
+    **dict.fromkeys(
+        ("keras", "keras-h5", "tf-savedmodel", "tf-graphdef"), "make an int8 TFLite file of it: edgeai model quantize"
+    ),
+    **dict.fromkeys(
+        ("onnx", "torch-export", "caffe-prototxt", "openvino-ir"), "convert it: edgeai model convert --to tflite"
+    ),
+    "torchscript": "save the network with torch.export.save as .pt2, then edgeai model convert --to tflite",
+    "torch-pickle": "convert it with its class: edgeai model convert --to tflite --via-onnx --module FILE "
+    "--class NAME",
+    "caffemodel": "it holds weights only: edgeai model convert --to tflite takes the prototxt beside it",
+    "tf-metagraph": "freeze it (edgeai model freeze), then make a TFLite file of it (edgeai model quantize)",
+    "tf-checkpoint-index": "it lists weights only: edgeai model freeze takes the .meta beside it",
+    **dict.fromkeys(
+        ("edgetpu", "ncs-v1", "ncs-v2", "myriad-blob", "kmodel-v3", "kmodel-v4", "kmodel-v5", "kfpkg"),
+        "it is compiled for one device and cannot be turned back: start from the model that it was made of",
+    ),
+}  # fmt: skip
 
 
-def _wrong(kind: str) -> str:
-    return KINDS.get(kind, kind)
+def _wrong(kind: str, *, way: bool = True) -> str:
+    """What a file is, if it is not for this target, and how to get there."""
+    if kind == "log":
+        return "this is text that no reader here takes for a model; logs are read for the target of their compiler"
+    what = f"this is {KINDS[kind]}" if kind != "unknown" else "this is a file of no known kind"
+    return f"{what}; {_WAYS[kind]}" if way and kind in _WAYS else what
 
 
 def _tflite(data: bytes, path: Path, kind: str, findings: Findings, options: Options, *, edgetpu: bool) -> None:
@@ -102,7 +123,7 @@ def _tflite(data: bytes, path: Path, kind: str, findings: Findings, options: Opt
         check_edgetpu.check_log(data, findings)
         return
     if kind not in ("tflite", "edgetpu"):
-        findings.add("TFL001", "", f"this is {_wrong(kind)}; {_way(kind)}")
+        findings.add("TFL009", "", _wrong(kind))
         return
     model = tflite.read(data)
     require_operands(model)
@@ -126,8 +147,10 @@ def _k210(data: bytes, path: Path, kind: str, findings: Findings, options: Optio
         check_tflite.sanity(data, model, findings, options.mean, options.std)
         if options.run:
             check_run.check(path, model, findings, options.timeout)
+    elif kind == "onnx":
+        check_k210.check_onnx(data, findings)
     else:
-        findings.add("KPU001", "", f"this is {_wrong(kind)}")
+        findings.add("KPU023", "", _wrong(kind))
 
 
 def _ncs(data: bytes, path: Path, kind: str, findings: Findings) -> None:
@@ -140,7 +163,7 @@ def _ncs(data: bytes, path: Path, kind: str, findings: Findings) -> None:
     elif kind == "tf-metagraph":
         check_ncs.check_meta(data, path, findings)
     else:
-        findings.add("NCS000", "", f"this is {_wrong(kind)}")
+        findings.add("NCS000", "", _wrong(kind, way=False))
 
 
 def _ncs2(data: bytes, path: Path, kind: str, findings: Findings) -> None:
@@ -149,4 +172,5 @@ def _ncs2(data: bytes, path: Path, kind: str, findings: Findings) -> None:
     elif kind == "myriad-blob":
         check_openvino.check_blob(data, findings)
     else:
-        findings.add("OVN000", "", f"this is {_wrong(kind)}")
+        way = "; convert it: edgeai model convert --to openvino" if kind in _TO_OPENVINO else ""
+        findings.add("OVN000", "", _wrong(kind, way=False) + way)

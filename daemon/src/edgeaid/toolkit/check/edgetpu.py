@@ -83,7 +83,7 @@ def check_log(data: bytes, findings: Findings) -> None:
     """What edgetpu_compiler printed, on the screen or into a .log file: its verdict on each operator by rule."""
     log = compile_logs.edgetpu(data)
     if not log.models and not log.errors:
-        findings.add("TFL001", "", "this log names no model; is it one of edgetpu_compiler?")
+        findings.add("TFL009", "", "this log names no model; is it one of edgetpu_compiler?")
     for error in log.errors:
         if error == "Model not quantized":
             findings.add("ETP001", "", error)
@@ -102,11 +102,8 @@ def check_log(data: bytes, findings: Findings) -> None:
 
 
 def mapped_operators(data: bytes, model: TfliteModel) -> frozenset[int]:
-    """Numbers of the operators of the first subgraph that the compiler takes; none of a float model."""
-    graph = model.subgraphs[0]
-    return edgetpu_partition.first_part(
-        graph, [_operator(data, model, graph, o, Findings(PROFILES["default"])) for o in graph.operators]
-    )
+    """Numbers of the operators of the first subgraph that the compiler takes; none of a model that it refuses."""
+    return mapped(data, model, Findings(PROFILES["default"]))
 
 
 def _plain(data: bytes, model: TfliteModel, findings: Findings) -> None:
@@ -133,7 +130,8 @@ def _plain(data: bytes, model: TfliteModel, findings: Findings) -> None:
     findings.mapped = mapped
     findings.facts["edgetpu_operators"] = len(mapped)
     findings.facts["cpu_operators"] = sum(len(g.operators) for g in model.subgraphs) - len(mapped)
-    findings.facts["edgetpu_operators_measured"] = edgetpu_partition.MEASURED
+    if not unquantised:
+        findings.facts["edgetpu_operators_measured"] = edgetpu_partition.MEASURED
     parameters = edgetpu_parameters(model)
     findings.facts["parameter_bytes"] = parameters
     if parameters > findings.profile.edgetpu_memory:

@@ -1,34 +1,23 @@
-"""Rules KPU: what the K210's neural processor takes, for float TFLite files to compile and for compiled kmodels."""
+"""Rules KPU: what the K210's neural processor takes, for float TFLite and ONNX files to compile and for kmodels."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
-from ...formats.k210 import kmodel, kpu
+from ...formats.exchange import onnx
+from ...formats.k210 import kmodel
 from ...formats.k210.base import Kmodel
-from ...formats.tflite import reader as tflite
-from ...formats.tflite.reader import Operator, Subgraph, Tensor, TfliteModel
-from ..files import output_channels, weights
+from ...formats.tflite.reader import Tensor, TfliteModel
+from . import k210_layout, k210_memory, k210_onnx, k210_tflite
+from .k210_layout import Layout
+from .k210_network import MAX_CHANNELS, MAX_HEIGHT, MAX_WIDTH, MIN_SIDE, POOLS, Layer, Network
+from .k210_operators import ONNX_19, TFLITE_19, UNSUPPORTED
 from .rules import Findings
 from .tflite import layer_name
 
-#: Operators that nncase 0.2.0-beta4 refuses (docs/tflite_ops.md of that tag).
-UNSUPPORTED: Final = frozenset(
-    {
-        "ARG_MAX", "ARG_MIN", "BATCH_TO_SPACE_ND", "CAST", "EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL",
-        "NOT_EQUAL", "EXPAND_DIMS", "GATHER", "GATHER_ND", "LOG_SOFTMAX", "PACK", "UNPACK", "POW", "SELECT",
-        "SHAPE", "SPACE_TO_DEPTH", "SPACE_TO_BATCH_ND", "SPARSE_TO_DENSE", "SPLIT", "SPLIT_V", "SQUEEZE", "TILE",
-        "TOPK_V2", "LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT", "ONE_HOT", "FLOOR_DIV", "FLOOR_MOD", "FILL", "RANGE",
-        "MIRROR_PAD", "UNIQUE", "REVERSE_SEQUENCE", "REVERSE_V2", "ADD_N", "WHERE", "RANK", "ELU", "L2_POOL_2D",
-        "REDUCE_PROD", "REDUCE_ANY", "ZEROS_LIKE", "CUSTOM", "WHILE", "IF", "CALL_ONCE",
-    }
-)  # fmt: skip
-_MAX_CHANNELS: Final = 1024
-_CONVS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
 _MAX_W, _MAX_H = 320, 240
-#: Width, height and strides of the poolings that the KPU does.
-_POOLS: Final = ((2, 2, 2, 2), (4, 4, 4, 4))
 
 
 def check_kmodel(data: bytes, findings: Findings) -> None:
@@ -71,175 +60,131 @@ def check_tflite(data: bytes, model: TfliteModel, findings: Findings) -> None:
             batch, height, width, _ = tensor.shape
             if batch != 1 or -1 in (tensor.shape_signature or tensor.shape):
                 findings.add("KPU020", tensor.name, f"shape {list(tensor.shape_signature or tensor.shape)}")
-            if width > _MAX_W or height > _MAX_H:
-                findings.add("KPU003", tensor.name, f"{width}x{height}")
+            _input_size(tensor.name, height, width, findings)
+    operators = TFLITE_19 if findings.profile.nncase.startswith("1.") else TFLITE_19 - UNSUPPORTED
+    check_network(k210_tflite.network(data, model), operators, findings, memory=not quantised)
+
+
+def check_onnx(data: bytes, findings: Findings) -> None:
+    """An ONNX file: as nncase 1.x takes it."""
+    model = onnx.read(data)
+    made = k210_onnx.network(model)
+    for spec in model.inputs:
+        shape = made.fixed.get(spec.name, spec.shape)
+        if any(d < 1 for d in shape) or (len(shape) == 4 and shape[0] != 1):
+            findings.add("KPU020", spec.name, f"shape {list(shape)}")
+        elif len(shape) == 4:
+            _input_size(spec.name, shape[2], shape[3], findings)
+    if not findings.profile.nncase.startswith("1."):
+        findings.add("KPU025", "", f"nncase {findings.profile.nncase}")
+    check_network(made.network, ONNX_19, findings, memory=made.complete)
+    if not made.complete and not findings.has("KPU020"):
+        findings.facts["shapes"] = (
+            f"not known behind {made.unknown}: layers there are not checked, memory is not foreseen"
+        )
+
+
+def _input_size(name: str, height: int, width: int, findings: Findings) -> None:
+    if width > _MAX_W or height > _MAX_H:
+        findings.add("KPU003", name, f"{width}x{height}")
+
+
+def check_network(network: Network, operators: frozenset[str], findings: Findings, *, memory: bool) -> None:
+    """The layers of a float network, whatever file it comes from; `operators` = those that the compiler takes."""
+    layout = k210_layout.layout(network)
     before = len(findings.violations)
     slow = 0
-    for operator in graph.operators:
+    for layer in network.layers:
         seen = len(findings.violations)
-        _operator(data, model, graph, operator, findings)
+        if layer.kind == "prelu":
+            findings.add("KPU011", layer.name, "PReLU")
+        elif layer.operator not in operators:
+            findings.add("KPU012", layer.name, layer.operator)
+        elif layer.kind in _RULES:
+            _RULES[layer.kind](network, layer, findings)
+        if layer.spread > findings.profile.weights_range:
+            findings.add("KPU016", layer.name, f"{layer.spread:.3g}")
         slow += any(v.rule.severity == "warning" for v in findings.violations[seen:])
     if slow:
-        findings.add("KPU021", findings.violations[before].layer, f"{slow} of {len(graph.operators)} operators")
+        findings.add("KPU021", findings.violations[before].layer, f"{slow} of {len(network.layers)} operators")
+    for name, why in layout.adjusted:
+        findings.add("KPU009", name, why)
     findings.facts["cpu_operators"] = slow
+    findings.facts["kpu_peak_bytes"] = layout.kpu_peak
+    if layout.kpu_peak > findings.profile.kpu_ram:
+        findings.add("KPU013", layout.peak_layer, f"{layout.kpu_peak} bytes")
+    if memory:
+        _general_memory(network, layout, findings)
+
+
+def _general_memory(network: Network, layout: Layout, findings: Findings) -> None:
+    need, free = k210_memory.memory(network, layout), findings.profile.k210_free
+    findings.facts["ram_bytes_about"] = need.total
+    findings.facts["ram_measured"] = k210_memory.MEASURED
+    parts = f"about {need.total} bytes: kmodel {need.kmodel}, buffers {need.buffers}, input and output {need.ends}"
+    if need.total * k210_memory.ABOVE > free and need.least > free:
+        findings.add("KPU014", "", parts)
+    elif need.total * k210_memory.BELOW > free:
+        findings.add("KPU024", "", parts)
 
 
 def _quantised(tensor: Tensor) -> bool:
     return tensor.datatype in ("INT8", "UINT8") and tensor.quantization is not None
 
 
-def _operator(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, findings: Findings) -> None:
-    layer = layer_name(graph, operator)
-    if operator.name == "PRELU":
-        findings.add("KPU011", layer, "PReLU")
-    if operator.name in UNSUPPORTED:
-        findings.add("KPU012", layer, operator.label)
-    elif operator.name == "TRANSPOSE_CONV":
-        _transposed(graph, operator, layer, findings)
-    elif operator.name in _CONVS:
-        _convolution(data, model, graph, operator, findings)
-    elif operator.name in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
-        size = _window(operator)
-        # Pooling over the whole map is a reduction, which nncase does as such.
-        whole = size[:2] == graph.tensors[operator.inputs[0]].shape[2:0:-1]
-        if size not in _POOLS and not whole:
-            findings.add("KPU010", layer, f"{size[0]}x{size[1]} stride {size[2]}x{size[3]}")
-    elif operator.name == "FULLY_CONNECTED":
-        shape = weights(graph, operator) or (0, 0)
-        constant = graph.tensors[operator.inputs[1]].constant
-        if not constant or math.prod(shape) < 1024 or max(shape) > _MAX_CHANNELS:
-            findings.add("KPU017", layer, f"{shape[-1]} x {shape[0]}")
-        else:
-            # It becomes a 1x1 convolution of maps padded to 4x4.
-            _memory(findings, layer, kpu.feature_map_bytes(shape[-1], 4, 4) + kpu.feature_map_bytes(shape[0], 4, 4))
-        _range(data, model, graph, operator, findings)
+def _pool(network: Network, layer: Layer, findings: Findings) -> None:
+    window, source = layer.window, network.map(layer.inputs[0])
+    # Pooling over the whole map is a reduction, which nncase does as such.
+    if window is None or source is None or window.kernel == source[1:]:
+        return
+    size = (window.kernel[1], window.kernel[0], window.stride[1], window.stride[0])
+    if size not in POOLS:
+        findings.add("KPU010", layer.name, f"{size[0]}x{size[1]} stride {size[2]}x{size[3]}")
 
 
-def _transposed(graph: Subgraph, operator: Operator, layer: str, findings: Findings) -> None:
+def _matrix(_: Network, layer: Layer, findings: Findings) -> None:
+    shape = layer.matrix or (0, 0)
+    small = math.prod(shape) < 1024 and not findings.profile.nncase.startswith("1.")
+    if not layer.matrix or small or max(shape) > MAX_CHANNELS:
+        findings.add("KPU017", layer.name, f"{shape[0]} x {shape[1]}")
+
+
+def _transposed(_: Network, layer: Layer, findings: Findings) -> None:
     """The compilers lay out transposed convolutions of one form only: of twelve forms tried, this one compiles."""
-    kernel = graph.tensors[operator.inputs[1]].shape[1:3]
-    strides = (operator.options.get("stride_h", 1), operator.options.get("stride_w", 1))
-    padding = operator.options.get("padding", "SAME")
-    if (kernel, strides, padding) != ((3, 3), (1, 1), "SAME"):
-        size = "x".join(map(str, kernel))
-        findings.add("KPU022", layer, f"{size} stride {strides[1]}x{strides[0]} {padding}")
+    window = layer.window
+    # ((1, 1), (1, 1)) are the pixels that SAME adds around a 3x3 kernel.
+    if window is None or (window.kernel, window.stride, window.pads) != ((3, 3), (1, 1), ((1, 1), (1, 1))):
+        size = (
+            f"{window.kernel[1]}x{window.kernel[0]} stride {window.stride[1]}x{window.stride[0]}" if window else "open"
+        )
+        findings.add("KPU022", layer.name, size)
 
 
-def _convolution(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, findings: Findings) -> None:
-    layer = layer_name(graph, operator)
-    shape = weights(graph, operator)
-    source, result = graph.tensors[operator.inputs[0]].shape, graph.tensors[operator.outputs[0]].shape
-    if shape is None or len(shape) != 4 or len(source) != 4 or len(result) != 4:
+def _convolution(network: Network, layer: Layer, findings: Findings) -> None:
+    window, source, result = layer.window, network.map(layer.inputs[0]), network.map(layer.outputs[0])
+    if window is None or source is None or result is None:
         return
-    depthwise = operator.name == "DEPTHWISE_CONV_2D"
-    height, width, channels = source[1:]
-    out = output_channels(operator, shape)
-    before = len(findings.violations)
-    if max(channels, out) > _MAX_CHANNELS:
-        findings.add("KPU004", layer, f"{channels} in, {out} out")
-    kernel = (shape[1], shape[2])
-    if kernel not in ((1, 1), (3, 3)):
-        findings.add("KPU006", layer, f"{kernel[1]}x{kernel[0]}")
-    dilation = (operator.options.get("dilation_w", 1), operator.options.get("dilation_h", 1))
-    groups = channels // shape[3] if not depthwise and shape[3] else 1
-    if dilation != (1, 1) or groups > 1 or (depthwise and operator.options.get("depth_multiplier", 1) not in (0, 1)):
-        findings.add("KPU008", layer, f"{groups} groups, dilation {dilation[0]}x{dilation[1]}")
-    for h, w in ((height, width), result[1:3]):
-        if not (4 <= h <= 256 and 4 <= w <= 512) and kernel in ((1, 1), (3, 3)):
-            findings.add("KPU005" if min(h, w) >= 4 or (h, w) == (height, width) else "KPU015", layer, f"{w}x{h}")
+    if max(source[0], result[0]) > MAX_CHANNELS:
+        findings.add("KPU004", layer.name, f"{source[0]} in, {result[0]} out")
+    small = window.kernel in ((1, 1), (3, 3))
+    if not small:
+        findings.add("KPU006", layer.name, f"{window.kernel[1]}x{window.kernel[0]}")
+    if window.dilation != (1, 1) or (window.groups > 1 and not window.depthwise) or window.multiplied:
+        groups = 1 if window.depthwise else window.groups
+        findings.add("KPU008", layer.name, f"{groups} groups, dilation {window.dilation[1]}x{window.dilation[0]}")
+    for shape in (source, result):
+        _, height, width = shape
+        if small and (height > MAX_HEIGHT or width > MAX_WIDTH):
+            findings.add("KPU005", layer.name, f"{width}x{height}")
             break
-    on_kpu = not any(v.rule.severity != "note" for v in findings.violations[before:])
-    strides = (operator.options.get("stride_w", 1), operator.options.get("stride_h", 1))
-    if strides not in ((1, 1), (2, 2)):
-        findings.add("KPU007", layer, f"{strides[0]}x{strides[1]}")
-    if on_kpu:
-        _maps(data, model, graph, operator, findings, channels, out)
-    _range(data, model, graph, operator, findings)
+        if small and min(height, width) < MIN_SIDE:
+            padded = findings.profile.nncase.startswith("1.") or shape is result
+            findings.add("KPU015" if padded else "KPU005", layer.name, f"{width}x{height}")
+            break
+    if window.stride not in ((1, 1), (2, 2)):
+        findings.add("KPU007", layer.name, f"{window.stride[1]}x{window.stride[0]}")
 
 
-def _maps(
-    data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, findings: Findings, channels: int, out: int
-) -> None:
-    """Padding and memory of a convolution that runs on the KPU.
-
-    The KPU pads 3x3 by 1 on all sides, and takes every second pixel of even sizes at stride 2. Where a layer wants
-    something else, the compiler pads the map and crops the result (sizes as nncase 1.9 makes them, measured).
-    """
-    layer = layer_name(graph, operator)
-    kernel = 3 if graph.tensors[operator.inputs[1]].shape[1] == 3 else 1
-    stride = 2 if operator.options.get("stride_h", 1) == 2 else 1  # for others it convolves at 1, see KPU007
-    explicit, (height, width) = _padding(data, model, graph, operator)
-    wanted = (kernel // 2, kernel // 2)
-    sides = []
-    for size, (first, last) in zip((height, width), explicit, strict=True):
-        total = 0
-        if operator.options.get("padding") == "SAME":
-            padded = size + first + last
-            total = max(0, (math.ceil(padded / stride) - 1) * stride + kernel - padded)
-        sides.append((first + total // 2, last + total - total // 2))
-    fits = all(side == wanted for side in sides) and (stride != 2 or not (height % 2 or width % 2))
-    kept: tuple[int, ...] = (height, width)
-    if stride == 2:
-        if not fits:
-            height, width = height + (1 if height % 2 else 2), width + width % 2
-        kept = (height // 2, width // 2)
-    if not fits:
-        words = ", ".join(f"{a}+{b}" for a, b in sides)
-        findings.add("KPU009", layer, f"pads {words} at stride {stride} on {width}x{height}")
-    elif pooled := _pooled(graph, operator):
-        # A pooling right behind is done on the way out: only what is left is stored.
-        kept = pooled[1:3]
-    _memory(findings, layer, kpu.feature_map_bytes(channels, height, width) + kpu.feature_map_bytes(out, *kept))
-
-
-def _padding(
-    data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator
-) -> tuple[tuple[tuple[int, int], tuple[int, int]], tuple[int, int]]:
-    """Pixels that a PAD right before an operator adds (above, below), (left, right); and height and width before it."""
-    none = ((0, 0), (0, 0))
-    source = operator.inputs[0]
-    height, width = graph.tensors[source].shape[1:3]
-    pad = next((o for o in graph.operators if o.name == "PAD" and source in o.outputs), None)
-    if pad is None or len(pad.inputs) < 2 or len(graph.tensors[pad.inputs[0]].shape) != 4:
-        return none, (height, width)
-    tensor = graph.tensors[pad.inputs[1]]
-    raw = bytes(tflite.constant(data, model, tensor))
-    step = 8 if tensor.datatype == "INT64" else 4
-    values = [int.from_bytes(raw[i : i + step], "little", signed=True) for i in range(0, len(raw), step)]
-    if len(values) != 8 or any(values[:2]) or any(values[6:]) or min(values) < 0:
-        return none, (height, width)
-    height, width = graph.tensors[pad.inputs[0]].shape[1:3]
-    return ((values[2], values[3]), (values[4], values[5])), (height, width)
-
-
-def _memory(findings: Findings, layer: str, need: int) -> None:
-    """Note what a layer's maps take together."""
-    if need > findings.profile.kpu_ram:
-        findings.add("KPU013", layer, f"{need} bytes")
-    findings.facts["kpu_peak_bytes"] = max(need, findings.facts.get("kpu_peak_bytes", 0))
-
-
-def _window(operator: Operator) -> tuple[object, ...]:
-    """Width, height and strides of a pooling."""
-    return tuple(operator.options.get(k, 0) for k in ("filter_w", "filter_h", "stride_w", "stride_h"))
-
-
-def _pooled(graph: Subgraph, operator: Operator) -> tuple[int, ...]:
-    """Shape behind a pooling that the KPU does together with this convolution, () where there is none."""
-    readers = [o for o in graph.operators if operator.outputs[0] in o.inputs]
-    if len(readers) == 1 and readers[0].name in ("MAX_POOL_2D", "AVERAGE_POOL_2D") and _window(readers[0]) in _POOLS:
-        return graph.tensors[readers[0].outputs[0]].shape
-    return ()
-
-
-def _range(data: bytes, model: TfliteModel, graph: Subgraph, operator: Operator, findings: Findings) -> None:
-    tensor = graph.tensors[operator.inputs[1]]
-    if tensor.datatype != "FP32" or not tensor.constant or tensor.sparse:
-        return
-    import numpy as np
-
-    values = np.frombuffer(tflite.constant(data, model, tensor), "<f4")
-    # In double precision: float32 may overflow, and damaged weights may be anything.
-    spread = float(values.max()) - float(values.min()) if values.size else 0.0
-    if spread > findings.profile.weights_range:
-        findings.add("KPU016", layer_name(graph, operator), f"{spread:.3g}")
+_RULES: Final[dict[str, Callable[[Network, Layer, Findings], None]]] = {
+    "conv": _convolution, "deconv": _transposed, "dense": _matrix, "pool": _pool,
+}  # fmt: skip

@@ -182,6 +182,8 @@ def check_graph(data: bytes, findings: Findings) -> None:
 def check_log(data: bytes, findings: Findings) -> None:
     """What mvNCCompile printed: its errors by rule."""
     log = compile_logs.mvncc(data)
+    if not log.version and not log.errors:
+        findings.add("NCS000", "", "this text is not a log of mvNCCompile")
     for code, text, rule in log.errors:
         scratch = ints({"n": [int(n) for n in re.findall(r"\d{1,12}", text)[-1:]]}, "n")
         value = f"{scratch[0]} bytes" if rule == "NCS012" and scratch else text

@@ -154,6 +154,7 @@ def torch_report(data: bytes, path: Path, _depth: int) -> Report:
 def onnx_report(data: bytes, path: Path, _depth: int) -> Report:
     model = onnx.read(data)
     weights = {i.name: i for i in model.initializers}
+    weights |= {n.outputs[0]: n.tensor for n in model.nodes if n.op_type == "Constant" and n.tensor and n.outputs}
     shapes = {v.name: v.shape for v in (*model.values, *model.outputs)}
     operators = tuple(
         OperatorRow(
@@ -164,6 +165,7 @@ def onnx_report(data: bytes, path: Path, _depth: int) -> Report:
             ", ".join(f"{k} {v}" for k, v in n.attributes.items())[:200],
         )
         for i, n in enumerate(model.nodes)
+        if n.op_type != "Constant" or not n.tensor
     )  # fmt: skip
     findings = []
     if any(w.external for w in weights.values()):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import InvalidModel, InvalidRequest
+from ...formats.detect import KINDS, detect
 from ...formats.edgetpu import reader as edgetpu
 from ...formats.edgetpu.reader import Executable
 from ...formats.tflite import reader as tflite
@@ -167,6 +168,12 @@ def _from_model(
     path: Path, name: str, rates: Mapping[str, float], compute: Mapping[str, float]
 ) -> tuple[Candidate, str]:
     data = load(path)
+    kind_of_file = detect(data)
+    if kind_of_file not in ("tflite", "edgetpu"):
+        raise InvalidModel(
+            f"{path} is {KINDS[kind_of_file]}; a plan takes quantised .tflite files, compiled ones, logs of "
+            "edgetpu_compiler and NAME=SIZE"
+        )
     model = tflite.read(data)
     if model.edgetpu:
         compiled = edgetpu.read(data, model)
@@ -181,6 +188,11 @@ def _from_model(
         moved = sum(_transfer(o.packages[0].main) for o in compiled.operators if o.packages)
         work = _Work(known, moved)
         return _candidate(name, str(plain), size, work, built=built, rates=rates, compute=compute), ""
+    if not mapped_operators(data, model):
+        raise InvalidModel(
+            f"{path}: the Edge TPU compiler maps none of its operators; edgeai model check --target edgetpu {path} "
+            "says why (a float model: quantise it first, edgeai model quantize)"
+        )
     work, size = plain_work(data, model)
     kind = kind_of(model)
     worst, median, count = ERRORS[kind]

@@ -30,8 +30,8 @@ import numpy as np
 from floors import bare_hops, raw_loop
 
 from edgeaid.client import Client
+from edgeaid.client.blocking import run
 from edgeaid.client.fast import Binding, Session
-from edgeaid.client.sync import run
 from edgeaid.serving.metrics import rss_bytes
 
 ROUNDS = 10

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from edgeaid import errors
 from edgeaid.client import Client, http
+from edgeaid.client.arguments import Address
+from edgeaid.client.blocking import BlockingTransport, run
 from edgeaid.client.core import Core
-from edgeaid.client.sync import BlockingTransport, run
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
@@ -149,7 +150,7 @@ def test_a_daemon_that_never_answers_is_given_up_after_the_timeout(tmp_path: Pat
     with socket.socket(socket.AF_UNIX, kind) as silent:
         silent.bind(str(path))
         silent.listen(5)
-        transport = BlockingTransport(str(path), str(path), 0.3, "it")
+        transport = BlockingTransport(Address(str(path), str(path), 0.3, "it"))
         if kind == socket.SOCK_STREAM:
             with pytest.raises(errors.DeadlineExceeded, match=r"within 0\.3 s"):
                 run(Core(transport, fast_socket=False).get("/v2"))

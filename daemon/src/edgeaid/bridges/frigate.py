@@ -21,7 +21,7 @@ import numpy as np
 
 from .. import errors
 from ..client import Client
-from ..client.sync import DEFAULT_SOCKET
+from ..client.arguments import DEFAULT_SOCKET
 from ..tensors import NUMPY
 
 log = logging.getLogger("edgeai-frigate")

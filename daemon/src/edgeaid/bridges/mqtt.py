@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .. import __version__, errors
 from ..client import Client
+from ..client.arguments import DEFAULT_SOCKET
 from ..client.streams import Streams
-from ..client.sync import DEFAULT_SOCKET
 from .homeassistant import MAX_ENTITIES, Topics, discovery, word
 from .outbox import CONFIRM_SECONDS, Message, Outbox
 

@@ -1,37 +1,33 @@
 """What a client says and understands, once for both clients.
 
 Everything here is a coroutine over a `Transport`. The asyncio client awaits them; the blocking one runs them to their
-end in one step, because its transport never suspends (`run` in sync.py).
+end in one step, because its transport never suspends (`run` in blocking.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 from .. import errors
 from . import codec, fast, http, results
+from .arguments import Address, Upload, check_priority, check_timeout, model_name, version_text
 from .codec import Array, Inference, Inputs
+from .inventory import Device, Model
 from .pictures import picture_bytes
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 JSON: Final = {"Content-Type": "application/json"}
 A = TypeVar("A", bound=results.Answer)
 
-Progress = Callable[[int, int], None]
-
 
 class Transport(Protocol):
     """Connections to one daemon: HTTP, opened at first use, and the fast socket."""
 
-    #: How errors call the daemon.
-    name: str
-    #: Seconds to wait for an answer.
-    timeout: float
+    address: Address
 
     @property
     def is_open(self) -> bool:
@@ -53,36 +49,6 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Close everything."""
-
-
-class Upload:
-    """A file on its way: its digest first, then its bytes in pieces."""
-
-    def __init__(self, file: Path, progress: Progress | None) -> None:
-        import hashlib
-
-        self.file = file
-        self.progress = progress
-        try:
-            self.total = file.stat().st_size
-            with open(file, "rb") as stream:
-                self.digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        except IsADirectoryError as error:
-            raise errors.InvalidRequest(
-                f"{file} is a directory; push a bundle or a file (edgeai push takes model directories)"
-            ) from error
-        except OSError as error:
-            raise errors.NotFound(f"{file}: {error.strerror}") from error
-
-    def pieces(self) -> Iterator[bytes]:
-        """The file's bytes."""
-        sent = 0
-        with open(self.file, "rb") as stream:
-            while piece := stream.read(1 << 16):
-                yield piece
-                sent += len(piece)
-                if self.progress is not None:
-                    self.progress(sent, self.total)
 
 
 class Core:
@@ -120,7 +86,7 @@ class Core:
 
         A connection that the daemon closed meanwhile is opened again once.
         """
-        name = self.transport.name
+        name = self.transport.address.name
         for attempt in (0, 1):
             reused = self.transport.is_open
             pieces: http.Body = body if isinstance(body, list | tuple) else ()
@@ -136,7 +102,7 @@ class Core:
                     raise errors.Unavailable(f"edgeaid at {name} closed the connection: {error}") from error
             except http.Late as error:
                 raise errors.DeadlineExceeded(
-                    f"edgeaid at {name} did not answer within {self.transport.timeout:g} s"
+                    f"edgeaid at {name} did not answer within {self.transport.address.timeout:g} s"
                 ) from error
             except (ValueError, OSError) as error:
                 raise errors.Unavailable(f"edgeaid at {name}: {error}") from error
@@ -156,6 +122,19 @@ class Core:
         body = b"" if value is None else json.dumps(value).encode()
         return json.loads((await self.request("POST", path, body, JSON))[0] or b"null")
 
+    async def server(self) -> dict[str, Any]:
+        """See Client.server."""
+        metadata: dict[str, Any] = await self.get("/v2")
+        return metadata
+
+    async def models(self) -> list[Model]:
+        """See Client.models."""
+        return [Model.from_json(row) for row in (await self.get("/edgeai/v1/models"))["models"]]
+
+    async def devices(self) -> list[Device]:
+        """See Client.devices."""
+        return [Device.from_json(row) for row in (await self.get("/edgeai/v1/devices"))["devices"]]
+
     async def is_ready(self) -> bool:
         """True when every model is ready."""
         try:
@@ -165,14 +144,14 @@ class Core:
 
     async def metadata(self, model: str, version: str | int = "") -> dict[str, Any]:
         """Tensors of a model; remembered until it is loaded, unloaded or pushed by this client, or does not fit."""
-        key = (_name(model), version_text(version))
+        key = (model_name(model), version_text(version))
         if key not in self._metadata:
             self._metadata[key] = await self.get(_model_path(*key))
         return self._metadata[key]
 
     async def stats(self, model: str) -> list[dict[str, Any]]:
         """See Client.stats."""
-        path = f"/v2/models/{quote(_name(model), safe='')}/stats" if model else "/v2/models/stats"
+        path = f"/v2/models/{quote(model_name(model), safe='')}/stats" if model else "/v2/models/stats"
         rows: list[dict[str, Any]] = (await self.get(path))["model_stats"]
         return rows
 
@@ -189,9 +168,9 @@ class Core:
         parameters: Mapping[str, Any] | None,
     ) -> Inference:
         """See Client.infer."""
-        _check_timeout(timeout)
-        _check_priority(priority)
-        key = (_name(model), version_text(version))
+        check_timeout(timeout)
+        check_priority(priority)
+        key = (model_name(model), version_text(version))
         remembered = key in self._metadata
         try:
             return await self._infer(key, inputs, timeout, priority, parameters)
@@ -221,7 +200,7 @@ class Core:
         self, key: tuple[str, str], arrays: Mapping[str, Array], timeout: float | None, priority: int
     ) -> Inference | None:
         """None when this request must go over HTTP."""
-        name = self.transport.name
+        name = self.transport.address.name
         for attempt in (0, 1):
             reused = self._fast is not None
             try:
@@ -242,7 +221,7 @@ class Core:
             except http.Late as error:
                 self._drop_fast()
                 raise errors.DeadlineExceeded(
-                    f"edgeaid at {name} did not answer within {self.transport.timeout:g} s"
+                    f"edgeaid at {name} did not answer within {self.transport.address.timeout:g} s"
                 ) from error
             except OSError as error:
                 self._drop_fast()
@@ -318,7 +297,7 @@ class Core:
         accept: str = "application/json",
     ) -> bytes:
         """The answer's bytes about a picture; options that are None are left to the daemon."""
-        _check_timeout(options.get("timeout"))
+        check_timeout(options.get("timeout"))
         data = picture_bytes(picture)
         query = urlencode({k: v for k, v in options.items() if v is not None})
         path = _edgeai_path(model, task) + (f"?{query}" if query else "")
@@ -327,6 +306,43 @@ class Core:
     async def answer(self, kind: type[A], task: str, model: str, picture: Any, **options: float | None) -> A:
         """The answer about a picture as a dataclass."""
         return kind.from_json(json.loads(await self.picture(task, model, picture, options)))
+
+    async def classify(
+        self, model: str, picture: Any, max_results: int | None, timeout: float | None
+    ) -> results.Classification:
+        """See Client.classify."""
+        options = {"max_results": max_results, "timeout": timeout}
+        return await self.answer(results.Classification, "classify", model, picture, **options)
+
+    async def objects(
+        self,
+        task: str,
+        model: str,
+        picture: Any,
+        threshold: float | None,
+        max_results: int | None,
+        timeout: float | None,
+    ) -> results.Detection:
+        """See Client.detect and Client.pose."""
+        options = {"threshold": threshold, "max_results": max_results, "timeout": timeout}
+        return await self.answer(results.Detection, task, model, picture, **options)
+
+    async def segment(self, model: str, picture: Any, timeout: float | None) -> results.Segmentation:
+        """See Client.segment."""
+        return await self.answer(results.Segmentation, "segment", model, picture, timeout=timeout)
+
+    async def draw(
+        self,
+        task: str,
+        model: str,
+        picture: Any,
+        threshold: float | None,
+        max_results: int | None,
+        timeout: float | None,
+    ) -> bytes:
+        """See Client.draw."""
+        options = {"threshold": threshold, "max_results": max_results, "timeout": timeout}
+        return await self.picture(task, model, picture, options, "image/png")
 
     async def detect_tensor(self, model: str, tensor: bytes, threshold: float | None) -> results.Detection:
         """See Client.detect_tensor."""
@@ -339,12 +355,12 @@ class Core:
 
     async def load(self, model: str) -> None:
         """See Client.load."""
-        await self.post(f"/v2/repository/models/{quote(_name(model), safe='')}/load", {})
+        await self.post(f"/v2/repository/models/{quote(model_name(model), safe='')}/load", {})
         await self.forget(model)
 
     async def unload(self, model: str) -> None:
         """See Client.unload."""
-        await self.post(f"/v2/repository/models/{quote(_name(model), safe='')}/unload", {})
+        await self.post(f"/v2/repository/models/{quote(model_name(model), safe='')}/unload", {})
         await self.forget(model)
 
     async def rollback(self, model: str) -> str:
@@ -383,47 +399,9 @@ class Core:
                 self._drop_fast()
 
 
-def version_text(version: str | int) -> str:
-    """A version as paths have it. InvalidArgument for other types."""
-    if isinstance(version, bool) or not isinstance(version, str | int):
-        raise errors.InvalidArgument(f"a version must be a text or a number, not {type(version).__name__}")
-    return str(version)
-
-
-def upload_of(file: object, progress: Progress | None) -> Upload:
-    """An upload of a path. InvalidArgument for other types, NotFound without the file."""
-    if not isinstance(file, str | Path):
-        raise errors.InvalidArgument(f"a model must be given as the path of its file, not {type(file).__name__}")
-    return Upload(Path(file), progress)
-
-
-def _name(model: object) -> str:
-    if not isinstance(model, str):
-        raise errors.InvalidArgument(f"a model must be named by a text, not {type(model).__name__}")
-    if not model:
-        raise errors.InvalidRequest("the model's name is empty")
-    return model
-
-
-def _check_timeout(timeout: object) -> None:
-    if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise errors.InvalidArgument(f"timeout must be seconds or None, not {type(timeout).__name__}")
-    if not 0 < timeout < 1e6:
-        raise errors.InvalidRequest(f"timeout must be above 0 and below 1e6 seconds, not {timeout:g}; None = default")
-
-
-def _check_priority(priority: object) -> None:
-    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= 255:
-        raise errors.InvalidArgument(
-            f"priority must be an integer from 1 (highest) to 255, 0 = default; not {priority!r}"
-        )
-
-
 def _model_path(model: str, version: str) -> str:
     return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
 
 
 def _edgeai_path(model: str, rest: str) -> str:
-    return f"/edgeai/v1/models/{quote(_name(model), safe='')}" + (f"/{rest}" if rest else "")
+    return f"/edgeai/v1/models/{quote(model_name(model), safe='')}" + (f"/{rest}" if rest else "")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Mapping
@@ -13,64 +11,14 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from .. import errors
-from ..paths import HTTP_SOCKET
 from . import codec, http, results
+from .arguments import DEFAULT_SOCKET, DEFAULT_TIMEOUT, Address, Progress, upload_of
+from .blocking import BlockingTransport, run
 from .codec import Inference, Inputs
-from .core import Core, Progress, upload_of
+from .core import Core
 from .inventory import Device, Model
 
-DEFAULT_SOCKET = os.environ.get("EDGEAI_SOCKET", HTTP_SOCKET)
-DEFAULT_TIMEOUT = 60.0
 T = TypeVar("T")
-
-
-class BlockingTransport:
-    """Blocking sockets behind the coroutines of `Transport`: none of them ever suspends."""
-
-    def __init__(self, path: str, fast_path: str, timeout: float, name: str) -> None:
-        self.name = name
-        self.timeout = timeout
-        self._http = http.Connection(path, timeout)
-        self._fast_path = fast_path
-        self._fast: socket.socket | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self._http.is_open
-
-    async def exchange(
-        self, method: str, target: str, headers: Mapping[str, str], body: http.Body
-    ) -> tuple[int, dict[str, str], bytes]:
-        return self._http.exchange(method, target, headers, body)
-
-    async def open_fast(self) -> None:
-        self._fast = http.connect(self._fast_path, self.timeout, socket.SOCK_SEQPACKET)
-
-    async def exchange_fast(self, message: bytes, fd: int) -> bytes:
-        if self._fast is None:
-            raise http.Closed("not connected")
-        try:
-            if fd >= 0:
-                socket.send_fds(self._fast, [message], [fd])
-            else:
-                self._fast.send(message)
-            reply = self._fast.recv(65536)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise http.Closed(str(error)) from error
-        except BlockingIOError as error:
-            raise http.Late from error
-        if not reply:
-            raise http.Closed("no answer")
-        return reply
-
-    def close_fast(self) -> None:
-        if self._fast is not None:
-            self._fast.close()
-            self._fast = None
-
-    def close(self) -> None:
-        self.close_fast()
-        self._http.close()
 
 
 class Client:
@@ -90,14 +38,9 @@ class Client:
         timeout: float | None = None,
         name: str = "",
     ) -> None:
-        if not isinstance(path, str | os.PathLike):
-            raise errors.InvalidArgument(f"the daemon's socket must be named by a path, not {type(path).__name__}")
-        self.path = str(path)
-        #: How errors call the daemon; its socket's path says little at the end of a tunnel.
-        self.name = name or self.path
-        self.timeout = DEFAULT_TIMEOUT if timeout is None else timeout
-        place = str(fast_path or Path(self.path).parent / "fast.sock")
-        self._core = Core(BlockingTransport(self.path, place, self.timeout, self.name), fast_socket=fast)
+        address = Address.of(path, fast_path, timeout, name)
+        self.path, self.name, self.timeout = address.path, address.name, address.timeout
+        self._core = Core(BlockingTransport(address), fast_socket=fast)
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -141,8 +84,7 @@ class Client:
 
     def server(self) -> dict[str, Any]:
         """Server metadata: name, version, extensions."""
-        metadata: dict[str, Any] = self.get("/v2")
-        return metadata
+        return self._run(self._core.server())
 
     def is_ready(self) -> bool:
         """True when every model is ready; False too when no daemon answers."""
@@ -160,11 +102,11 @@ class Client:
 
     def models(self) -> list[Model]:
         """Every version on disk or loaded, with state and manifest facts."""
-        return [Model.from_json(row) for row in self.get("/edgeai/v1/models")["models"]]
+        return self._run(self._core.models())
 
     def devices(self) -> list[Device]:
         """Devices with state, queue and recovery counts."""
-        return [Device.from_json(row) for row in self.get("/edgeai/v1/devices")["devices"]]
+        return self._run(self._core.devices())
 
     def stats(self, model: str = "") -> list[dict[str, Any]]:
         """Statistics of one or all models."""
@@ -204,11 +146,7 @@ class Client:
         `picture`: a path, bytes of a JPEG, PNG or BMP file, a file opened with "rb", a uint8 array [height, width] or
         [height, width, 1, 3 or 4] (RGB), or a PIL image.
         """
-        return self._run(
-            self._core.answer(
-                results.Classification, "classify", model, picture, max_results=max_results, timeout=timeout
-            )
-        )
+        return self._run(self._core.classify(model, picture, max_results, timeout))
 
     def detect(
         self,
@@ -220,8 +158,7 @@ class Client:
         timeout: float | None = None,
     ) -> results.Detection:
         """Objects in a picture (see classify), best first. `threshold`: least score, None = the model's own."""
-        options = {"threshold": threshold, "max_results": max_results, "timeout": timeout}
-        return self._run(self._core.answer(results.Detection, "detect", model, picture, **options))
+        return self._run(self._core.objects("detect", model, picture, threshold, max_results, timeout))
 
     def pose(
         self,
@@ -233,12 +170,11 @@ class Client:
         timeout: float | None = None,
     ) -> results.Detection:
         """Objects in a picture (see classify), best first, each with its `keypoints`."""
-        options = {"threshold": threshold, "max_results": max_results, "timeout": timeout}
-        return self._run(self._core.answer(results.Detection, "pose", model, picture, **options))
+        return self._run(self._core.objects("pose", model, picture, threshold, max_results, timeout))
 
     def segment(self, model: str, picture: Any, *, timeout: float | None = None) -> results.Segmentation:
         """Areas of a picture (see classify), largest first, and the mask."""
-        return self._run(self._core.answer(results.Segmentation, "segment", model, picture, timeout=timeout))
+        return self._run(self._core.segment(model, picture, timeout))
 
     def detect_tensor(self, model: str, tensor: bytes, *, threshold: float | None = None) -> results.Detection:
         """Objects in a picture that is the model's input tensor already: its bytes, row-major."""
@@ -255,8 +191,7 @@ class Client:
         timeout: float | None = None,
     ) -> bytes:
         """A PNG file: the picture (see classify) with the answer of `task` (classify, detect, segment, pose) on it."""
-        options = {"threshold": threshold, "max_results": max_results, "timeout": timeout}
-        return self._run(self._core.picture(task, model, picture, options, "image/png"))
+        return self._run(self._core.draw(task, model, picture, threshold, max_results, timeout))
 
     # --- control ----------------------------------------------------------------------------------------------------
 
@@ -309,13 +244,3 @@ class Client:
                     yield json.loads(line[6:])
         finally:
             connection.close()
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine over a BlockingTransport, which never suspends."""
-    try:
-        work.send(None)
-    except StopIteration as end:
-        value: T = end.value
-        return value
-    raise RuntimeError("a blocking transport suspended")

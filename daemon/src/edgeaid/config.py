@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from typing import Any, Final
 from .devices.ladder import TRIES, LadderPolicy
 from .errors import InvalidConfig
 from .tables import build, raising
+
+log = logging.getLogger(__name__)
 
 
 def _runtime_directory() -> Path:
@@ -164,14 +167,14 @@ class Recovery:
 
     #: One name is one try: retry, reopen, usb-reset, authorized, port-power (docs/devices.md). A device leaves out what
     #: it does not have. Empty = straight to other devices.
-    rungs: tuple[str, ...] = tuple(str(step.rung) for step in _LADDER.steps for _ in range(step.attempts))
-    #: Wait before a try of a rung; the others have none.
+    steps: tuple[str, ...] = tuple(str(tries.step) for tries in _LADDER.steps for _ in range(tries.attempts))
+    #: Wait before a try of a step; the others have none.
     wait: Mapping[str, float] = field(
-        default_factory=lambda: {str(step.rung): step.wait_s for step in _LADDER.steps if step.wait_s}
+        default_factory=lambda: {str(tries.step): tries.wait_s for tries in _LADDER.steps if tries.wait_s}
     )
-    #: A device that worked for so long starts at the first rung again.
+    #: A device that worked for so long starts at the first step again.
     settle_seconds: float = _LADDER.settle_s
-    #: Wait after all rungs failed, doubled each time ...
+    #: Wait after all steps failed, doubled each time ...
     first_wait_seconds: float = _LADDER.first_wait_s
     #: ... up to this; also the longest quarantine.
     longest_wait_seconds: float = _LADDER.longest_wait_s
@@ -230,7 +233,7 @@ def load(path: Path) -> Config:
 def from_table(table: Mapping[str, Any], where: str = "configuration") -> Config:
     """Build a Config from parsed TOML; InvalidConfig for unknown keys, wrong types and values out of range."""
     with raising(InvalidConfig, where):
-        config: Config = build(Config, table)
+        config: Config = build(Config, _renamed(table, where))
     if config.device:
         devices = tuple(d if d.id else dataclasses.replace(d, id=f"{d.target}{i}") for i, d in enumerate(config.device))
         if len({d.id for d in devices}) != len(devices):
@@ -258,10 +261,19 @@ def from_table(table: Mapping[str, Any], where: str = "configuration") -> Config
     return config
 
 
+def _renamed(table: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The same with keys as they are called now."""
+    recovery = table.get("recovery")
+    if not isinstance(recovery, Mapping) or "rungs" not in recovery or "steps" in recovery:
+        return table
+    log.warning("%s: recovery.rungs is called recovery.steps now; the old name goes with version 0.2", where)
+    return {**table, "recovery": {"steps" if key == "rungs" else key: value for key, value in recovery.items()}}
+
+
 def _check_recovery(recovery: Recovery, where: str) -> None:
-    for name in (*recovery.rungs, *recovery.wait):
+    for name in (*recovery.steps, *recovery.wait):
         if name not in TRIES:
-            raise InvalidConfig(f"{where}: recovery: {name!r} is not a rung; known: {', '.join(TRIES)}")
+            raise InvalidConfig(f"{where}: recovery: {name!r} is not a recovery step; known: {', '.join(TRIES)}")
     for name, value in recovery.wait.items():
         if value < 0:
             raise InvalidConfig(f"{where}: recovery.wait.{name} must not be below 0")

@@ -12,12 +12,12 @@ pytestmark = pytest.mark.root
 
 TREE = (DAEMON / "tests" / "support" / "usbtree.py").read_text()
 MACHINE = "/var/lib/machine"
-RUNG = """
+STEP = """
 import asyncio, sys
 from pathlib import Path
-from edgeaid.devices import rungs
+from edgeaid.devices import recovery_steps
 from edgeaid.devices.discovery import scan
-from edgeaid.devices.ladder import Rung
+from edgeaid.devices.ladder import Step
 sysfs = Path("/var/lib/machine/sys")
 device = next(d for d in scan(sysfs, Path("/var/lib/machine/dev")) if d.port == sys.argv[2])
 try:
@@ -25,7 +25,7 @@ try:
     print("may write by itself")
 except OSError as error:
     print("refused:", error.strerror)
-asyncio.run(rungs.perform(Rung(sys.argv[1]), device, sysfs=sysfs, dark_s=0.1))
+asyncio.run(recovery_steps.perform(Step(sys.argv[1]), device, sysfs=sysfs, dark_s=0.1))
 print("done")
 """
 #: What of edgeaid.service decides here.
@@ -46,23 +46,23 @@ def bus(container: Container) -> Container:
 
 
 @pytest.mark.parametrize(
-    ("rung", "attribute"),
+    ("step", "attribute"),
     [
         ("authorized", "bus/usb/devices/1-1.4/authorized"),
         ("port-power", "bus/usb/devices/1-1:1.0/1-1-port4/disable"),
     ],
 )
-def test_the_daemon_may_not_write_but_its_helper_does(bus: Container, rung: str, attribute: str) -> None:
+def test_the_daemon_may_not_write_but_its_helper_does(bus: Container, step: str, attribute: str) -> None:
     path = Path(MACHINE) / "sys" / attribute
     bus.run("touch", "-d", "2000-01-01", str(path))
     properties = [word for line in CONFINED for word in ("-p", line)]
     environment = ["-E", "PYTHONPATH=/usr/lib/edgeaid-test/src:/usr/lib/edgeaid-test/site"]
-    command = ["systemd-run", "--wait", "--pipe", "-q", *properties, *environment, "/usr/bin/python3", "-c", RUNG]
-    said = bus.run(*command, rung, "1-1.4", timeout=120, check=False)
+    command = ["systemd-run", "--wait", "--pipe", "-q", *properties, *environment, "/usr/bin/python3", "-c", STEP]
+    said = bus.run(*command, step, "1-1.4", timeout=120, check=False)
     journal = bus.run("journalctl", "-u", "edgeaid-usb@*", "-o", "cat", "--no-pager").stdout
     assert [line.partition(":")[0] for line in said.stdout.splitlines()] == ["refused", "done"], said.stderr + journal
     assert bus.run("stat", "-c", "%y", str(path)).stdout[:4] != "2000", "the helper wrote it"
-    assert bus.run("cat", str(path)).stdout.strip() == {"authorized": "1", "port-power": "0"}[rung]
+    assert bus.run("cat", str(path)).stdout.strip() == {"authorized": "1", "port-power": "0"}[step]
 
 
 def test_nobody_else_reaches_the_helper(bus: Container) -> None:

@@ -52,7 +52,7 @@ def stats(session: Session, model: str) -> None:
 
 def _steps(ladder: dict[str, Any] | None) -> str:
     """`reopen 2/3`: it helped twice of three times."""
-    return ", ".join(f"{step} {c['helped']}/{c['tried']}" for step, c in ladder["rungs"].items()) if ladder else ""
+    return ", ".join(f"{step} {c['helped']}/{c['tried']}" for step, c in ladder["steps"].items()) if ladder else ""
 
 
 @click.command()

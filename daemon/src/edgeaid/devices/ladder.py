@@ -1,7 +1,7 @@
 """Getting a stuck device back, one step harder at a time: retry, reopen, USB reset, authorized, port power, fall back.
 
-Pure logic: it says what to try and how long to wait before; `rungs.py` carries it out. Every step is counted. The steps
-are settings ([recovery] in the configuration).
+Pure logic: it says what to try and how long to wait before; `recovery_steps.py` carries it out. Every step is counted.
+The steps are settings ([recovery] in the configuration).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 
-class Rung(StrEnum):
+class Step(StrEnum):
     """What can be tried."""
 
     #: Send the request once more to the same worker: only where one is left.
@@ -31,16 +31,16 @@ class Rung(StrEnum):
     QUARANTINE = "quarantine"
 
 
-#: Rungs that a ladder can be made of; the others are what happens when they do not help.
-TRIES: Final = (Rung.RETRY, Rung.REOPEN, Rung.USB_RESET, Rung.AUTHORIZED, Rung.PORT_POWER)
+#: Steps that a ladder can be made of; the others are what happens when they do not help.
+TRIES: Final = (Step.RETRY, Step.REOPEN, Step.USB_RESET, Step.AUTHORIZED, Step.PORT_POWER)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One rung of a ladder."""
+class Tries:
+    """A step of a ladder, and how often it is tried."""
 
-    rung: Rung
-    #: How often in a row before the next rung.
+    step: Step
+    #: How often in a row before the next step.
     attempts: int = 1
     #: Seconds to wait before each.
     wait_s: float = 0.0
@@ -50,17 +50,17 @@ class Step:
 class LadderPolicy:
     """Settings of a ladder; times in seconds."""
 
-    steps: tuple[Step, ...] = (
-        Step(Rung.RETRY),
-        Step(Rung.REOPEN, attempts=2, wait_s=0.1),
-        Step(Rung.USB_RESET, wait_s=0.5),
-        Step(Rung.AUTHORIZED, wait_s=1.0),
-        Step(Rung.PORT_POWER, wait_s=2.0),
+    steps: tuple[Tries, ...] = (
+        Tries(Step.RETRY),
+        Tries(Step.REOPEN, attempts=2, wait_s=0.1),
+        Tries(Step.USB_RESET, wait_s=0.5),
+        Tries(Step.AUTHORIZED, wait_s=1.0),
+        Tries(Step.PORT_POWER, wait_s=2.0),
     )
-    #: A device that worked for so long starts at the first rung again. Less, and the ladder goes on where it was:
+    #: A device that worked for so long starts at the first step again. Less, and the ladder goes on where it was:
     #: a reopen that helps for one second has not helped.
     settle_s: float = 30.0
-    #: Wait after the last rung, doubled each time the whole ladder failed, up to `longest_wait_s`.
+    #: Wait after the last step, doubled each time the whole ladder failed, up to `longest_wait_s`.
     first_wait_s: float = 15.0
     longest_wait_s: float = 600.0
     #: More disappearances than this within the window are flapping.
@@ -75,24 +75,24 @@ _NO_RETRY: Final = ("ncs", "ncs2")
 
 #: A device that leaves the bus within so many seconds of one of these does so because of it.
 AWAY_S: Final = 15.0
-#: Rungs after which the device re-enumerates.
-_LEAVES_BUS: Final = (Rung.USB_RESET, Rung.AUTHORIZED, Rung.PORT_POWER)
+#: Steps after which the device re-enumerates.
+_LEAVES_BUS: Final = (Step.USB_RESET, Step.AUTHORIZED, Step.PORT_POWER)
 
 
 def policy_for(policy: LadderPolicy, target: str, *, usb: bool = True) -> LadderPolicy:
-    """`policy` without the rungs that one kind of device does not have; `usb` False = a PCIe card."""
-    missing = (() if usb else _LEAVES_BUS) + ((Rung.RETRY,) if target in _NO_RETRY else ())
-    return replace(policy, steps=tuple(step for step in policy.steps if step.rung not in missing))
+    """`policy` without the steps that one kind of device does not have; `usb` False = a PCIe card."""
+    missing = (() if usb else _LEAVES_BUS) + ((Step.RETRY,) if target in _NO_RETRY else ())
+    return replace(policy, steps=tuple(tries for tries in policy.steps if tries.step not in missing))
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
     """What to do now."""
 
-    rung: Rung
+    step: Step
     #: Seconds to wait before doing it.
     wait_s: float
-    #: Which attempt of this rung, from 1.
+    #: Which attempt of this step, from 1.
     attempt: int
     #: What went wrong.
     cause: str
@@ -116,7 +116,7 @@ class Ladder:
     """One device's ladder. Times are seconds of the caller's monotonic clock."""
 
     policy: LadderPolicy = field(default_factory=LadderPolicy)
-    _step: int = 0
+    _position: int = 0
     _attempt: int = 0
     _rounds: int = 0
     _working_since: float | None = None
@@ -125,60 +125,60 @@ class Ladder:
     _flaps: deque[float] = field(default_factory=deque)
     _quarantines: int = 0
     _released: float = 0.0
-    _counts: dict[Rung, _Counts] = field(default_factory=dict)
+    _counts: dict[Step, _Counts] = field(default_factory=dict)
     _failures: int = 0
     _gone: bool = False
 
     def retry(self, now: float, cause: str) -> Action | None:
         """A request failed and its worker lives: send it once more? None = no, end the worker and ask `failed`."""
         self._look_back(now)
-        step = self._next_step()
-        return self._climb(step, now, cause) if step is not None and step.rung is Rung.RETRY else None
+        tries = self._next()
+        return self._try(tries, now, cause) if tries is not None and tries.step is Step.RETRY else None
 
     def failed(self, now: float, cause: str) -> Action:
         """The device's worker is gone, or the last action did not help: what to try next."""
         self._look_back(now)
-        while (step := self._next_step()) is not None and step.rung is Rung.RETRY:
-            self._attempt = step.attempts  # there is no worker to send anything to
-        if step is not None:
-            return self._climb(step, now, cause)
+        while (tries := self._next()) is not None and tries.step is Step.RETRY:
+            self._attempt = tries.attempts  # there is no worker to send anything to
+        if tries is not None:
+            return self._try(tries, now, cause)
         self._failures += 1
         wait = min(self.policy.first_wait_s * 2**self._rounds, self.policy.longest_wait_s)
         self._rounds = min(self._rounds + 1, 30)
         self._restart()
-        return self._act(Action(Rung.FALL_BACK, wait, self._rounds, cause, now + wait), now)
+        return self._act(Action(Step.FALL_BACK, wait, self._rounds, cause, now + wait), now)
 
     def _look_back(self, now: float) -> None:
-        """A device that worked for long enough begins at the first rung again."""
+        """A device that worked for long enough begins at the first step again."""
         if self._working_since is not None:
             if now - self._working_since >= self.policy.settle_s:
                 self._restart()
                 self._rounds = 0
             self._working_since = None
 
-    def _next_step(self) -> Step | None:
-        """The step that is due; None = all have been tried."""
+    def _next(self) -> Tries | None:
+        """What is due; None = all have been tried."""
         steps = self.policy.steps
-        while self._step < len(steps) and self._attempt >= steps[self._step].attempts:
-            self._step += 1
+        while self._position < len(steps) and self._attempt >= steps[self._position].attempts:
+            self._position += 1
             self._attempt = 0
-        return steps[self._step] if self._step < len(steps) else None
+        return steps[self._position] if self._position < len(steps) else None
 
-    def _climb(self, step: Step, now: float, cause: str) -> Action:
+    def _try(self, tries: Tries, now: float, cause: str) -> Action:
         self._failures += 1
         self._attempt += 1
-        return self._act(Action(step.rung, step.wait_s, self._attempt, cause), now)
+        return self._act(Action(tries.step, tries.wait_s, self._attempt, cause), now)
 
     def succeeded(self, now: float) -> None:
         """The device answered."""
         if self._working_since is None:
             self._working_since = now
             if self._last is not None:
-                self._counts[self._last.rung].helped += 1
+                self._counts[self._last.step].helped += 1
                 self._last = None
 
     def vanished(self, now: float) -> Action | None:
-        """The device fell off the bus; an action only if it does so too often. What a rung caused does not count."""
+        """The device fell off the bus; an action only if it does so too often. What a step caused does not count."""
         if self._own_doing(now):
             return None
         self._gone = True
@@ -192,7 +192,7 @@ class Ladder:
         wait = min(self.policy.quarantine_s * 2 ** (self._quarantines - 1), self.policy.longest_wait_s)
         self._released = now + wait
         cause = f"came and went more than {self.policy.flaps} times in {self.policy.flap_window_s:g} s"
-        return self._act(Action(Rung.QUARANTINE, wait, self._quarantines, cause, now + wait), now)
+        return self._act(Action(Step.QUARANTINE, wait, self._quarantines, cause, now + wait), now)
 
     def plugged(self, now: float) -> None:
         """It is on the bus (again). After a person plugged it in, whatever failed before is not a guide.
@@ -210,34 +210,34 @@ class Ladder:
         self._last = None
 
     def change(self, policy: LadderPolicy) -> None:
-        """Other settings from now on; the climb begins anew."""
+        """Other settings from now on; the next failure begins at the first step."""
         self.policy = policy
         self._restart()
 
     def _own_doing(self, now: float) -> bool:
-        """A rung that makes the device leave the bus was the last thing that happened to it, a moment ago."""
+        """A step that makes the device leave the bus was the last thing that happened to it, a moment ago."""
         last = self._last
-        return last is not None and last.rung in _LEAVES_BUS and now - self._acted <= last.wait_s + AWAY_S
+        return last is not None and last.step in _LEAVES_BUS and now - self._acted <= last.wait_s + AWAY_S
 
     def snapshot(self) -> dict[str, Any]:
-        """JSON values: failures, and per rung how often it was tried and how often it helped."""
+        """JSON values: failures, and per step how often it was tried and how often it helped."""
+        steps = {step.value: {"tried": count.tried, "helped": count.helped} for step, count in self._counts.items()}
         return {
             "failures": self._failures,
             "rounds": self._rounds,
             "quarantines": self._quarantines,
-            "rungs": {
-                rung.value: {"tried": count.tried, "helped": count.helped} for rung, count in self._counts.items()
-            },
+            "steps": steps,
+            "rungs": steps,  # the name until 0.1; goes with 0.2
             "last": None
             if self._last is None
-            else {"rung": self._last.rung.value, "attempt": self._last.attempt, "cause": self._last.cause},
+            else {"step": self._last.step.value, "attempt": self._last.attempt, "cause": self._last.cause},
         }
 
     def _restart(self) -> None:
-        self._step = self._attempt = 0
+        self._position = self._attempt = 0
 
     def _act(self, action: Action, now: float) -> Action:
         self._acted = now
-        self._counts.setdefault(action.rung, _Counts()).tried += 1
+        self._counts.setdefault(action.step, _Counts()).tried += 1
         self._last = action
         return action

@@ -16,9 +16,9 @@ class State(StrEnum):
     READY = "ready"
     #: Open and working.
     BUSY = "busy"
-    #: A rung of the ladder is being tried.
+    #: A step of the ladder is being tried.
     RECOVERING = "recovering"
-    #: All rungs failed; tried again after a wait, or when it is plugged in anew.
+    #: All steps failed; tried again after a wait, or when it is plugged in anew.
     FAILED = "failed"
     #: Comes and goes too often; left alone until its time is up.
     QUARANTINED = "quarantined"

@@ -18,24 +18,24 @@ from typing import Final
 
 from .. import usb_ids
 from ..errors import DeviceError
-from . import rungs
-from .ladder import Rung
+from . import recovery_steps
+from .ladder import Step
 
 _REQUEST: Final = re.compile(rb"(authorized|port-power) (\d{1,3}-\d{1,3}(?:\.\d{1,3}){0,5})\n")
 
 
-def answer(request: bytes, sysfs: Path, dark_s: float = rungs.DARK_S) -> str:
+def answer(request: bytes, sysfs: Path, dark_s: float = recovery_steps.DARK_S) -> str:
     """Carry out one request; `ok`, or why not."""
     match = _REQUEST.fullmatch(request)
     if match is None:
         return "not understood; ask 'authorized PORT' or 'port-power PORT', with a port such as 1-1.4"
-    rung, port = Rung(match[1].decode()), match[2].decode()
+    step, port = Step(match[1].decode()), match[2].decode()
     device = sysfs / "bus/usb/devices" / port
     if device.exists():
         pair = tuple(int((device / name).read_text(), 16) for name in ("idVendor", "idProduct"))
         if pair not in usb_ids.USB:
             return "port {} holds {:04x}:{:04x}, which is not a device of edgeaid".format(port, *pair)
-    asyncio.run(rungs.pulse(rungs.switch(rung, port, sysfs), dark_s))
+    asyncio.run(recovery_steps.pulse(recovery_steps.switch(step, port, sysfs), dark_s))
     return "ok"
 
 

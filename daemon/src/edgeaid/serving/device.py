@@ -13,7 +13,7 @@ from .. import errors
 from ..config import Device as DeviceConfig
 from ..config import Limits
 from ..devices.discovery import Hardware
-from ..devices.ladder import Action, LadderPolicy, Rung
+from ..devices.ladder import Action, LadderPolicy, Step
 from ..devices.states import State
 from ..scheduling.costs import CostModel, link_rate
 from ..scheduling.placement import Availability
@@ -111,7 +111,7 @@ class DeviceRunner:
             try:
                 handle = await self._spawn()
             except errors.DeviceError as error:
-                self._try_again(Action(Rung.REOPEN, self.recovery.backoff(self._tries), self._tries + 1, str(error)))
+                self._try_again(Action(Step.REOPEN, self.recovery.backoff(self._tries), self._tries + 1, str(error)))
                 raise
             self.handle = handle
             if self._stopped:
@@ -187,7 +187,7 @@ class DeviceRunner:
             return
         action = self.recovery.next(clock(), cause)
         if quiet and self._plugged:
-            action = Action(Rung.REOPEN, 0.0, 1, "plugged in meanwhile")
+            action = Action(Step.REOPEN, 0.0, 1, "plugged in meanwhile")
         self._try_again(action, quiet=quiet)
 
     def _try_again(self, action: Action, *, quiet: bool = False) -> None:
@@ -246,7 +246,7 @@ class DeviceRunner:
             if self.handle is not None:
                 self.handle.kill(f"did not take its models back: {error}")  # its exit starts the next try
             elif self._task is asyncio.current_task():  # nothing has started one yet
-                self._try_again(Action(Rung.REOPEN, self.recovery.backoff(self._tries), self._tries + 1, str(error)))
+                self._try_again(Action(Step.REOPEN, self.recovery.backoff(self._tries), self._tries + 1, str(error)))
             return
         self.recovered_ms = (clock() - died) * 1e3
         text = f"device {self.id} is ready again after {self.recovered_ms:.0f} ms"
@@ -269,7 +269,7 @@ class DeviceRunner:
                 self._task.cancel()
             pause = self.recovery.pause(clock())
             self._set_state(State.QUARANTINED if pause else State.BOOTING)
-            action = Action(Rung.REOPEN, pause, 1, "plugged in")
+            action = Action(Step.REOPEN, pause, 1, "plugged in")
             self._task = asyncio.get_running_loop().create_task(self._recover(action, clock()))
 
     def unplugged(self, now: float) -> None:

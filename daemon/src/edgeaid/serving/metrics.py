@@ -89,16 +89,21 @@ def _devices(plane: Plane) -> Iterator[str]:
     for device in devices:
         yield f"edgeai_worker_restarts_total{label(device=device.id)} {device.restarts}\n"
     yield f"edgeai_worker_restarts_total{label(device='media')} {plane.media.restarts}\n"
-    yield head("edgeai_recovery_rungs_total", "counter", "Rungs of the recovery ladder that were tried.")
-    for device in devices:
-        for rung, count in device.recovery.tried().items():
-            yield f"edgeai_recovery_rungs_total{label(device=device.id, rung=rung)} {count}\n"
+    yield from _recovery(plane, "step", "Recovery steps that were tried.")
+    yield from _recovery(plane, "rung", "Deprecated, goes with 0.2: edgeai_recovery_steps_total.")
     yield head("edgeai_device_busy_seconds_total", "counter", "Time a device spent on requests.")
     for device in devices:
         yield f"edgeai_device_busy_seconds_total{label(device=device.id)} {device.requests.busy_ns / 1e9:.6f}\n"
     yield head("edgeai_model_switches_total", "counter", "Times a device had to load other parameters.")
     for device in devices:
         yield f"edgeai_model_switches_total{label(device=device.id)} {device.queue.snapshot().get('switches', 0)}\n"
+
+
+def _recovery(plane: Plane, name: str, text: str) -> Iterator[str]:
+    yield head(f"edgeai_recovery_{name}s_total", "counter", text)
+    for device in plane.devices.values():
+        for step, count in device.recovery.tried().items():
+            yield f"edgeai_recovery_{name}s_total{label(**{'device': device.id, name: step})} {count}\n"
 
 
 def _slots(live: list[LiveModel]) -> Iterator[str]:

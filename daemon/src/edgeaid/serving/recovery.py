@@ -7,14 +7,14 @@ import logging
 from typing import Any, Final
 
 from .. import config, errors
-from ..devices import rungs
+from ..devices import recovery_steps
 from ..devices.discovery import Hardware
 from ..devices.ladder import (
     Action,
     Ladder,
     LadderPolicy,
-    Rung,
     Step,
+    Tries,
     policy_for,
 )
 from .events import EventLog
@@ -28,7 +28,7 @@ BACKOFF: Final = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0)
 def policy_of(settings: config.Recovery) -> LadderPolicy:
     """The ladder that [recovery] describes."""
     return LadderPolicy(
-        steps=tuple(Step(Rung(name), wait_s=settings.wait.get(name, 0.0)) for name in settings.rungs),
+        steps=tuple(Tries(Step(name), wait_s=settings.wait.get(name, 0.0)) for name in settings.steps),
         settle_s=settings.settle_seconds,
         first_wait_s=settings.first_wait_seconds,
         longest_wait_s=settings.longest_wait_seconds,
@@ -74,7 +74,7 @@ class Recovery:
         """What to try with a worker gone, and how long to wait before."""
         self._failures += 1
         if self.ladder is None:
-            return Action(Rung.REOPEN, self.backoff(self._failures - 1), self._failures, cause)
+            return Action(Step.REOPEN, self.backoff(self._failures - 1), self._failures, cause)
         return self.ladder.failed(now, cause)
 
     @staticmethod
@@ -83,22 +83,23 @@ class Recovery:
         return BACKOFF[min(failures, len(BACKOFF) - 1)]
 
     async def perform(self, action: Action) -> None:
-        """Wait, then touch the hardware as far as the rung does. A refused rung is logged: the next one follows."""
+        """Wait, then touch the hardware as far as the step does. A refused step is logged: the next one follows."""
         self._publish(action)
         await asyncio.sleep(action.wait_s)
         if self.hardware is None:
             return
         try:
-            await rungs.perform(action.rung, self.hardware)
+            await recovery_steps.perform(action.step, self.hardware)
         except errors.DeviceError as error:
             log.warning("%s", error)
 
     def _publish(self, action: Action) -> None:
         wait = f" in {action.wait_s:g} s" if action.wait_s else ""
-        text = f"device {self.device}: trying {action.rung}{wait} (attempt {action.attempt}), because: {action.cause}"
+        text = f"device {self.device}: trying {action.step}{wait} (attempt {action.attempt}), because: {action.cause}"
         self.events.publish(
             "recovery", text, level=logging.WARNING,
-            device=self.device, rung=str(action.rung), attempt=action.attempt, cause=action.cause,
+            device=self.device, step=str(action.step), attempt=action.attempt, cause=action.cause,
+            rung=str(action.step),  # the name until 0.1; goes with 0.2
         )  # fmt: skip
 
     def worked(self, now: float) -> None:
@@ -128,9 +129,9 @@ class Recovery:
         return max(self._quiet_until - now, 0.0)
 
     def tried(self) -> dict[str, int]:
-        """Rung -> how often it was tried."""
-        rungs_tried = self.ladder.snapshot()["rungs"] if self.ladder is not None else {}
-        return {rung: count["tried"] for rung, count in rungs_tried.items()}
+        """Step -> how often it was tried."""
+        tried = self.ladder.snapshot()["steps"] if self.ladder is not None else {}
+        return {step: count["tried"] for step, count in tried.items()}
 
     def snapshot(self) -> dict[str, Any]:
         """JSON values: the hardware and what was tried."""

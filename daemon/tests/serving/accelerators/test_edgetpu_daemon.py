@@ -72,7 +72,9 @@ def test_when_the_stick_aborts_the_cpu_answers_and_the_stick_comes_back(
         control()
         eventually(lambda: device(daemon, "tpu0")["state"] == "ready")
         assert device(daemon, "cpu0")["restarts"] == 0
-    assert 'edgeai_recovery_rungs_total{device="tpu0",rung="reopen"}' in daemon.http("GET", "/metrics")[2].decode()
+    metrics = daemon.http("GET", "/metrics")[2].decode()
+    assert 'edgeai_recovery_steps_total{device="tpu0",step="reopen"}' in metrics
+    assert 'edgeai_recovery_rungs_total{device="tpu0",rung="reopen"}' in metrics  # the name until 0.1
 
 
 def test_a_failed_inference_is_tried_once_more_in_the_same_worker_and_the_worker_stays(
@@ -87,7 +89,7 @@ def test_a_failed_inference_is_tried_once_more_in_the_same_worker_and_the_worker
         assert client.infer("m50", picture).device == "tpu0"
         after = device(daemon, "tpu0")
     assert (after["pid"], after["restarts"]) == (before, 0)
-    assert after["ladder"]["rungs"] == {"retry": {"tried": 1, "helped": 1}}
+    assert after["ladder"]["steps"] == {"retry": {"tried": 1, "helped": 1}}
 
 
 @pytest.mark.parametrize("way", ["fast", "http", "grpc"])

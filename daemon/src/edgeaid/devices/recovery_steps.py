@@ -1,8 +1,8 @@
-"""Carries out the rungs of the ladder that touch hardware. Thin on purpose: each is one ioctl or a few sysfs writes.
+"""Carries out the steps of the ladder that touch hardware. Thin on purpose: each is one ioctl or a few sysfs writes.
 
 A udev rule gives group plugdev the USB node, which is all that a reset needs. `authorized` and the power of a port are
 root's to write: where the daemon may not, it asks `usb_helper.py`, a unit of its own that can do these two things and
-no other. A rung that is not permitted says so, counts as failed, and the ladder goes on.
+no other. A step that is not permitted says so, counts as failed, and the ladder goes on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 
 from ..errors import DeviceError
 from .discovery import SYS, Hardware
-from .ladder import Rung
+from .ladder import Step
 
 #: _IO('U', 20) of linux/usbdevice_fs.h.
 USBDEVFS_RESET: Final = 0x5514
@@ -59,9 +59,9 @@ def usb_reset(hardware: Hardware, *, ioctl: Ioctl = fcntl.ioctl) -> None:
         raise DeviceError(text + hint) from error
 
 
-def switch(rung: Rung, port: str, sysfs: Path = SYS) -> Switch:
+def switch(step: Step, port: str, sysfs: Path = SYS) -> Switch:
     """What `authorized` and `port-power` write for a port such as `1-1.4`. Raises `DeviceError`."""
-    if rung is Rung.AUTHORIZED:
+    if step is Step.AUTHORIZED:
         return Switch((sysfs / "bus/usb/devices" / port / "authorized",), "0", "1")
     directory = port_directory(port, sysfs)
     # A blue socket is two ports with one supply: it goes dark only when both are off.
@@ -84,7 +84,7 @@ def port_directory(port: str, sysfs: Path = SYS) -> Path:
 
 
 async def perform(
-    rung: Rung,
+    step: Step,
     hardware: Hardware,
     *,
     sysfs: Path = SYS,
@@ -92,17 +92,17 @@ async def perform(
     helper: Path = HELPER,
     dark_s: float = DARK_S,
 ) -> None:
-    """Carry out a hardware rung; `RETRY` and `REOPEN` are the worker's business and do nothing here."""
-    if rung is Rung.USB_RESET:
+    """Carry out a hardware step; `RETRY` and `REOPEN` are the worker's business and do nothing here."""
+    if step is Step.USB_RESET:
         # The ioctl blocks until the hub has answered, seconds in the worst case.
         await asyncio.to_thread(usb_reset, hardware, ioctl=ioctl)
-    elif rung in (Rung.AUTHORIZED, Rung.PORT_POWER):
+    elif step in (Step.AUTHORIZED, Step.PORT_POWER):
         try:
-            await pulse(switch(rung, hardware.port, sysfs), dark_s)
+            await pulse(switch(step, hardware.port, sysfs), dark_s)
         except OSError as error:
             if not _forbidden(error):
-                raise DeviceError(f"device {hardware.id}: {rung} does not work: {error}") from error
-            await _ask(helper, rung, hardware)
+                raise DeviceError(f"device {hardware.id}: {step} does not work: {error}") from error
+            await _ask(helper, step, hardware)
 
 
 async def pulse(what: Switch, dark_s: float) -> None:
@@ -118,23 +118,23 @@ async def pulse(what: Switch, dark_s: float) -> None:
             path.write_text(what.then, encoding="ascii")
 
 
-async def _ask(helper: Path, rung: Rung, hardware: Hardware) -> None:
+async def _ask(helper: Path, step: Step, hardware: Hardware) -> None:
     """Let the helper do it: one line there, one line back."""
     try:
         async with asyncio.timeout(HELPER_S):
             reader, writer = await asyncio.open_unix_connection(helper)
             try:
-                writer.write(f"{rung} {hardware.port}\n".encode())
+                writer.write(f"{step} {hardware.port}\n".encode())
                 answer = (await reader.readline()).decode(errors="replace").strip()
             finally:
                 writer.close()
     except (OSError, ValueError) as error:  # ValueError: a line without an end
         raise DeviceError(
-            f"device {hardware.id}: {rung} needs root, and the helper for it does not answer at {helper} "
+            f"device {hardware.id}: {step} needs root, and the helper for it does not answer at {helper} "
             f"({error or 'time out'}); systemctl enable --now edgeaid-usb.socket"
         ) from error
     if answer != "ok":
-        raise DeviceError(f"device {hardware.id}: {rung}: {answer or 'the helper ended without an answer'}")
+        raise DeviceError(f"device {hardware.id}: {step}: {answer or 'the helper ended without an answer'}")
 
 
 def _forbidden(error: OSError) -> bool:

@@ -1,4 +1,4 @@
-"""The hardware rungs on a made-up machine."""
+"""The hardware steps on a made-up machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeaid.devices import rungs
+from edgeaid.devices import recovery_steps
 from edgeaid.devices.discovery import Hardware, scan
-from edgeaid.devices.ladder import Rung
+from edgeaid.devices.ladder import Step
 from edgeaid.devices.usb_helper import answer
 from edgeaid.errors import DeviceError
 
@@ -31,7 +31,7 @@ def test_a_usb_reset_is_one_ioctl_on_the_node(stick: Hardware) -> None:
     def ioctl(descriptor: int, request: int) -> None:
         calls.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")), request))
 
-    asyncio.run(rungs.perform(Rung.USB_RESET, stick, ioctl=ioctl))
+    asyncio.run(recovery_steps.perform(Step.USB_RESET, stick, ioctl=ioctl))
     assert calls == [(stick.node, 0x5514)]
 
 
@@ -41,16 +41,16 @@ def test_a_reset_that_the_kernel_refuses_says_what_and_leaks_no_descriptor(stick
 
     before = os.listdir("/proc/self/fd")
     with pytest.raises(DeviceError, match=r"usb:1-1\.4: cannot reset its USB port .*not permitted; docs/devices.md"):
-        rungs.usb_reset(stick, ioctl=ioctl)
+        recovery_steps.usb_reset(stick, ioctl=ioctl)
     assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_stick_that_left_meanwhile_is_a_device_error(tree: UsbTree, stick: Hardware) -> None:
     tree.unplug("1-1.4")
     with pytest.raises(DeviceError, match="No such file"):
-        rungs.usb_reset(stick)
+        recovery_steps.usb_reset(stick)
     with pytest.raises(DeviceError, match="No such file"):
-        asyncio.run(rungs.perform(Rung.AUTHORIZED, stick, sysfs=tree.sys, dark_s=0))
+        asyncio.run(recovery_steps.perform(Step.AUTHORIZED, stick, sysfs=tree.sys, dark_s=0))
 
 
 def test_authorization_is_withdrawn_and_renewed(tree: UsbTree, stick: Hardware) -> None:
@@ -58,7 +58,7 @@ def test_authorization_is_withdrawn_and_renewed(tree: UsbTree, stick: Hardware) 
     seen = []
 
     async def scenario() -> None:
-        task = asyncio.create_task(rungs.perform(Rung.AUTHORIZED, stick, sysfs=tree.sys, dark_s=0.01))
+        task = asyncio.create_task(recovery_steps.perform(Step.AUTHORIZED, stick, sysfs=tree.sys, dark_s=0.01))
         await asyncio.sleep(0)
         seen.append(path.read_text())
         await task
@@ -70,7 +70,7 @@ def test_authorization_is_withdrawn_and_renewed(tree: UsbTree, stick: Hardware) 
 
 def test_a_cancelled_pulse_never_leaves_the_port_dark(tree: UsbTree, stick: Hardware) -> None:
     async def scenario() -> None:
-        task = asyncio.create_task(rungs.perform(Rung.PORT_POWER, stick, sysfs=tree.sys, dark_s=60))
+        task = asyncio.create_task(recovery_steps.perform(Step.PORT_POWER, stick, sysfs=tree.sys, dark_s=60))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -83,7 +83,7 @@ def test_a_cancelled_pulse_never_leaves_the_port_dark(tree: UsbTree, stick: Hard
 def test_a_hub_without_switchable_power_is_explained(tree: UsbTree, stick: Hardware) -> None:
     (tree.sys / "bus/usb/devices/1-1:1.0/1-1-port4/disable").unlink()
     with pytest.raises(DeviceError, match="hub with per-port power"):
-        asyncio.run(rungs.perform(Rung.PORT_POWER, stick, sysfs=tree.sys))
+        asyncio.run(recovery_steps.perform(Step.PORT_POWER, stick, sysfs=tree.sys))
 
 
 def test_a_blue_socket_goes_dark_on_both_its_ports(tree: UsbTree) -> None:
@@ -94,7 +94,7 @@ def test_a_blue_socket_goes_dark_on_both_its_ports(tree: UsbTree) -> None:
     seen = []
 
     async def scenario() -> None:
-        task = asyncio.create_task(rungs.perform(Rung.PORT_POWER, device, sysfs=tree.sys, dark_s=0.01))
+        task = asyncio.create_task(recovery_steps.perform(Step.PORT_POWER, device, sysfs=tree.sys, dark_s=0.01))
         await asyncio.sleep(0)
         seen.append([path.read_text() for path in disable])
         await task
@@ -139,17 +139,17 @@ def test_what_the_daemon_may_not_write_the_helper_does(tree: UsbTree, stick: Har
 
     async def scenario() -> None:
         async with await asyncio.start_unix_server(helper.serve, helper.path):
-            await rungs.perform(Rung.AUTHORIZED, stick, sysfs=tree.sys, helper=helper.path)
+            await recovery_steps.perform(Step.AUTHORIZED, stick, sysfs=tree.sys, helper=helper.path)
 
     asyncio.run(scenario())
     assert helper.calls == [b"authorized 1-1.4\n"]
     assert (other.sys / "bus/usb/devices/1-1.4/authorized").read_text() == "1"
 
 
-def test_without_a_helper_the_rung_says_what_to_start(tree: UsbTree, stick: Hardware, tmp_path: Path) -> None:
+def test_without_a_helper_the_step_says_what_to_start(tree: UsbTree, stick: Hardware, tmp_path: Path) -> None:
     forbid(tree.sys / "bus/usb/devices/1-1.4/authorized")
     with pytest.raises(DeviceError, match=r"systemctl enable --now edgeaid-usb\.socket"):
-        asyncio.run(rungs.perform(Rung.AUTHORIZED, stick, sysfs=tree.sys, helper=tmp_path / "none"))
+        asyncio.run(recovery_steps.perform(Step.AUTHORIZED, stick, sysfs=tree.sys, helper=tmp_path / "none"))
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ def test_the_helper_touches_accelerators_and_empty_ports_only(tree: UsbTree) -> 
 
 
 def test_the_port_of_a_root_hub_is_found_too(tree: UsbTree) -> None:
-    assert (rungs.port_directory("2-1", tree.sys) / "disable").exists()
-    assert (rungs.port_directory("1-1.4", tree.sys) / "disable").exists()
+    assert (recovery_steps.port_directory("2-1", tree.sys) / "disable").exists()
+    assert (recovery_steps.port_directory("1-1.4", tree.sys) / "disable").exists()
 
 
 def test_retry_and_reopen_touch_nothing_and_pcie_cannot_be_reset_as_usb(stick: Hardware) -> None:
     card = replace(stick, id="pci:0000:01:00.0", usb_ids=None)
-    asyncio.run(rungs.perform(Rung.RETRY, card))
-    asyncio.run(rungs.perform(Rung.REOPEN, card))
+    asyncio.run(recovery_steps.perform(Step.RETRY, card))
+    asyncio.run(recovery_steps.perform(Step.REOPEN, card))
     with pytest.raises(DeviceError, match="not on USB"):
-        asyncio.run(rungs.perform(Rung.USB_RESET, card))
+        asyncio.run(recovery_steps.perform(Step.USB_RESET, card))

@@ -24,6 +24,7 @@ def describe(tinfoil: Any, name: str) -> dict[str, Any]:
     d = tinfoil.parse_recipe(name)
     facts: dict[str, Any] = {v: d.getVar(v) for v in VARIABLES}
     facts["FILE"] = d.getVar("FILE")
+    facts["skipped"] = d.getVar("__SKIPPED", False)
     facts["inherits_packagegroup"] = bb.data.inherits_class("packagegroup", d)
     facts["inherits_image"] = bb.data.inherits_class("image", d)
     facts["tasks"] = {}

@@ -19,7 +19,9 @@ from layer.workspace import MACHINES, RELEASES, RUNTIMES, Workspace, hand_over, 
 from rig import bitbake
 from rig.paths import TOP, Missing
 
-ALL = ("tensorflow", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate", "mqtt", "camera", "weston", "power-fast")
+ALL = (
+    "tensorflow", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate", "mqtt", "camera", "weston", "power-fast", "debug",
+)  # fmt: skip
 OTHERS = ("tensorflow", "tensorflow-lite", "tensorflow-native", "bazel-native", "rpi-config")
 #: What BitBake makes of each recipe, by name; `_said` is what it printed.
 Facts = dict[str, Any]
@@ -69,6 +71,17 @@ def facts(request: pytest.FixtureRequest) -> Facts:
 
 def own(facts: Facts) -> Facts:
     return {n: f for n, f in facts.items() if n not in OTHERS and not n.startswith("_")}
+
+
+def test_with_all_features_no_recipe_of_ours_is_skipped(facts: Facts) -> None:
+    skipped = {name: one["skipped"] for name, one in own(facts).items() if one.get("skipped")}
+    if "edgeaid-json" in skipped:
+        assert "meta-python of scarthgap has no python3-orjson" in skipped.pop("edgeaid-json")
+    assert skipped == {}
+
+
+def test_a_development_image_has_the_daemons_tests(facts: Facts) -> None:
+    assert "edgeaid-ptest" in facts["edgeai-image-dev"]["IMAGE_INSTALL"].split()
 
 
 def test_every_recipe_can_be_evaluated_without_a_word_of_warning(facts: Facts) -> None:

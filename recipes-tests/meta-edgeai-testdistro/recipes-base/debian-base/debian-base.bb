@@ -16,6 +16,10 @@ do_install:append() {
     rm -f ${D}/usr/lib/systemd/system/e2scrub* ${D}/usr/lib/systemd/system/fstrim.timer
     # /var/tmp and /var/log are in memory (base-files); OE's systemd recipe makes their directories
     printf 'd /run/lock 1777 - - -\nd /var/volatile/log - - - -\nd /var/volatile/tmp 1777 - -\n' > ${D}/usr/lib/tmpfiles.d/00-create-volatile.conf
+    # /tmp is in memory, as with OE's systemd: a private /dev is put together in it, also where the root is read-only
+    install -d ${D}/usr/lib/systemd/system/local-fs.target.wants
+    mv ${D}/usr/share/systemd/tmp.mount ${D}/usr/lib/systemd/system/
+    ln -s ../tmp.mount ${D}/usr/lib/systemd/system/local-fs.target.wants/tmp.mount
     # asks questions on the console; OE builds systemd without it
     rm -f ${D}/usr/lib/systemd/system/systemd-firstboot.service ${D}/usr/lib/systemd/system/*/systemd-firstboot.service
     rm -rf ${D}/etc/systemd/system/*

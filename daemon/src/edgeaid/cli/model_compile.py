@@ -11,7 +11,7 @@ import click
 
 from .model_convert import normalisation, picture_options, say
 
-TARGETS = ["edgetpu", "ncs", "ncs2", "ncs2-blob", "k210", "k210-v4"]
+TARGETS = ["edgetpu", "ncs", "ncs2", "ncs2-blob", "k210", "k210-v4", "k210-v3"]
 
 
 @click.command("compile")
@@ -38,7 +38,8 @@ def compile_(models: tuple[Path, ...], *, target: str, output: Path, compiler: s
     """Compile MODELS for an accelerator and read the compiler's log.
 
     edgetpu: edgetpu_compiler (several models are co-compiled). ncs: mvNCCompile. ncs2: OpenVINO IR; ncs2-blob:
-    compile_tool. k210: nncase 1.x (kmodel v5, compared in its simulator). k210-v4: ncc 0.2 (kmodel v4, for MaixPy).
+    compile_tool. k210: nncase 1.x (kmodel v5, compared in its simulator). k210-v4 and
+    k210-v3: ncc 0.2 and 0.1 (kmodel v4, v3, for MaixPy).
     Without the compiler the exact command for another machine is printed. --compiler-option gives a compiler any option
     of its own: for nncase 1.x those of CompileOptions and PTQTensorOptions, for the others what their --help lists.
     """

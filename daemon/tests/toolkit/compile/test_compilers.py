@@ -15,6 +15,8 @@ from click.testing import CliRunner
 
 from edgeaid.cli.model import model
 from edgeaid.errors import InvalidModel, InvalidRequest, NotFound, Unsupported
+from edgeaid.models.manifest import parse
+from edgeaid.toolkit.bundle.model_dir import add_artifact
 from edgeaid.toolkit.compile.compilers import command, compile_models
 from edgeaid.toolkit.compile.request import Request
 from edgeaid.toolkit.convert import convert
@@ -128,6 +130,47 @@ def test_options_of_a_compiler_itself_are_passed_on(tmp_path: Path) -> None:
     extra = {"weights-bits": "8", "dump-ir": "", "v": ""}
     line = command(Request((tmp_path / "net.tflite",), "k210-v4", tmp_path, extra=extra))
     assert line[-4:] == ["--weights-bits", "8", "--dump-ir", "-v"]
+
+
+def test_the_first_ncc_gets_its_own_options_by_name(tmp_path: Path) -> None:
+    request = Request((tmp_path / "net.tflite",), "k210-v3", tmp_path, calibration="pictures",
+                      rules=Normalisation((127.5,), (127.5,)), extra={"weights-bits": "16"})  # fmt: skip
+    assert command(request) == [
+        "ncc", "-i", "tflite", "-o", "k210model", "--dataset", "pictures", "--postprocess", "n1to1",
+        str(tmp_path / "net.tflite"), str(tmp_path / "net.kmodel"), "--weights-bits", "16",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "calibration", "mean", "reason"),
+    [
+        ("net.onnx", "p", 0.0, "convert it first"),
+        ("net.tflite", "", 0.0, "--calibration"),
+        ("net.tflite", "p", 3.0, "0..1"),
+    ],
+)
+def test_what_the_first_ncc_cannot_do_is_said(
+    name: str, calibration: str, mean: float, reason: str, tmp_path: Path
+) -> None:
+    rules = Normalisation((mean,), (255.0,))
+    with pytest.raises(InvalidRequest, match=reason):
+        command(Request((tmp_path / name,), "k210-v3", tmp_path, calibration=calibration, rules=rules))
+
+
+def test_the_manifest_says_how_the_maps_of_a_kmodel_are_turned_back(tmp_path: Path) -> None:
+    """The KPU has channels first and a v4 file no output shapes; clients see what the TFLite model had."""
+    (tmp_path / "m.tflite").write_bytes(conv((1, 8, 6, 3), 5, type=FP))
+    compiler = program(tmp_path / "ncc", writes=[tmp_path / "out" / "m.kmodel"])
+    (tmp_path / "out").mkdir()
+    result = compile_models(Request((tmp_path / "m.tflite",), "k210-v4", tmp_path / "out", compiler))
+    assert result.options == {"layout": "nhwc", "outputs": [[6, 8, 5]]}
+    made = tmp_path / "mine" / "1"
+    made.mkdir(parents=True)
+    (made / "model.toml").write_text('schema = 1\nname = "mine"\n')
+    add_artifact(made, result)
+    (artifact,) = parse((made / "model.toml").read_bytes(), "mine").artifacts
+    assert artifact.options["layout"] == "nhwc"
+    assert artifact.options["outputs"] == [[6, 8, 5]]
 
 
 def test_an_ncs_error_is_explained_by_rule(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def add_artifact(directory: Path, compiled: Compiled) -> None:
             shutil.copyfile(path, directory / path.name)
     main = compiled.files[0]
     facts = {k: v for k, v in compiled.facts.get(main.name, {}).items() if v is not None and k != "sha256"}
-    table = manifests.table(f"[artifacts.{target}]", {"file": main.name, "sha256": _digest(main)})
+    table = manifests.table(f"[artifacts.{target}]", {"file": main.name, "sha256": _digest(main), **compiled.options})
     texts = [table]
     if facts:
         texts.append(manifests.table(f"[conversion.{target}]", facts))

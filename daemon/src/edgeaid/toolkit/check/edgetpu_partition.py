@@ -13,9 +13,8 @@ from collections.abc import Sequence
 
 from ...formats.tflite.reader import Subgraph
 
-#: How often that is right. Of the models that Google publishes plain and compiled, 14 were used to find the rules and 7
-#: were kept aside.
-MEASURED = "right for 1047 of 1047 operators of 21 public plain and compiled models"
+#: How often that is right. Of the pairs that Google publishes, 14 were used to find the rules and 13 kept aside.
+MEASURED = "right for 1310 of 1310 operators of 27 public pairs of a plain and a compiled model"
 
 
 def first_part(graph: Subgraph, able: Sequence[bool]) -> frozenset[int]:

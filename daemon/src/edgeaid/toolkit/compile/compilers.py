@@ -21,6 +21,7 @@ from ..check.rules import rules
 from ..convert import convert
 from ..convert.quantize import LogLine
 from ..run import child
+from . import ncc
 from .nncase import compile_k210
 from .request import Compiled, Request, digest, explain, kmodel_of
 
@@ -50,6 +51,7 @@ COMPILERS: Final[dict[str, Compiler]] = {
         "compile_tool", "OpenVINO up to 2022.3 built with the MYRIAD plug-in (source tree or 2021.4 archive)"
     ),
     "k210-v4": Compiler("ncc", "GitHub release v0.2.0-beta4 of kendryte/nncase (binary), Linux x86-64"),
+    "k210-v3": Compiler("ncc", "GitHub release v0.1.0-rc5 of kendryte/nncase (binary), Linux x86-64"),
 }
 
 
@@ -81,18 +83,7 @@ def _command(request: Request) -> list[str]:
         if request.models[0].suffix != ".xml":
             raise InvalidRequest(f"{program} takes OpenVINO IR (.xml): edgeai model compile --target ncs2 makes it")
         return [program, "-m", models[0], "-d", "MYRIAD", "-ip", "U8", "-o", str(_blob(request))]
-    kind = {".onnx": "onnx", ".caffemodel": "caffe"}.get(request.models[0].suffix, "tflite")
-    result = [program, "compile", models[0], str(kmodel_of(request)), "-i", kind, "-o", "kmodel", "-t", "k210"]
-    if not request.calibration:
-        return [*result, "--inference-type", "float"]
-    mean, std = request.rules.mean, request.rules.std
-    if len(set(mean)) > 1 or len(set(std)) > 1:
-        raise InvalidRequest("ncc knows one mean and one standard deviation for all channels")
-    # ncc scales pictures to [0, 1] before (x - mean) / std.
-    return [
-        *result, "--dataset", request.calibration, "--dataset-format", "image", "--inference-type", "uint8",
-        "--input-mean", f"{mean[0] / 255:g}", "--input-std", f"{std[0] / 255:g}",
-    ]  # fmt: skip
+    return ncc.command(request, program)
 
 
 def _ncs_output(request: Request) -> Path:
@@ -117,7 +108,7 @@ def compile_models(request: Request, say: LogLine = lambda _: None) -> Compiled:
         return _openvino(request, say)
     if request.target not in COMPILERS:
         raise InvalidRequest(
-            f"no compiler for {request.target!r}; choose edgetpu, ncs, ncs2, ncs2-blob, k210 or k210-v4"
+            f"no compiler for {request.target!r}; choose edgetpu, ncs, ncs2, ncs2-blob, k210, k210-v4 or k210-v3"
         )
     line = command(request)
     output = _run(request, line, say)
@@ -220,7 +211,8 @@ def _ncc_result(request: Request, line: list[str], output: tuple[int | None, str
     if status != 0 or not path.is_file():
         hints = [explain("KPU012")] if re.search(r"not supported|unsupported", text, re.I) else []
         raise InvalidModel(f"ncc failed: {'; '.join([*log.errors, *hints]) or f'status {status}, no {path.name}'}")
-    return Compiled("k210", tuple(line), (path,), {path.name: {"sha256": digest(path), **log.memory}})
+    facts = {path.name: {"sha256": digest(path), **log.memory}}
+    return Compiled("k210", tuple(line), (path,), facts, options=ncc.artifact_options(request.models[0]))
 
 
 def _openvino(request: Request, say: LogLine) -> Compiled:

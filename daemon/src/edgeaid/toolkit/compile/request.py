@@ -17,7 +17,7 @@ class Request:
     """What to compile and how."""
 
     models: tuple[Path, ...]
-    #: edgetpu, ncs, ncs2 (IR), ncs2-blob, k210 (nncase 1.x, kmodel v5) or k210-v4 (ncc 0.2).
+    #: edgetpu, ncs, ncs2 (IR), ncs2-blob, k210 (nncase 1.x, kmodel v5), k210-v4 (ncc 0.2) or k210-v3 (0.1).
     target: str
     #: Directory for the results.
     output: Path
@@ -50,6 +50,8 @@ class Compiled:
     facts: Mapping[str, Mapping[str, Any]]
     #: Remarks, each with the number of its rule if it has one.
     remarks: tuple[str, ...] = field(default=())
+    #: Options of the artifact in a manifest: how the daemon is to present what comes out.
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def kmodel_of(request: Request) -> Path:

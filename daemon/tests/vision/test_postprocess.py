@@ -60,6 +60,14 @@ def test_classes_come_best_first_with_dequantised_scores_and_names() -> None:
     assert result.classes[0].score == pytest.approx(0.363281)
 
 
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(0, 40))
+def test_of_equal_scores_the_first_classes_come_first_however_many_are_asked_for(scores: list[int], count: int) -> None:
+    result = answer({"decoder": "classification"}, np.array([scores], np.float32), max_results=count)
+    assert isinstance(result, Classification)
+    expected = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
+    assert [c.index for c in result.classes] == expected
+
+
 def test_softmax_and_sigmoid_are_applied_to_real_values() -> None:
     values = np.array([[-20, 0, 20]], np.int8)
     quantization = Quantization((0.1,), (0,))

@@ -12,7 +12,6 @@ from typing import Final, TypeVar
 from ..config import Limits
 from ..errors import InvalidRequest
 from ..serving.access import Peer
-from ..serving.media import PictureFile
 from ..serving.model import LiveModel, Request
 from ..serving.plane import Plane
 from ..serving.shm import Region
@@ -150,8 +149,7 @@ async def prepare(plane: Plane, request: Request, wanted: oip.InferRequest) -> N
     """Have the inputs that are pictures decoded into the request's slot."""
     for given in wanted.inputs:
         if given.picture is not None:
-            with PictureFile(given.picture) as picture:
-                await plane.media.prepare(request.live, request.slot, picture)
+            await plane.media.prepare(request.live, request.slot, given.picture)
 
 
 def answer(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from . import http
+from . import codec, http
 from .arguments import Address
 
+#: Bytes of the longest answer on the fast socket.
+MAX_REPLY: Final = 65536
 T = TypeVar("T")
 
 
@@ -33,6 +35,14 @@ class BlockingTransport:
         self._fast = http.connect(self.address.fast_path, self.address.timeout, socket.SOCK_SEQPACKET)
 
     async def exchange_fast(self, message: bytes, fd: int) -> bytes:
+        return self.ask_fast(message, fd)
+
+    def again(self, pieces: list[codec.Buffer]) -> tuple[int, dict[str, str], bytes]:
+        """As `repeated.Immediate` says."""
+        return self._http.again(pieces)
+
+    def ask_fast(self, message: bytes, fd: int) -> bytes:
+        """As `repeated.Immediate` says."""
         if self._fast is None:
             raise http.Closed("not connected")
         try:
@@ -40,7 +50,7 @@ class BlockingTransport:
                 socket.send_fds(self._fast, [message], [fd])
             else:
                 self._fast.send(message)
-            reply = self._fast.recv(65536)
+            reply = self._fast.recv(MAX_REPLY)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise http.Closed(str(error)) from error
         except BlockingIOError as error:

@@ -137,12 +137,12 @@ def _converted(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
 def encode(inputs: Mapping[str, Array], parameters: Mapping[str, Any]) -> list[Buffer]:
     """A request with binary tensors: its JSON part, then the tensors where they lie."""
     # Keyed by dtype, not by its name: numpy works that out anew each time, slower than all of the rest.
-    data = [_raw(array) for array in inputs.values()]
+    data = [raw(array) for array in inputs.values()]
     tensors = tuple((n, a.dtype, a.shape, len(d)) for (n, a), d in zip(inputs.items(), data, strict=True))
     return [_head(tensors, tuple(parameters.items())), *data]
 
 
-def _raw(array: Array) -> Buffer:
+def raw(array: Array) -> Buffer:
     """A tensor's bytes; texts and bytes each behind their length, 4 bytes little-endian."""
     if array.dtype.hasobject:
         items = (v if isinstance(v, bytes) else str(v).encode() for v in array.ravel())

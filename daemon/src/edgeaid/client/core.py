@@ -6,14 +6,13 @@ end in one step, because its transport never suspends (`run` in blocking.py).
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 from .. import errors
-from . import codec, fast, http, results
+from . import codec, fast, http, repeated, results
 from .arguments import Address, Upload, check_priority, check_timeout, model_name, version_text
 from .codec import Array, Inference, Inputs
 from .inventory import Device, Model
@@ -62,6 +61,8 @@ class Core:
         #: Models that the fast socket cannot serve: their tensors are too large or of no fixed size.
         self._plain: set[tuple[str, str]] = set()
         self._metadata: dict[tuple[str, str], dict[str, Any]] = {}
+        #: What was asked last over HTTP: dtype and shape of each input, and all of the request before the tensors.
+        self._prepared: dict[tuple[str, str], tuple[repeated.Forms, tuple[bytes, codec.Buffer]]] = {}
 
     def close(self) -> None:
         """Close all connections."""
@@ -106,11 +107,7 @@ class Core:
                 ) from error
             except (ValueError, OSError) as error:
                 raise errors.Unavailable(f"edgeaid at {name}: {error}") from error
-        if status >= 400:
-            text = data.decode(errors="replace")
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                text = json.loads(data)["error"]
-            raise codec.error_of(status, text, answered.get("retry-after"))
+        repeated.check_status(status, answered, data)
         return data, answered
 
     async def get(self, path: str) -> Any:
@@ -181,6 +178,56 @@ class Core:
                 raise
         return await self._infer(key, inputs, timeout, priority, parameters)
 
+    def repeat(
+        self,
+        now: repeated.Immediate,
+        model: object,
+        inputs: Inputs,
+        version: object,
+        timeout: float | None,
+        priority: int,
+    ) -> Inference | None:
+        """`infer` without coroutines, for the usual case: the model was asked before, and its inputs are arrays that
+        fit as they are. None = `infer` has to do it.
+        """
+        if type(model) is not str:
+            return None
+        if timeout is not None:
+            check_timeout(timeout)
+        if priority:
+            check_priority(priority)
+        key = (model, version_text(version) if version else "")
+        session = self._fast
+        try:
+            if session is not None:
+                binding = session.repeated(key, inputs)
+                if binding is not None:
+                    return fast.answer(binding, now.ask_fast(session.question(binding, priority, timeout), -1))
+            elif (known := self._prepared.get(key)) and timeout is None and not priority and now.is_open:
+                data = repeated.raw_inputs(inputs, known[0])
+                return self._answered(*now.again([*known[1], *data])) if data is not None else None
+        except http.Closed:
+            self._drop_fast()  # one new attempt on a fresh connection
+        except (errors.NotFound, errors.InvalidRequest):
+            pass  # nothing ran: `infer` asks again, and then for the model's tensors
+        except (http.Late, OSError) as error:
+            raise self._broken(error) from error
+        return None
+
+    @staticmethod
+    def _answered(status: int, headers: Mapping[str, str], data: bytes) -> Inference:
+        repeated.check_status(status, headers, data)
+        return codec.decode(data, int(headers.get(HEADER_LENGTH.lower(), "0")))
+
+    def _broken(self, error: http.Late | OSError) -> errors.EdgeaiError:
+        """What to raise when a connection failed; the fast socket is closed."""
+        socket = "the fast socket" if self._fast is not None else "the connection"
+        self._drop_fast()
+        if isinstance(error, http.Late):
+            name, seconds = self.transport.address.name, self.transport.address.timeout
+            return errors.DeadlineExceeded(f"edgeaid at {name} did not answer within {seconds:g} s")
+        return errors.Unavailable(f"{socket} broke: {error}")
+
     async def _infer(
         self,
         key: tuple[str, str],
@@ -218,14 +265,8 @@ class Core:
                 self._drop_fast()
                 if attempt or not reused:
                     raise errors.Unavailable(f"edgeaid at {name} closed the fast socket: {error}") from error
-            except http.Late as error:
-                self._drop_fast()
-                raise errors.DeadlineExceeded(
-                    f"edgeaid at {name} did not answer within {self.transport.address.timeout:g} s"
-                ) from error
-            except OSError as error:
-                self._drop_fast()
-                raise errors.Unavailable(f"the fast socket broke: {error}") from error
+            except (http.Late, OSError) as error:
+                raise self._broken(error) from error
         return None
 
     async def _open_fast(self) -> fast.Session | None:
@@ -283,8 +324,12 @@ class Core:
             said["priority"] = priority
         body = codec.encode(arrays, said)
         head = {HEADER_LENGTH: str(len(body[0]))}
-        data, headers = await self.request("POST", _model_path(*key) + "/infer", body, head)
-        return codec.decode(data, int(headers.get(HEADER_LENGTH.lower(), "0")))
+        path = _model_path(*key) + "/infer"
+        data, headers = await self.request("POST", path, body, head)
+        if not said and not any(array.dtype.hasobject for array in arrays.values()):
+            forms = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+            self._prepared[key] = forms, (http.request_head("POST", path, head, body), body[0])
+        return self._answered(200, headers, data)
 
     # --- pictures ---------------------------------------------------------------------------------------------------
 
@@ -392,6 +437,7 @@ class Core:
         """Ask for a model's tensors anew at its next use."""
         self._metadata = {k: v for k, v in self._metadata.items() if k[0] != model}
         self._plain = {k for k in self._plain if k[0] != model}
+        self._prepared = {k: v for k, v in self._prepared.items() if k[0] != model}
         if self._fast is not None:
             try:
                 await self._drive(self._fast.forget(model))

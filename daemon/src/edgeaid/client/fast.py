@@ -26,7 +26,6 @@ from .codec import Array, Inference, error_of
 INFER: Final = struct.Struct("<BBHIQQQ")
 RESULT: Final = struct.Struct("<BBHIQQQQQ")
 VERSION: Final = 2
-PHASES: Final = ("queue_ms", "input_ms", "compute_ms", "output_ms")
 _ALIGN: Final = 64
 #: The first region's bytes: most models fit, and no second one is needed.
 _REGION: Final = 1 << 20
@@ -145,16 +144,40 @@ class Session:
 
     def run(self, binding: Binding, *, priority: int = 0, timeout: float | None = None) -> Steps:
         """Infer on what lies in `binding.inputs`; returns (device, version that answered, ms by phase)."""
+        reply = yield self.question(binding, priority, timeout), -1
+        return _told(binding, reply)
+
+    def question(self, binding: Binding, priority: int, timeout: float | None) -> bytes:
+        """The message that asks for an inference on what lies in `binding.inputs`."""
         self._requests += 1
         limit = max(1, int(timeout * 1e6)) if timeout is not None else 0
-        reply = yield INFER.pack(1, priority, 0, binding.number, self._requests, limit, 0), -1
-        _, _, status, _, _, *times = RESULT.unpack_from(reply)
-        text = reply[RESULT.size :].decode(errors="replace")
-        if status != 200:
-            raise error_of(status, text)
-        device, _, version = text.partition("\n")
-        timing = {name: ns / 1e6 for name, ns in zip(PHASES, times, strict=True)}
-        return device, version or binding.version, timing
+        return INFER.pack(1, priority, 0, binding.number, self._requests, limit, 0)
+
+    def repeated(self, key: tuple[str, str], inputs: Any) -> Binding | None:
+        """The binding of (model, version) with `inputs` copied in, when nothing has to be done first: the model is
+        bound, and its inputs are given as arrays of exactly its dtypes and shapes.
+        """
+        binding = self._bindings.get(key)
+        if binding is None:
+            return None
+        places = binding.inputs
+        if type(inputs) is np.ndarray:
+            if len(places) != 1:
+                return None
+            ((place),) = places.values()
+            if inputs.dtype != place.dtype or inputs.shape != place.shape:
+                return None
+            place[...] = inputs
+        else:
+            if type(inputs) is not dict or inputs.keys() != places.keys():
+                return None
+            for name, place in places.items():
+                array = inputs[name]
+                if type(array) is not np.ndarray or array.dtype != place.dtype or array.shape != place.shape:
+                    return None
+                place[...] = array
+        self._bindings.move_to_end(key)
+        return binding
 
     def infer(
         self, binding: Binding, inputs: Mapping[str, Array], *, priority: int = 0, timeout: float | None = None
@@ -162,9 +185,8 @@ class Session:
         """Copy inputs in, run, copy outputs out: an Inference."""
         for name, array in inputs.items():
             np.copyto(binding.inputs[name], array, casting="no")
-        device, version, timing = yield from self.run(binding, priority=priority, timeout=timeout)
-        outputs = {n: a.copy() for n, a in binding.outputs.items()}
-        return Inference(outputs, binding.model, version, timing, device)
+        reply = yield self.question(binding, priority, timeout), -1
+        return answer(binding, reply)
 
     def forget(self, model: str) -> Steps:
         """Unbind a model that was reloaded or unloaded."""
@@ -174,6 +196,29 @@ class Session:
                 yield from _control({"op": "unbind", "binding": binding.number})
             except errors.NotFound:
                 continue  # the daemon has taken it away already
+
+
+def answer(binding: Binding, reply: bytes) -> Inference:
+    """The answer to a question, with copies of the outputs. Raises what the daemon did."""
+    device, version, timing = _told(binding, reply)
+    outputs = {name: array.copy() for name, array in binding.outputs.items()}
+    return Inference(outputs, binding.model, version, timing, device)
+
+
+def _told(binding: Binding, reply: bytes) -> tuple[str, str, dict[str, float]]:
+    """(device, version that answered, ms by phase) of an answer. Raises what the daemon did."""
+    _, _, status, _, _, queue, given, computed, taken = RESULT.unpack_from(reply)
+    text = reply[RESULT.size :].decode(errors="replace")
+    if status != 200:
+        raise error_of(status, text)
+    device, _, version = text.partition("\n")
+    timing = {
+        "queue_ms": queue / 1e6,
+        "input_ms": given / 1e6,
+        "compute_ms": computed / 1e6,
+        "output_ms": taken / 1e6,
+    }
+    return device, version or binding.version, timing
 
 
 def _layout(metadata: Mapping[str, Any]) -> tuple[dict[str, list[dict[str, Any]]], int]:

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from .. import errors
@@ -98,6 +99,10 @@ def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
     return int(code), headers
 
 
+#: The same request is mostly answered with the same head. What is remembered must not be changed.
+_parsed_head: Final = lru_cache(16)(parse_head)
+
+
 def content_length(headers: Mapping[str, str]) -> int:
     """Bytes of an answer's body. ValueError when it does not say."""
     length = headers.get("content-length", "")
@@ -140,6 +145,26 @@ class Connection:
         except BlockingIOError as error:
             self.close()
             raise Late from error
+        except BaseException:
+            self.close()
+            raise
+        if answered.get("connection", "").lower() == "close":
+            self.close()
+        return status, answered, data
+
+    def again(self, pieces: list[Buffer]) -> tuple[int, dict[str, str], bytes]:
+        """The same for a request that is made already, on the connection that is open. Closed where none is."""
+        if self._sock is None:
+            raise Closed("not connected")
+        try:
+            _send(self._sock, pieces)
+            status, answered, data = _receive(self._sock)
+        except BlockingIOError as error:
+            self.close()
+            raise Late from error
+        except (BrokenPipeError, ConnectionResetError) as error:
+            self.close()
+            raise Closed(str(error)) from error
         except BaseException:
             self.close()
             raise
@@ -191,7 +216,8 @@ def _receive(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
         if not piece:
             raise Closed("no answer")
         data += piece
-    status, headers = parse_head(data[:end])
+    status, parsed = _parsed_head(data[:end])
+    headers = parsed.copy()
     if status == 204:
         return status, headers, b""
     body = data[end + 4 :]

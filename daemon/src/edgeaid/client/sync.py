@@ -40,7 +40,8 @@ class Client:
     ) -> None:
         address = Address.of(path, fast_path, timeout, name)
         self.path, self.name, self.timeout = address.path, address.name, address.timeout
-        self._core = Core(BlockingTransport(address), fast_socket=fast)
+        self._transport = BlockingTransport(address)
+        self._core = Core(self._transport, fast_socket=fast)
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -134,9 +135,15 @@ class Client:
         `timeout` in seconds, None = the daemon's default. `priority` from 1 (highest), 0 = the daemon's default.
         `parameters` of the protocol, such as `sequence_id`.
         """
-        return self._run(
-            self._core.infer(model, inputs, version=version, timeout=timeout, priority=priority, parameters=parameters)
-        )
+        with self._lock:
+            answer = None
+            if not parameters:
+                answer = self._core.repeat(self._transport, model, inputs, version, timeout, priority)
+            return answer or run(
+                self._core.infer(
+                    model, inputs, version=version, timeout=timeout, priority=priority, parameters=parameters
+                )
+            )
 
     def classify(
         self, model: str, picture: Any, *, max_results: int | None = None, timeout: float | None = None

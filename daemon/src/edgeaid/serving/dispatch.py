@@ -135,7 +135,7 @@ class Dispatch:
         self._last_client = request.client
         self.expect(now + self.queue.costs.run(request.model) if alone else inf)
         try:
-            handle.infer(request.live.number, request.slot, request.number)
+            handle.infer(request.live.number, request.slot, request.number, request.question)
         except OSError as error:  # nothing of the request has reached it: the next worker gets it
             handle.doubt(f"does not take messages: {error}")
             self.in_flight.pop()
@@ -197,6 +197,8 @@ class Dispatch:
             self._idle.set()
         request.running = False
         request.phases = phases
+        if text and not status:
+            request.labelled = text
         if self.queue:
             self.pump()
         if status:

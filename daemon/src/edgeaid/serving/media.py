@@ -6,16 +6,15 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from .. import errors
 from ..config import Limits
 from ..worker.handle import WorkerHandle
 from ..worker.spawner import Spawner
 from ..worker.wire import Kind, close_all
-from .device_models import attach
+from .device_models import attach, rules_of
 from .events import EventLog
 from .model import LiveModel
 
@@ -23,8 +22,13 @@ from .model import LiveModel
 SECONDS: Final = 20.0
 #: Starting an interpreter that imports the image library, on a board that has just booted and is busy.
 START_SECONDS: Final = 60.0
+#: A picture up to this goes to an idle process in the message itself: one copy less, and no file to make and close.
+#: Well below what a socket holds (212,992 bytes by default), so that such a message is never refused for want of room.
+INLINE_BYTES: Final = 100_000
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class _Decoder:
@@ -41,6 +45,8 @@ class _Decoder:
 
     async def ready(self, live: LiveModel) -> None:
         """Run, and know `live`. Raises DeviceError when no process is to be had."""
+        if self.handle is not None and live.number in self.attached:
+            return
         async with self._lock:
             if self.handle is None:
                 handle = await WorkerHandle.spawn(self._spawner, self.name, lambda *_: None, self._exited)
@@ -63,12 +69,29 @@ class _Decoder:
 
     async def call(self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...]) -> tuple[dict[str, Any], list[int]]:
         """One call; a process that does not answer is killed."""
+        gives_file = kind is Kind.DECODE
+        return await self._at_work(
+            kind, lambda handle: handle.call(kind, body, fds, timeout=SECONDS, gives_file=gives_file)
+        )
+
+    async def picture(self, live: LiveModel, slot: int, data: bytes | bytearray) -> dict[str, Any]:
+        """Write a picture into the first input of a slot; returns its placement."""
+        if len(data) <= INLINE_BYTES and not self.busy:
+            return await self._at_work(
+                Kind.PICTURE, lambda handle: handle.picture(live.number, slot, data, timeout=SECONDS)
+            )
+        with PictureFile(data) as file:
+            return await self._at_work(
+                Kind.PICTURE, lambda handle: handle.picture(live.number, slot, b"", (file.fd,), timeout=SECONDS)
+            )
+
+    async def _at_work(self, kind: Kind, ask: Callable[[WorkerHandle], Coroutine[Any, Any, T]]) -> T:
         handle = self.handle
         if handle is None:
             raise errors.Unavailable("the media worker is starting again; ask again")
         self.busy += 1
         try:
-            return await handle.call(kind, body, fds, timeout=SECONDS, gives_file=kind is Kind.DECODE)
+            return await ask(handle)
         except errors.DeadlineExceeded:
             handle.kill(f"did not answer {kind.name} within {SECONDS:g} s")
             raise
@@ -115,16 +138,17 @@ class MediaRunner:
         except errors.EdgeaiError as error:
             log.warning("media worker: %s", error)  # the first picture tries again
 
-    async def prepare(self, live: LiveModel, slot: int, picture: PictureFile) -> dict[str, Any]:
-        """Write a picture into the first input of a slot; returns its placement."""
+    async def prepare(self, live: LiveModel, slot: int, picture: bytes | bytearray) -> dict[str, Any]:
+        """Write a picture (the bytes of its file) into the first input of a slot; returns its placement."""
+        if not picture:
+            raise errors.InvalidRequest("the request has no body; send a JPEG, PNG or BMP picture")
         if len(live.inputs) != 1:
             raise errors.InvalidRequest(
                 f"model {live.name!r} has {len(live.inputs)} inputs; pictures go to models with one"
             )
         decoder = self._choose()
         await decoder.ready(live)
-        body = {"model": live.number, "slot": slot, "size": picture.size}
-        return await decoder.ask(Kind.PICTURE, body, (picture.fd,))
+        return await decoder.picture(live, slot, picture)
 
     async def decode(
         self,
@@ -134,7 +158,7 @@ class MediaRunner:
         *,
         threshold: float | None,
         max_results: int | None,
-        drawn_on: PictureFile | None,
+        drawn_on: bytes | bytearray | None,
     ) -> dict[str, Any] | bytes:
         """Labelled result of a slot's outputs as JSON values, or PNG bytes when it is to be drawn on the picture."""
         decoder = self._choose()
@@ -146,10 +170,15 @@ class MediaRunner:
             "threshold": threshold,
             "max_results": max_results,
         }
-        fds: tuple[int, ...] = ()
-        if drawn_on is not None:
-            body["size"] = drawn_on.size
-            fds = (drawn_on.fd,)
+        if drawn_on is None:
+            return await self._decoded(decoder, body)
+        with PictureFile(drawn_on) as file:
+            body["size"] = file.size
+            return await self._decoded(decoder, body, (file.fd,))
+
+    async def _decoded(
+        self, decoder: _Decoder, body: dict[str, Any], fds: tuple[int, ...] = ()
+    ) -> dict[str, Any] | bytes:
         answer, out = await decoder.call(Kind.DECODE, body, fds)
         try:
             if not out:
@@ -177,8 +206,6 @@ class PictureFile:
     """Picture bytes in a memfd, for passing on; use as a context manager."""
 
     def __init__(self, data: bytes | bytearray) -> None:
-        if not data:
-            raise errors.InvalidRequest("the request has no body; send a JPEG, PNG or BMP picture")
         self.size = len(data)
         self.fd = os.memfd_create("edgeai-picture", os.MFD_CLOEXEC)
         with open(os.dup(self.fd), "wb") as stream:
@@ -189,14 +216,3 @@ class PictureFile:
 
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
-
-
-def rules_of(live: LiveModel) -> dict[str, Any]:
-    """How a model sees pictures and what its outputs mean: what a process that prepares pictures is told."""
-    manifest = live.stored.manifest
-    return {
-        "picture": asdict(manifest.picture) if manifest.picture is not None else None,
-        "output": asdict(manifest.output) if manifest.output is not None else None,
-        "labels": str(live.stored.path / manifest.labels_file) if manifest.labels_file else "",
-        "classes": live.classes,
-    }

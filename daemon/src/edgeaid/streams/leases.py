@@ -8,7 +8,7 @@ from time import monotonic as clock
 from typing import Any, NamedTuple
 
 from .. import errors
-from ..serving.media import rules_of
+from ..serving.device_models import rules_of
 from ..serving.model import LiveModel, Request
 from ..serving.plane import Plane
 from ..worker import wire

@@ -100,11 +100,19 @@ def _classification(rules: OutputRules, scores: Floats, labels: Sequence[str], p
     elif rules.activation == "sigmoid":
         flat = sigmoid(flat)
     flat = np.where(np.isfinite(flat), flat, -np.inf)
-    best = np.argsort(-flat, kind="stable")[: rules.max_results]
+    best = _best(flat, rules.max_results)
     classes = tuple(
         ClassScore(int(i), _label(labels, int(i)), round(float(flat[i]), 6)) for i in best if np.isfinite(flat[i])
     )
     return Classification(classes, placement.width, placement.height)
+
+
+def _best(scores: Floats, count: int) -> npt.NDArray[np.intp]:
+    """Positions of the `count` highest scores, highest first, of equal ones the first first."""
+    chosen = np.arange(scores.size)
+    if 0 < count < scores.size:  # only those that come into question need sorting
+        chosen = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
+    return chosen[np.argsort(-scores[chosen], kind="stable")][:count]
 
 
 def _detections(

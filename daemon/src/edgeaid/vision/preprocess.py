@@ -158,7 +158,8 @@ def _place(image: Image.Image, full: Size, spec: TensorSpec, rules: PictureRules
     view = _height_width_channels(out, spec.name, rules)
     height, width = view.shape[:2]
     table = _stored_values(spec, rules)
-    image = image.convert("L" if rules.color == "GRAY" else "RGB")
+    mode = "L" if rules.color == "GRAY" else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
     image, placement = _fit(image, full, (width, height), rules)
     pixels = np.asarray(image).reshape(height, width, -1)
     if rules.color == "BGR":
@@ -182,7 +183,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Any mode to RGB or L. 16-bit grey keeps its high byte: Pillow's own conversion would cut values off at 255."""
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
-    return image.convert("L" if image.mode in {"1", "L", "LA", "La"} else "RGB")
+    mode = "L" if image.mode in {"1", "L", "LA", "La"} else "RGB"
+    return image if image.mode == mode else image.convert(mode)  # which would copy it
 
 
 def _fit(image: Image.Image, full: Size, size: Size, rules: PictureRules) -> tuple[Image.Image, Placement]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +53,8 @@ class Detected:
         if self.polygon:
             table["polygon"] = [list(point) for point in self.polygon]
         if self.mask is not None:
-            buffer = io.BytesIO()
-            Image.fromarray(self.mask).save(buffer, "PNG")
             rows, columns = self.mask.shape
-            png = base64.b64encode(buffer.getvalue()).decode("ascii")
-            table["mask"] = {"rows": int(rows), "columns": int(columns), "png": png}
+            table["mask"] = {"rows": int(rows), "columns": int(columns), "png": _png(self.mask)}
         if self.sub_label is not None:
             table["sub_label"] = list(self.sub_label)
         if self.attributes:
@@ -142,15 +138,22 @@ class Segmentation:
             "classes": [{"index": c.index, "label": c.label, "fraction": c.fraction} for c in self.classes],
         }
         if with_mask:
-            buffer = io.BytesIO()
-            Image.fromarray(self.mask).save(buffer, "PNG")
             result["mask"] = {
                 "rows": int(self.mask.shape[0]),
                 "columns": int(self.mask.shape[1]),
                 "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), self.box, strict=True)),
-                "png": base64.b64encode(buffer.getvalue()).decode("ascii"),
+                "png": _png(self.mask),
             }
         return result
 
 
 Result = Classification | Detections | Segmentation
+
+
+def _png(mask: npt.NDArray[Any]) -> str:
+    """A mask as a PNG file in base64."""
+    from PIL import Image  # not for the workers, whose answers have no masks
+
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -25,7 +25,7 @@ from .wire import HEADER, PHASES, Kind
 
 log = logging.getLogger(__name__)
 
-#: request number, status, (input_ns, infer_ns, output_ns), error text
+#: request number, status, (input_ns, infer_ns, output_ns), text of the error or the answer to the question (JSON)
 OnResult = Callable[[int, int, tuple[int, int, int], str], None]
 #: cause in plain words
 OnExit = Callable[[str], None]
@@ -100,9 +100,9 @@ class WorkerHandle:
             self._doubted = True
             self._loop.call_later(DOUBT_SECONDS, self.kill, cause)
 
-    def infer(self, model: int, slot: int, request: int) -> None:
-        """Ask for one inference; the answer comes through `on_result`."""
-        self._sock.send(HEADER.pack(Kind.INFER, 0, slot, model, request))
+    def infer(self, model: int, slot: int, request: int, question: bytes = b"") -> None:
+        """Ask for one inference; the answer comes through `on_result`. `question` = how to label the outputs."""
+        self._sock.send(HEADER.pack(Kind.INFER, 0, slot, model, request) + question)
 
     async def call(
         self, kind: IntEnum, body: dict[str, Any], fds: Sequence[int] = (), *, timeout: float, gives_file: bool = False
@@ -112,6 +112,32 @@ class WorkerHandle:
         Raises what the worker raised, DeviceError when it died, DeadlineExceeded after `timeout` seconds: the worker
         may then hang and it is the caller's part to kill it.
         """
+        return await self._exchange(kind, lambda number: wire.pack_json(kind, number, body), fds, timeout, gives_file)
+
+    async def picture(
+        self, model: int, slot: int, data: bytes | bytearray, fds: Sequence[int] = (), *, timeout: float
+    ) -> dict[str, Any]:
+        """Have a picture written into the input of a slot: `data`, or what lies in the one memfd of `fds`.
+
+        Returns its placement; raises like `call`.
+        """
+        kind = Kind.PICTURE
+        answer, _ = await self._exchange(
+            kind, lambda number: HEADER.pack(kind, 0, slot, model, number) + data, fds, timeout, False, writes=True
+        )
+        return answer
+
+    async def _exchange(
+        self,
+        kind: IntEnum,
+        pack: Callable[[int], bytes],
+        fds: Sequence[int],
+        timeout: float,
+        gives_file: bool,
+        *,
+        writes: bool = False,
+    ) -> tuple[dict[str, Any], list[int]]:
+        """`writes`: into memory that is given back then, so the end is waited for even when this is cancelled."""
         if not self.alive:
             raise errors.DeviceError(f"worker {self.name} is gone")
         number = self._next_call
@@ -119,7 +145,7 @@ class WorkerHandle:
         future: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
         self._calls[number] = future, gives_file
         try:
-            frame = wire.pack_json(kind, number, body)
+            frame = pack(number)
             try:
                 if fds:
                     socket.send_fds(self._sock, [frame], list(fds))
@@ -128,7 +154,11 @@ class WorkerHandle:
             except OSError as error:
                 raise errors.DeviceError(f"worker {self.name} does not take messages: {error}") from error
             async with asyncio.timeout(timeout):
-                return await future
+                return await (asyncio.shield(future) if writes else future)
+        except asyncio.CancelledError:
+            if writes:
+                await asyncio.wait([future], timeout=timeout)
+            raise
         except TimeoutError:
             raise errors.DeadlineExceeded(
                 f"worker {self.name} did not answer {kind.name} within {timeout:g} s"
@@ -184,7 +214,7 @@ class WorkerHandle:
         if fds and not (kind == Kind.REPLY and self._may_give(request, fds)):
             self.refuse(fds)
         elif kind == Kind.RESULT:
-            text = "" if status == 0 else data[HEADER.size + PHASES.size :].decode(errors="replace")
+            text = data[HEADER.size + PHASES.size :].decode(errors="replace")
             self._on_result(request, status, PHASES.unpack_from(data, HEADER.size), text)
         else:
             self._reply(request, status, data, fds)

@@ -23,7 +23,7 @@ class Loaded:
     region: Region | None = None
     #: Per slot: numpy views of the region, made at the first use of the slot.
     views: list[tuple[Sequence[Array], Sequence[Array]] | None] = None  # type: ignore[assignment]  # set by attach
-    #: Media worker only: rules and labels of the model.
+    #: How it sees pictures and what its outputs mean (`labelling.Rules`), where this worker is to know.
     media: Any = None
     #: Whether slots have notes: tensors vary in size, or requests may belong to sequences.
     noted: bool = False

@@ -10,10 +10,11 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import errors
 from . import wire
@@ -23,6 +24,11 @@ from .wire import HEADER, PHASES, Kind
 
 if TYPE_CHECKING:
     from ..backends.base import Array, Backend, Phases
+
+
+#: glibc's malloc.h.
+M_TRIM_THRESHOLD: Final = -1
+M_MMAP_THRESHOLD: Final = -3
 
 
 class Worker:
@@ -42,7 +48,6 @@ class Worker:
             Kind.UNLOAD: self.unload,
             Kind.SELFTEST: self.selftest,
             Kind.PING: self.ping,
-            Kind.PICTURE: self.picture,
             Kind.DECODE: self.decode,
         }
 
@@ -56,7 +61,10 @@ class Worker:
                 return
             kind, _, slot, model, request = unpack(data)
             if kind == infer:
-                self.sock.send(self.infer(slot, model, request))
+                result = self.infer(slot, model, request)
+                if len(data) > HEADER.size:
+                    result += self._labelled(slot, model, result, data)
+                self.sock.send(result)
                 continue
             self._answer(kind, request, data, fds)
 
@@ -67,10 +75,7 @@ class Worker:
     def _answer(self, kind: int, request: int, data: bytes, fds: list[int]) -> None:
         out_fd = -1
         try:
-            handler = self.handlers.get(kind)
-            if handler is None:
-                raise errors.InvalidRequest(f"unknown frame kind {kind}")
-            result = handler(json.loads(data[HEADER.size :]), fds)
+            result = self.picture(data, fds) if kind == Kind.PICTURE else self._handle(kind, data, fds)
             body, out_fd = result if isinstance(result, tuple) else (result, -1)
             reply = wire.pack_json(Kind.REPLY, request, body)
         except Exception as error:  # the daemon decides what an error means
@@ -83,6 +88,12 @@ class Worker:
             os.close(out_fd)
         else:
             self.sock.send(reply)
+
+    def _handle(self, kind: int, data: bytes, fds: list[int]) -> dict[str, Any] | tuple[dict[str, Any], int]:
+        handler = self.handlers.get(kind)
+        if handler is None:
+            raise errors.InvalidRequest(f"unknown frame kind {kind}")
+        return handler(json.loads(data[HEADER.size :]), fds)
 
     # --- JSON frames ------------------------------------------------------------------------------------------------
 
@@ -99,6 +110,7 @@ class Worker:
         if self.target == "media":
             from ..vision import media
 
+            _keep_memory()
             return {"runtime": media.runtime(), "description": "pictures", "facts": {}}
         from ..backends import create
 
@@ -140,11 +152,12 @@ class Worker:
         inputs = tuple(spec_from(t) for t in body["inputs"])
         outputs = tuple(spec_from(t) for t in body["outputs"])
         if self.target == "media":
-            from ..vision import media
-
-            rules = media.rules_from(body["media"], inputs)
-            self.models[number] = Loaded(body["key"], inputs, outputs, media=rules, noted=body["noted"])
+            self.models[number] = Loaded(body["key"], inputs, outputs, noted=body["noted"])
         loaded = self.models[number]
+        if body["media"] is not None:
+            from ..vision import labelling
+
+            loaded.media = labelling.rules_from(body["media"], inputs)
         fd = os.dup(fds[0])
         os.set_inheritable(fd, False)
         loaded.region = Region(fd, Layout.of(inputs, outputs, body["slots"], noted=loaded.noted))
@@ -167,23 +180,26 @@ class Worker:
         assert self.backend is not None  # noqa: S101  the daemon sends OPEN first
         return run(self.backend, self.models[body["model"]], body)
 
-    def picture(self, body: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    def picture(self, data: bytes, fds: list[int]) -> dict[str, Any]:
+        """Not JSON: the picture's file is in the message, or in the memfd that came with it."""
         from ..vision import media
 
-        loaded = self.models[body["model"]]
+        _, _, slot, model, _ = HEADER.unpack_from(data)
+        loaded = self.models[model]
+        picture = media.bytes_of(fds[0]) if fds else data[HEADER.size :]
         if not loaded.inputs[0].fixed and loaded.media.picture is not None and loaded.media.picture.resize == "keep":
-            return self._pixels(loaded, body, fds)
-        spec, out = loaded.inputs[0].one, self._media_views(loaded, body["slot"])[0][0]
-        return media.prepare(fds[0], body["size"], loaded.media, spec, out)
+            return self._pixels(loaded, slot, picture)
+        spec, out = loaded.inputs[0].one, self._media_views(loaded, slot)[0][0]
+        return media.prepare(picture, loaded.media, spec, out)
 
-    def _pixels(self, loaded: Loaded, body: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    def _pixels(self, loaded: Loaded, slot: int, picture: bytes) -> dict[str, Any]:
         from ..vision import media
         from . import note
 
-        region, slot = loaded.region, body["slot"]
+        region = loaded.region
         assert region is not None  # noqa: S101  the daemon sends ATTACH before the first slot
         room = region.inputs[slot][0]
-        placement, form = media.prepare_pixels(fds[0], body["size"], loaded.inputs[0], room)
+        placement, form = media.prepare_pixels(picture, loaded.inputs[0], room)
         note.write_form(region.notes[slot], 0, note.Form(*form))
         return placement
 
@@ -192,7 +208,7 @@ class Worker:
 
         loaded = self.models[body["model"]]
         outputs = self._media_views(loaded, body["slot"])[1]
-        picture = (fds[0], body["size"]) if fds else None
+        picture = media.bytes_of(fds[0]) if fds else None
         specs = [replace(s, shape=a.shape, room=0) for s, a in zip(loaded.outputs, outputs, strict=True)]
         return media.decode(loaded.media, specs, outputs, body, picture)
 
@@ -221,6 +237,26 @@ class Worker:
             return head + PHASES.pack(0, 0, 0) + text[:4000].encode()
         return HEADER.pack(Kind.RESULT, 0, slot, model, request) + PHASES.pack(*phases)
 
+    def _labelled(self, slot: int, model: int, result: bytes, data: bytes) -> bytes:
+        """The answer to the question behind an INFER: JSON of the labelled outputs and of the nanoseconds that took.
+
+        Empty when the run failed, or when the outputs cannot be labelled: the media worker is asked then, and says why.
+        """
+        if result[1]:  # status
+            return b""
+        from ..vision import labelling
+
+        started = time.monotonic_ns()
+        loaded = self.models[model]
+        try:
+            outputs = self._views(loaded, slot)[1]
+            answer = labelling.answer(loaded.media, loaded.outputs, outputs, json.loads(data[HEADER.size :]))
+            table = {"result": answer.to_json(), "ns": time.monotonic_ns() - started}
+        except Exception:
+            return b""
+        text = json.dumps(table, separators=(",", ":")).encode()
+        return text if len(result) + len(text) <= wire.MAX_MESSAGE else b""
+
     def _watch(self) -> None:
         """End here, with the request still under way that did the damage, instead of in another model's."""
         from .heap import exercise
@@ -247,6 +283,18 @@ class Worker:
             )
             loaded.views[slot] = views
         return views
+
+
+def _keep_memory() -> None:
+    """Have the allocator keep what a picture took for the next one: to give back and ask for the pages of three copies
+    of a camera's picture took a third of the time that decoding it takes. What is above 8 MiB goes back all the same.
+    """
+    import ctypes
+
+    with contextlib.suppress(AttributeError):  # not every C library has it
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, 8 << 20)
+        mallopt(M_TRIM_THRESHOLD, 64 << 20)
 
 
 def main(fd: int) -> None:

@@ -23,9 +23,9 @@ from ...serving.pictures import ask
 from .. import inference, json_text, large_json
 from ..http.bodies import UnsupportedMediaType, encoding_of, proceed
 from ..http.replies import reply
-from ..http.routes_edgeai import wrong_task
 from ..http.server import Call, Routes
 from ..inference import JSON
+from ..pictures import wrong_task
 
 #: Parts of a form that are read: a picture, a key, a threshold and what a client may add.
 MAX_PARTS: Final = 16

@@ -1,13 +1,15 @@
 """One HTTP connection: aiohttp's, with a short way for plain inference.
 
-A request that is plain (one model's infer path, a Content-Length, nothing chunked, compressed or negotiated) is read,
+A request that is plain (tensors for one model, a Content-Length, nothing chunked, compressed or negotiated) is read,
 queued and answered from the socket's own callbacks, without a task, a stream and a request object, which cost more than
-a small model's inference. Whatever is not plain, or is doubtful in any way, is aiohttp's.
+a small model's inference. A plain picture is read and answered so too; a task waits while it is decoded. Whatever is
+not plain, or is doubtful in any way, is aiohttp's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import time
@@ -19,12 +21,12 @@ from aiohttp import web
 from ... import errors
 from ...serving.access import Peer, Role, credentials
 from ...serving.holdings import Kind
-from ...serving.model import Request
+from ...serving.model import LiveModel, Request
 from ...serving.plane import Plane
-from .. import answers, inference, oip
+from .. import answers, inference, oip, pictures
 from .bodies import MIN_RATE
 from .framing import Framing
-from .plain import START, Head, plain_answer, plain_head
+from .plain import STARTS, Head, plain_answer, plain_head
 from .replies import error_response, failure, shown
 
 log = logging.getLogger(__name__)
@@ -56,8 +58,8 @@ class Connection(web.RequestHandler):
     """One client. `since` is when it last did its part; infinity while it waits for us."""
 
     __slots__ = (
-        "_begun", "_behind", "_body", "_framing", "_head", "_held", "_last", "_memory", "_running", "_unread",
-        "admitted", "peer", "receiving", "server", "since", "uid",
+        "_asking", "_begun", "_behind", "_body", "_framing", "_head", "_held", "_last", "_memory", "_running",
+        "_unread", "admitted", "peer", "receiving", "server", "since", "uid",
     )  # fmt: skip
 
     def __init__(self, server: Owner, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
@@ -92,6 +94,8 @@ class Connection(web.RequestHandler):
         self._body = bytearray()
         #: The plain request under way, what it asked for and the encodings that its client takes.
         self._running: tuple[Request, oip.InferRequest, str] | None = None
+        #: The plain picture under way.
+        self._asking: asyncio.Task[None] | None = None
         #: What came behind the request under way.
         self._behind = bytearray()
         #: The last plain head: clients that keep a connection send the same one again.
@@ -138,6 +142,8 @@ class Connection(web.RequestHandler):
             request = self._running[0]
             self._running = None
             self.server.plane.withdraw(request)
+        if self._asking is not None:
+            self._asking.cancel()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -204,7 +210,7 @@ class Connection(web.RequestHandler):
         """Bytes from the client."""
         if not self.admitted:
             return
-        if self._running is not None or self._behind:
+        if self._running is not None or self._asking is not None or self._behind:
             try:
                 self._take(len(data))
             except errors.Unavailable:
@@ -238,7 +244,7 @@ class Connection(web.RequestHandler):
 
     def _plain(self, data: bytes) -> Head | None:
         """The head of a plain request, when aiohttp is between requests and the client reads its answers."""
-        if not data.startswith(START) or self.server.token is not None or not self._framing.clean:
+        if not data.startswith(STARTS) or self.server.token is not None or not self._framing.clean:
             return None
         waiter: asyncio.Future[None] | None = getattr(self, "_waiter", None)  # aiohttp's: waits for a request
         transport = self.transport
@@ -247,7 +253,8 @@ class Connection(web.RequestHandler):
         head = self._last
         if head is None or not data.startswith(head.raw):
             head = plain_head(data)
-            if head is not None and head.length > self.server.plane.config.limits.body_bytes:
+            limits = self.server.plane.config.limits
+            if head is not None and head.length > (limits.picture_bytes if head.wish else limits.body_bytes):
                 return None
             self._last = head
         return head
@@ -301,12 +308,15 @@ class Connection(web.RequestHandler):
         try:
             peer = self.peer or server.identify(self)
             if peer.role < Role.INFER:
-                plane.denials.deny(peer, Role.INFER, f"POST /v2/models/{head.model}/infer")
+                plane.denials.deny(peer, Role.INFER, head.raw[: head.raw.index(b" HTTP/")].decode())
             plane.holdings.check(peer.uid, Kind.BYTES, 0)  # one that reads its answers has room
+            if head.wish is not None:
+                self._ask(pictures.model(plane, head.wish), head.wish, body, peer)
+                return
             live = plane.registry.model(head.model, head.version)
             wanted = inference.decode(live, body, head.json_length, plane.config.limits.json_depth, self._memory)
-            pictures = any(given.picture is not None for given in wanted.inputs)
-            if pictures or answers.is_heavy(wanted, live.outputs, head.accept):
+            with_pictures = any(given.picture is not None for given in wanted.inputs)
+            if with_pictures or answers.is_heavy(wanted, live.outputs, head.accept):
                 self._hand_over(head, body)
                 return
             request = plane.request(live, peer.pid, priority=wanted.priority, timeout=wanted.timeout)
@@ -319,6 +329,27 @@ class Connection(web.RequestHandler):
             if request is not None:
                 request.release()
             self._fail(error)
+
+    def _ask(self, live: LiveModel, wish: pictures.Wish, body: oip.Body, peer: Peer) -> None:
+        """Have a picture answered; it is counted until then."""
+        size = len(body)
+        self._take(size)
+
+        async def ask() -> None:
+            try:
+                answer = await pictures.answer(self.server.plane, live, wish, bytes(body), peer.pid)
+                text = json.dumps(answer, separators=(",", ":")).encode()
+            except Exception as error:
+                self._asking = None
+                self._fail(error)
+            else:
+                self._asking = None
+                self._write(200, {"Content-Type": inference.JSON}, [text])
+            finally:
+                if self.admitted:  # else all that it held was given back when its client left
+                    self._give(size)
+
+        self._asking = self._loop.create_task(ask())
 
     def _hand_over(self, head: Head, body: oip.Body) -> None:
         """What takes a thread or another process takes a task: it is aiohttp's, and so is what came behind."""

@@ -16,14 +16,12 @@ from ...models.bundle import DIGESTS, SIGNATURE
 from ...models.repository import open_inside
 from ...serving import metrics, push
 from ...serving.access import Role
-from ...serving.model import LiveModel
-from ...serving.pictures import ask
+from .. import pictures
 from ..inference import BINARY, JSON
 from .bodies import UnsupportedMediaType, encoding_of
 from .replies import reply
 from .server import Call, Routes
 
-TASKS: Final = ("classify", "detect", "segment", "pose")
 #: Bytes read at once of a model that is downloaded.
 CHUNK: Final = 1 << 18
 PICTURES: Final = ("image/jpeg", "image/png", "image/bmp")
@@ -50,7 +48,7 @@ def register(routes: Routes) -> None:
     add("DELETE", "/edgeai/v1/models/{m}/versions/{v}", Role.CONTROL)(remove)
     add("GET", "/edgeai/v1/models/{m}/versions/{v}/bundle", Role.OBSERVE, gives=("application/x-tar",))(pull_model)
     add("POST", "/edgeai/v1/models/{m}/rollback", Role.CONTROL)(rollback)
-    for verb in ("classify", "detect", "segment", "pose"):
+    for verb in pictures.TASKS:
         path = f"/edgeai/v1/models/{{m}}/{verb}"
         add("POST", path, Role.INFER, takes=PICTURES, gives=("Answer", "image/png"))(picture)
     add("GET", "/v2/logging", Role.OBSERVE)(get_logging)
@@ -130,58 +128,24 @@ async def events(call: Call) -> web.StreamResponse:
     return response
 
 
-_DECODERS: Final = {"classify": "classification", "detect": "ssd", "segment": "segmentation"}
-
-
-def wrong_task(live: LiveModel, task: str) -> str:
-    """Why a model does not answer `task`, and the lines of its manifest that would make it."""
-    manifest = live.stored.manifest
-    lines = [f'task = "{task}"']
-    if manifest.picture is None:
-        lines += ["[input]", 'color = "RGB"']
-    lines += ["[output]", f'decoder = "{_DECODERS.get(task, "none")}"']
-    return (
-        f"model {live.name!r} is made for the task '{manifest.task}', not '{task}'. If it does that, say so in its "
-        f"model.toml: {'; '.join(lines)} (docs/models.md has the other keys), or push it with --task {task}"
-    )
-
-
 async def picture(call: Call) -> web.Response:
     """Ask about a picture: a JPEG, PNG or BMP body; answers labelled JSON, or a drawn PNG with `Accept: image/png`."""
-    task = call.request.rel_url.raw_path.rstrip("/").rpartition("/")[2]
-    query = call.request.rel_url.query
-    live = call.plane.registry.model(call.args["m"], query.get("version", ""))
-    if live.stored.manifest.task != task:
-        raise errors.InvalidRequest(wrong_task(live, task))
-    limit = _number(query.get("max_results"), "max_results")
-    result = await ask(
+    url, headers = call.request.rel_url, call.request.headers
+    wish = pictures.wish(call.args["m"], url.raw_path.rstrip("/").rpartition("/")[2], url.query)
+    live = pictures.model(call.plane, wish)
+    result = await pictures.answer(
         call.plane,
         live,
+        wish,
         await call.body(call.plane.config.limits.picture_bytes),
         call.peer.pid,
-        priority=int(_number(query.get("priority"), "priority") or 0),
-        timeout=_number(query.get("timeout"), "timeout"),
-        threshold=_number(query.get("threshold"), "threshold"),
-        max_results=int(limit) if limit is not None else None,
-        draw="image/png" in call.request.headers.get("Accept", ""),
+        draw="image/png" in headers.get("Accept", ""),
         # Said to be bytes: prepared by the client, unless the size says that it is a picture all the same.
-        tensor=call.request.headers.get("Content-Type", "").startswith(BINARY),
+        tensor=headers.get("Content-Type", "").startswith(BINARY),
     )
     if isinstance(result, bytes):
         return web.Response(body=result, content_type="image/png")
     return reply(result)
-
-
-def _number(text: str | None, name: str) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1e9:
-        raise errors.InvalidRequest(f"query parameter {name!r} must be a number >= 0")
-    return value
 
 
 # --- push and pull --------------------------------------------------------------------------------------------------

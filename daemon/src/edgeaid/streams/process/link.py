@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ... import errors
 from ...tensors import NUMPY, TensorSpec
-from ...vision import media
+from ...vision import labelling
 from ...worker import note, wire
 from ...worker.loaded import spec_from
 from ...worker.regions import Layout, Region
@@ -42,7 +42,7 @@ class Model:
     task: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    rules: media.Rules
+    rules: labelling.Rules
     region: Region
     #: Slots say how large the tensors of their request are.
     noted: bool
@@ -228,7 +228,7 @@ class Link:
         region = Region(fd, Layout.of(inputs, outputs, body["slots"], noted=body["noted"]))
         os.close(fd)  # the map keeps the memory, and goes with the last view of it
         region.fd = -1
-        rules = media.rules_from(body["media"], inputs)
+        rules = labelling.rules_from(body["media"], inputs)
         model = Model(
             body["model"], body["name"], body["version"], body["task"], inputs, outputs, rules, region, body["noted"]
         )

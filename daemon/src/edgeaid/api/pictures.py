@@ -1,0 +1,102 @@
+"""A request about a picture: what its path and query ask for, and the answer. For the routes and the short way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..errors import InvalidRequest
+from ..serving.model import LiveModel
+from ..serving.pictures import ask
+from ..serving.plane import Plane
+
+TASKS: Final = ("classify", "detect", "segment", "pose")
+_DECODERS: Final = {"classify": "classification", "detect": "ssd", "segment": "segmentation"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked about a picture; None = the model's or the daemon's default."""
+
+    model: str
+    task: str
+    version: str = ""
+    priority: int = 0
+    #: Seconds.
+    timeout: float | None = None
+    threshold: float | None = None
+    max_results: int | None = None
+
+
+def wish(model: str, task: str, query: Mapping[str, str]) -> Wish:
+    """From a path's parts and its query. InvalidRequest for what is not a number."""
+    limit = _number(query, "max_results")
+    return Wish(
+        model,
+        task,
+        query.get("version", ""),
+        int(_number(query, "priority") or 0),
+        _number(query, "timeout"),
+        _number(query, "threshold"),
+        int(limit) if limit is not None else None,
+    )
+
+
+def _number(query: Mapping[str, str], name: str) -> float | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1e9:
+        raise InvalidRequest(f"query parameter {name!r} must be a number >= 0")
+    return value
+
+
+def model(plane: Plane, wish: Wish) -> LiveModel:
+    """The model that is asked; InvalidRequest when it is made for another task."""
+    live = plane.registry.model(wish.model, wish.version)
+    if live.stored.manifest.task != wish.task:
+        raise InvalidRequest(wrong_task(live, wish.task))
+    return live
+
+
+def wrong_task(live: LiveModel, task: str) -> str:
+    """Why a model does not answer `task`, and the lines of its manifest that would make it."""
+    manifest = live.stored.manifest
+    lines = [f'task = "{task}"']
+    if manifest.picture is None:
+        lines += ["[input]", 'color = "RGB"']
+    lines += ["[output]", f'decoder = "{_DECODERS.get(task, "none")}"']
+    return (
+        f"model {live.name!r} is made for the task '{manifest.task}', not '{task}'. If it does that, say so in its "
+        f"model.toml: {'; '.join(lines)} (docs/models.md has the other keys), or push it with --task {task}"
+    )
+
+
+async def answer(
+    plane: Plane,
+    live: LiveModel,
+    wish: Wish,
+    body: bytes | bytearray,
+    client: object,
+    *,
+    draw: bool = False,
+    tensor: bool = False,
+) -> Any:
+    """Labelled answer as JSON values, or PNG bytes with `draw`. `tensor`: the body may be the input's bytes."""
+    return await ask(
+        plane,
+        live,
+        body,
+        client,
+        priority=wish.priority,
+        timeout=wish.timeout,
+        threshold=wish.threshold,
+        max_results=wish.max_results,
+        draw=draw,
+        tensor=tensor,
+    )

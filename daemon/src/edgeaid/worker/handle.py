@@ -154,10 +154,12 @@ class WorkerHandle:
             except OSError as error:
                 raise errors.DeviceError(f"worker {self.name} does not take messages: {error}") from error
             async with asyncio.timeout(timeout):
-                return await (asyncio.shield(future) if writes else future)
+                return await future
         except asyncio.CancelledError:
-            if writes:
-                await asyncio.wait([future], timeout=timeout)
+            if writes and number in self._calls:
+                ended: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
+                self._calls[number] = ended, False
+                await asyncio.wait([ended], timeout=timeout)
             raise
         except TimeoutError:
             raise errors.DeadlineExceeded(
@@ -232,6 +234,7 @@ class WorkerHandle:
     def _reply(self, request: int, status: int, data: bytes, fds: list[int]) -> None:
         future, _ = self._calls.get(request, (None, False))
         if future is None or future.done():
+            self._calls.pop(request, None)
             wire.close_all(fds)
             return
         body = json.loads(data[HEADER.size :])

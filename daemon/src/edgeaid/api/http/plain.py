@@ -1,4 +1,4 @@
-"""A plain request and its answer as bytes of HTTP/1.1: tensors or a picture for one model, a Content-Length, no more."""
+"""A plain request and its answer in HTTP/1.1: tensors or a picture for one model, a Content-Length, nothing more."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Upload:
                     self.progress(sent, self.total)
 
 
-def version_text(version: str | int) -> str:
+def version_text(version: object) -> str:
     """A version as paths have it. InvalidArgument for other types."""
     if isinstance(version, bool) or not isinstance(version, str | int):
         raise errors.InvalidArgument(f"a version must be a text or a number, not {type(version).__name__}")

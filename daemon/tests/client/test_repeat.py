@@ -33,7 +33,7 @@ def test_the_same_tensor_in_any_form_is_answered_alike(daemon: Running, fast: bo
             np.asfortranarray(IMAGE),
         ):
             for options in ({}, {"version": 1}, {"version": "1"}, {"timeout": 20.0}, {"priority": 1}):
-                answer = client.infer("digits", form, **options)  # type: ignore[arg-type]  # one of several options
+                answer = client.infer("digits", form, **options)
                 assert np.array_equal(answer["scores"], first)
                 assert (answer.model, answer.version, answer.device) == ("digits", "1", "cpu0")
 
@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_refused_after_a_good_request_as_before_it(daemon: 
             assert texts[0] == texts[1]
         for options in ({"timeout": -1.0}, {"timeout": "1"}, {"priority": 900}, {"version": 1.5}):
             with pytest.raises(errors.InvalidRequest):
-                used.infer("digits", IMAGE, **options)  # type: ignore[arg-type]  # wrong on purpose
+                used.infer("digits", IMAGE, **options)
         assert np.array_equal(used.infer("digits", IMAGE)["scores"], first)
 
 

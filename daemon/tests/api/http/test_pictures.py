@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import psutil
@@ -31,9 +32,10 @@ def head(path: str, size: int, *more: str) -> bytes:
     return "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {size}", *more, "", ""]).encode()
 
 
-def answers(sock: socket.socket, count: int) -> list[dict[str, object]]:
+def answers(sock: socket.socket, count: int) -> list[dict[str, Any]]:
     """The JSON bodies of the next answers on a connection."""
-    data, bodies = b"", []
+    data = b""
+    bodies: list[dict[str, Any]] = []
     while len(bodies) < count:
         piece = sock.recv(65536)
         assert piece, data

@@ -177,7 +177,8 @@ def test_damage_that_a_model_does_later_is_its_own_and_not_that_of_the_models_be
             failures.append(str(failure.value))
             for _ in range(3):
                 assert client.infer("digits", IMAGE)["scores"].argmax() == 3
-        assert all("killed by SIG" in text for text in failures), failures
+        # A damaged heap may also keep the allocator busy for ever.
+        assert all("killed by SIG" in text or "hung for" in text for text in failures), failures
         rows = {m["name"]: m for m in client.models()}
     assert "died 3 times" in rows["bad"]["reason"]
     assert rows["digits"]["state"] == "READY"

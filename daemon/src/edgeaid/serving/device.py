@@ -308,20 +308,21 @@ class DeviceRunner:
         """Load a model that was never run here; requests to other models lose nothing by it.
 
         On the CPU it is tried in a worker of its own first. An accelerator can be opened once only: there it is tried
-        while nothing else is under way. InvalidModel says what is wrong with it, DeviceError what with the device.
+        while nothing else is under way. InvalidModel says what is wrong with it, DeviceError what with the device,
+        Unavailable that there was no time for it.
         """
         if self.target == "cpu":
             passed = await self._probation.test(live, self.config, self.limits)
         else:
             passed = None
             await self.requests.pause(self.limits.load_seconds / 2)
-        async with self.requests.exclusive():
+        async with self.requests.exclusive(self.limits.load_seconds):
             await self.models.load(live, slots, passed)
             self.look()
 
     async def unload(self, live: LiveModel) -> None:
         """Take a model off this device."""
-        async with self.requests.exclusive(ready=False):
+        async with self.requests.exclusive():
             await self.models.unload(live)
 
     # --- requests ---------------------------------------------------------------------------------------------------

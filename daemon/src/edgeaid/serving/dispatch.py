@@ -19,6 +19,7 @@ from ..scheduling.placement import Availability
 from ..scheduling.queue import DeviceQueue
 from ..worker import wire
 from ..worker.handle import WorkerHandle
+from .locks import held
 from .model import Device, LiveModel, Request
 from .recovery import Recovery
 
@@ -157,15 +158,20 @@ class Dispatch:
         request.release()
 
     @contextlib.asynccontextmanager
-    async def exclusive(self, *, ready: bool = True) -> AsyncIterator[None]:
+    async def exclusive(self, seconds: float | None = None) -> AsyncIterator[None]:
         """Nothing else is under way in the worker: what comes waits in the queue, and its clock has not started.
 
-        `ready`: wait for a device that is being restarted, but not for one that is out of use.
+        `seconds`: a worker that is ready is needed, which is waited for so long while the device is being restarted,
+        but not when it is out of use; then Unavailable. None: whatever the device does, as long as it takes.
         """
-        async with self.lock:
+        until = clock() + (inf if seconds is None else seconds)
+        busy = f"device {self.host.id} was busy with changes, or being restarted, for {seconds} s"
+        async with held(self.lock, seconds, busy):
             self._held = True
             try:
-                while self.in_flight or (ready and self.host.state is not State.READY and self.host.accepts):
+                while self.in_flight or (seconds and self.host.state is not State.READY and self.host.accepts):
+                    if clock() > until:
+                        raise errors.Unavailable(f"{busy}; nothing was changed, ask again")
                     self._idle.clear()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(0.05):

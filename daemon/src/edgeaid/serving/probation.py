@@ -23,6 +23,7 @@ from ..models.gate import selftest_cases
 from ..worker.handle import WorkerHandle
 from ..worker.spawner import Spawner
 from ..worker.wire import Kind
+from .locks import held
 from .model import LiveModel
 
 log = logging.getLogger(__name__)
@@ -54,9 +55,11 @@ class Probation:
     async def test(self, live: LiveModel, device: Device, limits: Limits) -> Passed:
         """Run `live` in a worker of its own, opened like `device`.
 
-        InvalidModel says what it did; DeviceError that no worker could be had for it.
+        InvalidModel says what it did; DeviceError that no worker could be had for it, Unavailable that others take
+        all the time there is.
         """
-        async with self._places, self._worker(live, device) as (handle, facts):
+        busy = f"model {live.key!r} was not tried: {AT_ONCE} others have been for {limits.load_seconds:g} s"
+        async with held(self._places, limits.load_seconds, busy), self._worker(live, device) as (handle, facts):
             return await _pass(live, device.target, facts, handle, limits)
 
     @asynccontextmanager

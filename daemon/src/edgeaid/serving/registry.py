@@ -23,6 +23,7 @@ from ..models.trust import trust_of
 from . import members
 from .device import DeviceRunner
 from .events import EventLog
+from .locks import held
 from .media import MediaRunner
 from .model import LiveModel, State
 from .pins import Pins
@@ -145,11 +146,15 @@ class Registry:
 
     @contextlib.asynccontextmanager
     async def changing(self, name: str) -> AsyncIterator[None]:
-        """One change of a model name at a time: load, unload, push, rollback, removal."""
+        """One change of a model name at a time: load, unload, push, rollback, removal.
+
+        Unavailable when others keep changing it for longer than a request may take.
+        """
+        seconds = self.config.limits.request_seconds
         lock, users = self._locks.get(name, (asyncio.Lock(), 0))
         self._locks[name] = (lock, users + 1)
         try:
-            async with lock:
+            async with held(lock, seconds, f"others have been changing model {name!r} for {seconds:g} s"):
                 yield
         finally:
             lock, users = self._locks.pop(name)

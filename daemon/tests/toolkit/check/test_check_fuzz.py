@@ -13,11 +13,15 @@ from edgeaid.toolkit.check.check import Options, check
 from edgeaid.toolkit.check.rules import TARGETS
 
 from ..check_cases import FP, TFLITE, concat, conv, dense, quantised_relu_between, tensor
+from ..float_networks import NETWORKS
 from ..tflite_builder import Graph, Op, build
+from .test_check_k210 import onnx_file
 from .test_check_ncs import GOOD, GRAPH, ir
 
 MODELS = [conv(), conv(type=FP), dense(64, 64, type=FP), concat(0), quantised_relu_between("TRANSPOSE", "LOGISTIC")]
 MODELS += [data for rule, (_, bad, good) in TFLITE.items() for data in (bad, good) if len(data) < 6000]
+#: Networks with parts, sums, strides that move, and layers of both processors.
+FLOATS = [NETWORKS[name]() for name in ("keyword 49x10", "sums 32", "stride 2 before 1x1", "hard swish 64")]
 TEXTS = [GOOD, GRAPH, ir()]
 
 
@@ -53,6 +57,23 @@ FIXTURE = [HealthCheck.function_scoped_fixture]
 @given(damaged(MODELS))
 def test_damaged_tflite_files_only_give_findings(tmp_path: Path, data: bytes) -> None:
     check_all(data, tmp_path / "m.tflite", ("cpu", "edgetpu", "k210"))
+
+
+@settings(suppress_health_check=FIXTURE, deadline=None)
+@given(damaged(FLOATS))
+def test_damaged_float_networks_only_give_findings(tmp_path: Path, data: bytes) -> None:
+    check_all(data, tmp_path / "m.tflite", ("k210",))
+
+
+@pytest.fixture(scope="module")
+def onnx_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return onnx_file(tmp_path_factory.mktemp("onnx") / "n.onnx", shaped=True).read_bytes()
+
+
+@settings(suppress_health_check=FIXTURE, deadline=None)
+@given(data=st.data())
+def test_damaged_onnx_files_only_give_findings(tmp_path: Path, onnx_bytes: bytes, data: st.DataObject) -> None:
+    check_all(data.draw(damaged([onnx_bytes])), tmp_path / "m.onnx", ("k210",))
 
 
 @settings(suppress_health_check=FIXTURE, deadline=None)

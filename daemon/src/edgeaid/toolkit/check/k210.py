@@ -100,7 +100,7 @@ def check_network(network: Network, operators: frozenset[str], findings: Finding
             findings.add("KPU011", layer.name, "PReLU")
         elif layer.operator not in operators:
             findings.add("KPU012", layer.name, layer.operator)
-        elif layer.kind in _RULES:
+        elif layer.kind in _RULES and layer.inputs and layer.outputs:
             _RULES[layer.kind](network, layer, findings)
         if layer.spread > findings.profile.weights_range:
             findings.add("KPU016", layer.name, f"{layer.spread:.3g}")

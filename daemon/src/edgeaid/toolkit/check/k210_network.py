@@ -76,7 +76,8 @@ class Network:
         """With paddings joined to the convolutions that alone read them, in the compiler's order: what a layer reads is
         made right before it, operand by operand.
         """
-        layers = _ordered(_absorb_pads(layers, outputs), outputs)
+        sound = [x if x.inputs and x.outputs else replace(x, kind="other") for x in layers]
+        layers = _ordered(_absorb_pads(sound, outputs), outputs)
         readers: dict[str, tuple[Layer, ...]] = {}
         for layer in layers:
             for value in dict.fromkeys(layer.inputs):

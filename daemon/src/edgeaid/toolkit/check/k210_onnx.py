@@ -66,7 +66,8 @@ def network(model: OnnxModel) -> Made:
         name = f"#{number} {node.op_type} ({node.outputs[0][:60]})"
         for output, shape in zip(node.outputs, _shapes(node, shapes, constants), strict=False):
             shapes.setdefault(output, shape)
-        if not unknown and any(o and o not in shapes for o in node.outputs[:1]):
+        values = (*(x for x in node.inputs if x and x not in constants), *node.outputs[:1])
+        if not unknown and any(v not in shapes for v in values):
             unknown = name
         layers.append(_layer(node, name, shapes, constants))
     inner = {k: v[1:] for k, v in shapes.items()}
@@ -152,7 +153,7 @@ def _slide(node: Node, source: Shape, channels: int, window: Window) -> Shape:
 
 
 def _infer_conv(node: Node, shapes: Shapes, constants: Shapes) -> Shape:
-    source, weights = shapes.get(node.inputs[0], ()), constants.get(node.inputs[1], ())
+    source, weights = shapes.get(node.inputs[0], ()), constants.get(node.inputs[1], ()) if node.inputs[1:] else ()
     if len(source) != 4 or len(weights) != 4:
         return ()
     return _slide(node, source, weights[0], _window(node, weights, source))

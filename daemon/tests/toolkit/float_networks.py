@@ -344,6 +344,7 @@ _AFTER: dict[str, Callable[[Net, str], str]] = {
     "mean4": lambda net, x: net.pool(x, 4, 4, "AVERAGE"),
     "max2s1": lambda net, x: net.pool(x, 2, 1, valid=False),
     "up": lambda net, x: net.up(x),
+    "swish": lambda net, x: net.pool(net.join("MUL", x, net.act(x, "LOGISTIC"))),
     "bilinear": lambda net, x: net.up(x, kind="RESIZE_BILINEAR"),
 }
 
@@ -387,6 +388,7 @@ NETWORKS: dict[str, Callable[[], bytes]] = {
     "stride 2 chain 50": lambda: chain((50, 50, 3), ((16, 3, 2, ""), (32, 3, 2, ""), (32, 3, 2, "")), 10),
     "hard swish 64": lambda: chain((64, 64, 3), ((16, 3, 2, ""), (32, 3, 1, "mean"), (32, 3, 1, "")), 10, "HARD_SWISH"),
     "sigmoid 64": lambda: chain((64, 64, 3), _PLAIN, 10, "LOGISTIC"),
+    "swish 64": lambda: chain((64, 64, 3), ((16, 3, 1, "swish"), (32, 3, 2, "swish")), 10, "LOGISTIC"),
     "prelu 64": lambda: chain((64, 64, 3), _PLAIN, 10, "PRELU"),
     "wide channels 33x17": lambda: chain((33, 17, 3), ((64, 3, 1, "max"), (512, 3, 2, ""), (1024, 1, 1, ""))),
     "growing 16": lambda: chain((16, 16, 8), ((32, 3, 1, "up"), (32, 3, 1, "bilinear"), (8, 1, 1, ""))),

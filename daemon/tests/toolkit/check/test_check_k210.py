@@ -52,6 +52,7 @@ MEASURED = {
     "stride 2 before 1x1": (208896, 1362704),
     "stride 4 64": (77824, 492296),
     "sums 32": (36864, 268784),
+    "swish 64": (28672, 316424),
     "u-net 128 grey": (1048576, 6218736),
     "valid 63x65": (153216, 675984),
 }
@@ -86,7 +87,7 @@ def test_a_network_whose_parts_fit_but_not_its_whole_is_an_error(tmp_path: Path)
     broken = {v.rule.id: v.value for v in report.violations}
     assert "KPU013" not in broken
     assert "kmodel" in broken["KPU014"]
-    assert "48 networks" in report.facts["ram_measured"]
+    assert "49 networks" in report.facts["ram_measured"]
 
 
 def test_what_may_or_may_not_fit_is_a_warning(tmp_path: Path) -> None:
@@ -121,8 +122,8 @@ def test_operators_are_those_of_the_compiler_of_the_profile(tmp_path: Path) -> N
     assert "KPU012" in {v.rule.id for v in looked_at(data, tmp_path, old).violations}
 
 
-def onnx_file(path: Path, *, shaped: bool, stride: int = 1, channels: int = 16) -> Path:
-    """Conv, BatchNormalization, Relu, MaxPool, Conv, sum, mean, Gemm, as PyTorch exports them."""
+def onnx_file(path: Path, *, shaped: bool, stride: int = 1, channels: int = 16, folded: bool = True) -> Path:
+    """Conv, Relu, MaxPool, Conv, sum, mean, Gemm, as PyTorch exports them; with BatchNormalization unless folded."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -136,8 +137,8 @@ def onnx_file(path: Path, *, shaped: bool, stride: int = 1, channels: int = 16) 
     ]
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["c1"], pads=[1] * 4, strides=[stride] * 2),
-        helper.make_node("BatchNormalization", ["c1", "s", "b", "m", "v"], ["n1"]),
-        helper.make_node("Relu", ["n1"], ["r1"]),
+        *([] if folded else [helper.make_node("BatchNormalization", ["c1", "s", "b", "m", "v"], ["n1"])]),
+        helper.make_node("Relu", ["c1" if folded else "n1"], ["r1"]),
         helper.make_node("MaxPool", ["r1"], ["p1"], kernel_shape=[2, 2], strides=[2, 2]),
         helper.make_node("Conv", ["p1", "w2"], ["c2"], pads=[1] * 4),
         helper.make_node("Add", ["p1", "c2"], ["a1"]),
@@ -152,8 +153,8 @@ def onnx_file(path: Path, *, shaped: bool, stride: int = 1, channels: int = 16) 
         [weight("w1", channels, 3, 3, 3), weight("w2", channels, channels, 3, 3), weight("w3", 10, channels),
          weight("b3", 10), *stats],
     )  # fmt: skip
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
-    made.ir_version = 6
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)])
+    made.ir_version = 7
     onnx.save(made, str(path))
     return path
 
@@ -164,6 +165,10 @@ def test_an_onnx_file_is_checked_by_the_same_rules(tmp_path: Path) -> None:
     # 3x64x64 and 16x32x32; then the sum of two maps, one behind the other.
     assert report.facts["kpu_peak_bytes"] == 49152
     assert 100_000 < report.facts["ram_bytes_about"] < 400_000
+    plain = check(onnx_file(tmp_path / "b.onnx", shaped=True, folded=False), "k210", SDK)
+    # Unfolded, the map of 16x64x64 leaves the KPU before it is pooled.
+    assert plain.facts["kpu_peak_bytes"] == 77824
+    assert "KPU026" in {v.rule.id for v in plain.violations}
     wide = check(onnx_file(tmp_path / "w.onnx", shaped=True, channels=1100), "k210", SDK)
     assert "KPU004" in {v.rule.id for v in wide.violations}
     by_three = check(onnx_file(tmp_path / "s.onnx", shaped=True, stride=3), "k210", SDK)
@@ -215,10 +220,22 @@ def test_nncase_allocates_what_was_foreseen_on_all_networks(tmp_path: Path) -> N
         if facts["kpu_peak_bytes"] != real.kpu_peak or facts["ram_bytes_about"] * BELOW < real.ram_need:
             off[name] = (facts["kpu_peak_bytes"], real.kpu_peak, facts["ram_bytes_about"], real.ram_need)
     assert not off
-    onnx = onnx_file(tmp_path / "n.onnx", shaped=True)
-    facts, real = check(onnx, "k210", SDK).facts, compiled(onnx, "onnx", (3, 64, 64))
-    assert facts["kpu_peak_bytes"] == real.kpu_peak
-    assert real.ram_need / BELOW < facts["ram_bytes_about"] < 1.3 * real.ram_need
+
+
+@pytest.mark.slow
+def test_nncase_allocates_what_was_foreseen_from_onnx(tmp_path: Path) -> None:
+    if environments.find_python(environments.ENVIRONMENTS["nncase"]) is None:
+        pytest.skip("nncase needs Python 3.8 to 3.10")
+    import onnx
+
+    for folded in (True, False):
+        path = onnx_file(tmp_path / f"n{folded}.onnx", shaped=True, folded=folded)
+        facts = check(path, "k210", SDK).facts
+        # nncase wants the shapes of all values in the file, as `edgeai model compile` writes them.
+        onnx.save(onnx.shape_inference.infer_shapes(onnx.load(str(path))), str(path))
+        real = compiled(path, "onnx", (3, 64, 64))
+        assert facts["kpu_peak_bytes"] == real.kpu_peak
+        assert real.ram_need / BELOW < facts["ram_bytes_about"] < 2 * real.ram_need
 
 
 def make_shape(path: Path) -> tuple[int, ...]:

@@ -8,11 +8,13 @@ from typing import Final
 
 from ...errors import InvalidModel, InvalidRequest
 from ...formats.detect import KINDS, detect
+from ...formats.exchange import tensorflow
 from ...formats.tflite import reader as tflite
 from ..files import require_operands
 from . import (
     edgetpu as check_edgetpu,
 )
+from . import fake_quant
 from . import (
     k210 as check_k210,
 )
@@ -124,6 +126,8 @@ def _tflite(data: bytes, path: Path, kind: str, findings: Findings, options: Opt
         return
     if kind not in ("tflite", "edgetpu"):
         findings.add("TFL009", "", _wrong(kind))
+        if kind == "tf-graphdef":
+            fake_quant.check(tensorflow.read_graphdef(data), findings)
         return
     model = tflite.read(data)
     require_operands(model)

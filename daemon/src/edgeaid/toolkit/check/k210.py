@@ -98,6 +98,8 @@ def check_network(network: Network, operators: frozenset[str], findings: Finding
         seen = len(findings.violations)
         if layer.kind == "prelu":
             findings.add("KPU011", layer.name, "PReLU")
+        elif layer.kind == "norm":
+            findings.add("KPU026", layer.name, layer.operator)
         elif layer.operator not in operators:
             findings.add("KPU012", layer.name, layer.operator)
         elif layer.kind in _RULES and layer.inputs and layer.outputs:

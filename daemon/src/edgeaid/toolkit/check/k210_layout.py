@@ -136,21 +136,42 @@ class _Planner:
     def _fused(self, layer: Layer) -> tuple[str, tuple[Layer, ...]]:
         """What a convolution makes together with the functions and the pooling behind it, and those layers."""
         value, fused = layer.outputs[0], []
-        while (after := self.network.only_reader(value)) is not None and after.kind == "unary":
-            fused.append(after)
-            value = after.outputs[0]
+        while steps := self._function(value):
+            fused += steps
+            value = steps[-1].outputs[0]
+        after = self.network.only_reader(value)
         if after is not None and after.kind == "pool" and after.window is not None and _fusable(after.window):
             fused.append(after)
             value = after.outputs[0]
         return value, tuple(fused)
 
+    def _function(self, value: str) -> tuple[Layer, ...]:
+        """The layers that make a function of one value: an element-wise one, or that times the value itself (swish)."""
+        after = self.network.only_reader(value)
+        if after is not None:
+            return (after,) if after.kind == "unary" else ()
+        readers = self.network.readers.get(value, ())
+        inner = next((r for r in readers if r.kind == "unary"), None)
+        outer = next((r for r in readers if r.kind == "product"), None)
+        if len(readers) != 2 or inner is None or outer is None or value in self.network.outputs:
+            return ()
+        both = set(outer.inputs) == {value, inner.outputs[0]}
+        return (inner, outer) if both and self.network.only_reader(inner.outputs[0]) is outer else ()
+
     def _prelu(self, layer: Layer) -> None:
-        """max(x, 0) + slope * min(x, 0): the convolution before is done twice; rows count as channels in the sum."""
+        """max(x, 0) + slope * min(x, 0): the convolution before is done twice, then both are added up.
+
+        Of a file with channels last, rows count as channels in that sum.
+        """
         shape = self.network.map(layer.inputs[0])
-        if shape is None or 2 * shape[1] > MAX_CHANNELS or min(shape) < MIN_SIDE:
+        if shape is None or 2 * shape[0 if self.network.channels_first else 1] > MAX_CHANNELS or min(shape) < MIN_SIDE:
             return
         channels, height, width = shape
-        run = Run((2 * height, width, channels), (height, width, channels), before=True, behind=True)
+        if self.network.channels_first:
+            result = self.network.map(self._fused(layer)[0]) or shape
+            run = Run((2 * channels, height, width), result, before=True, behind=False)
+        else:
+            run = Run((2 * height, width, channels), (height, width, channels), before=True, behind=True)
         self._add(layer, layer.inputs[0], run)
 
     def _add(self, layer: Layer, source: str, run: Run) -> None:

@@ -37,7 +37,7 @@ class Window:
 class Layer:
     """An operator with values as operands; constants are left out."""
 
-    #: conv, deconv, dense, add, unary, pool, prelu, pad or other.
+    #: conv, deconv, dense, add, product, unary, pool, prelu, pad, norm or other.
     kind: str
     #: As reports call it: number, operator and the tensor it makes.
     name: str
@@ -64,15 +64,14 @@ class Network:
     shapes: Mapping[str, tuple[int, ...]]
     #: Layers that read a value.
     readers: Mapping[str, tuple[Layer, ...]] = field(default_factory=dict)
+    #: How the file has its maps.
+    channels_first: bool = False
 
     @classmethod
     def of(
-        cls,
-        layers: list[Layer],
-        inputs: tuple[str, ...],
-        outputs: tuple[str, ...],
-        shapes: Mapping[str, tuple[int, ...]],
-    ) -> Network:
+        cls, layers: list[Layer], inputs: tuple[str, ...], outputs: tuple[str, ...],
+        shapes: Mapping[str, tuple[int, ...]], *, channels_first: bool = False,
+    ) -> Network:  # fmt: skip
         """With paddings joined to the convolutions that alone read them, in the compiler's order: what a layer reads is
         made right before it, operand by operand.
         """
@@ -82,7 +81,7 @@ class Network:
         for layer in layers:
             for value in dict.fromkeys(layer.inputs):
                 readers[value] = (*readers.get(value, ()), layer)
-        return cls(tuple(layers), inputs, outputs, shapes, readers)
+        return cls(tuple(layers), inputs, outputs, shapes, readers, channels_first)
 
     def map(self, value: str) -> Map | None:
         """A value's shape if it is a map."""

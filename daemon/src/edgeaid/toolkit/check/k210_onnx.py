@@ -14,17 +14,19 @@ from typing import Final
 from ...formats.exchange.onnx import Node, OnnxModel
 from .k210_network import Layer, Network, Window
 
-#: Functions of one variable, which the KPU does by a table behind a convolution; a normalisation is folded into it.
+#: Functions of one variable, which the KPU does by a table behind a convolution.
 UNARY: Final = frozenset(
-    {"Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSwish", "HardSigmoid", "BatchNormalization", "Elu", "Celu"}
+    {"Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSwish", "HardSigmoid", "Elu", "Celu"}
 )  # fmt: skip
 _SAME_SHAPE: Final = UNARY | {
-    "PRelu", "Softmax", "Identity", "Dropout", "Exp", "Log", "Abs", "Neg", "Sqrt", "InstanceNormalization", "LRN",
+    "PRelu", "BatchNormalization",
+    "Softmax", "Identity", "Dropout", "Exp", "Log", "Abs", "Neg", "Sqrt", "InstanceNormalization", "LRN",
     "Softplus", "Selu", "LogSoftmax", "Cast",
 }  # fmt: skip
 _TWO: Final = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Sum"})
 _KINDS: Final = {
     "Conv": "conv", "ConvTranspose": "deconv", "Gemm": "dense", "MatMul": "dense", "Add": "add", "Sum": "add",
+    "Mul": "product", "BatchNormalization": "norm",
     "MaxPool": "pool", "AveragePool": "pool", "PRelu": "prelu", **dict.fromkeys(UNARY, "unary"),
 }  # fmt: skip
 
@@ -72,7 +74,7 @@ def network(model: OnnxModel) -> Made:
         layers.append(_layer(node, name, shapes, constants))
     inner = {k: v[1:] for k, v in shapes.items()}
     inputs, outputs = tuple(v.name for v in model.inputs), tuple(v.name for v in model.outputs)
-    return Made(Network.of(layers, inputs, outputs, inner), unknown, fixed)
+    return Made(Network.of(layers, inputs, outputs, inner, channels_first=True), unknown, fixed)
 
 
 def _layer(node: Node, name: str, shapes: Mapping[str, Shape], constants: Mapping[str, Shape]) -> Layer:
@@ -148,6 +150,8 @@ def _slide(node: Node, source: Shape, channels: int, window: Window) -> Shape:
         source[2:], window.kernel, window.stride, window.dilation, window.pads, strict=True
     ):
         room = size + sum(pads) - d * (kernel - 1) - 1
+        if s < 1:
+            return ()
         edge.append((-(-room // s) if node.attributes.get("ceil_mode") else room // s) + 1)
     return (source[0], channels, *edge)
 

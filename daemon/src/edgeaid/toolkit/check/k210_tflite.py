@@ -17,7 +17,7 @@ UNARY: Final = frozenset(
 )  # fmt: skip
 _KINDS: Final = {
     "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "TRANSPOSE_CONV": "deconv", "FULLY_CONNECTED": "dense",
-    "ADD": "add", "MAX_POOL_2D": "pool", "AVERAGE_POOL_2D": "pool", "PRELU": "prelu", "PAD": "pad",
+    "ADD": "add", "MUL": "product", "MAX_POOL_2D": "pool", "AVERAGE_POOL_2D": "pool", "PRELU": "prelu", "PAD": "pad",
     **dict.fromkeys(UNARY, "unary"),
 }  # fmt: skip
 

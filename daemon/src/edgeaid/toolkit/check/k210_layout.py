@@ -135,7 +135,8 @@ class _Planner:
 
     def _fused(self, layer: Layer) -> tuple[str, tuple[Layer, ...]]:
         """What a convolution makes together with the functions and the pooling behind it, and those layers."""
-        value, fused = layer.outputs[0], []
+        value = layer.outputs[0]
+        fused: list[Layer] = []
         while steps := self._function(value):
             fused += steps
             value = steps[-1].outputs[0]

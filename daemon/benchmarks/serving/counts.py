@@ -79,11 +79,29 @@ def processor(pids: dict[str, int], once: Callable[[], Any], count: int) -> dict
     return {name: round(min(turn[name] for turn in turns), 1) for name in pids}
 
 
+def under_way(client: Client, data: Any, count: int) -> Callable[[], Any]:
+    """`count` requests sent before their answers are read; the figures are divided by it."""
+    client.infer("bench", data)
+    session, sock = client._core._fast, client._transport._fast
+    assert session is not None
+    assert sock is not None
+    (binding,) = session._bindings.values()
+
+    def once() -> None:
+        for _ in range(count):
+            sock.send(session.question(binding, 0, None))
+        for _ in range(count):
+            sock.recv(4096)
+
+    return once
+
+
 def ways(client: Client, plain: Client, data: Any, picture: bytes) -> dict[str, Callable[[], Any]]:
     """One blocking call per row of the table."""
     return {
         "fast socket": lambda: client.infer("bench", data),
         "HTTP binary": lambda: plain.infer("bench", data),
+        "fast socket, 8 under way": under_way(client, data, 8),
         "picture, 640x480": lambda: plain.classify("bench", picture, max_results=1),
     }
 

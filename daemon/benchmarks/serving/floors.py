@@ -1,16 +1,23 @@
-"""What edgeaid is measured against: the interpreter alone, and the interpreter behind two bare hops.
+"""What edgeaid is measured against: the interpreter alone, behind two bare hops, behind shared memory, and behind gRPC.
 
 The hops are the least that a daemon between client and worker can cost: three processes, nothing else. The worker
 computes on a tensor that it has already; client, relay and worker pass 32 bytes over SOCK_SEQPACKET. What this row adds
-is the machine's wake-ups; what edgeaid adds beyond it is edgeaid.
+is the machine's wake-ups; what edgeaid adds beyond it is edgeaid. Beside them: a process that takes tensors through
+shared memory and their names through a pipe, as video recorders run their detectors, and a server of grpc.aio that does
+nothing but parse the protocol's message, infer and answer: what gRPC for Python costs.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +84,107 @@ def bare_hops(model: Path) -> Iterator[Callable[[], None]]:
         client.close()
         for pid in pids:
             os.waitpid(pid, 0)
+
+
+@contextmanager
+def shared_memory(model: Path, data: Any) -> Iterator[Callable[[], None]]:
+    """One call = the tensor copied into shared memory, its name sent to the process that infers, the answer copied."""
+    given = SharedMemory(create=True, size=data.nbytes)
+    taken = SharedMemory(create=True, size=1 << 16)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def compute() -> None:
+        ours.close()
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(model), num_threads=1)
+        interpreter.allocate_tensors()
+        source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        view = np.ndarray(data.shape, data.dtype, given.buf)
+        while message := theirs.recv(64):
+            interpreter.set_tensor(source["index"], view)
+            interpreter.invoke()
+            answer = interpreter.get_tensor(target["index"])
+            taken.buf[: answer.nbytes] = answer.tobytes()
+            theirs.send(message)
+
+    pid = _child(compute)
+    theirs.close()
+    raw = data.data.cast("B")
+
+    def once() -> None:
+        given.buf[: len(raw)] = raw
+        ours.send(b"frame")
+        ours.recv(64)
+        bytes(taken.buf[:1024])
+
+    try:
+        yield once
+    finally:
+        ours.close()
+        os.waitpid(pid, 0)
+        for memory in (given, taken):
+            memory.close()
+            memory.unlink()
+
+
+_GRPC = """
+import asyncio, sys
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2
+from ai_edge_litert.interpreter import Interpreter
+
+async def main():
+    interpreter = Interpreter(sys.argv[1], num_threads=1)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    async def infer(request, context):
+        data = np.frombuffer(request.raw_input_contents[0], source["dtype"]).reshape(source["shape"])
+        interpreter.set_tensor(source["index"], data)
+        interpreter.invoke()
+        out = interpreter.get_tensor(target["index"])
+        answer = service_pb2.ModelInferResponse(model_name="bench", model_version="1")
+        answer.outputs.add(name="out", datatype="UINT8", shape=out.shape)
+        answer.raw_output_contents.append(out.tobytes())
+        return answer
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        infer, service_pb2.ModelInferRequest.FromString, service_pb2.ModelInferResponse.SerializeToString)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": handler})])
+    server.add_insecure_port("unix:" + sys.argv[2])
+    await server.start()
+    await server.wait_for_termination()
+
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def bare_grpc(model: Path, data: Any) -> Iterator[Callable[[], None]]:
+    """One call = the same client, against a server that has the interpreter in its own process."""
+    import tritonclient.grpc as triton
+
+    with tempfile.TemporaryDirectory(prefix="edgeai-grpc-floor-") as folder:
+        process = subprocess.Popen([sys.executable, "-c", _GRPC, str(model), f"{folder}/s"], stderr=subprocess.DEVNULL)
+        client = triton.InferenceServerClient(f"unix:{folder}/s")
+        tensor = triton.InferInput("in", list(data.shape), "UINT8")
+        tensor.set_data_from_numpy(data)
+        try:
+            until = time.monotonic() + 60
+            while True:
+                try:
+                    client.infer("bench", [tensor])
+                    break
+                except triton.InferenceServerException:
+                    if time.monotonic() > until or process.poll() is not None:
+                        raise
+                    time.sleep(0.1)
+            yield lambda: client.infer("bench", [tensor]) and None
+        finally:
+            client.close()
+            process.terminate()
+            process.wait(20)

@@ -1,8 +1,8 @@
-"""Peers with the same runtime behind them: MLServer and LitServe, each in a process of its own.
+"""Peers with the same runtime behind them: MLServer, LitServe and a one-file Flask server, each in its own process.
 
 Their environment is given by the path of its interpreter:
 
-python3 -m venv /tmp/peers && /tmp/peers/bin/pip install mlserver litserve ai-edge-litert
+python3 -m venv /tmp/peers && /tmp/peers/bin/pip install mlserver litserve flask ai-edge-litert
 """
 
 from __future__ import annotations
@@ -74,6 +74,27 @@ if __name__ == "__main__":
     server.run(host="127.0.0.1", port=int(sys.argv[2]), log_level="error", generate_client_file=False)
 """
 
+FLASK = """
+import sys
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from flask import Flask, jsonify, request
+
+app = Flask(__name__)
+interpreter = Interpreter(sys.argv[1], num_threads=1)
+interpreter.allocate_tensors()
+given, wanted = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+@app.post("/predict")
+def predict():
+    data = np.frombuffer(request.get_data(), given["dtype"]).reshape(given["shape"])
+    interpreter.set_tensor(given["index"], data)
+    interpreter.invoke()
+    return jsonify(interpreter.get_tensor(wanted["index"]).tolist())
+
+app.run("127.0.0.1", int(sys.argv[2]), threaded=False)
+"""
+
 
 def _port() -> int:
     with socket.socket() as sock:
@@ -118,10 +139,10 @@ def _start(stack: ExitStack, command: list[str], directory: Path, once: Callable
 def peer_ways(stack: ExitStack, python: str, model: Path, data: Any) -> dict[str, Callable[[], None]]:
     """One blocking call per peer."""
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeai-peers-")))
-    ml, lit = directory / "ml", directory / "lit"
-    ml.mkdir()
-    lit.mkdir()
-    ports = [_port() for _ in range(4)]
+    ml, lit, flask = directory / "ml", directory / "lit", directory / "flask"
+    for place in (ml, lit, flask):
+        place.mkdir()
+    ports = [_port() for _ in range(5)]
     (ml / "bench.py").write_text(MLSERVER)
     (ml / "settings.json").write_text(
         json.dumps(
@@ -138,15 +159,18 @@ def peer_ways(stack: ExitStack, python: str, model: Path, data: Any) -> dict[str
     settings = {"name": "bench", "implementation": "bench.Bench", "parameters": {"uri": str(model.resolve())}}
     (ml / "model-settings.json").write_text(json.dumps(settings))
     (lit / "bench.py").write_text(LITSERVE)
+    (flask / "bench.py").write_text(FLASK)
     request = {
         "inputs": [{"name": "in", "datatype": "UINT8", "shape": list(data.shape), "data": data.ravel().tolist()}]
     }
     packed = {"data": base64.b64encode(data.tobytes()).decode()}
     ways = {
         "MLServer JSON": _post(ports[0], "/v2/models/bench/infer", json.dumps(request).encode(), "application/json"),
+        "Flask raw bytes": _post(ports[4], "/predict", data.tobytes(), "application/octet-stream"),
         "LitServe base64": _post(ports[3], "/predict", json.dumps(packed).encode(), "application/json"),
     }
     bin_ = Path(python).parent
     _start(stack, [str(bin_ / "mlserver"), "start", "."], ml, ways["MLServer JSON"])
     _start(stack, [python, "bench.py", str(model.resolve()), str(ports[3])], lit, ways["LitServe base64"])
+    _start(stack, [python, "bench.py", str(model.resolve()), str(ports[4])], flask, ways["Flask raw bytes"])
     return ways

@@ -27,11 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from floors import bare_hops, raw_loop
+from floors import bare_grpc, bare_hops, raw_loop, shared_memory
 
 from edgeaid.client import Client
-from edgeaid.client.blocking import run
-from edgeaid.client.fast import Binding, Session
 from edgeaid.serving.metrics import rss_bytes
 
 ROUNDS = 10
@@ -81,32 +79,15 @@ def edgeaid(model: Path, grpc: bool) -> Iterator[tuple[Path, int, float, int]]:
             process.wait(30)
 
 
-def bound(client: Client, model: str) -> tuple[Session, Binding]:
-    """A client's connection to the fast socket with a model bound to it."""
-    session = run(client._core._open_fast())
-    assert session is not None
-    binding = run(client._core._bound(session, (model, "")))
-    assert binding is not None
-    return session, binding
-
-
 def client_ways(socket: Path, data: Any, *, grpc: bool) -> dict[str, Callable[[], None]]:
     """One blocking call per transport."""
     fast, plain = Client(socket), Client(socket, fast=False)
     name = plain.metadata("bench")["inputs"][0]["name"]
-    session, binding = bound(fast, "bench")
     body = json.dumps(
         {"inputs": [{"name": name, "datatype": "UINT8", "shape": list(data.shape), "data": data.ravel().tolist()}]}
     ).encode()
-    view = binding.inputs[name]
-
-    def over_fast() -> None:
-        np.copyto(view, data)
-        run(fast._core._drive(session.run(binding)))
-        next(iter(binding.outputs.values())).copy()
-
     ways = {
-        "fast socket": over_fast,
+        "fast socket": lambda: fast.infer("bench", {name: data}) and None,
         "HTTP binary": lambda: plain.infer("bench", {name: data}) and None,
         "HTTP JSON": lambda: plain.request("POST", "/v2/models/bench/infer", body) and None,
     }
@@ -154,6 +135,16 @@ def throughput(socket: Path, transport: str, count: int, data: Any) -> float:
     return sum(r[2] for r in rows) / (max(r[1] for r in rows) - min(r[0] for r in rows))
 
 
+def _shape(model: Path) -> tuple[int, ...]:
+    """Shape of the model's input, read in a process of its own: what forks later must have no runtime yet."""
+    code = (
+        "import sys; from ai_edge_litert.interpreter import Interpreter; "
+        "print(*Interpreter(sys.argv[1]).get_input_details()[0]['shape'])"
+    )
+    text = subprocess.run([sys.executable, "-c", code, str(model)], check=True, capture_output=True, text=True).stdout
+    return tuple(map(int, text.split()))
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,17 +157,21 @@ def main() -> None:
     grpc = not args.no_grpc
     with ExitStack() as stack:
         hops = stack.enter_context(bare_hops(args.model))  # forks, so before the interpreter's threads
+        shape = _shape(args.model)
+        through = stack.enter_context(shared_memory(args.model, np.zeros(shape, np.uint8)))
         once, data = raw_loop(args.model)
         socket, pid, ready, before = stack.enter_context(edgeaid(args.model, grpc))
-        ways = {"raw interpreter": once, "two bare hops": hops, **client_ways(socket, data, grpc=grpc)}
+        ways = {"raw interpreter": once, "two bare hops": hops, "shared memory": through}
+        ways |= client_ways(socket, data, grpc=grpc)
+        if grpc:
+            ways["gRPC, bare server"] = stack.enter_context(bare_grpc(args.model, data))
         if args.peers:
             from peers import peer_ways
 
             ways.update(peer_ways(stack, args.peers, args.model, data))
         samples: dict[str, list[float]] = {name: [] for name in ways}
-        for name, way in ways.items():
+        for way in ways.values():
             measure(way, 50)
-            del name
         for _ in range(ROUNDS):
             for name, way in ways.items():
                 samples[name] += measure(way, args.requests // ROUNDS)

@@ -77,6 +77,20 @@ def test_classification_comes_back_as_bytes(client: Any) -> None:
     assert abs(int(value) - int(SCORES.max())) <= 2
 
 
+def test_a_client_that_asks_again_is_answered_by_what_it_asks_now(client: Any) -> None:
+    blank = np.zeros_like(IMAGE)
+    first = client.infer("digits", [given(blank)]).as_numpy("scores")
+    assert not close(first)
+    for _ in range(2):
+        assert close(client.infer("digits", [given()]).as_numpy("scores"))
+        assert np.array_equal(client.infer("digits", [given(blank)]).as_numpy("scores"), first)
+        assert client.infer("digits", [given()], request_id="other").get_response().id == "other"
+        wanted = [triton.InferRequestedOutput("scores", class_count=1)]
+        assert client.infer("digits", [given()], outputs=wanted).as_numpy("scores").shape[-1] == 1
+        with pytest.raises(triton.InferenceServerException, match="shape"):
+            client.infer("digits", [given(IMAGE[:, :1])])
+
+
 def test_typed_contents_are_taken_as_well_as_raw_ones(server: Any) -> None:
     import grpc
 

@@ -29,6 +29,8 @@ UNARY: Final = (
     "SystemSharedMemoryUnregister", "CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister",
     "TraceSetting", "LogSettings", "RepositoryModelLoad", "RepositoryModelUnload",
 )  # fmt: skip
+#: Clients whose last request is remembered.
+MEMORIES: Final = 64
 #: Who made the call under way.
 CALLER: Final[ContextVar[Peer]] = ContextVar("caller")
 
@@ -38,6 +40,8 @@ class Service:
 
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
+        #: By process id of the client.
+        self._memories: dict[int, inference.Memory] = {}
 
     @property
     def peer(self) -> Peer:
@@ -112,12 +116,21 @@ class Service:
         await self.plane.registry.unload(request.model_name, dependents=dependents)
         return MESSAGES["RepositoryModelUnloadResponse"]()
 
+    def _memory(self) -> inference.Memory:
+        """What the client of the call under way asked last."""
+        memory = self._memories.get(self.peer.pid)
+        if memory is None:
+            if len(self._memories) >= MEMORIES:
+                self._memories.clear()
+            memory = self._memories[self.peer.pid] = inference.Memory()
+        return memory
+
     # --- inference --------------------------------------------------------------------------------------------------
 
     async def ModelInfer(self, message: Message) -> Message:
         self.plane.holdings.check(self.peer.uid, Kind.BYTES, 0)  # one that reads its answers has room
         live = self.plane.registry.model(message.model_name, message.model_version)
-        wanted = decode(message, live)
+        wanted = decode(message, live, self._memory())
         request = self.plane.request(live, "grpc", priority=wanted.priority, timeout=wanted.timeout)
         try:
             inference.fill(self.plane, request, wanted, self.peer)

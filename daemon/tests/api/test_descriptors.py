@@ -20,6 +20,7 @@ from edgeaid.api.descriptors import MAX_RIGHTS, Closer, ListeningSocket, closer,
 from edgeaid.api.sockets import bind
 
 from ..support.daemon import Running
+from ..support.waiting import eventually
 
 SECONDS = 20
 #: What another client may have to wait while the sender's descriptor is closed.
@@ -130,7 +131,7 @@ def test_all_the_descriptors_that_a_message_can_carry_are_taken_out_by_the_close
         for fd in fds:
             os.close(fd)
         assert pause(echo) < PAUSE
-    wait_for(lambda: closer.backlog == 0)
+    eventually(lambda: closer.backlog == 0, SECONDS / 2)
 
 
 def test_what_nobody_has_read_when_a_connection_is_closed_holds_up_nobody_either(echo: Path) -> None:
@@ -160,14 +161,7 @@ def test_a_close_that_waits_is_interrupted() -> None:
     interruptible()
     mine = Closer()
     mine.close([lingering()])
-    wait_for(lambda: mine.backlog == 0, SECONDS / 2)
-
-
-def wait_for(condition: Any, seconds: float = SECONDS / 2) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    eventually(lambda: mine.backlog == 0, SECONDS / 2)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("edgeaid", socket.SOCK_STREAM), ("fast", socket.SOCK_SEQPACKET)])

@@ -26,7 +26,8 @@ import pytest
 
 from tests.support.daemon import Running
 from tests.support.mqtt import BROKER, Broker
-from tests.support.streams import TRACKED, gone, put, reaches, until
+from tests.support.streams import TRACKED, gone, put, reaches
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -119,7 +120,7 @@ def running(python: str, directory: Path, broker: int) -> Iterator[HomeAssistant
         process = subprocess.Popen([python, "-m", "homeassistant", "-c", directory], stdout=printed, stderr=printed)
     try:
         home = HomeAssistant(port)
-        until(
+        eventually(
             lambda: home.ask("/") or (process.poll() is not None and pytest.fail(printed_by(directory))), START_SECONDS
         )
         yield home
@@ -152,22 +153,22 @@ def test_home_assistant_finds_the_entities_by_itself_and_its_switch_stops_the_st
     bridge = subprocess.Popen([sys.executable, "-m", "edgeaid.bridges.mqtt", *words])
     try:
         with running(python, tmp_path / "home", broker.port) as home:
-            switch = until(lambda: (s := home.entity("switch", "hall")) and s["state"] == "on" and s, 120)
-            count = until(lambda: home.entity("sensor", "hall", "7"), 120)
-            until(lambda: home.states()[count["entity_id"]]["state"] == "1")
+            switch = eventually(lambda: (s := home.entity("switch", "hall")) and s["state"] == "on" and s, 120)
+            count = eventually(lambda: home.entity("sensor", "hall", "7"), 120)
+            eventually(lambda: home.states()[count["entity_id"]]["state"] == "1")
             kinds = {i.partition(".")[0] for i in home.states()}
             assert kinds >= {"switch", "sensor", "binary_sensor", "image", "update"}
-            model = until(lambda: home.entity("update", "digits"))
+            model = eventually(lambda: home.entity("update", "digits"))
             assert model["attributes"]["installed_version"] == "1"
-            picture = until(lambda: home.entity("image", "hall"))
+            picture = eventually(lambda: home.entity("image", "hall"))
             assert picture["attributes"]["entity_picture"]
             home.ask("/services/switch/turn_off", {"entity_id": switch["entity_id"]})
             reaches(daemon, "hall", "stopped")
-            until(lambda: home.states()[switch["entity_id"]]["state"] == "off")
+            eventually(lambda: home.states()[switch["entity_id"]]["state"] == "off")
             home.ask("/services/switch/turn_on", {"entity_id": switch["entity_id"]})
             reaches(daemon, "hall", "running")
             bridge.kill()
-            until(lambda: home.states()[switch["entity_id"]]["state"] == "unavailable")
+            eventually(lambda: home.states()[switch["entity_id"]]["state"] == "unavailable")
     finally:
         bridge.kill()
         bridge.wait()

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import pytest
 
 from edgeaid.bridges.homeassistant import Topics, discovery, word
 from edgeaid.bridges.outbox import Message, Outbox
-from tests.support.streams import TRACKED, gone, put, reaches, until
+from tests.support.streams import TRACKED, gone, put, reaches
+from tests.support.waiting import eventually
 
 from ..support.daemon import Running
 from ..support.mqtt import BROKER, Broker
@@ -33,6 +33,8 @@ class Ear:
         self.all: list[tuple[str, bytes]] = []
         self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
         self.connections = 0
+        self.losses = 0
+        self.client.on_disconnect = lambda *_: self._lost()
         self.client.on_connect = lambda *_: self.client.subscribe("#", 1)
         self.client.on_subscribe = lambda *_: self._subscribed()
         self.client.on_message = lambda _c, _d, m: self._heard(m)
@@ -44,13 +46,16 @@ class Ear:
     def _subscribed(self) -> None:
         self.connections += 1
 
+    def _lost(self) -> None:
+        self.losses += 1
+
     def _heard(self, message: Any) -> None:
         self.last[message.topic] = message.payload
         self.all.append((message.topic, message.payload))
 
     def json(self, topic: str) -> Any:
         """The last message on a topic, waited for."""
-        return json.loads(until(lambda: self.last.get(topic)))
+        return json.loads(eventually(lambda: self.last.get(topic)))
 
     def events(self, stream: str) -> list[dict[str, Any]]:
         """What was heard of a stream's events."""
@@ -89,29 +94,29 @@ def test_home_assistant_finds_streams_sticks_and_models_by_itself_and_can_stop_a
     ear = Ear(broker)
     process = bridge()
     try:
-        until(lambda: ear.last.get("edgeai/pi/availability") == b"online")
+        eventually(lambda: ear.last.get("edgeai/pi/availability") == b"online")
         topic = "homeassistant/device/edgeai_pi/config"
-        config = until(lambda: "hall_count_7" in (c := ear.json(topic))["components"] and c)
+        config = eventually(lambda: "hall_count_7" in (c := ear.json(topic))["components"] and c)
         assert config["origin"]["name"] == "edgeaid"
         components = config["components"]
         assert {c["platform"] for c in components.values()} == {"switch", "sensor", "image", "binary_sensor", "update"}
         assert len({c["unique_id"] for c in components.values()}) == len(components)
-        until(lambda: ear.last.get(components["hall_count_7"]["state_topic"]) == b"1")
+        eventually(lambda: ear.last.get(components["hall_count_7"]["state_topic"]) == b"1")
         assert ear.json(components["model_digits"]["state_topic"])["installed_version"] == "1"
-        assert until(lambda: ear.last.get("edgeai/pi/device/cpu0/state")) == b"ready"
+        assert eventually(lambda: ear.last.get("edgeai/pi/device/cpu0/state")) == b"ready"
         ear.client.publish(components["hall_switch"]["command_topic"], "OFF", qos=1)
         reaches(daemon, "hall", "stopped")
-        until(lambda: ear.last.get(components["hall_switch"]["state_topic"]) == b"OFF")
-        until(lambda: ear.last.get(components["hall_count_7"]["state_topic"]) == b"0")
+        eventually(lambda: ear.last.get(components["hall_switch"]["state_topic"]) == b"OFF")
+        eventually(lambda: ear.last.get(components["hall_count_7"]["state_topic"]) == b"0")
         ear.client.publish(components["hall_switch"]["command_topic"], "ON", qos=1)
         reaches(daemon, "hall", "running")
-        image = until(lambda: ear.last.get(components["hall_snapshot"]["image_topic"]))
+        image = eventually(lambda: ear.last.get(components["hall_snapshot"]["image_topic"]))
         assert image[:2] == b"\xff\xd8"
         heard = len(ear.all)
         ear.client.publish("homeassistant/status", "online", qos=1)
-        until(lambda: "homeassistant/device/edgeai_pi/config" in [t for t, _ in ear.all[heard:]])
+        eventually(lambda: "homeassistant/device/edgeai_pi/config" in [t for t, _ in ear.all[heard:]])
         process.kill()
-        until(lambda: ear.last["edgeai/pi/availability"] == b"offline")
+        eventually(lambda: ear.last["edgeai/pi/availability"] == b"offline")
     finally:
         ear.client.loop_stop()
         gone(daemon, "hall")
@@ -123,11 +128,11 @@ def test_after_a_restart_of_the_broker_everything_is_told_again_and_no_event_is_
     process = bridge()
     ear = Ear(broker)
     try:
-        until(lambda: ear.last.get("edgeai/pi/availability") == b"online")
+        eventually(lambda: ear.last.get("edgeai/pi/availability") == b"online")
         put(daemon, "walk", source="test:digits?width=384&height=384&frames=400", fps=5, stage=TRACKED)
-        until(lambda: "edgeai/pi/walk/enabled/state" in ear.last)
+        eventually(lambda: "edgeai/pi/walk/enabled/state" in ear.last)
         broker.stop()
-        time.sleep(1)
+        eventually(lambda: ear.losses)  # and so has the bridge, whose connection ended with the same process
         put(daemon, "walk", source=str(frames_of_digits), stage=TRACKED)
         reaches(daemon, "walk", "ended")
         ear.last.clear()
@@ -135,16 +140,16 @@ def test_after_a_restart_of_the_broker_everything_is_told_again_and_no_event_is_
         process.send_signal(signal.SIGSTOP)  # what hears must be there before what speaks
         ear.connections = 0
         broker.start()
-        until(lambda: ear.connections)
+        eventually(lambda: ear.connections)
         process.send_signal(signal.SIGCONT)
-        until(lambda: ear.last.get("edgeai/pi/availability") == b"online")
-        until(lambda: ear.json("edgeai/pi/walk/state")["state"] == "ended")
-        told = until(lambda: (e := ear.events("walk")) and e[-1]["type"] == "end" and e)
+        eventually(lambda: ear.last.get("edgeai/pi/availability") == b"online")
+        eventually(lambda: ear.json("edgeai/pi/walk/state")["state"] == "ended")
+        told = eventually(lambda: (e := ear.events("walk")) and e[-1]["type"] == "end" and e)
         ended = {e["id"] for e in told if e["type"] == "end"}
         assert len(ended) >= 3
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
-        until(lambda: ear.last["edgeai/pi/availability"] == b"offline")
+        eventually(lambda: ear.last["edgeai/pi/availability"] == b"offline")
     finally:
         ear.client.loop_stop()
         gone(daemon, "walk")
@@ -208,8 +213,8 @@ def test_a_broker_that_wants_encryption_and_a_password_gets_both(
     ear = Ear(closed_broker, prepare)
     process = talk(daemon, closed_broker, tmp_path / "log", *account, "--ca", str(authority / "ca.pem"))
     try:
-        until(lambda: ear.last.get("edgeai/pi/availability") == b"online")
-        until(lambda: ear.last.get("homeassistant/device/edgeai_pi/config"))
+        eventually(lambda: ear.last.get("edgeai/pi/availability") == b"online")
+        eventually(lambda: ear.last.get("homeassistant/device/edgeai_pi/config"))
         assert b"swordfish" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
     finally:
         process.terminate()
@@ -241,7 +246,7 @@ def test_a_broker_that_refuses_or_is_not_trusted_is_reported(
     account = ("--password-file", str(file)) if password else ()
     process = talk(daemon, closed_broker, tmp_path / "log", *words, *account, *trust)
     try:
-        until(lambda: reason in (tmp_path / "log").read_text())
+        eventually(lambda: reason in (tmp_path / "log").read_text())
         assert process.poll() is None  # it goes on trying: a broker's accounts may be put right
     finally:
         process.kill()
@@ -263,7 +268,7 @@ def test_a_full_queue_loses_its_oldest_message_and_counts_it() -> None:
     assert outbox.dropped == 3
     outbox.start()
     outbox.connected(yes=True)
-    until(lambda: not len(outbox))
+    eventually(lambda: not len(outbox))
     outbox.halt()
     assert [m.payload for m in sent] == [b"b", b"3", b"4"]
 
@@ -279,7 +284,7 @@ def test_what_the_broker_does_not_confirm_is_sent_again() -> None:
     outbox.start()
     outbox.connected(yes=True)
     outbox.put(Message("events", b"1"))
-    until(lambda: not len(outbox))
+    eventually(lambda: not len(outbox))
     outbox.halt()
     assert tries == [b"1"] * 3
 

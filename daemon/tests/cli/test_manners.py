@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from edgeaid.cli.text import spark, table
 from edgeaid.models.repository import EMBEDDED
 
 from ..support.daemon import Running
+from ..support.waiting import eventually
 
 DIGITS = EMBEDDED / "digits" / "1"
 PICTURE = sorted((DIGITS / "samples").glob("*.png"))[0]
@@ -141,15 +141,16 @@ def interrupted(daemon: Running, *words: Any) -> subprocess.CompletedProcess[str
     process = subprocess.Popen(
         [*COMMAND, *map(str, words)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    until = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < until:
-        if words[0] in ("top", "events"):
-            with open(f"/proc/{process.pid}/net/unix") as _:
-                time.sleep(1.5)
-            break
-        if served(daemon) > before + 3:
-            break
-        time.sleep(0.05)
+
+    def at_work() -> bool:
+        if process.poll() is not None:
+            return True
+        if words[0] not in ("top", "events"):
+            return served(daemon) > before + 3
+        links = [os.readlink(entry) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
+        return any(link.startswith("socket:") for link in links)
+
+    eventually(at_work)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert "Traceback" not in err, err

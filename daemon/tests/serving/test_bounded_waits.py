@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from edgeaid import errors
 from edgeaid.serving.locks import held
 
 from ..support.daemon import Running
+from ..support.waiting import eventually
 
 
 def test_a_lock_that_is_not_given_back_is_waited_for_so_long_and_no_longer() -> None:
@@ -54,7 +54,7 @@ def test_who_changes_a_model_that_another_change_does_not_leave_gets_503_and_the
         os.kill(server, signal.SIGSTOP)  # a change that needs a new process stands still
         try:
             loads = [pool.submit(_load, daemon) for _ in range(3)]
-            _until(lambda: sum(load.done() for load in loads) == 2)
+            eventually(lambda: sum(load.done() for load in loads) == 2)
             for method, path in (
                 ("POST", "/v2/repository/models/digits/unload"),
                 ("POST", "/edgeai/v1/models/digits/rollback"),
@@ -72,13 +72,6 @@ def test_who_changes_a_model_that_another_change_does_not_leave_gets_503_and_the
 
 def _load(daemon: Running) -> int:
     return daemon.http("POST", "/v2/repository/models/digits/load")[0]
-
-
-def _until(check: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not check():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def _fork_server(daemon: Running) -> int:

@@ -17,7 +17,8 @@ from edgeaid.client import Client
 from edgeaid.models import pack
 from edgeaid.streams.process.pictures import Digits
 from tests.support.daemon import Running
-from tests.support.streams import SIZE, until
+from tests.support.streams import SIZE
+from tests.support.waiting import eventually
 
 READ = """
 schema = 1
@@ -209,7 +210,7 @@ def test_members_go_with_an_ensemble_that_is_unloaded_with_its_dependents(served
 
 def test_an_ensemble_goes_on_when_its_process_was_killed(served: Running, client: Client) -> None:
     os.kill(served.worker("ensemble0"), signal.SIGKILL)
-    until(lambda: next(d for d in client.devices() if d["id"] == "ensemble0")["restarts"] == 1)
+    eventually(lambda: next(d for d in client.devices() if d["id"] == "ensemble0")["restarts"] == 1)
     assert near(places(client.infer("read", {"picture": frame()}).outputs))
 
 

@@ -23,18 +23,10 @@ from edgeaid.client import Client
 from edgeaid.models.repository import EMBEDDED
 
 from ..support.daemon import Running
+from ..support.waiting import eventually
 
 DIGITS = EMBEDDED / "digits" / "1"
 IMAGE = np.load(DIGITS / "golden" / "0.in.npy")
-
-
-def eventually(check: Any, seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if check():
-            return
-        time.sleep(0.02)
-    raise AssertionError("did not happen in time")
 
 
 def metric(daemon: Running, name: Any) -> Any:
@@ -64,7 +56,8 @@ def test_a_killed_worker_is_replaced_and_requests_get_503_or_an_answer(start: Ca
         pid = daemon.worker()
         os.kill(pid, signal.SIGKILL)
         eventually(lambda pid=pid: daemon.replaced(pid))
-        time.sleep(0.2)
+        before = len(answers)
+        eventually(lambda before=before: len(answers) > before + 3)
     stop.set()
     for thread in threads:
         thread.join()
@@ -109,8 +102,7 @@ def test_a_model_that_kills_its_worker_three_times_is_quarantined_and_others_ser
 
         thread = threading.Thread(target=ask)
         thread.start()
-        eventually(lambda: metric(daemon, 'edgeai_slots_in_use{model="other"') == 1)
-        time.sleep(0.1)
+        eventually(lambda: daemon.json("GET", "/edgeai/v1/devices")[1]["devices"][0]["in_flight"] == 1)
         os.kill(pid, signal.SIGKILL)
         thread.join()
         assert failed
@@ -312,6 +304,14 @@ def test_a_change_made_while_the_configuration_is_being_read_is_read_too(start: 
         eventually(lambda size=size: daemon.json("POST", "/v2/models/digits/infer", b"x" * size)[0] == 400)
 
 
+def _takes_connections(daemon: Running) -> bool:
+    try:
+        with daemon.raw():
+            return True
+    except OSError:
+        return False
+
+
 def test_sigterm_lets_requests_under_way_finish(start: Callable[..., Running]) -> None:
     daemon = start()
     pid = daemon.worker()
@@ -326,7 +326,7 @@ def test_sigterm_lets_requests_under_way_finish(start: Callable[..., Running]) -
     thread.start()
     eventually(lambda: metric(daemon, 'edgeai_slots_in_use{model="digits"') == 1)
     daemon.process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
+    eventually(lambda: not _takes_connections(daemon))
     os.kill(pid, signal.SIGCONT)
     thread.join()
     assert got

@@ -19,6 +19,7 @@ import pytest
 from edgeaid import errors
 
 from ..support.daemon import Running
+from ..support.waiting import eventually
 from ..toolkit.tflite_builder import Graph, Op, T, build
 
 SECONDS = float(os.environ.get("EDGEAI_MIXED_SECONDS", "60"))
@@ -126,9 +127,9 @@ def test_sixteen_mixed_clients_get_no_internal_error_no_wrong_version_and_leave_
             client.load(name)
         device = client.devices()[0]
         assert device["restarts"] == 0
-    _settle(lambda: len(_loaded(daemon)) == len(NAMES))
+    eventually(lambda: len(_loaded(daemon)) == len(NAMES))
     # One region of shared memory per loaded version, no version that is served no more, nothing half-stored.
-    _settle(lambda: _descriptors(daemon) <= descriptors + 4)
+    eventually(lambda: _descriptors(daemon) <= descriptors + 4)
     assert _memfds(daemon) == regions
     assert os.listdir(daemon.repository / ".staging") == []
     assert [p.name for p in (daemon.directory / "state").iterdir() if p.name != "pins.json"] == []
@@ -147,10 +148,3 @@ def _descriptors(daemon: Running) -> int:
 def _memfds(daemon: Running) -> int:
     links = Path(f"/proc/{daemon.process.pid}/fd").iterdir()
     return sum("memfd:edgeai-" in os.readlink(link) for link in links)
-
-
-def _settle(check: Callable[[], bool]) -> None:
-    until = time.monotonic() + 20
-    while not check():
-        assert time.monotonic() < until, "did not settle"
-        time.sleep(0.1)

@@ -15,6 +15,7 @@ from edgeaid import errors
 from edgeaid.models.repository import EMBEDDED
 
 from ..support.daemon import Running
+from ..support.waiting import eventually
 
 IMAGE = np.load(EMBEDDED / "digits" / "1" / "golden" / "0.in.npy")
 
@@ -66,16 +67,16 @@ def test_a_device_whose_worker_cannot_be_started_is_tried_until_it_can(
 ) -> None:
     daemon = without_worker(start, group)
     with daemon.client(fast=False) as client:
-        _until(lambda: daemon.json("GET", "/v2/health/ready")[0] == 503)
-        _until(lambda: "Resource temporarily unavailable" in client.devices()[0]["reason"])
-        _until(lambda: daemon.log.read_text().count("cannot be started") >= 4)
+        eventually(lambda: daemon.json("GET", "/v2/health/ready")[0] == 503)
+        eventually(lambda: "Resource temporarily unavailable" in client.devices()[0]["reason"])
+        eventually(lambda: daemon.log.read_text().count("cannot be started") >= 4)
         started = time.monotonic()
         with pytest.raises(errors.Unavailable, match="cannot be started"):
             client.infer("digits", IMAGE)
         assert time.monotonic() - started < 5
         (group / "pids.max").write_text("max")
-        _until(lambda: client.devices()[0]["state"] == "ready")
-        _until(lambda: daemon.json("GET", "/v2/health/ready")[0] == 200)
+        eventually(lambda: client.devices()[0]["state"] == "ready")
+        eventually(lambda: daemon.json("GET", "/v2/health/ready")[0] == 200)
         assert client.infer("digits", IMAGE)["scores"].argmax() == 3
 
 
@@ -84,14 +85,14 @@ def test_a_model_that_waits_for_a_device_that_recovers_can_be_asked_for_again(
 ) -> None:
     daemon = without_worker(start, group)
     with daemon.client(fast=False) as client:
-        _until(lambda: client.devices()[0]["state"] == "recovering")
+        eventually(lambda: client.devices()[0]["state"] == "recovering")
         client.unload("digits")
         with pytest.raises(errors.Unavailable, match="no device yet"):
             client.load("digits")
         with pytest.raises(errors.Unavailable, match=r"no device yet .* cpu0 is recovering"):
             client.infer("digits", IMAGE)
         (group / "pids.max").write_text("max")
-        _until(lambda: daemon.json("GET", "/v2/models/digits/ready")[0] == 200)
+        eventually(lambda: daemon.json("GET", "/v2/models/digits/ready")[0] == 200)
         assert client.infer("digits", IMAGE)["scores"].argmax() == 3
 
 
@@ -102,8 +103,12 @@ def test_the_daemon_ends_in_time_without_a_process_to_be_had_and_with_a_worker_t
     daemon = start("[server]\ndrain_seconds = 1\n")
     confine(daemon, group)
     (group / "pids.max").write_text("1")
-    os.kill(daemon.worker(), signal.SIGSTOP if hanging else signal.SIGKILL)
-    time.sleep(0.5)
+    pid = daemon.worker()
+    os.kill(pid, signal.SIGSTOP if hanging else signal.SIGKILL)
+    if hanging:
+        eventually(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    else:
+        eventually(lambda: daemon.json("GET", "/v2/models/digits/ready")[0] != 200)
     started = time.monotonic()
     assert daemon.stop() == 0
     assert time.monotonic() - started < 1 + 2
@@ -118,14 +123,7 @@ def test_the_daemon_can_be_stopped_while_it_loads(start: Callable[..., Running],
     assert daemon.stop() == 0
     daemon.config.write_text("[server]\ndrain_seconds = 1\n")
     daemon.start(wait=False)
-    _until(lambda: "model 'digits/1' is ready" in daemon.log.read_text(), 120)
+    eventually(lambda: "model 'digits/1' is ready" in daemon.log.read_text(), 120)
     started = time.monotonic()
     assert daemon.stop() == 0
     assert time.monotonic() - started < 1 + 2
-
-
-def _until(check: Callable[[], bool], seconds: float = 30.0) -> None:
-    until = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < until, "did not happen in time"
-        time.sleep(0.05)

@@ -17,8 +17,8 @@ from edgeaid import errors
 from edgeaid.models.repository import EMBEDDED
 
 from ..support.daemon import Running
+from ..support.waiting import eventually
 from ..toolkit.tflite_builder import Graph, Op, T, build
-from .test_life import eventually
 
 DIGITS = EMBEDDED / "digits" / "1"
 IMAGE = np.load(DIGITS / "golden" / "0.in.npy")

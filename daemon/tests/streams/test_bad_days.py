@@ -16,7 +16,8 @@ from edgeaid.client import Client
 from edgeaid.client.streams import Streams
 from tests.serving.accelerators.conftest import edge_daemon, edgetpu_library
 from tests.support.daemon import Running
-from tests.support.streams import TRACKED, accounted, gone, put, reaches, show, until
+from tests.support.streams import TRACKED, accounted, gone, put, reaches, show
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow  # each has a daemon of its own
 __all__ = ["edge_daemon", "edgetpu_library"]
@@ -31,7 +32,7 @@ def inferred(daemon: Running, name: str) -> int:
 def goes_on(daemon: Running, name: str, frames: int = 5) -> dict[str, Any]:
     """Wait until more frames were inferred; what the daemon says of the stream then."""
     before = inferred(daemon, name)
-    until(lambda: inferred(daemon, name) >= before + frames)
+    eventually(lambda: inferred(daemon, name) >= before + frames)
     return show(daemon, name)
 
 
@@ -59,7 +60,7 @@ def test_frames_are_inferred_again_after_a_worker_was_killed(start: Callable[...
     put(daemon, "hit", source=DIGITS, fps=20, stage=TRACKED)
     before = goes_on(daemon, "hit")
     os.kill(daemon.worker(), signal.SIGKILL)
-    until(lambda: _restarts(daemon) >= 1)
+    eventually(lambda: _restarts(daemon) >= 1)
     after = goes_on(daemon, "hit")
     assert after["pid"] == before["pid"]
     assert after["restarts"] == 0
@@ -84,7 +85,7 @@ def test_a_model_may_be_exchanged_while_a_stream_uses_it(start: Callable[..., Ru
     assert after["pid"] == before["pid"]
     status, _, data = daemon.http("POST", "/v2/repository/models/digit-scenes/unload", b"{}")
     assert status == 200, data
-    shown = until(lambda: (s := show(daemon, "swap"))["frames"]["dropped"]["unavailable"] > 3 and s)
+    shown = eventually(lambda: (s := show(daemon, "swap"))["frames"]["dropped"]["unavailable"] > 3 and s)
     assert shown["state"] == "running"
     assert "digit-scenes" in shown["reason"]
     assert daemon.http("POST", "/v2/repository/models/digit-scenes/load", b"{}")[0] == 200
@@ -102,9 +103,9 @@ def test_when_the_stick_is_pulled_the_cpu_takes_over_and_the_stream_says_so(
     manifest.write_text(manifest.read_text() + '[input]\nresize = "stretch"\nmean = [0.0]\nstd = [1.0]\n')
     assert daemon.http("POST", "/v2/repository/models/embed/load", b"{}")[0] == 200
     put(daemon, "pull", source=DIGITS, fps=5, stage=[{"embed": "embed"}])
-    until(lambda: show(daemon, "pull")["models"]["embed"] == "tpu0")
+    eventually(lambda: show(daemon, "pull")["models"]["embed"] == "tpu0")
     control("vanish")
-    until(lambda: show(daemon, "pull")["models"]["embed"] == "cpu0")
+    eventually(lambda: show(daemon, "pull")["models"]["embed"] == "cpu0")
     goes_on(daemon, "pull", 3)
     with Client(daemon.socket, fast=False) as client:
         event = next(Streams(client).events("pull", types=("device",)))
@@ -124,7 +125,7 @@ def test_sixteen_streams_run_side_by_side_and_the_seventeenth_is_refused(start: 
     status, answer = daemon.json("PUT", "/edgeai/v1/streams/more", {"source": DIGITS})
     assert (status, "16 streams already" in answer["error"]) == (400, True) or status == 413, answer
     for name in names:
-        until(partial(has_inferred, daemon, name, 5), 120)
+        eventually(partial(has_inferred, daemon, name, 5), 120)
     for name in names:
         assert accounted(show(daemon, name)["frames"]), json.dumps(show(daemon, name))
         gone(daemon, name)

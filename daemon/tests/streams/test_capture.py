@@ -24,7 +24,7 @@ from edgeaid.streams.sources import plain, redacted, understand
 from edgeaid.streams.states import State
 from edgeaid.streams.table import from_table
 from tests.support.landlock import landlock_version
-from tests.support.streams import until
+from tests.support.waiting import eventually
 
 
 class Taken:
@@ -135,7 +135,7 @@ def lively(connection: socket.socket, *, length: bool = True, size: tuple[int, i
 def test_mjpeg_is_read_with_and_without_lengths(take: Callable[..., Taken], length: bool) -> None:
     camera = Camera(lambda c: lively(c, length=length))
     taken = take(source=camera.url)
-    until(lambda: len(taken.frames) > 10)
+    eventually(lambda: len(taken.frames) > 10)
     assert taken.states == [(State.STARTING, ""), (State.RUNNING, "")]
     assert [f.number for f in taken.frames[:10]] == list(range(1, 11))
     assert (taken.frames[0].width, taken.frames[0].height) == (64, 48)
@@ -144,13 +144,15 @@ def test_mjpeg_is_read_with_and_without_lengths(take: Callable[..., Taken], leng
 def test_a_camera_that_is_pulled_is_seen_again_within_five_seconds_of_its_return(take: Callable[..., Taken]) -> None:
     camera = Camera(lively)
     taken = take(source=camera.url)
-    until(lambda: taken.state is State.RUNNING)
+    eventually(lambda: taken.state is State.RUNNING)
     camera.unplug()
-    until(lambda: taken.state is State.NO_SIGNAL)
-    time.sleep(3)
+    eventually(lambda: taken.state is State.NO_SIGNAL)
     assert "refuses connections" in taken.states[-1][1]
+    starting = Camera(lambda connection: connection.close(), camera.port)  # takes connections, and shows nothing yet
+    eventually(lambda: len(starting.open) > 2)
+    starting.unplug()
     back = Camera(lively, camera.port)
-    until(lambda: taken.state is State.RUNNING, 5)
+    eventually(lambda: taken.state is State.RUNNING, 5)
     back.unplug()
 
 
@@ -164,7 +166,7 @@ def test_a_picture_that_stands_still_for_too_long_is_no_signal(take: Callable[..
             time.sleep(0.02)
 
     taken = take(source=Camera(frozen).url, frozen_s=0.5)
-    until(lambda: taken.state is State.NO_SIGNAL)
+    eventually(lambda: taken.state is State.NO_SIGNAL)
     assert "has not changed for 0.5 s" in taken.states[-1][1]
 
 
@@ -187,7 +189,7 @@ def test_what_is_wrong_with_a_camera_is_said_in_plain_words(
         connection.close()
 
     taken = take(source=Camera(serve).url)
-    until(lambda: taken.state is State.NO_SIGNAL)
+    eventually(lambda: taken.state is State.NO_SIGNAL)
     assert reason in taken.states[-1][1]
 
 
@@ -199,7 +201,7 @@ def test_a_camera_may_change_its_size(take: Callable[..., Taken]) -> None:
             time.sleep(0.02)
 
     taken = take(source=Camera(changing).url, size=80)
-    until(lambda: len(taken.frames) > 6)
+    eventually(lambda: len(taken.frames) > 6)
     assert {f.width for f in taken.frames} == {64, 80}
     assert all(f.width * f.height * 3 <= taken.shared.frame_bytes for f in taken.frames)
 
@@ -208,7 +210,7 @@ def test_a_host_that_is_not_there_is_said_to_be_so(take: Callable[..., Taken]) -
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         taken = take(source=f"rtsp://user:secret@127.0.0.1:{closed.getsockname()[1]}/live")
-        until(lambda: taken.state is State.NO_SIGNAL)
+        eventually(lambda: taken.state is State.NO_SIGNAL)
     assert "refuses connections" in taken.states[-1][1]
     assert "secret" not in str(taken.states)
 
@@ -221,9 +223,9 @@ def test_an_rtsp_server_that_stalls_in_the_handshake_is_left_and_tried_again(
     monkeypatch.setattr("edgeaid.streams.process.capture.START_SECONDS", 1.5)
     camera = Camera(lambda _c: time.sleep(60))
     taken = take(source=f"rtsp://127.0.0.1:{camera.port}/live", reader="gstreamer")
-    until(lambda: taken.state is State.NO_SIGNAL)
+    eventually(lambda: taken.state is State.NO_SIGNAL)
     assert "shows no picture for 1.5 s" in taken.states[-1][1]
-    until(lambda: taken.shared.get(Count.CONNECTIONS) >= 2)
+    eventually(lambda: taken.shared.get(Count.CONNECTIONS) >= 2)
 
 
 @pytest.mark.parametrize("reader", ["gstreamer", "ffmpeg"])
@@ -241,7 +243,7 @@ def test_a_file_that_is_no_video_has_failed_and_is_not_tried_again(
     if content is not None:
         file.write_bytes(content)
     taken = take(source=str(file), reader=reader)
-    until(lambda: taken.state is State.FAILED)
+    eventually(lambda: taken.state is State.FAILED)
     assert taken.states[-1][1] == f"{file}: {reason}"
     assert taken.shared.get(Count.CONNECTIONS) == 1
 
@@ -260,7 +262,7 @@ def test_a_reader_that_has_said_its_error_and_does_not_end_is_ended(
     file = tmp_path / "video.mp4"
     file.touch()
     taken = take(source=str(file), reader="gstreamer")
-    until(lambda: taken.state is State.FAILED, 30)
+    eventually(lambda: taken.state is State.FAILED, 30)
     assert "it is not a video that can be read" in taken.states[-1][1]
 
 
@@ -276,13 +278,12 @@ def test_a_real_rtsp_camera_is_read_and_is_back_within_five_seconds_after_its_po
     server = rtsp_server(port)
     try:
         taken = take(source=f"rtsp://127.0.0.1:{port}/test", size=160)
-        until(lambda: len(taken.frames) > 20)
+        eventually(lambda: len(taken.frames) > 20)
         server.kill()
         server.wait()
-        until(lambda: taken.state is State.NO_SIGNAL)
-        time.sleep(3)
+        eventually(lambda: taken.state is State.NO_SIGNAL)
         server = rtsp_server(port)
-        until(lambda: taken.state is State.RUNNING, 5)
+        eventually(lambda: taken.state is State.RUNNING, 5)
     finally:
         server.kill()
         server.wait()
@@ -299,11 +300,11 @@ def test_a_cameras_password_is_in_no_arguments_of_a_process(take: Callable[..., 
     server = rtsp_server(port, "admin", "hunter2")
     try:
         wrong = take(source=f"rtsp://admin:xyzzy@127.0.0.1:{port}/test", reader=reader)
-        until(lambda: wrong.state is State.NO_SIGNAL)
+        eventually(lambda: wrong.state is State.NO_SIGNAL)
         assert wrong.states[-1][1] == "the camera refuses the user or password"
         wrong.capture.halt()
         taken = take(source=f"rtsp://admin:hunter2@127.0.0.1:{port}/test", size=160, reader=reader)
-        until(lambda: len(taken.frames) > 10)
+        eventually(lambda: len(taken.frames) > 10)
         for process in descendants(os.getpid()):
             if process != server.pid:
                 assert b"hunter2" not in Path(f"/proc/{process}/cmdline").read_bytes()
@@ -345,7 +346,7 @@ def test_what_reads_a_source_is_shut_in(
         pytest.skip("this kernel's Landlock has no scopes (Linux 6.12)")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     taken = take(source=str(video), reader="gstreamer")
-    until(lambda: taken.state is State.FAILED)
+    eventually(lambda: taken.state is State.FAILED)
     assert taken.states[-1][1].endswith("ERROR: it can-video")
 
 
@@ -364,7 +365,7 @@ def test_damaged_pictures_of_a_directory_are_left_out(take: Callable[..., Taken]
         Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / f"{number}.png")
     (tmp_path / "2.png").write_bytes(b"damaged")
     taken = take(source=str(tmp_path))
-    until(lambda: taken.state is State.ENDED)
+    eventually(lambda: taken.state is State.ENDED)
     assert len(taken.frames) == 3
 
 

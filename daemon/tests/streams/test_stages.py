@@ -20,7 +20,8 @@ from edgeaid.streams.process.pictures import Digits
 from edgeaid.streams.process.tracker import Seen
 from tests.support.daemon import Running
 from tests.support.landlock import landlock_version
-from tests.support.streams import SIZE, TRACKED, accounted, events_of, gone, put, reaches, show, until
+from tests.support.streams import SIZE, TRACKED, accounted, events_of, gone, put, reaches, show
+from tests.support.waiting import eventually
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "stage"
 
@@ -106,7 +107,7 @@ def test_a_tracked_object_is_asked_about_again_only_after_its_time(daemon: Runni
     assert status == 200
     before = stats["model_stats"][0]["inference_count"]
     daemon.json("POST", "/edgeai/v1/streams/rare/restart")
-    until(lambda: show(daemon, "rare")["frames"]["captured"] == 80)
+    eventually(lambda: show(daemon, "rare")["frames"]["captured"] == 80)
     reaches(daemon, "rare", "ended")
     after = daemon.json("GET", "/v2/models/digits/stats")[1]["model_stats"][0]["inference_count"]
     assert after - before == 3  # once for each of the three digits
@@ -135,7 +136,7 @@ def test_answers_after_the_deadline_are_late_or_dropped_and_every_frame_is_accou
         frames = show(daemon, "late")["frames"]
         return frames if frames["late"] + frames["dropped"]["expired"] > 10 else None
 
-    frames = until(some)
+    frames = eventually(some)
     assert frames["late"] <= frames["inferred"]
     daemon.json("POST", "/edgeai/v1/streams/late/stop")
     assert accounted(show(daemon, "late")["frames"])
@@ -219,7 +220,7 @@ def test_a_stage_of_ones_own_reads_no_secrets_writes_nothing_and_reaches_nobody(
         options["daemon"] = with_stage.process.pid
         keep = {"journal_mb": 1}
         put(with_stage, "spy", source="test:digits?frames=3", stage=[{"call": "spy", "options": options}], keep=keep)
-        until(lambda: show(with_stage, "spy")["frames"]["inferred"])
+        eventually(lambda: show(with_stage, "spy")["frames"]["inferred"])
         gone(with_stage, "spy")
     journal = with_stage.directory / "state" / "streams" / "data" / "spy" / "events.jsonl"
     told = json.loads(journal.read_text().splitlines()[0])

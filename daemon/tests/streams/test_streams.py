@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +21,8 @@ from PIL import Image
 
 from edgeaid.client import Client
 from edgeaid.client.streams import Streams
-from tests.support.streams import TRACKED, accounted, events_of, gone, put, reaches, show, until
+from tests.support.streams import TRACKED, accounted, events_of, gone, put, reaches, show
+from tests.support.waiting import eventually
 
 from ..support.daemon import Running
 
@@ -61,7 +61,7 @@ def test_a_video_file_waits_for_the_detector(daemon: Running, video: Any, reader
 def test_a_live_source_that_is_faster_than_its_models_drops_frames_and_says_so(daemon: Running) -> None:
     put(daemon, "fast", source="test:digits?width=384&height=384", fps=400, stage=TRACKED, share=0.05)
     reaches(daemon, "fast", "running")
-    shown = until(lambda: (s := show(daemon, "fast"))["frames"]["dropped"]["busy"] > 20 and s)
+    shown = eventually(lambda: (s := show(daemon, "fast"))["frames"]["dropped"]["busy"] > 20 and s)
     assert shown["frames"]["inferred"] < shown["frames"]["captured"]
     daemon.json("POST", "/edgeai/v1/streams/fast/stop")
     shown = show(daemon, "fast")
@@ -99,7 +99,7 @@ def test_a_result_comes_for_each_frame_while_somebody_listens(daemon: Running) -
 
 def test_a_wrong_table_is_refused_with_its_reason_and_the_old_one_goes_on(daemon: Running) -> None:
     put(daemon, "keep", source="test:digits", fps=5, stage=TRACKED)
-    pid = until(lambda: show(daemon, "keep")["pid"])
+    pid = eventually(lambda: show(daemon, "keep")["pid"])
     for table, reason in (
         ({"source": "test:digits", "stage": [{"detect": "digit-scenes", "labls": ["2"]}]}, "stage[0].labls"),
         ({"source": "test:digits", "stage": [{"detect": "nothing-like-it"}]}, "no model 'nothing-like-it'"),
@@ -123,11 +123,13 @@ def test_a_stream_whose_process_is_killed_comes_back_and_its_lost_frames_are_cou
     put(daemon, "hit", source="test:digits?width=384&height=384", fps=50, stage=TRACKED)
     before = reaches(daemon, "hit", "running")
     os.kill(before["pid"], signal.SIGKILL)
-    after = until(
+    after = eventually(
         lambda: (s := show(daemon, "hit"))["pid"] not in (None, before["pid"]) and s["state"] == "running" and s
     )
     assert after["restarts"] == 1
-    later = until(lambda: (s := show(daemon, "hit"))["frames"]["captured"] > before["frames"]["captured"] + 5 and s)
+    later = eventually(
+        lambda: (s := show(daemon, "hit"))["frames"]["captured"] > before["frames"]["captured"] + 5 and s
+    )
     assert accounted(later["frames"])
     gone(daemon, "hit")
     status, models = daemon.json("GET", "/v2/models/digit-scenes/ready")
@@ -136,7 +138,7 @@ def test_a_stream_whose_process_is_killed_comes_back_and_its_lost_frames_are_cou
 
 def test_nothing_of_a_removed_stream_stays(daemon: Running, video: Any) -> None:
     put(daemon, "short", source=str(video), stage=TRACKED, share=0.01)
-    pid = until(lambda: show(daemon, "short")["pid"])
+    pid = eventually(lambda: show(daemon, "short")["pid"])
     reaches(daemon, "short", "running")
     gone(daemon, "short")
     assert not Path(f"/proc/{pid}").exists()
@@ -179,7 +181,7 @@ def test_files_of_tables_are_read_and_a_wrong_one_is_reported_with_its_line(
     (tables / "a.toml").write_text('[stream.a]\nsource = "test:digits"\nfps = "many"\n')
     pid = show(daemon, "a")["pid"]
     daemon.process.send_signal(signal.SIGHUP)
-    until(lambda: "a.toml, line 3: stream.a.fps" in daemon.log.read_text())
+    eventually(lambda: "a.toml, line 3: stream.a.fps" in daemon.log.read_text())
     assert show(daemon, "a")["pid"] == pid
     status, answer = daemon.json("PUT", "/edgeai/v1/streams/a", {"source": "test:digits"})
     assert status == 409 or "a.toml" in answer["error"]
@@ -211,7 +213,7 @@ def test_passwords_are_in_no_answer_and_in_no_log(start: Callable[..., Running])
     with Client(daemon.socket, fast=False) as client:
         told = [next(Streams(client).events("cam", types=("state",))), next(client.events())]
     everything = json.dumps([shown, told, daemon.json("GET", "/edgeai/v1/streams")])
-    time.sleep(1)
+    eventually(lambda: "webhook" in daemon.log.read_text())
     assert daemon.stop() == 0
     for secret in ("hunter2", "sesame", "swordfish", "admin"):
         assert secret not in everything
@@ -223,7 +225,7 @@ def test_passwords_are_in_no_answer_and_in_no_log(start: Callable[..., Running])
 def test_the_newest_frame_is_a_jpeg_of_the_wanted_size_with_its_number(daemon: Running) -> None:
     put(daemon, "view", source="test:digits?width=384&height=256", fps=10, stage=TRACKED)
     reaches(daemon, "view", "running")
-    until(lambda: daemon.http("GET", "/edgeai/v1/streams/view/frame")[0] == 200)
+    eventually(lambda: daemon.http("GET", "/edgeai/v1/streams/view/frame")[0] == 200)
     status, headers, data = daemon.http("GET", "/edgeai/v1/streams/view/frame?boxes=1&width=192")
     with Image.open(io.BytesIO(data)) as picture:
         assert (status, picture.format, picture.size) == (200, "JPEG", (192, 128))
@@ -234,7 +236,7 @@ def test_the_newest_frame_is_a_jpeg_of_the_wanted_size_with_its_number(daemon: R
 
 def test_frames_without_end_carry_their_numbers(daemon: Running) -> None:
     put(daemon, "view", source="test:digits", fps=10, stage=TRACKED)
-    until(lambda: daemon.http("GET", "/edgeai/v1/streams/view/frame")[0] == 200)
+    eventually(lambda: daemon.http("GET", "/edgeai/v1/streams/view/frame")[0] == 200)
     with daemon.raw() as sock:
         sock.sendall(b"GET /edgeai/v1/streams/view/mjpeg?fps=20 HTTP/1.1\r\nHost: x\r\n\r\n")
         data = b""
@@ -248,7 +250,7 @@ def test_frames_without_end_carry_their_numbers(daemon: Running) -> None:
 def test_a_websocket_sends_each_result_and_then_its_picture(daemon: Running) -> None:
     aiohttp = pytest.importorskip("aiohttp")
     put(daemon, "view", source="test:digits", fps=10, stage=TRACKED)
-    until(lambda: daemon.http("GET", "/edgeai/v1/streams/view/frame")[0] == 200)
+    eventually(lambda: daemon.http("GET", "/edgeai/v1/streams/view/frame")[0] == 200)
 
     async def ask() -> tuple[str, bytes]:
         connector = aiohttp.UnixConnector(str(daemon.socket))
@@ -284,7 +286,7 @@ def test_snapshots_and_the_journal_stay_on_disk_and_webhooks_are_called(
         keep={"journal_mb": 1}, webhook=[{"url": f"http://127.0.0.1:{server.server_port}/", "types": ["new", "end"]}],
     )  # fmt: skip
     reaches(daemon, "keep", "ended")
-    until(lambda: len(called) >= 7)
+    eventually(lambda: len(called) >= 7)
     server.shutdown()
     kinds = [c["type"] for c in called[1:]]
     assert kinds.count("new") == kinds.count("end") >= 3

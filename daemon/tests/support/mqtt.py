@@ -8,7 +8,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from .streams import until
+from .waiting import eventually
 
 #: The program; None where it is not installed.
 BROKER = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -35,7 +35,7 @@ class Broker:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-        until(listening)
+        eventually(listening)
 
     def stop(self) -> None:
         """End it; it forgets everything, retained messages too."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +13,10 @@ from edgeaid.client import Client
 from edgeaid.client.streams import Streams
 from edgeaid.streams.process.pictures import Digits
 from tests.support.daemon import Running
+from tests.support.waiting import eventually
 
 SIZE = 384
 TRACKED = [{"detect": "digit-scenes"}, {"track": {}}]
-
-
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """The first true value of `condition`."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, "it did not come to be in time"
-        time.sleep(0.05)
-    return value
 
 
 def put(daemon: Running, name: str, **table: Any) -> dict[str, Any]:
@@ -45,7 +35,7 @@ def show(daemon: Running, name: str) -> dict[str, Any]:
 
 def reaches(daemon: Running, name: str, state: str, seconds: float = 60.0) -> dict[str, Any]:
     """Wait for a state."""
-    return dict(until(lambda: (s := show(daemon, name))["state"] == state and s, seconds))
+    return dict(eventually(lambda: (s := show(daemon, name))["state"] == state and s, seconds))
 
 
 def accounted(frames: dict[str, Any]) -> bool:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ..support.waiting import eventually
 
 DAEMON = Path(__file__).resolve().parents[2]
 UNITS = DAEMON / "systemd"
@@ -101,15 +103,6 @@ class Container:
         return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
 
 
-def wait_for(condition: Callable[[], object], seconds: float, what: str) -> object:
-    """Poll until true; returns the value."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.2)
-    return value
-
-
 @pytest.fixture(scope="session")
 def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     """systemd with the project's units, sockets listening, daemon not started."""
@@ -162,7 +155,7 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
                         leader = int(child)
             time.sleep(0.1)
         inside = Container(leader)
-        wait_for(
+        eventually(
             lambda: inside.run("systemctl", "is-active", "edgeaid.socket", check=False).returncode == 0,
             120,
             f"the socket unit: {text()}",

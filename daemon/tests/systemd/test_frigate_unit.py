@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .conftest import PLACE, Container, wait_for
+from ..support.waiting import eventually
+from .conftest import PLACE, Container
 
 pytestmark = pytest.mark.root
 pytest.importorskip("zmq", reason="pyzmq is not installed")
@@ -47,5 +48,5 @@ def started(container: Container) -> Iterator[Container]:
 
 def test_frigate_is_told_of_the_objects_in_a_picture(started: Container) -> None:
     # zeros while the model is not loaded yet
-    wait_for(lambda: json.loads(started.python(ASK, check=False, timeout=120).stdout or "0") > 0, 180, "an answer")
+    eventually(lambda: json.loads(started.python(ASK, check=False, timeout=120).stdout or "0") > 0, 180, "an answer")
     assert started.show(UNIT, "ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "0"}

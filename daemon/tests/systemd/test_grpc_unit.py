@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .conftest import UNITS, Container, wait_for
+from ..support.waiting import eventually
+from .conftest import UNITS, Container
 
 pytestmark = pytest.mark.root
 pytest.importorskip("grpc", reason="grpcio is not installed")
@@ -49,7 +50,7 @@ def test_the_sockets_of_systemd_stay_where_the_daemon_cannot_write(switched_on: 
 def test_a_crash_does_not_leave_a_socket_in_the_way(switched_on: Container) -> None:
     before = switched_on.show("edgeaid.service", "MainPID")["MainPID"]
     switched_on.run("kill", "-KILL", before)
-    wait_for(
+    eventually(
         lambda: (
             switched_on.show("edgeaid.service", "MainPID", "ActiveState")
             not in ({"MainPID": before, "ActiveState": "active"},)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .conftest import Container, wait_for
+from ..support.waiting import eventually
+from .conftest import Container
 
 pytestmark = pytest.mark.root
 
@@ -41,7 +42,7 @@ def test_a_request_made_while_the_daemon_is_down_is_answered_after_its_restart(b
     before = bare.show(UNIT, "MainPID", "NFileDescriptorStore")
     assert int(before["NFileDescriptorStore"]) >= 1
     bare.run("kill", "-KILL", before["MainPID"])
-    wait_for(lambda: bare.show(UNIT, "ActiveState", "SubState")["SubState"] == "auto-restart", 30, "the unit to wait")
+    eventually(lambda: bare.show(UNIT, "ActiveState", "SubState")["SubState"] == "auto-restart", 30, "the unit to wait")
     assert "True" in bare.python(ASK, timeout=200).stdout
     assert bare.show(UNIT, "MainPID")["MainPID"] != before["MainPID"]
 

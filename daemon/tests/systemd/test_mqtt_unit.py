@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .conftest import DAEMON, Container, wait_for
+from ..support.waiting import eventually
+from .conftest import DAEMON, Container
 
 pytestmark = pytest.mark.root
 pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
@@ -68,5 +69,7 @@ def test_with_settings_it_tells_the_broker_of_this_device(installed: Container) 
         )
         return said.stdout.strip() == "online"
 
-    wait_for(told, 120, f"the device to be online: {installed.run('journalctl', '-b', '-u', UNIT, '-o', 'cat').stdout}")
+    eventually(
+        told, 120, f"the device to be online: {installed.run('journalctl', '-b', '-u', UNIT, '-o', 'cat').stdout}"
+    )
     assert installed.show(UNIT, "ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "0"}

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .conftest import DAEMON, Container, wait_for
+from ..support.waiting import eventually
+from .conftest import DAEMON, Container
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -43,14 +44,14 @@ def session(container: Container) -> Iterator[Container]:
     container.run("tee", "/run/systemd/system/weston.service", stdin=WESTON)
     container.run("systemctl", "daemon-reload")
     container.run("systemctl", "start", "weston.service")
-    wait_for(lambda: container.run("test", "-S", "/run/wayland-0", check=False).returncode == 0, 60, "Weston")
+    eventually(lambda: container.run("test", "-S", "/run/wayland-0", check=False).returncode == 0, 60, "Weston")
     yield container
     container.run("systemctl", "stop", UNIT, "weston.service", check=False)
 
 
 def test_pictures_reach_the_screen_from_inside_the_units_walls(session: Container) -> None:
     session.run("systemctl", "start", UNIT)
-    wait_for(lambda: session.show(UNIT, "ActiveState")["ActiveState"] != "active", 120, "twenty pictures")
+    eventually(lambda: session.show(UNIT, "ActiveState")["ActiveState"] != "active", 120, "twenty pictures")
     said = session.run("journalctl", "-b", "-u", UNIT, "-o", "cat").stdout
     state = session.show(UNIT, "Result", "ExecMainStatus")
     assert state == {"Result": "success", "ExecMainStatus": "0"}, said

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from .conftest import Container, wait_for
+from ..support.waiting import eventually
+from .conftest import Container
 
 pytestmark = pytest.mark.root
 
@@ -55,7 +56,7 @@ def test_first_request_starts_the_daemon(container: Container) -> None:
     container.run("systemctl", "stop", "edgeaid.service")
     assert container.show("edgeaid.service", "ActiveState")["ActiveState"] == "inactive"
     assert "digits" in container.python(ASK, timeout=200).stdout
-    wait_for(
+    eventually(
         lambda: container.show("edgeaid.service", "ActiveState")["ActiveState"] == "active",
         120,
         "the daemon to say it is ready",
@@ -88,7 +89,7 @@ def test_stop_leaves_the_sockets(daemon: Container) -> None:
 def test_killed_daemon_comes_back(daemon: Container) -> None:
     pid = daemon.show("edgeaid.service", "MainPID")["MainPID"]
     daemon.run("kill", "-KILL", pid)
-    wait_for(lambda: fresh(daemon, pid), 120, "a new daemon")
+    eventually(lambda: fresh(daemon, pid), 120, "a new daemon")
 
 
 def test_watchdog_ends_a_stopped_daemon_and_a_new_one_comes(daemon: Container) -> None:
@@ -102,7 +103,7 @@ def test_watchdog_ends_a_stopped_daemon_and_a_new_one_comes(daemon: Container) -
     try:
         pid = daemon.show("edgeaid.service", "MainPID")["MainPID"]
         daemon.run("kill", "-STOP", pid)
-        wait_for(lambda: fresh(daemon, pid), 180, "the watchdog and a new daemon")
+        eventually(lambda: fresh(daemon, pid), 180, "the watchdog and a new daemon")
         assert "watchdog" in daemon.run("journalctl", "-u", "edgeaid", "-o", "cat", "--no-pager").stdout.lower()
     finally:
         daemon.run(
@@ -122,7 +123,7 @@ def test_reload_takes_settings_over_without_a_new_process(daemon: Container) -> 
     )
     try:
         daemon.run("systemctl", "reload", "edgeaid.service", timeout=120)
-        wait_for(
+        eventually(
             lambda: (
                 daemon.run(
                     "journalctl", "MESSAGE_ID=fe56015018bc470e8decef8c32813cdb", "-o", "cat", "--no-pager"
@@ -141,7 +142,7 @@ def test_reload_with_bad_settings_keeps_the_old_ones(daemon: Container) -> None:
     daemon.run("sh", "-c", "cp /etc/edgeai/edgeaid.toml /run/saved; echo nonsense >> /etc/edgeai/edgeaid.toml")
     try:
         daemon.run("systemctl", "reload", "edgeaid.service", check=False, timeout=120)
-        wait_for(
+        eventually(
             lambda: daemon.run("journalctl", "-u", "edgeaid", "-p", "err", "-o", "cat", "--no-pager").stdout,
             60,
             "an error in the journal",

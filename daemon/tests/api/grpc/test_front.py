@@ -165,7 +165,6 @@ def test_a_user_at_its_limit_of_connections_is_told_so(server: Any) -> None:
     path = server.directory / "run" / "grpc.sock"
     held = [connect_as(STRANGER, path) for _ in range(5)]
     try:
-        time.sleep(0.3)
         with connect_as(STRANGER, path) as late:
             answer = b""
             while piece := late.recv(4096):

@@ -22,6 +22,7 @@ from edgeaid.serving.metrics import rss_bytes
 
 from ...support.daemon import Running
 from ...support.users import STRANGER, connect_as
+from ...support.waiting import eventually, has_read_all
 
 IMAGE = np.load(EMBEDDED / "digits" / "1" / "golden" / "0.in.npy")
 INFER = "/v2/models/digits/infer"
@@ -278,7 +279,7 @@ def test_a_second_segment_that_looks_like_a_request_is_part_of_the_first(daemon:
     hidden = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n".encode()
     with daemon.raw() as sock:
         sock.sendall(b"GET /v2/health/live HTTP/1.1\r\nX: ")
-        time.sleep(0.2)
+        eventually(lambda: has_read_all(sock))
         sock.sendall(hidden + b"{}")
         answer = head(sock)
         assert not answer.startswith(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 9"), "the hidden request was run"

@@ -142,12 +142,20 @@ def test_a_board_reset_in_the_middle_of_a_transfer(client: Client, board: Any) -
     timer.join()
 
 
+def _prompt(port: Port) -> None:
+    """Wait until the board has started."""
+    said = b""
+    until = time.monotonic() + 60
+    while b">>> " not in said:
+        assert time.monotonic() < until, said
+        said += port.read(1.0)
+
+
 @pytest.mark.parametrize("state", ["raw REPL", "friendly REPL with half a line", "paste mode", "soft reset on the way"])
 def test_a_board_in_any_repl_is_found(state: str, board: Any) -> None:
     port = Port(board.port)
-    time.sleep(0.6)
+    _prompt(port)
     port.write({"r": b"\x01", "f": b"import sy", "p": b"\x05half", "s": b"\x04"}[state[0]])
-    time.sleep(0.05)
     begin = time.monotonic()
     link = connect(port, timeout=20)
     print(f"{state}: session after {time.monotonic() - begin:.2f} s at {link.port.baud} baud")
@@ -172,10 +180,11 @@ def test_an_agent_left_running_at_another_rate_is_found(rate: int, board: Any, m
 
 
 def test_a_repl_left_at_another_rate_is_found(board: Any) -> None:
-    time.sleep(0.6)
+    port = Port(board.port)
+    _prompt(port)
     board.set(baud=1500000)
     begin = time.monotonic()
-    link = connect(Port(board.port))
+    link = connect(port)
     print(f"REPL at 1.5 Mbaud: session after {time.monotonic() - begin:.2f} s")
     link.bye()
     link.port.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from edgeaid import errors
 
 from ...support.daemon import Running
+from ...support.waiting import eventually
 from .conftest import Control
 
 BOTH = ("m25", "mobilenet_v1_0.25_128_quant.tflite", "mobilenet_v1_0.25_128_quant_edgetpu.tflite")
@@ -24,15 +24,6 @@ TPU_ONLY = ("m50", "", "mobilenet_v1_0.5_160_quant_edgetpu.tflite")
 IMAGE = (np.arange(128 * 128 * 3) * 31 % 256).astype(np.uint8).reshape(1, 128, 128, 3)
 
 BIG = np.zeros((1, 224, 224, 3), np.uint8)
-
-
-def eventually(check: Any, seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if check():
-            return
-        time.sleep(0.05)
-    raise AssertionError("did not happen in time")
 
 
 def device(daemon: Running, identity: Any) -> Any:

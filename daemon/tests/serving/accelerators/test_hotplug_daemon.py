@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 from ...support.daemon import Running
 from ...support.usbtree import UsbTree
+from ...support.waiting import eventually
 from .conftest import Control
 
 CORAL_BOOT = (0x1A6E, 0x089A)
@@ -21,15 +21,6 @@ PORT = "1-1.2"
 EMBED = "mobilenet_v1_1.0_224_quant_embedding_extractor"
 LARGE = ("embed", f"{EMBED}.tflite", f"{EMBED}_edgetpu.tflite")
 BIG = np.zeros((1, 224, 224, 3), np.uint8)
-
-
-def eventually(check: Any, seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if check():
-            return
-        time.sleep(0.05)
-    raise AssertionError("did not happen in time")
 
 
 def stick(daemon: Running) -> Any:

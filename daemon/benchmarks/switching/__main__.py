@@ -18,6 +18,7 @@ if __package__ in {None, ""}:  # run by path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.switching.oracle import oracle
+from benchmarks.switching.policies import fifo, hailort, round_robin
 from benchmarks.switching.published import CACHED_BYTES, LATER, RUN_S, SWITCH_S
 from benchmarks.switching.simulate import Arrival, Result, Truth, poisson, simulate
 
@@ -34,9 +35,9 @@ DEADLINE_S = 1.0
 
 Scheduler = Callable[[list[Arrival]], Result]
 SCHEDULERS: dict[str, Scheduler] = {
-    "fifo": lambda arrivals: simulate(arrivals, APART, Policy.fifo()),
-    "round robin": lambda arrivals: simulate(arrivals, APART, Policy.round_robin()),
-    "hailort 4/300ms": lambda arrivals: simulate(arrivals, APART, Policy.hailort(threshold=4, timeout=0.3, burst=8)),
+    "fifo": lambda arrivals: simulate(arrivals, APART, fifo()),
+    "round robin": lambda arrivals: simulate(arrivals, APART, round_robin()),
+    "hailort 4/300ms": lambda arrivals: simulate(arrivals, APART, hailort(threshold=4, timeout=0.3, burst=8)),
     "ours": lambda arrivals: simulate(arrivals, APART, Policy()),
     "oracle": lambda arrivals: oracle(arrivals, APART),
 }

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from .devices.ladder import TRIES, LadderPolicy
 from .errors import InvalidConfig
+from .scheduling.policy import STARVATION_S
 from .tables import build, raising
 
 log = logging.getLogger(__name__)
@@ -157,6 +158,39 @@ class Streams:
     limit: int = 32
 
 
+@dataclass(frozen=True, slots=True)
+class ModelScheduling:
+    """[scheduling.model.NAME]: when a device turns to this model."""
+
+    #: Waiting requests that make a switch to the model worthwhile.
+    threshold: int = 1
+    #: Since the model last ran, or began to wait: after this any waiting request does. With 0 a threshold does nothing.
+    timeout_seconds: float = 0.0
+    #: Longest wait between two turns.
+    starvation_seconds: float = STARVATION_S
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduling:
+    """[scheduling]: when an accelerator turns from some models to others (docs/scheduling.md)."""
+
+    #: Inferences after which others may take over although work waits; 0 = only when they must.
+    burst: int = 0
+    #: Leave early for the deadlines of other models' requests.
+    deadlines: bool = True
+    #: A request of better priority interrupts.
+    preempt: bool = True
+    #: Requests that cannot be answered in time any more let all others pass.
+    shed: bool = True
+    #: An idle device ignores thresholds when nobody is ready.
+    idle_rule: bool = True
+    #: Of models that have no table of their own.
+    threshold: int = 1
+    timeout_seconds: float = 0.0
+    starvation_seconds: float = STARVATION_S
+    model: Mapping[str, ModelScheduling] = field(default_factory=dict)
+
+
 #: The defaults of [recovery].
 _LADDER: Final = LadderPolicy()
 
@@ -212,6 +246,7 @@ class Config:
     dialects: Dialects = field(default_factory=Dialects)
     streams: Streams = field(default_factory=Streams)
     recovery: Recovery = field(default_factory=Recovery)
+    scheduling: Scheduling = field(default_factory=Scheduling)
     device: tuple[Device, ...] = ()
     #: Look for accelerators and serve on them as they come.
     discover: bool = True
@@ -258,6 +293,7 @@ def from_table(table: Mapping[str, Any], where: str = "configuration") -> Config
     if config.models.require_signature and not config.models.trusted_keys:
         raise InvalidConfig(f"{where}: models.require_signature needs models.trusted_keys: nothing could be accepted")
     _check_recovery(config.recovery, where)
+    _check_scheduling(config.scheduling, where)
     return config
 
 
@@ -281,6 +317,20 @@ def _check_recovery(recovery: Recovery, where: str) -> None:
         value = getattr(recovery, item.name)
         if isinstance(value, int | float) and value <= 0:
             raise InvalidConfig(f"{where}: recovery.{item.name} must be above 0")
+
+
+def _check_scheduling(scheduling: Scheduling, where: str) -> None:
+    if scheduling.burst < 0:
+        raise InvalidConfig(f"{where}: scheduling.burst must not be below 0")
+    tables: list[tuple[str, Scheduling | ModelScheduling]] = [("scheduling", scheduling)]
+    tables += [(f"scheduling.model.{name}", table) for name, table in scheduling.model.items()]
+    for name, table in tables:
+        if table.threshold < 1:
+            raise InvalidConfig(f"{where}: {name}.threshold must be above 0")
+        if table.timeout_seconds < 0:
+            raise InvalidConfig(f"{where}: {name}.timeout_seconds must not be below 0")
+        if table.starvation_seconds <= 0:
+            raise InvalidConfig(f"{where}: {name}.starvation_seconds must be above 0")
 
 
 def parse_policy(text: str, where: str = "version policy") -> tuple[str, tuple[int, ...]]:

@@ -213,7 +213,6 @@ def test_passwords_are_in_no_answer_and_in_no_log(start: Callable[..., Running])
     with Client(daemon.socket, fast=False) as client:
         told = [next(Streams(client).events("cam", types=("state",))), next(client.events())]
     everything = json.dumps([shown, told, daemon.json("GET", "/edgeai/v1/streams")])
-    eventually(lambda: "webhook" in daemon.log.read_text())
     assert daemon.stop() == 0
     for secret in ("hunter2", "sesame", "swordfish", "admin"):
         assert secret not in everything

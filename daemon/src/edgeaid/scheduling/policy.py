@@ -1,13 +1,13 @@
 """Settings of a device's queue: when the group on the device may be left for another (the rule is in chooser.py).
 
-FIFO, round robin and HailoRT's scheduler are settings of that rule, not other code.
+They are the configuration's [scheduling]. First come, first served, round robin and HailoRT's scheduler are settings of
+that rule, not other code (benchmarks/switching/policies.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
 from typing import Final
 
 #: Default of `ModelPolicy.starvation`, seconds.
@@ -54,24 +54,5 @@ class Policy:
     shed: bool = True
 
     def of(self, model: str) -> ModelPolicy:
-        """Settings of one model."""
-        return self.models.get(model, self.default)
-
-    @classmethod
-    def fifo(cls) -> Policy:
-        """First come, first served: blind to switches."""
-        return cls(lanes=False)
-
-    @classmethod
-    def round_robin(cls) -> Policy:
-        """One inference per group in turn."""
-        return cls(burst=1, default=ModelPolicy(starvation=inf), deadlines=False, shed=False)
-
-    @classmethod
-    def hailort(cls, *, threshold: int = 0, timeout: float = 0.0, burst: int = 1, idle_rule: bool = True) -> Policy:
-        """HailoRT 4.23's scheduler: thresholds, timeouts and bursts decide; deadlines do not count.
-
-        `burst` is its batch size (or in-flight limit); priorities run the other way round there (bigger first).
-        """
-        model = ModelPolicy(threshold=max(threshold, 1), timeout=timeout, starvation=inf)
-        return cls(default=model, burst=burst, deadlines=False, preempt=False, idle_rule=idle_rule, shed=False)
+        """Settings of one model, `name` or `name/version`."""
+        return self.models.get(model) or self.models.get(model.partition("/")[0], self.default)

@@ -17,6 +17,8 @@ from ..devices.ladder import Action, LadderPolicy, Step
 from ..devices.states import State
 from ..scheduling.costs import CostModel, link_rate
 from ..scheduling.placement import Availability
+from ..scheduling.policy import Policy
+from ..scheduling.queue import DEFAULT_POLICY
 from ..worker.handle import WorkerHandle
 from ..worker.spawner import Spawner
 from ..worker.wire import Kind
@@ -59,6 +61,7 @@ class DeviceRunner:
         spawner: Spawner,
         probation: Probation,
         hardware: Hardware | None = None,
+        policy: Policy = DEFAULT_POLICY,
     ) -> None:
         self.config = config
         self.id = config.id
@@ -87,7 +90,7 @@ class DeviceRunner:
         # Where switching models costs something, the queue learns how much and keeps to the cached group.
         software = config.target in SOFTWARE
         costs = None if software else CostModel(link_mib_s=link_rate(hardware.speed if hardware else None))
-        self.requests = Dispatch(self, costs, config.depth or (2 if software else 1), on_failed)
+        self.requests = Dispatch(self, costs, policy, config.depth or (2 if software else 1), on_failed)
         self.queue = self.requests.queue
         #: Called when the device is ready again, so that models that came meanwhile are loaded.
         self.on_ready: Callable[[DeviceRunner], None] = lambda _: None

@@ -12,10 +12,11 @@ from time import monotonic as clock
 from typing import Final, Protocol
 
 from .. import errors
-from ..config import Limits
+from ..config import Limits, ModelScheduling, Scheduling
 from ..devices.states import State
 from ..scheduling.costs import CostModel
 from ..scheduling.placement import Availability
+from ..scheduling.policy import ModelPolicy, Policy
 from ..scheduling.queue import DeviceQueue
 from ..worker import wire
 from ..worker.handle import WorkerHandle
@@ -27,6 +28,23 @@ log = logging.getLogger(__name__)
 
 #: How often deadlines and hangs are looked for while there is work; a hang is noticed this much late at most.
 TICK: Final = 0.02
+
+
+def policy_of(settings: Scheduling) -> Policy:
+    """The rule that [scheduling] describes."""
+
+    def of(table: Scheduling | ModelScheduling) -> ModelPolicy:
+        return ModelPolicy(table.threshold, table.timeout_seconds, table.starvation_seconds)
+
+    return Policy(
+        default=of(settings),
+        models={name: of(table) for name, table in settings.model.items()},
+        burst=settings.burst or None,
+        deadlines=settings.deadlines,
+        preempt=settings.preempt,
+        idle_rule=settings.idle_rule,
+        shed=settings.shed,
+    )
 
 
 class Host(Device, Protocol):
@@ -42,10 +60,16 @@ class Dispatch:
     """The requests that wait for a device, and those that its worker has."""
 
     def __init__(
-        self, host: Host, costs: CostModel | None, depth: int, on_failed: Callable[[Request, str], None]
+        self,
+        host: Host,
+        costs: CostModel | None,
+        policy: Policy,
+        depth: int,
+        on_failed: Callable[[Request, str], None],
     ) -> None:
         self.host = host
-        self.queue = DeviceQueue(capacity=host.limits.queue, per_client=host.limits.queue_per_client, costs=costs)
+        limits = host.limits
+        self.queue = DeviceQueue(capacity=limits.queue, per_client=limits.queue_per_client, costs=costs, policy=policy)
         #: Requests that the worker may have at once.
         self.depth = depth
         self.busy_ns = 0

@@ -21,6 +21,7 @@ from ..worker.spawner import Spawner
 from .access import Denials
 from .device import DeviceRunner
 from .dispatch import fail
+from .dispatch import policy_of as scheduling_of
 from .events import EventLog
 from .holdings import Holdings
 from .media import MediaRunner
@@ -95,6 +96,7 @@ class Plane:
             self.spawner,
             self.probation,
             hardware,
+            scheduling_of(self.config.scheduling),
         )
         if self.poller is not None:
             device.requests.expect = self.poller.expect
@@ -143,7 +145,7 @@ class Plane:
             if getattr(fresh.server, f.name) != getattr(old.server, f.name)
         ]
         kept = [f"server.{n}" for n in server if n.endswith("socket")]
-        return kept + [n for n in ("tcp", "device", "dialects") if getattr(fresh, n) != getattr(old, n)]
+        return kept + [n for n in ("tcp", "device", "dialects", "scheduling") if getattr(fresh, n) != getattr(old, n)]
 
     def _configure_poller(self) -> None:
         if self.poller is not None:

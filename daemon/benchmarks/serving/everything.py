@@ -33,7 +33,7 @@ def commands(data: Path, peers: str, *, quick: bool) -> dict[str, list[str]]:
     return {
         "run": latency,
         "pictures": [small, picture, "--seconds", "0.3" if quick else "2"],
-        "counts": [small, "--picture", picture, "--requests", "100" if quick else "1000"],
+        "counts": [small, "--picture", picture, "--large", slow, "--requests", "100" if quick else "1000"],
         "life": [small, "--large", large, "--rounds", "1" if quick else "7"],
         "load": [small, "--slow", slow, "--seconds", "0.5" if quick else "5"],
     }

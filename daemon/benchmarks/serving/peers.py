@@ -79,7 +79,9 @@ import sys
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from flask import Flask, jsonify, request
+from werkzeug.serving import WSGIRequestHandler
 
+WSGIRequestHandler.protocol_version = "HTTP/1.1"  # keeps the connection, as the others do
 app = Flask(__name__)
 interpreter = Interpreter(sys.argv[1], num_threads=1)
 interpreter.allocate_tensors()
@@ -106,8 +108,13 @@ def _post(port: int, path: str, body: bytes, content_type: str) -> Callable[[], 
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
     def once() -> None:
-        connection.request("POST", path, body, {"Content-Type": content_type})
-        response = connection.getresponse()
+        try:
+            connection.request("POST", path, body, {"Content-Type": content_type})
+            response = connection.getresponse()
+        except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
+            connection.close()  # idle for some seconds while the others started: theirs to close
+            connection.request("POST", path, body, {"Content-Type": content_type})
+            response = connection.getresponse()
         data = response.read()
         if response.status != 200:
             raise RuntimeError(data[:300])

@@ -30,7 +30,6 @@ class Counters:
 
     resent: int = 0
     sent: int = 0
-    timeouts: int = 0
 
 
 class Line:

@@ -44,7 +44,6 @@ class Link:
         while True:
             now = time.monotonic()
             if now - begin > timeout or (not slow and self.line.dead(begin, now)):
-                self.line.counters.timeouts += 1
                 raise LineLost(f"{self.port.path}: no answer to {kind.name} within {now - begin:.1f} s")
             if now >= sent:
                 n = self.line.send(frame)

@@ -32,7 +32,6 @@ class Upload:
         while not self.complete:
             now = time.monotonic()
             if now > self.end or (line.dead(progress, now) and now - progress > self.patience):
-                line.counters.timeouts += 1
                 raise LineLost(f"{line.port.path}: transfer of {len(self.data)} bytes stopped; the board is silent")
             self.expire(now)
             self.fill(now)

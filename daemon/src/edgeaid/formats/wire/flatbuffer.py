@@ -199,11 +199,3 @@ class Table:
                 raise self.fail(f"{name}[{i}]: {count} bytes at byte {target} run past the end")
             out.append(view[target + 4 : target + 4 + count])
         return out
-
-    def strings(self, slot: int, name: str) -> list[str]:
-        """A vector of texts."""
-        out = []
-        for item in self.raws(slot, name):
-            self.buffer.spend(len(item))
-            out.append(text(item))
-        return out

@@ -89,7 +89,6 @@ class Capture(threading.Thread):
         self._frames = 0
         self._still: tuple[int, float] = (0, 0.0)
         self._live = True
-        self._pausing = 0.0
         #: Changes to the picture's size are not a fault; the last one seen.
         self.size = (0, 0)
 

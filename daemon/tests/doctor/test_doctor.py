@@ -13,7 +13,7 @@ from edgeaid import usb_ids
 from edgeaid.doctor import checks as doctor
 from edgeaid.doctor import machine
 from edgeaid.doctor import report as doctor_report
-from edgeaid.doctor.checks import Finding, Places
+from edgeaid.doctor.checks import Observation, Places
 
 from ..support.usbtree import CORAL, CORAL_BOOT, NCS2_BOOT, UsbTree
 
@@ -44,7 +44,7 @@ def places(tree: UsbTree, tmp_path: Path) -> Places:
     )
 
 
-def only(findings: list[Finding], check: str) -> Finding:
+def only(findings: list[Observation], check: str) -> Observation:
     kept = [finding for finding in findings if finding.check == check]
     assert len(kept) == 1, findings
     return kept[0]

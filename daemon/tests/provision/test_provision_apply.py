@@ -32,7 +32,7 @@ def put(root: Path, text: str) -> None:
     (root / "boot" / FILE).write_text("schema = 1\n" + text)
 
 
-def run(root: Path) -> provision.Report | None:
+def run(root: Path) -> provision.Applied | None:
     return provision.run(root, root / "boot")
 
 

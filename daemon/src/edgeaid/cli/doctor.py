@@ -54,7 +54,7 @@ def doctor(session: Session, report: str | None, user: str | None) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _shown(findings: Sequence[checks.Finding]) -> str:
+def _shown(findings: Sequence[checks.Observation]) -> str:
     """Level, check and text of each, with what to do below."""
     names = max((len(f.check) for f in findings), default=5)
     indent = " " * (9 + names + 2)

@@ -12,7 +12,7 @@ import click
 from ..errors import InvalidRequest
 from ..toolkit.check import rules as rulebook
 from ..toolkit.check.check import Options, check
-from ..toolkit.check.rules import PROFILES, SEVERITIES, TARGETS, Report
+from ..toolkit.check.rules import PROFILES, SEVERITIES, TARGETS, Checked
 
 #: How often one rule is shown for one model.
 _REPEATS = 3
@@ -72,7 +72,7 @@ def check_command(
         raise click.exceptions.Exit(1)
 
 
-def as_dict(report: Report) -> dict[str, Any]:
+def as_dict(report: Checked) -> dict[str, Any]:
     """A report as JSON values."""
     return {
         "path": report.path, "kind": report.kind, "target": report.target, "worst": report.worst,
@@ -108,7 +108,7 @@ def _list(as_json: bool) -> None:
         click.echo(f"{rule.id}  {rule.severity:7}  {rule.title}: {rule.limit}")
 
 
-def _show(report: Report) -> None:
+def _show(report: Checked) -> None:
     from rich.console import Console
     from rich.markup import escape
 

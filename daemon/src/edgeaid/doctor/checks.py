@@ -43,7 +43,7 @@ _OPENVINO: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Observation:
     """One thing that was looked at."""
 
     #: Short name of the check.
@@ -82,7 +82,7 @@ class Places:
     package: Callable[[str], str] = installed
 
 
-def run(places: Places | None = None, *, user: str | None = None) -> list[Finding]:
+def run(places: Places | None = None, *, user: str | None = None) -> list[Observation]:
     """All checks, worst first. `user` is whose groups count: by default, whoever runs this."""
     places = places or Places()
     hardware = scan(places.sysfs, places.dev)
@@ -101,10 +101,10 @@ def run(places: Places | None = None, *, user: str | None = None) -> list[Findin
     return sorted(findings, key=lambda finding: -LEVELS.index(finding.level))
 
 
-def _devices(hardware: Iterable[Hardware]) -> Iterator[Finding]:
+def _devices(hardware: Iterable[Hardware]) -> Iterator[Observation]:
     devices = list(hardware)
     if not devices:
-        yield Finding(
+        yield Observation(
             "devices",
             "note",
             "no accelerator is plugged in; models with a cpu artifact are served by the CPU",
@@ -112,17 +112,17 @@ def _devices(hardware: Iterable[Hardware]) -> Iterator[Finding]:
         )
     for device in devices:
         state = "" if device.state == "ready" else ", firmware not loaded yet (normal until first use)"
-        yield Finding("devices", "ok", f"{device.kind} at {device.id}{state}")
+        yield Observation("devices", "ok", f"{device.kind} at {device.id}{state}")
 
 
-def _access(places: Places, hardware: Iterable[Hardware], user: str) -> Iterator[Finding]:
+def _access(places: Places, hardware: Iterable[Hardware], user: str) -> Iterator[Observation]:
     """Groups and udev rules: may the user open the nodes?"""
     ruled = udev_rules(places.rules)
     mine = groups_of(user)
     for device in hardware:
         if device.usb_ids is not None and device.target != "k210" and device.usb_ids not in ruled:
             vendor, product = device.usb_ids
-            yield Finding(
+            yield Observation(
                 "udev rule",
                 "problem" if user != "root" else "warning",
                 f"no udev rule opens {device.kind} ({vendor:04x}:{product:04x}) to a group; only root can use it",
@@ -139,7 +139,7 @@ def _access(places: Places, hardware: Iterable[Hardware], user: str) -> Iterator
                 continue
             if status.st_gid == 0:
                 continue  # the missing rule above says it all
-            yield Finding(
+            yield Observation(
                 "group",
                 "problem",
                 f"user {user!r} may not open {node} of {device.kind}: it belongs to group {group!r}",
@@ -147,12 +147,12 @@ def _access(places: Places, hardware: Iterable[Hardware], user: str) -> Iterator
             )
 
 
-def _speed(hardware: Iterable[Hardware]) -> Iterator[Finding]:
+def _speed(hardware: Iterable[Hardware]) -> Iterator[Observation]:
     for device in hardware:
         best = BEST_SPEED.get(device.target)
         if best is None or device.speed is None or device.state != "ready" or device.speed >= best:
             continue
-        yield Finding(
+        yield Observation(
             "usb speed",
             "warning",
             f"{device.kind} at {device.id} runs at {device.speed:g} Mbit/s and could run at {best:g}: sending a model "
@@ -162,11 +162,11 @@ def _speed(hardware: Iterable[Hardware]) -> Iterator[Finding]:
         )
 
 
-def _autosuspend(places: Places, hardware: Iterable[Hardware]) -> Iterator[Finding]:
+def _autosuspend(places: Places, hardware: Iterable[Hardware]) -> Iterator[Observation]:
     for device in hardware:
         control = text_of(places.sysfs / "bus/usb/devices" / device.port / "power/control").strip()
         if device.usb_ids is not None and control == "auto":
-            yield Finding(
+            yield Observation(
                 "autosuspend",
                 "warning",
                 f"the kernel may put {device.kind} at {device.id} to sleep, from which some never wake up",
@@ -174,7 +174,7 @@ def _autosuspend(places: Places, hardware: Iterable[Hardware]) -> Iterator[Findi
             )
 
 
-def _power(places: Places) -> Iterator[Finding]:
+def _power(places: Places) -> Iterator[Observation]:
     """Under-voltage: the firmware's own word, else the kernel's sensor."""
     match = re.search(r"throttled=0x([0-9a-fA-F]+)", places.throttled())
     todo = "use the Pi's own power supply and a short thick cable, or a powered hub for the stick"
@@ -183,20 +183,20 @@ def _power(places: Places) -> Iterator[Finding]:
         now = [text for bit, text in _THROTTLED.items() if bits >> bit & 1]
         before = [text for bit, text in _THROTTLED.items() if bits >> (bit + 16) & 1 and not bits >> bit & 1]
         if now:
-            yield Finding("power", "problem", f"right now {' and '.join(now)}", _cool(now, todo))
+            yield Observation("power", "problem", f"right now {' and '.join(now)}", _cool(now, todo))
         if before:
-            yield Finding(
+            yield Observation(
                 "power", "warning", f"since the last boot, at some time {' and '.join(before)}", _cool(before, todo)
             )
         if not bits:
-            yield Finding("power", "ok", "supply voltage and temperature are and were good")
+            yield Observation("power", "ok", "supply voltage and temperature are and were good")
         return
     for sensor in sorted((places.sysfs / "class/hwmon").glob("hwmon*")):
         if text_of(sensor / "name").strip() == "rpi_volt":
             if text_of(sensor / "in0_lcrit_alarm").strip() == "1":
-                yield Finding("power", "problem", "the supply voltage is or was too low", todo)
+                yield Observation("power", "problem", "the supply voltage is or was too low", todo)
             else:
-                yield Finding("power", "ok", "the supply voltage is good")
+                yield Observation("power", "ok", "the supply voltage is good")
             return
 
 
@@ -204,19 +204,19 @@ def _cool(texts: list[str], todo: str) -> str:
     return todo if any("voltage" in text for text in texts) else "give the board a heat sink or a fan"
 
 
-def _versions(places: Places, hardware: Iterable[Hardware]) -> Iterator[Finding]:
+def _versions(places: Places, hardware: Iterable[Hardware]) -> Iterator[Observation]:
     """The runtime, the delegate, and whether the two can go together."""
     litert, classic = places.package("ai-edge-litert"), places.package("tflite-runtime")
     runtime = f"ai-edge-litert {litert}" if litert else f"tflite-runtime {classic}" if classic else ""
     if runtime:
-        yield Finding("runtime", "ok", f"TFLite models run on {runtime}")
+        yield Observation("runtime", "ok", f"TFLite models run on {runtime}")
     else:
-        yield Finding("runtime", "problem", "no TFLite runtime is installed", "pip install ai-edge-litert")
+        yield Observation("runtime", "problem", "no TFLite runtime is installed", "pip install ai-edge-litert")
     library = _library(places, "libedgetpu.so.1")
     has_tpu = any(device.target == "edgetpu" for device in hardware)
     if library is None:
         if has_tpu:
-            yield Finding(
+            yield Observation(
                 "libedgetpu",
                 "problem",
                 "an Edge TPU is plugged in, but its library libedgetpu.so.1 is not installed",
@@ -225,12 +225,12 @@ def _versions(places: Places, hardware: Iterable[Hardware]) -> Iterator[Finding]
         return
     version = places.edgetpu(library)
     if not version:
-        yield Finding("libedgetpu", "problem", f"{library} does not load", f"try: ldd {library}")
+        yield Observation("libedgetpu", "problem", f"{library} does not load", f"try: ldd {library}")
         return
     # Google's last binary names a change list of its own tree; it was built with TensorFlow 2.5 headers, whose
     # TfLiteRegistration is shorter than the one that runtimes since 2.12 read.
     if "CL_NUMBER=" in version and _newer(litert, classic):
-        yield Finding(
+        yield Observation(
             "libedgetpu",
             "problem",
             f"{library} ({version}) was built for TensorFlow 2.5 and crashes {runtime}",
@@ -238,7 +238,7 @@ def _versions(places: Places, hardware: Iterable[Hardware]) -> Iterator[Finding]
             "tflite-runtime 2.5",
         )
     else:
-        yield Finding("libedgetpu", "ok", f"{library}: {version}")
+        yield Observation("libedgetpu", "ok", f"{library}: {version}")
 
 
 def _newer(litert: str, classic: str) -> bool:
@@ -249,12 +249,12 @@ def _newer(litert: str, classic: str) -> bool:
     return numbers >= [2, 12]
 
 
-def _firmware(places: Places, hardware: Iterable[Hardware]) -> Iterator[Finding]:
+def _firmware(places: Places, hardware: Iterable[Hardware]) -> Iterator[Observation]:
     targets = {device.target for device in hardware}
     if "ncs" in targets:
         library = _library(places, "libmvnc.so.0") or _library(places, "libmvnc.so")
         if library is None:
-            yield Finding(
+            yield Observation(
                 "libmvnc",
                 "problem",
                 "a Neural Compute Stick is plugged in, but libmvnc is not installed",
@@ -264,7 +264,7 @@ def _firmware(places: Places, hardware: Iterable[Hardware]) -> Iterator[Finding]
             directory = library.resolve().parent / "mvnc"
             names = {"MvNCAPI.mvcmd": "NCSDK-1.12.01.01", "MvNCAPI-ma2450.mvcmd": "NCSDK-2.10.01.01"}
             if not any((directory / name).is_file() for name in names):
-                yield Finding(
+                yield Observation(
                     "firmware",
                     "problem",
                     f"the stick's firmware is missing: {' (API 1) or '.join(names)} (API 2) in {directory}",
@@ -273,14 +273,14 @@ def _firmware(places: Places, hardware: Iterable[Hardware]) -> Iterator[Finding]
     if "ncs2" in targets:
         plugin = _library(places, "libopenvino_intel_myriad_plugin.so")
         if plugin is None:
-            yield Finding(
+            yield Observation(
                 "openvino",
                 "problem",
                 "a Neural Compute Stick 2 is plugged in, but OpenVINO's MYRIAD plug-in is not installed",
                 "it needs OpenVINO 2022.3 built with that plug-in: later releases have none, and PyPI's never had it",
             )
         elif not (plugin.resolve().parent / "usb-ma2x8x.mvcmd").is_file():
-            yield Finding(
+            yield Observation(
                 "firmware",
                 "problem",
                 f"the stick's firmware usb-ma2x8x.mvcmd is missing in {plugin.resolve().parent}",
@@ -288,7 +288,7 @@ def _firmware(places: Places, hardware: Iterable[Hardware]) -> Iterator[Finding]
             )
 
 
-def _models(places: Places) -> Iterator[Finding]:
+def _models(places: Places) -> Iterator[Observation]:
     """Models that this machine's runtimes are too old for, and files that cannot be read."""
     from ..formats.edgetpu import reader as edgetpu
 
@@ -304,10 +304,10 @@ def _models(places: Places) -> Iterator[Finding]:
                 continue
             needed = edgetpu.read((manifest.parent / name).read_bytes()).min_runtime
         except (OSError, ValueError, AttributeError, EdgeaiError) as error:
-            yield Finding("model", "problem", f"model {key} cannot be read: {error}", "push it again")
+            yield Observation("model", "problem", f"model {key} cannot be read: {error}", "push it again")
             continue
         if known and needed > known:
-            yield Finding(
+            yield Observation(
                 "model",
                 "problem",
                 f"model {key} was compiled for Edge TPU runtime {needed}; this machine has {known}",
@@ -315,23 +315,23 @@ def _models(places: Places) -> Iterator[Finding]:
             )
 
 
-def _daemon(places: Places) -> Iterator[Finding]:
+def _daemon(places: Places) -> Iterator[Observation]:
     if not places.socket.exists():
-        yield Finding(
+        yield Observation(
             "daemon",
             "warning",
             f"edgeaid does not listen at {places.socket}",
             "systemctl status edgeaid, or start it with: edgeaid --socket PATH",
         )
     elif not os.access(places.socket, os.R_OK | os.W_OK):
-        yield Finding(
+        yield Observation(
             "daemon",
             "problem",
             f"you may not talk to edgeaid at {places.socket}",
             "sudo usermod -aG edgeai $USER, then log in again",
         )
     else:
-        yield Finding("daemon", "ok", f"edgeaid listens at {places.socket}")
+        yield Observation("daemon", "ok", f"edgeaid listens at {places.socket}")
 
 
 def _library(places: Places, name: str) -> Path | None:

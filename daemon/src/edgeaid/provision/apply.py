@@ -39,7 +39,7 @@ INTERFACE: Final = "wlan0"
 
 
 @dataclass(slots=True)
-class Report:
+class Applied:
     """What happened, in sentences; never a secret."""
 
     done: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ def kept(root: Path) -> Path:
     return root / KEPT if (root / LINKED).is_file() and (root / KEPT / "etc").is_dir() else root
 
 
-def apply(settings: Settings, root: Path, boot: Path, report: Report) -> bool:
+def apply(settings: Settings, root: Path, boot: Path, report: Applied) -> bool:
     """Put `settings` into force below `root`; False where the device itself failed and trying again makes sense."""
     target = kept(root)
     steps: list[tuple[str, Callable[[], str]]] = []
@@ -204,7 +204,7 @@ def erase(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def run(root: Path, boot: Path) -> Report | None:
+def run(root: Path, boot: Path) -> Applied | None:
     """Apply the boot partition's file to `root`; None if there is none or it was applied before. Raises OSError."""
     path = boot / FILE
     try:
@@ -217,7 +217,7 @@ def run(root: Path, boot: Path) -> Report | None:
     with contextlib.suppress(OSError):
         if state.read_text().strip() == hashlib.sha256(data).hexdigest():
             return None
-    report = Report()
+    report = Applied()
     final = True
     try:
         settings, problems = parse(data)
@@ -237,7 +237,7 @@ def run(root: Path, boot: Path) -> Report | None:
     return report
 
 
-def _write_log(path: Path, report: Report) -> None:
+def _write_log(path: Path, report: Applied) -> None:
     lines = [*(f"problem: {p}" for p in report.problems), *(f"done: {d}" for d in report.done)]
     # A full boot partition must not keep the settings from being marked as applied.
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:

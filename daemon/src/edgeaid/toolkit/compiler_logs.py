@@ -49,7 +49,7 @@ STATUS: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorRow:
+class LoggedOperator:
     """One line of the operator table: `count` operators of one kind and why they are where they are."""
 
     name: str
@@ -79,7 +79,7 @@ class EdgeTpuModel:
     operations: int | None = None
     on_tpu: int | None = None
     on_cpu: int | None = None
-    operators: tuple[OperatorRow, ...] = ()
+    operators: tuple[LoggedOperator, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def edgetpu(text: str | bytes) -> EdgeTpuLog:
     milliseconds: int | None = None
     errors: list[str] = []
     models: list[dict[str, Any]] = []
-    rows: list[list[OperatorRow]] = []
+    rows: list[list[LoggedOperator]] = []
     for line in lines(text):
         if match := _VERSION.match(line):
             version = match[1]
@@ -152,7 +152,7 @@ def edgetpu(text: str | bytes) -> EdgeTpuLog:
                 errors.append(line)
         elif models and (match := _ROW.match(line)):
             if sum(map(len, rows)) < MAX_ROWS:
-                rows[-1].append(OperatorRow(match[1], int(match[2]), match[3].strip()))
+                rows[-1].append(LoggedOperator(match[1], int(match[2]), match[3].strip()))
         else:
             key, colon, value = line.partition(": ")
             name = _FIELDS.get(key)

@@ -11,7 +11,7 @@ import pytest
 from edgeaid.formats.k210 import kmodel
 from edgeaid.toolkit.check.check import Options, check
 from edgeaid.toolkit.check.k210_memory import ABOVE, BELOW
-from edgeaid.toolkit.check.rules import PROFILES, Report
+from edgeaid.toolkit.check.rules import PROFILES, Checked
 from edgeaid.toolkit.compile import compilers
 from edgeaid.toolkit.convert import environments
 from edgeaid.toolkit.run import child
@@ -60,7 +60,7 @@ MEASURED = {
 TOO_LARGE = ("mobilenet v1 0.75 240x320", "mobilenet v2 1.0 160")
 
 
-def looked_at(data: bytes, directory: Path, options: Options = SDK) -> Report:
+def looked_at(data: bytes, directory: Path, options: Options = SDK) -> Checked:
     (directory / "m.tflite").write_bytes(data)
     return check(directory / "m.tflite", "k210", options)
 

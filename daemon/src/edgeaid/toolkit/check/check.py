@@ -30,7 +30,7 @@ from . import (
 from . import (
     tflite as check_tflite,
 )
-from .rules import PROFILES, TARGETS, Findings, Profile, Report
+from .rules import PROFILES, TARGETS, Checked, Findings, Profile
 from .sources import opened
 
 _DEFAULT_PROFILE = PROFILES["default"]
@@ -50,7 +50,7 @@ class Options:
     timeout: float = 120.0
 
 
-def check(path: Path, target: str, options: Options | None = None) -> Report:
+def check(path: Path, target: str, options: Options | None = None) -> Checked:
     """All rules of `target` for a file, a SavedModel, a model directory, a bundle or a flash package.
 
     Raises NotFound, TooLarge, InvalidRequest; damage is a finding.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from .. import page as pages
-from .rules import Report, Violation
+from .rules import Checked, Violation
 
 _STYLE: Final = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -28,7 +28,7 @@ _VERDICTS: Final = {
 }
 
 
-def page(reports: Sequence[Report]) -> str:
+def page(reports: Sequence[Checked]) -> str:
     """HTML of all reports."""
     title = escape(", ".join(dict.fromkeys(Path(r.path).name for r in reports)))
     body = "".join(_section(r) for r in reports)
@@ -40,7 +40,7 @@ def page(reports: Sequence[Report]) -> str:
     )
 
 
-def _section(r: Report) -> str:
+def _section(r: Checked) -> str:
     text, grade = _VERDICTS[r.worst]
     facts = "; ".join(f"{k} {v}" for k, v in r.facts.items())
     rows = "".join(_row(v) for v in r.violations)

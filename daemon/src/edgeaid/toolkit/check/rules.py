@@ -95,7 +95,7 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Checked:
     """What one model looks like to one target."""
 
     path: str
@@ -160,11 +160,11 @@ class Findings:
         """Whether the rule was broken so far."""
         return number in self._seen
 
-    def report(self, path: str, kind: str, target: str) -> Report:
+    def report(self, path: str, kind: str, target: str) -> Checked:
         """All findings, severest first."""
         order = {s: i for i, s in enumerate(SEVERITIES)}
         ranked = sorted(self.violations, key=lambda v: (order[v.rule.severity], v.rule.id))
-        return Report(path, kind, target, tuple(ranked), self.facts)
+        return Checked(path, kind, target, tuple(ranked), self.facts)
 
 
 def _text(value: object) -> str:

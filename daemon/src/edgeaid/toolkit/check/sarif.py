@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from .rules import Report, Violation, rules
+from .rules import Checked, Violation, rules
 
 _LEVELS: Final = {"error": "error", "warning": "warning", "note": "note"}
 
 
-def sarif(reports: Sequence[Report], version: str) -> dict[str, Any]:
+def sarif(reports: Sequence[Checked], version: str) -> dict[str, Any]:
     """One SARIF log with one run."""
     used = sorted({v.rule.id for r in reports for v in r.violations})
     index = {number: i for i, number in enumerate(used)}

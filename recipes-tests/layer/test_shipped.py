@@ -35,10 +35,10 @@ def installed(recipe: Path, directory: str) -> set[str]:
     """Patterns of the files of one directory of daemon/ that do_install of a recipe names; loops of the shell are written out."""
     text = recipe.read_text()
     loops = dict(re.findall(r"for (\w+) in (.+); do", text))
-    found = set()
+    patterns = set()
     for name in re.findall(rf"\$\{{S\}}/{directory}/([\w.@*$-]+)", text):
-        found |= set(loops[name[1:]].split()) if name.startswith("$") else {name}
-    return found
+        patterns |= set(loops[name[1:]].split()) if name.startswith("$") else {name}
+    return patterns
 
 
 @pytest.mark.parametrize("directory", ["systemd", "examples"])

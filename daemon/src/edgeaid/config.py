@@ -235,7 +235,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything."""
+    """The whole file."""
 
     server: Server = field(default_factory=Server)
     tcp: Tcp = field(default_factory=Tcp)

@@ -114,7 +114,7 @@ def _show(report: Checked) -> None:
 
     colors = {"error": "red", "warning": "yellow", "note": "cyan"}
     console = Console(highlight=False, soft_wrap=True)
-    state = {"": "[green]nothing to object[/]", "note": "[green]fits[/]"}.get(
+    state = {"": "[green]no findings[/]", "note": "[green]fits[/]"}.get(
         report.worst, f"[{colors.get(report.worst, 'red')}]{report.worst}[/]"
     )
     console.print(f"[bold]{escape(report.path)}[/] for [bold]{report.target}[/]: {state}")

@@ -95,7 +95,7 @@ class Hotplug:
             device.unplugged(time.monotonic())
 
     def _known(self, hardware: Hardware) -> DeviceRunner | None:
-        """The plane's device that `found` is."""
+        """The plane's device that this hardware is."""
         same = [d for d in self.plane.devices.values() if d.target == hardware.target]
         for device in same:
             if device.id == hardware.id or (

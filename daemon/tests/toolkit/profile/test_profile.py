@@ -60,13 +60,13 @@ def test_what_later_operators_read_is_an_output_of_the_beginning(shared_findings
 
 @needs_runtime
 def test_the_operators_share_the_time_of_the_whole_model() -> None:
-    found = profile(DIGITS, runs=2, seconds=0.01)
+    measured = profile(DIGITS, runs=2, seconds=0.01)
     graph = tflite.read(DIGITS.read_bytes()).subgraphs[0]
-    assert [(c.index, c.type) for c in found.operators] == [(o.index, o.label) for o in graph.operators]
-    assert sum(c.share for c in found.operators) == pytest.approx(1)
-    assert 0 < found.best_us <= found.median_us <= found.p99_us
-    assert sum(count for _, count, _ in found.types()) == len(graph.operators)
-    assert all(c.type in page(found) for c in found.operators)
+    assert [(c.index, c.type) for c in measured.operators] == [(o.index, o.label) for o in graph.operators]
+    assert sum(c.share for c in measured.operators) == pytest.approx(1)
+    assert 0 < measured.best_us <= measured.median_us <= measured.p99_us
+    assert sum(count for _, count, _ in measured.types()) == len(graph.operators)
+    assert all(c.type in page(measured) for c in measured.operators)
 
 
 def test_a_compiled_file_is_refused_with_what_to_do(shared_data: Path) -> None:

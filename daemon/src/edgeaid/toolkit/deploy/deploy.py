@@ -176,8 +176,8 @@ def _checked(job: Job, file: Path, target: str, done: Prepared, tell: Callable[[
         report = check(file, target, CheckOptions(mean=job.rules.mean, std=job.rules.std))
         errors = [v for v in report.violations if v.rule.severity == "error"]
         this.report = {"facts": dict(report.facts), "rules": [v.rule.id for v in report.violations]}
-        this.text = report.worst or "nothing to object"
-        # An IR is made from the .tflite, which is no file for the stick itself.
+        this.text = report.worst or "no findings"
+        # An IR is made from the .tflite, which the stick itself cannot take.
         if errors and target != "ncs2":
             this.state = "failed"
             this.text = "; ".join(f"{v.rule.id} {v.rule.title}: {v.value}. {v.rule.remedy}" for v in errors[:3])

@@ -7,17 +7,35 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, overload
+from typing import Any, Final, NoReturn, overload
 
 from .errors import EdgeaiError
 
 #: Keys and positions from the top of a file.
 KeyPath = tuple[str | int, ...]
+
+
+#: Dots in one line of a TOML file. A dotted key costs the square of its parts: a line of 40 kB would take gigabytes.
+MAX_DOTS: Final = 100
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML file from anybody. tomllib.TOMLDecodeError, whatever it is that makes it unreadable."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > MAX_DOTS and not line.lstrip().startswith("#"):
+            raise tomllib.TOMLDecodeError(f"more than {MAX_DOTS} dots (at line {number}, column 1)")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except (RecursionError, ValueError) as error:
+        raise tomllib.TOMLDecodeError(f"nested too deeply, or a number is too long: {error!s:.200}") from None
 
 
 class WrongValue(Exception):

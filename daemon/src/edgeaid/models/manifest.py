@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from ..errors import InvalidModel
-from ..tables import Table, WrongValue, dotted, raising
+from ..tables import Table, WrongValue, dotted, raising, read_toml
 from .ensemble import OUTPUT, PICTURE, TARGET, Ensemble, ensemble
 from .rules import OutputRules, PictureRules
 
@@ -129,8 +128,8 @@ def parse(data: bytes, directory_name: str = "") -> Manifest:
     if len(data) > MAX_BYTES:
         raise InvalidModel(f"model.toml is larger than {MAX_BYTES} bytes")
     try:
-        top = Table(tomllib.loads(data.decode()))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        top = Table(read_toml(data.decode()))
+    except ValueError as error:
         raise InvalidModel(f"model.toml: {error}") from error
     schema = top.take("schema")
     if schema != SCHEMA:

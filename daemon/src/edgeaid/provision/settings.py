@@ -11,14 +11,13 @@ import difflib
 import hashlib
 import json
 import re
-import tomllib
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import InvalidConfig
-from ..tables import Table, WrongValue, dotted
+from ..tables import Table, WrongValue, dotted, read_toml
 from .countries import is_country
 
 SCHEMA: Final = 1
@@ -201,8 +200,8 @@ def _readable(text: str) -> tuple[dict[str, Any], list[str]]:
     problems: list[str] = []
     for _ in range(MAX_BAD_LINES + 1):
         try:
-            return tomllib.loads("\n".join(lines)), problems
-        except (ValueError, RecursionError) as error:
+            return read_toml("\n".join(lines)), problems
+        except ValueError as error:
             place = re.search(r"at line (\d+), column \d+", str(error))
             number = int(place[1]) if place else 0
             if not 0 < number <= len(lines) or not lines[number - 1].strip():

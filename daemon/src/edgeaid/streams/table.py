@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..errors import InvalidConfig
 from ..models.stages import CROP_STAGES, Crop, Detect, crop, detect
-from ..tables import KeyPath, Table, WrongValue, dotted, is_number, raising
+from ..tables import KeyPath, Table, WrongValue, dotted, is_number, raising, read_toml
 from .toml_lines import line_of
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -313,8 +313,8 @@ def parse(text: str, where: str) -> list[tuple[Stream, dict[str, Any]]]:
     if len(text) > MAX_BYTES:
         raise InvalidConfig(f"{where}: the file has more than {MAX_BYTES} bytes")
     try:
-        top = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        top = read_toml(text)
+    except tomllib.TOMLDecodeError as error:
         raise InvalidConfig(f"{where}: {error}") from error
     try:
         table = Table(top)

@@ -292,3 +292,25 @@ def test_shared_memory_counts_by_size_per_user(start: Callable[..., Running]) ->
     while "error" in second.ask({"op": "attach"}, big):
         assert time.monotonic() < until
     os.close(big)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"offset": True}, {"offset": 1.0}, {"offset": "0"}, {"region": True}, {"region": 1.0}]
+)
+def test_a_place_is_given_by_whole_numbers_and_nothing_that_resembles_them(raw: Raw, wrong: dict[str, Any]) -> None:
+    region = raw.ask({"op": "attach"}, memfd(1 << 16))["region"]
+    place = {"name": "image", "region": region, "offset": 0, **wrong}
+    assert raw.ask({"op": "bind", "model": "digits", "inputs": [place], "outputs": []})["code"] == 400
+    assert raw.ask({"op": "detach", "region": True})["code"] == 404
+    assert raw.ask({"op": "unbind", "binding": True})["code"] == 404
+
+
+def test_a_memfd_with_huge_pages_is_refused(raw: Raw) -> None:
+    fd = os.memfd_create("t", os.MFD_ALLOW_SEALING | os.MFD_HUGETLB)
+    try:
+        os.ftruncate(fd, 2 << 20)
+    except OSError:
+        pytest.skip("no huge pages here")
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    answer = raw.ask({"op": "attach"}, fd)
+    assert (answer["code"], "huge pages" in answer["error"]) == (400, True)

@@ -302,3 +302,21 @@ def test_no_body_raises_anything_but_our_errors(body: Any, length: Any) -> None:
         oip.parse(head, tail, SPECS, SPECS)
     except errors.EdgeaiError:
         pass
+
+
+@pytest.mark.parametrize("path", ["/v2/repository/index", "/v2/models/digits/infer", "/edgeai/v1/models/new"])
+@pytest.mark.parametrize("damage", [b"zz\r\n", b"2\r\n{}xx", b"2;\x00\r\n", b"2;" + b"e=1;" * 200_000 + b"\r\n"])
+def test_a_chunk_that_cannot_be_read_is_refused_at_once_and_not_when_the_body_counts_as_stalled(
+    daemon: Running, path: str, damage: bytes
+) -> None:
+    method = b"PUT" if path.endswith("new") else b"POST"
+    with daemon.raw() as sock:
+        sock.sendall(b"%s %s HTTP/1.1\r\nHost: x\r\n" % (method, path.encode()))
+        sock.sendall(b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
+        assert sock.recv(100).startswith(b"HTTP/1.1 100")  # the request is under way
+        sock.sendall(damage)
+        answer = b""
+        while piece := sock.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"].startswith("the body cannot be read: ")

@@ -90,6 +90,9 @@ class ClientMemory:
             raise errors.InvalidRequest(
                 "the memfd is not sealed: add F_SEAL_SHRINK (and F_SEAL_GROW, F_SEAL_SEAL) before passing it"
             )
+        if os.fstatvfs(fds[0]).f_bsize != mmap.PAGESIZE:
+            # A hole that its owner makes in one is filled from a pool that may be empty: reading it would be fatal.
+            raise errors.InvalidRequest("the memfd has huge pages; make it without MFD_HUGETLB")
         size = os.fstat(fds[0]).st_size
         if not 0 < size <= MAX_REGION_BYTES:
             raise errors.TooLarge(f"the memfd has {size} bytes, allowed are 1 to {MAX_REGION_BYTES}")
@@ -108,7 +111,7 @@ class ClientMemory:
     def detach(self, message: dict[str, Any]) -> dict[str, Any]:
         """Give a region back, and every binding that lies in it. NotFound."""
         number = message.get("region")
-        if not isinstance(number, int) or number not in self.regions:
+        if type(number) is not int or number not in self.regions:
             raise errors.NotFound(f"no region {number!r:.200}")
         for key, binding in tuple(self.bindings.items()):
             if number in binding.regions:
@@ -137,7 +140,7 @@ class ClientMemory:
     def unbind(self, message: dict[str, Any]) -> dict[str, Any]:
         """Take a binding away. NotFound."""
         number = message.get("binding")
-        binding = self.bindings.pop(number, None) if isinstance(number, int) else None
+        binding = self.bindings.pop(number, None) if type(number) is int else None
         if binding is None:
             raise errors.NotFound(f"no binding {number!r:.200}")
         binding.release()
@@ -177,8 +180,8 @@ class ClientMemory:
                 )
             spec = specs[index[name]]
             number, offset = place.get("region"), place.get("offset", 0)
-            region = self.regions.get(number) if isinstance(number, int) else None
-            if region is None or not isinstance(offset, int) or not 0 <= offset <= len(region[1]) - spec.nbytes:
+            region = self.regions.get(number) if type(number) is int else None
+            if region is None or type(offset) is not int or not 0 <= offset <= len(region[1]) - spec.nbytes:
                 raise errors.InvalidRequest(
                     f"{what} {spec.name!r} ({spec.nbytes} bytes) does not lie within an attached region"
                 )

@@ -17,6 +17,7 @@ from math import inf
 from typing import Any, Final, Protocol
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
 from ... import errors
 from ...serving.access import Peer, Role, credentials
@@ -233,6 +234,12 @@ class Connection(web.RequestHandler):
         """Bytes for aiohttp."""
         self._framing.feed(data)
         super().data_received(data)
+        # aiohttp answers what it cannot read behind the request that is under way, which would wait for its body.
+        request, damage = self._current_request, self._messages[-1][0] if self._messages else None
+        if request is None or damage is None or isinstance(damage, RawRequestMessage) or request.content.is_eof():
+            return
+        text = str(getattr(damage, "message", "")).strip().partition("\n")[0]
+        request.content.set_exception(web.RequestPayloadError(text or "it is damaged"))
 
     def _take(self, size: int) -> None:
         self.server.plane.holdings.take(self.uid, Kind.BYTES, size)

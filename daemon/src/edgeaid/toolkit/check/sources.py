@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from ...errors import InvalidModel
 from ...formats.detect import detect
 from ...formats.k210 import kfpkg
 from ...formats.wire import zipdir
+from ...tables import read_toml
 from ..files import MAX_FILE, load
 
 
@@ -57,8 +57,8 @@ def _in_directory(path: Path, target: str) -> Path:
 
 def _artifact(manifest: bytes, path: Path, target: str) -> str:
     try:
-        table: Mapping[str, Any] = tomllib.loads(manifest.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        table: Mapping[str, Any] = read_toml(manifest.decode("utf-8"))
+    except ValueError as error:
         raise InvalidModel(f"{path}: model.toml cannot be read: {error}") from None
     artifacts = table.get("artifacts")
     artifacts = artifacts if isinstance(artifacts, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ from ...errors import EdgeaiError, InvalidModel
 from ...formats.finding import REFUSED, Finding
 from ...formats.k210 import kfpkg
 from ...formats.wire import tardir, zipdir
+from ...tables import read_toml
 from .report import Bar, Report
 
 #: Files of an archive that are inspected themselves.
@@ -90,8 +90,8 @@ def _bundle_findings(data: bytes) -> Iterable[Finding]:
 def manifest_facts(raw: bytes) -> dict[str, str | int | float]:
     """What a model.toml says about itself. Raises InvalidModel when it is not TOML."""
     try:
-        manifest = tomllib.loads(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        manifest = read_toml(raw.decode("utf-8"))
+    except ValueError as error:
         raise InvalidModel(f"model.toml cannot be read: {error}") from None
     facts: dict[str, str | int | float] = {}
     for key in ("name", "task", "description", "license"):

@@ -1,9 +1,10 @@
-"""What do streams cost? `run.py [--seconds N] [--streams N] [--video FILE] [--hand PYTHON] [--json]`
+"""What do streams cost? `run.py [--seconds N] [--streams N] [--video FILE] [--hand PYTHON] [--model FILE] [--json]`
 
 A daemon with 1 and then N streams of the same source and model: frames per second, from frame to result (median, 95 of
-100), processor time per frame of daemon, workers and streams. With --video a file is worked through as fast as it goes,
-and --hand PYTHON (an interpreter with OpenCV and LiteRT) works through the same file in a loop written by hand. Decoder
-and tracker times come first: least of 30 calls.
+100), processor time per frame of daemon, workers and streams. A file (--video, or made-up digits) is worked through
+as fast as it goes, by one stream and by N at once; --hand PYTHON (an interpreter with OpenCV and LiteRT) works through
+the same file in loops written by hand (`hand.py`), as many at once, and the ratio is told. --model FILE: the same with
+another model, a classifier in a .tflite. Decoder and tracker times come first: least of 30 calls.
 """
 
 from __future__ import annotations
@@ -27,35 +28,13 @@ from edgeaid.client import Client
 from edgeaid.client.streams import Streams
 from edgeaid.models.repository import EMBEDDED
 from edgeaid.models.rules import OutputRules
+from edgeaid.streams.process.pictures import Digits
 from edgeaid.streams.process.tracker import Seen, Tracker
 from edgeaid.tensors import TensorSpec
 from edgeaid.vision.decoders import decode
 
 STAGES = [{"detect": "digit-scenes"}, {"track": {}}]
-HAND = """
-import sys, time
-import cv2, numpy as np
-from ai_edge_litert.interpreter import Interpreter
-interpreter = Interpreter(sys.argv[2], num_threads=1)
-interpreter.allocate_tensors()
-entry, out = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-_, height, width, _ = entry["shape"]
-scale, zero = entry["quantization"]
-video = cv2.VideoCapture(sys.argv[1])
-count, started = 0, time.perf_counter()
-while True:
-    ok, frame = video.read()
-    if not ok:
-        break
-    grey = cv2.cvtColor(cv2.resize(frame, (int(width), int(height))), cv2.COLOR_BGR2GRAY)
-    real = grey.astype(np.float32) / 255
-    values = np.clip(np.rint(real / scale) + zero, -128, 255).astype(entry["dtype"]) if scale else real
-    interpreter.set_tensor(entry["index"], values.reshape(entry["shape"]))
-    interpreter.invoke()
-    interpreter.get_tensor(out["index"])
-    count += 1
-print(count, time.perf_counter() - started, time.process_time())
-"""
+HAND = Path(__file__).with_name("hand.py")
 
 
 def children(pid: int) -> Iterator[int]:
@@ -69,16 +48,18 @@ def children(pid: int) -> Iterator[int]:
         yield from children(child)
 
 
+def cpu_seconds_of(pid: int) -> float:
+    """Processor time of one process, 0 when it has just ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def cpu_seconds(pid: int) -> float:
     """Processor time of a process and all that it has started, as far as they live."""
-    total = 0.0
-    for one in children(pid):
-        try:
-            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has just ended
-        total += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-    return total
+    return sum(map(cpu_seconds_of, children(pid)))
 
 
 def measure(streams: Streams, pid: int, count: int, source: str, fps: float, seconds: float) -> dict[str, Any]:
@@ -109,25 +90,78 @@ def measure(streams: Streams, pid: int, count: int, source: str, fps: float, sec
     }
 
 
-def through_file(streams: Streams, video: Path) -> dict[str, Any]:
-    """A file, as fast as it goes."""
-    streams.put("file", {"source": str(video), "fps": 30, "stage": STAGES})
-    while streams.show("file")["state"] not in ("running", "ended"):
+def through_file(streams: Streams, pid: int, video: Path, count: int, stages: list[dict[str, Any]]) -> dict[str, Any]:
+    """A file, as fast as it goes, by `count` streams: from the first frame of one to the end of the last."""
+    names = [f"f{i}" for i in range(count)]
+    before = {one: cpu_seconds_of(one) for one in children(pid)}
+    last: dict[int, float] = {}
+    for name in names:
+        streams.put(name, {"source": str(video), "fps": 30, "stage": stages})
+    while not any(streams.show(n)["frames"]["captured"] for n in names):
         time.sleep(0.01)
     started = time.perf_counter()
-    while (shown := streams.show("file"))["state"] != "ended":
-        time.sleep(0.02)
+    while any(streams.show(n)["state"] != "ended" for n in names):
+        # Readers end with the file, and their time with them: it is taken while they live.
+        last |= {one: cpu_seconds_of(one) - before.get(one, 0.0) for one in children(pid)}
+        time.sleep(0.05)
     elapsed = time.perf_counter() - started
-    streams.remove("file")
-    return {"frames": shown["frames"]["inferred"], "fps": shown["frames"]["inferred"] / elapsed}
+    frames = sum(streams.show(n)["frames"]["inferred"] for n in names)
+    for name in names:
+        streams.remove(name)
+    return {
+        "streams": count,
+        "frames": frames,
+        "fps": frames / elapsed,
+        "cpu_ms_per_frame": sum(last.values()) * 1e3 / frames,
+    }
 
 
-def by_hand(python: str, video: Path) -> dict[str, Any]:
-    """The same file in a loop written by hand."""
-    model = EMBEDDED / "digit-scenes" / "1" / "model.tflite"
-    done = subprocess.run([python, "-c", HAND, video, model], check=True, capture_output=True, text=True)
-    count, elapsed, cpu = done.stdout.split()
-    return {"frames": int(count), "fps": int(count) / float(elapsed), "cpu_ms_per_frame": float(cpu) * 1e3 / int(count)}
+def by_hand(python: str, video: Path, model: Path, count: int) -> dict[str, Any]:
+    """The same file in as many loops written by hand."""
+    command = [python, str(HAND), str(video), str(model)]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(count)
+    ]
+    done = [process.communicate()[0].split() for process in running]
+    frames = sum(int(words[0]) for words in done)
+    cpu = sum(float(words[2]) for words in done)
+    return {
+        "loops": count,
+        "frames": frames,
+        "fps": frames / max(float(w[1]) for w in done),
+        "cpu_ms_per_frame": cpu * 1e3 / frames,
+    }
+
+
+def compared(
+    streams: Streams, pid: int, args: argparse.Namespace, video: Path, model: Path, stages: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Streams and loops in turns, with the ratio of their frames per second."""
+    rows = []
+    for count in (1, args.streams):
+        row: dict[str, Any] = {"stages": stages, "ours": through_file(streams, pid, video, count, stages)}
+        if args.hand:
+            row["by_hand"] = by_hand(args.hand, video, model, count)
+            row["ratio"] = row["ours"]["fps"] / row["by_hand"]["fps"]
+        rows.append(row)
+    return rows
+
+
+def digits_video(directory: Path, frames: int) -> Path:
+    """Moving digits, 640x480, as the H.264 or MJPEG that GStreamer can write here."""
+    scene = Digits(640, 480)
+    for number in range(frames):
+        scene.frame(number).save(directory / f"{number:04}.png")
+    file = directory / "digits.avi"
+    source = ["multifilesrc", f"location={directory}/%04d.png", "caps=image/png,framerate=30/1", "!", "pngdec"]
+    for encoder in (["x264enc", "key-int-max=30"], ["jpegenc"]):
+        tail = ["!", "videoconvert", "!", *encoder, "!", "avimux", "!", "filesink", f"location={file}"]
+        if (
+            subprocess.run(["gst-launch-1.0", "-q", *source, *tail], check=False, stderr=subprocess.DEVNULL).returncode
+            == 0
+        ):
+            return file
+    raise SystemExit("GStreamer can write no video here; give one with --video")
 
 
 def best_ms(work: Any, rounds: int = 30) -> float:
@@ -167,7 +201,9 @@ def main() -> int:
     parser.add_argument("--fps", type=float, default=15.0)
     parser.add_argument("--source", default="test:digits?width=384&height=384", help="rtsp://... for a real server")
     parser.add_argument("--video", type=Path, help="a file of digits or of anything else")
+    parser.add_argument("--frames", type=int, default=600, help="of the made-up video")
     parser.add_argument("--hand", metavar="PYTHON", help="interpreter with OpenCV and ai-edge-litert")
+    parser.add_argument("--model", type=Path, help="a classifier (.tflite) to compare with as well")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     result: dict[str, Any] = {"load": os.getloadavg()[0], **pure_parts()}
@@ -182,13 +218,17 @@ def main() -> int:
                 result["live"] = [
                     measure(streams, process.pid, n, args.source, args.fps, args.seconds) for n in (1, args.streams)
                 ]
-                if args.video:
-                    result["file"] = through_file(streams, args.video.absolute())
+                video = args.video.absolute() if args.video else digits_video(Path(directory), args.frames)
+                embedded = EMBEDDED / "digit-scenes" / "1" / "model.tflite"
+                result["file"] = compared(streams, process.pid, args, video, embedded, STAGES[:1])
+                result["file_tracked"] = through_file(streams, process.pid, video, 1, STAGES)
+                if args.model:
+                    client.push("measured", args.model)
+                    stages = [{"classify": "measured"}]
+                    result["file_model"] = compared(streams, process.pid, args, video, args.model.absolute(), stages)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
-    if args.video and args.hand:
-        result["by_hand"] = by_hand(args.hand, args.video)
     print(json.dumps(result, indent=None if args.json else 2))
     return 0
 

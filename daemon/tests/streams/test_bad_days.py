@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ import pytest
 
 from edgeaid.client import Client
 from edgeaid.client.streams import Streams
+from edgeaid.models.repository import EMBEDDED
 from tests.serving.accelerators.conftest import edge_daemon, edgetpu_library
 from tests.support.daemon import Running
 from tests.support.streams import TRACKED, accounted, gone, put, reaches, show
@@ -82,6 +84,11 @@ def test_a_model_may_be_exchanged_while_a_stream_uses_it(start: Callable[..., Ru
         status, _, data = daemon.http("POST", "/v2/repository/models/digit-scenes/load", b"{}")
         assert status == 200, data
         after = goes_on(daemon, "swap")
+    shutil.copytree(EMBEDDED / "digit-scenes" / "1", daemon.repository / "digit-scenes" / "2")
+    assert daemon.http("POST", "/v2/repository/models/digit-scenes/load", b"{}")[0] == 200
+    after = goes_on(daemon, "swap")
+    stats = daemon.json("GET", "/v2/models/digit-scenes/versions/2/stats")[1]["model_stats"][0]
+    assert stats["inference_count"] > 0
     assert after["pid"] == before["pid"]
     status, _, data = daemon.http("POST", "/v2/repository/models/digit-scenes/unload", b"{}")
     assert status == 200, data

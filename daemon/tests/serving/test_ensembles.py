@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,35 @@ def test_tensors_that_are_not_a_picture_that_fits_are_refused(client: Client, sh
     with pytest.raises((errors.InvalidRequest, errors.InvalidArgument, errors.TooLarge)):
         client.infer("read", {"picture": np.zeros(shape, np.uint8)})
     assert len(client.infer("read", {"picture": frame()})["labels"]) == 3
+
+
+def test_an_encoded_picture_may_stand_for_the_tensor(served: Running) -> None:
+    buffer = io.BytesIO()
+    SCENE.frame(5).convert("RGB").save(buffer, "PNG")
+    data = buffer.getvalue()
+    given = {"name": "picture", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(data)}}
+    head = json.dumps({"inputs": [given], "outputs": [{"name": "labels"}]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    status, answer = served.json("POST", "/v2/models/read/infer", head + data, headers)
+    assert (status, sorted(answer["outputs"][0]["data"])) == (200, ["2", "5", "7"])
+
+
+def test_a_stream_says_that_it_needs_the_stages_and_not_the_ensemble(served: Running) -> None:
+    status, answer = served.json(
+        "PUT", "/edgeai/v1/streams/s", {"source": "test:digits", "stage": [{"detect": "read"}]}
+    )
+    assert (status, "is an ensemble" in answer["error"]) == (400, True)
+
+
+def test_several_clients_at_once_get_each_their_own_answer(served: Running) -> None:
+    def ask(number: int) -> bool:
+        with served.client() as asking:
+            return all(
+                near(places(asking.infer("read", {"picture": frame(n)}).outputs), n) for n in (number, number + 7)
+            )
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(1, 5)))
 
 
 def test_an_ensemble_has_statistics_of_its_own_and_its_members_count_theirs(served: Running, client: Client) -> None:

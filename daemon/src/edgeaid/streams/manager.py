@@ -157,6 +157,12 @@ class StreamManager:
         for model in stream.models:
             if model not in known:
                 raise errors.InvalidConfig(f"stream.{stream.name}: there is no model {model!r:.80}; push it first")
+            served = self.plane.registry.served.get(model)
+            live = served.default if served is not None else None
+            if live is not None and live.stored.manifest.ensemble is not None:
+                raise errors.InvalidConfig(
+                    f"stream.{stream.name}: model {model!r:.80} is an ensemble; give the stream its stages instead"
+                )
 
     async def remove(self, name: str) -> None:
         """Stop and forget a stream that a client has added."""

@@ -43,6 +43,8 @@ def ask(link: Link, model: str, picture: Image.Image, part: Box = WHOLE) -> Ques
         known = lease.model
         if known.rules.picture is None or len(known.inputs) != 1:
             raise InvalidModel(f"model {model!r} takes no pictures: its manifest needs an [input] table and one input")
+        if known.rules.picture.resize == "keep":
+            raise InvalidModel(f"model {model!r} is an ensemble; name the models that it asks")
         if part != WHOLE:
             picture = picture.crop(pixels_of(part, picture.size))
         placement = preprocess.place(picture, known.inputs[0].one, known.rules.picture, known.input(lease.slot))

@@ -377,6 +377,25 @@ def test_secrets_are_taken_out_of_whatever_is_said() -> None:
 
 
 @pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        (
+            "ERROR: from element /GstPipeline:pipeline0/GstLibcameraSrc:libcamerasrc0: Could not find any supported "
+            "camera on this system.",
+            "libcamera finds no camera",
+        ),
+        (
+            "ERROR: from element /GstPipeline:pipeline0/GstV4l2Src:v4l2src0: Cannot identify device '/dev/video0'.",
+            "it does not exist",
+        ),
+        ('WARNING: erroneous pipeline: no element "libcamerasrc"', "GStreamer has no libcamerasrc"),
+    ],
+)
+def test_what_readers_of_cameras_print_is_said_in_plain_words(printed: str, reason: str) -> None:
+    assert reason in plain(printed)
+
+
+@pytest.mark.parametrize(
     ("text", "live"),
     [("rtsp://h/x", True), ("/dev/video0", True), ("libcamera:0", True), ("http://h/x.jpg", True), ("/v/x.mp4", False)],
 )

@@ -284,7 +284,7 @@ _REASONS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
         ),
         "it is not a video that can be read",
     ),
-    (("no cameras",), "libcamera finds no camera"),
+    (("no cameras", "could not find any supported camera"), "libcamera finds no camera"),
 )
 
 

@@ -2,7 +2,8 @@
 
 Each of a box's four numbers (centre x, centre y, width, height) has a filter of its own: with the noise that trackers
 use (diagonal, in proportion to the box), the usual eight-dimensional filter falls apart into four of two dimensions, so
-that all of it is element-wise arithmetic. Noise as in ByteTrack (arXiv:2110.06864), per step of the frame rate.
+that all of it is element-wise arithmetic. Noise as in ByteTrack (arXiv:2110.06864), per step of the frame rate; where
+steps are longer than at the 20 to 30 frames per second that it was chosen for, speeds change more from one to the next.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Boxes:
         self._var_place: Floats = np.zeros((0, 4))
         self._var_speed: Floats = np.zeros((0, 4))
         self._covariance: Floats = np.zeros((0, 4))
+        #: How much more than VELOCITY speeds change in a step.
+        self.agility = 1.0
 
     def __len__(self) -> int:
         return len(self.place)
@@ -46,7 +49,7 @@ class Boxes:
             + (POSITION * scale) ** 2 * steps
         )
         self._covariance = self._covariance + steps * self._var_speed
-        self._var_speed = self._var_speed + (VELOCITY * scale) ** 2 * steps
+        self._var_speed = self._var_speed + (self.agility * VELOCITY * scale) ** 2 * steps
 
     def update(self, rows: list[int], boxes: Floats, scores: Floats) -> None:
         """Boxes [k,4] (corners) were seen for these rows; a low score is trusted less."""
@@ -73,7 +76,7 @@ class Boxes:
         self.place = np.concatenate([self.place, places])
         self.speed = np.concatenate([self.speed, np.zeros_like(places)])
         self._var_place = np.concatenate([self._var_place, (2 * POSITION * scale) ** 2])
-        self._var_speed = np.concatenate([self._var_speed, (10 * VELOCITY * scale) ** 2])
+        self._var_speed = np.concatenate([self._var_speed, (10 * self.agility * VELOCITY * scale) ** 2])
         self._covariance = np.concatenate([self._covariance, np.zeros_like(places)])
 
     def keep(self, rows: list[int]) -> None:

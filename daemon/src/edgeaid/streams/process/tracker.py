@@ -27,6 +27,8 @@ MARGINS: Final = (0.1, 0.4)
 OTHER_LABEL: Final = 0.5
 #: Labels of the last so many detections decide a track's label.
 VOTES: Final = 15
+#: Microseconds between frames up to which speeds change as ByteTrack assumes; measured (benchmarks/streams/tracking.py).
+USUAL_STEP: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ class Tracker:
                 self._step = float(passed)
             elif passed < 4 * self._step:
                 self._step += 0.1 * (passed - self._step)
+            self._boxes.agility = max(1.0, self._step / USUAL_STEP)
             self._boxes.predict(min(passed / self._step, 30.0))
         self._last = timestamp
 

@@ -27,7 +27,7 @@ MARGINS: Final = (0.1, 0.4)
 OTHER_LABEL: Final = 0.5
 #: Labels of the last so many detections decide a track's label.
 VOTES: Final = 15
-#: Microseconds between frames up to which speeds change as ByteTrack assumes; measured (benchmarks/streams/tracking.py).
+#: Microseconds between frames up to which speeds change as ByteTrack assumes (measured: benchmarks/streams/tracking).
 USUAL_STEP: Final = 50_000
 
 

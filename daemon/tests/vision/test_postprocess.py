@@ -18,8 +18,9 @@ from edgeaid.models.rules import OutputRules
 from edgeaid.tensors import FROM_NUMPY, Quantization, TensorSpec
 from edgeaid.vision.decoders.suppression import suppress
 from edgeaid.vision.placement import Placement
-from edgeaid.vision.postprocess import dequantized, results, softmax
+from edgeaid.vision.postprocess import results
 from edgeaid.vision.results import Classification, Detections, Segmentation
+from edgeaid.vision.scores import dequantized, softmax
 
 from ..support.examples import examples
 

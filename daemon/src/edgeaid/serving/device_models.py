@@ -124,7 +124,7 @@ class LoadedModels:
         # An Edge TPU's parameters, or the whole graph of a stick that holds one at a time.
         cached, streamed = facts.get("cached_bytes", facts.get("switch_bytes", 0)), facts.get("streamed_bytes", 0)
         host.queue.costs.seed(live.key, cached_bytes=cached, streamed_bytes=streamed)
-        await attach(self._load_call, live, rules_of(live) if live.labelled_by_worker else None)
+        await attach(self._load_call, live, None)
 
     async def _load(self, live: LiveModel, path: Path) -> dict[str, Any]:
         """Have the worker load an artifact; one that it had before takes about as long again."""
@@ -172,7 +172,7 @@ class LoadedModels:
 
 
 async def attach(call: Callable[..., Any], live: LiveModel, media: dict[str, Any] | None) -> None:
-    """Give a worker the model's shared memory (and, where it makes answers of outputs, what they mean)."""
+    """Give a worker the model's shared memory (and, for the media worker, its picture rules)."""
     region = live.region
     if region is None:
         raise errors.Unavailable(f"model {live.key!r} was unloaded")

@@ -228,7 +228,7 @@ class Dispatch:
         request.running = False
         request.phases = phases
         if text and not status:
-            request.labelled = text
+            request.ranked = text
         if self.queue:
             self.pump()
         if status:

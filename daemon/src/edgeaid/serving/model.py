@@ -58,8 +58,8 @@ class Device(Protocol):
 
 #: Shared memory of one model's slots at most; bounds what a burst of requests can pin.
 MAX_REGION_BYTES = 256 << 20
-#: Outputs above this are labelled by the media worker: the device has other things to do.
-MAX_LABELLED_BYTES = 64 << 10
+#: Of outputs above this the media worker finds the best classes: the device has other things to do.
+MAX_SCORES_BYTES = 64 << 10
 
 
 class LiveModel:
@@ -120,12 +120,12 @@ class LiveModel:
         return count if count > 1 else None
 
     @property
-    def labelled_by_worker(self) -> bool:
-        """Whether the worker that ran a request labels its outputs too: cheap where they are the scores of classes."""
+    def ranked_by_worker(self) -> bool:
+        """Whether the worker that ran a request says the best classes too: cheap where the output is their scores."""
         output = self.stored.manifest.output
         if output is None or output.decoder != "classification" or self.noted or not self.outputs:
             return False
-        return self.outputs[0].capacity <= MAX_LABELLED_BYTES
+        return self.outputs[0].capacity <= MAX_SCORES_BYTES
 
     def take_slot(self) -> int:
         """A free slot; QueueFull when there is none."""
@@ -182,10 +182,10 @@ class Request(Job):
     queue_ns: int = 0
     phases: tuple[int, int, int] = (0, 0, 0)
     turn: Turn = ALONE
-    #: JSON for `labelling.answer`: how the worker is to label the outputs; empty = only tensors are wanted.
+    #: JSON with `activation` and `max_results`: the worker is to say the best classes; empty = only tensors are wanted.
     question: bytes = b""
-    #: What the worker made of it, as JSON; empty where it cannot: then the media worker labels.
-    labelled: str = ""
+    #: JSON with `classes` ([class, score] each) and `ns` that it took; empty where the worker cannot say.
+    ranked: str = ""
 
     @property
     def _region(self) -> Region:

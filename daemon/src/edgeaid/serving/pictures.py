@@ -29,6 +29,7 @@ async def ask(
     """
     request = plane.request(live, client, priority=priority, timeout=timeout)
     clock = asyncio.get_running_loop().time
+    result: dict[str, Any] | bytes
     asked: dict[str, Any] = {"threshold": threshold, "max_results": max_results}
     try:
         started = clock()
@@ -38,13 +39,13 @@ async def ask(
         else:
             placement = await plane.media.prepare(live, request.slot, body)
         prepared = clock()
-        if live.labelled_by_worker and not draw:
-            request.question = json.dumps({"placement": placement, **asked}).encode()
+        if live.ranked_by_worker and not draw:
+            request.question = _question(live, max_results)
         await plane.infer(request)
         answered = clock()
-        if request.labelled:
-            labelled = json.loads(request.labelled)
-            result, decoding = labelled["result"], labelled["ns"] / 1e9
+        if request.ranked:
+            ranked = json.loads(request.ranked)
+            result, decoding = _named(live, placement, ranked["classes"]), ranked["ns"] / 1e9
         else:
             result = await plane.media.decode(live, request.slot, placement, **asked, drawn_on=body if draw else None)
             decoding = clock() - answered
@@ -67,6 +68,27 @@ async def ask(
         "device": request.answered_by,
         "timing": {k: round(v, 3) for k, v in timing.items()},
         **result,
+    }
+
+
+def _question(live: LiveModel, max_results: int | None) -> bytes:
+    """For the worker: which classes are wanted of a classifier's scores."""
+    rules = live.stored.manifest.output
+    assert rules is not None  # noqa: S101  `ranked_by_worker` has looked
+    count = rules.max_results if max_results is None else max_results
+    return json.dumps({"activation": rules.activation, "max_results": count}).encode()
+
+
+def _named(live: LiveModel, placement: dict[str, Any], classes: list[tuple[int, float]]) -> dict[str, Any]:
+    """What `vision.results.Classification.to_json` gives, of classes and their scores."""
+    labels = live.labels
+    return {
+        "width": placement["width"],
+        "height": placement["height"],
+        "classes": [
+            {"index": index, "label": (labels[index] if index < len(labels) else "") or str(index), "score": score}
+            for index, score in classes
+        ],
     }
 
 

@@ -1,6 +1,4 @@
-"""How one model sees pictures and what its outputs mean, and answers made of its outputs. Without Pillow: workers too
-make answers of what they have just computed.
-"""
+"""How one model sees pictures and what its outputs mean, and answers made of its outputs."""
 
 from __future__ import annotations
 
@@ -15,8 +13,8 @@ from ..models.rules import OutputRules, PictureRules
 from ..tensors import TensorSpec
 from . import postprocess
 from .placement import Placement
-from .postprocess import Array
 from .results import Result
+from .scores import Array
 
 
 @dataclass(frozen=True, slots=True)

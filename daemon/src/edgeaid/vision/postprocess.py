@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,7 @@ from . import ensemble, objects
 from .decoders.suppression import suppress
 from .placement import Placement
 from .results import Area, Classification, ClassScore, Detected, Detections, Result, Segmentation
-
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
+from .scores import Array, Floats, dequantized, sigmoid, softmax, top
 
 #: exp() of more than this is not an object in any picture, and of 710 it is infinite.
 _MAX_EXPONENT: Final = 20.0
@@ -61,58 +59,19 @@ def results(
         return ensemble.detections(rules, outputs, placement)
     if rules.decoder in OBJECT_DECODERS:
         return objects.detections(rules, specs, outputs, labels, placement, size)
-    return _classification(rules, dequantized(specs[0], outputs[0]), labels, placement)
-
-
-def dequantized(spec: TensorSpec, values: Array) -> Floats:
-    """Real values, float64, of the same shape: scale * (stored - zero point), per tensor or per channel."""
-    real = values.astype(np.float64)
-    quantization = spec.quantization
-    if quantization is None or values.dtype.kind == "f" or not any(quantization.scale):
-        return real
-    shape = [1] * values.ndim
-    if len(quantization.scale) > 1:
-        shape[quantization.axis] = len(quantization.scale)
-    scale = np.array(quantization.scale, dtype=np.float64).reshape(shape)
-    zero_point = np.array(quantization.zero_point, dtype=np.float64).reshape(shape)
-    return (real - zero_point) * scale
-
-
-def softmax(values: Floats) -> Floats:
-    """Along the last axis; safe for large values."""
-    shifted = np.exp(values - values.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
-
-
-def sigmoid(values: Floats) -> Floats:
-    """Element by element; safe for large values."""
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)))
+    return _classification(rules, specs[0], outputs[0], labels, placement)
 
 
 def _label(labels: Sequence[str], index: int) -> str:
     return (labels[index] if 0 <= index < len(labels) else "") or str(index)
 
 
-def _classification(rules: OutputRules, scores: Floats, labels: Sequence[str], placement: Placement) -> Classification:
-    flat = scores.reshape(-1)
-    if rules.activation == "softmax":
-        flat = softmax(flat)
-    elif rules.activation == "sigmoid":
-        flat = sigmoid(flat)
-    flat = np.where(np.isfinite(flat), flat, -np.inf)
-    best = _best(flat, rules.max_results)
-    classes = tuple(
-        ClassScore(int(i), _label(labels, int(i)), round(float(flat[i]), 6)) for i in best if np.isfinite(flat[i])
-    )
+def _classification(
+    rules: OutputRules, spec: TensorSpec, values: Array, labels: Sequence[str], placement: Placement
+) -> Classification:
+    best = top(spec, values, rules.activation, rules.max_results)
+    classes = tuple(ClassScore(index, _label(labels, index), score) for index, score in best)
     return Classification(classes, placement.width, placement.height)
-
-
-def _best(scores: Floats, count: int) -> npt.NDArray[np.intp]:
-    """Positions of the `count` highest scores, highest first, of equal ones the first first."""
-    chosen = np.arange(scores.size)
-    if 0 < count < scores.size:  # only those that come into question need sorting
-        chosen = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
-    return chosen[np.argsort(-scores[chosen], kind="stable")][:count]
 
 
 def _detections(

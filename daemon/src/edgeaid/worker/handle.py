@@ -101,7 +101,7 @@ class WorkerHandle:
             self._loop.call_later(DOUBT_SECONDS, self.kill, cause)
 
     def infer(self, model: int, slot: int, request: int, question: bytes = b"") -> None:
-        """Ask for one inference; the answer comes through `on_result`. `question` = how to label the outputs."""
+        """Ask for one inference; the answer comes through `on_result`. `question`: see `Request.question`."""
         self._sock.send(HEADER.pack(Kind.INFER, 0, slot, model, request) + question)
 
     async def call(

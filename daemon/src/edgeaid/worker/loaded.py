@@ -23,7 +23,7 @@ class Loaded:
     region: Region | None = None
     #: Per slot: numpy views of the region, made at the first use of the slot.
     views: list[tuple[Sequence[Array], Sequence[Array]] | None] = None  # type: ignore[assignment]  # set by attach
-    #: How it sees pictures and what its outputs mean (`labelling.Rules`), where this worker is to know.
+    #: Media worker only: how it sees pictures and what its outputs mean (`labelling.Rules`).
     media: Any = None
     #: Whether slots have notes: tensors vary in size, or requests may belong to sequences.
     noted: bool = False

@@ -63,7 +63,7 @@ class Worker:
             if kind == infer:
                 result = self.infer(slot, model, request)
                 if len(data) > HEADER.size:
-                    result += self._labelled(slot, model, result, data)
+                    result += self._ranked(slot, model, result, data)
                 self.sock.send(result)
                 continue
             self._answer(kind, request, data, fds)
@@ -152,12 +152,11 @@ class Worker:
         inputs = tuple(spec_from(t) for t in body["inputs"])
         outputs = tuple(spec_from(t) for t in body["outputs"])
         if self.target == "media":
-            self.models[number] = Loaded(body["key"], inputs, outputs, noted=body["noted"])
-        loaded = self.models[number]
-        if body["media"] is not None:
             from ..vision import labelling
 
-            loaded.media = labelling.rules_from(body["media"], inputs)
+            rules = labelling.rules_from(body["media"], inputs)
+            self.models[number] = Loaded(body["key"], inputs, outputs, media=rules, noted=body["noted"])
+        loaded = self.models[number]
         fd = os.dup(fds[0])
         os.set_inheritable(fd, False)
         loaded.region = Region(fd, Layout.of(inputs, outputs, body["slots"], noted=loaded.noted))
@@ -237,23 +236,24 @@ class Worker:
             return head + PHASES.pack(0, 0, 0) + text[:4000].encode()
         return HEADER.pack(Kind.RESULT, 0, slot, model, request) + PHASES.pack(*phases)
 
-    def _labelled(self, slot: int, model: int, result: bytes, data: bytes) -> bytes:
-        """The answer to the question behind an INFER: JSON of the labelled outputs and of the nanoseconds that took.
+    def _ranked(self, slot: int, model: int, result: bytes, data: bytes) -> bytes:
+        """The answer to the question behind an INFER: JSON of the best classes and of the nanoseconds that took.
 
-        Empty when the run failed, or when the outputs cannot be labelled: the media worker is asked then, and says why.
+        Empty when the run failed, or when there is no answer: the media worker is asked then, and says why.
         """
         if result[1]:  # status
             return b""
-        from ..vision import labelling
+        from ..vision.scores import top
 
         started = time.monotonic_ns()
         loaded = self.models[model]
         try:
-            outputs = self._views(loaded, slot)[1]
-            answer = labelling.answer(loaded.media, loaded.outputs, outputs, json.loads(data[HEADER.size :]))
-            table = {"result": answer.to_json(), "ns": time.monotonic_ns() - started}
-        except Exception:
+            asked = json.loads(data[HEADER.size :])
+            values = self._views(loaded, slot)[1][0]
+            classes = top(loaded.outputs[0], values, asked["activation"], asked["max_results"])
+        except Exception:  # whatever the outputs are, the run was good
             return b""
+        table = {"classes": classes, "ns": time.monotonic_ns() - started}
         text = json.dumps(table, separators=(",", ":")).encode()
         return text if len(result) + len(text) <= wire.MAX_MESSAGE else b""
 

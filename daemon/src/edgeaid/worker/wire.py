@@ -1,7 +1,7 @@
 """Frames between the daemon and a worker: one SOCK_SEQPACKET message each.
 
 Every frame starts with HEADER. INFER and RESULT are binary because they are the path of every tensor; everything else
-carries a JSON object after the header. An INFER may carry one too: how to label the outputs; the answer is behind its
+carries a JSON object after the header. An INFER may carry one too: the best classes are wanted; they are behind its
 RESULT. A PICTURE carries the picture's file, or comes with a memfd that has it. Tensors never travel in a frame: they
 lie in the slots of a memfd that both sides map (see `regions`). Both ends are of one build, so the format has no
 version.
@@ -43,7 +43,7 @@ class Kind(IntEnum):
 #: kind u8, status u8, slot u16, model number u32, request number u64
 HEADER: Final = struct.Struct("<BBHIQ")
 #: after HEADER in a RESULT: nanoseconds of input, infer and output phase; error text (UTF-8) follows when status != 0,
-#: the labelled answer (JSON) when it was asked for
+#: the best classes (JSON) when they were asked for
 PHASES: Final = struct.Struct("<QQQ")
 #: Well below the kernel's limit for one message (212,960 bytes with default buffers).
 MAX_MESSAGE: Final = 160_000

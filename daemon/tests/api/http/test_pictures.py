@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+import tomllib
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -19,6 +20,10 @@ from edgeaid.api.http.plain import plain_head
 from edgeaid.client import Client
 from edgeaid.errors import Unavailable
 from edgeaid.models.repository import EMBEDDED
+from edgeaid.models.rules import OutputRules
+from edgeaid.tensors import Quantization, TensorSpec
+from edgeaid.vision.placement import Placement
+from edgeaid.vision.postprocess import results
 
 from ...support.daemon import Running
 
@@ -118,17 +123,27 @@ def test_pictures_that_come_in_a_row_or_in_pieces_are_answered_in_their_order(da
                                          for c in client.classify("digits", body, max_results=1).classes]]  # fmt: skip
 
 
-def test_scores_are_labelled_where_they_were_computed(start: Callable[..., Running]) -> None:
-    """The process that decodes pictures is not asked about what needs no decoding."""
+def test_the_best_classes_are_said_where_the_scores_were_computed(start: Callable[..., Running]) -> None:
+    """The process that decodes pictures is not asked about what needs no decoding, and would answer the same."""
     daemon = start("[limits]\ndecoders = 1\n")
     with daemon.client() as client:
-        expected = client.classify("digits", SAMPLES[0].read_bytes()).classes
-        tensor = IMAGE.tobytes()
-        decoding_process(daemon).send_signal(signal.SIGSTOP)
-        status, _, body = daemon.http("POST", PATH, tensor, {"Content-Type": "application/octet-stream"})
-        decoding_process(daemon).send_signal(signal.SIGCONT)
-    assert status == 200
-    assert len(json.loads(body)["classes"]) == len(expected)
+        (spec,) = client.metadata("digits")["outputs"]
+        scores = client.infer("digits", IMAGE)["scores"]
+    manifest = tomllib.loads((EMBEDDED / "digits" / "1" / "model.toml").read_text())
+    rules = OutputRules.from_table(manifest["output"])
+    quantization = Quantization((0.22190141677856445,), (-6,))  # the file's own
+    described = TensorSpec("scores", spec["datatype"], tuple(spec["shape"]), quantization)
+    labels = (EMBEDDED / "digits" / "1" / manifest["labels"]["file"]).read_text().split()
+    decoding_process(daemon).send_signal(signal.SIGSTOP)
+    for count in (1, 3, 10, 100):
+        path = f"{PATH}?max_results={count}"
+        status, _, body = daemon.http("POST", path, IMAGE.tobytes(), {"Content-Type": "application/octet-stream"})
+        assert status == 200
+        side = IMAGE.shape[1]
+        expected = results(rules, [described], [scores], labels, Placement(side, side), max_results=count).to_json()
+        answer = json.loads(body)
+        assert {key: answer[key] for key in expected} == expected
+    decoding_process(daemon).send_signal(signal.SIGCONT)
 
 
 def test_a_slot_into_which_a_picture_is_still_decoded_is_not_given_to_the_next_request(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ...errors import InvalidModel
 from ...models.stages import Crop
-from ...vision import postprocess, preprocess, results
+from ...vision import postprocess, preprocess, results, scores
 from ...vision.placement import Placement
 from .link import Lease, Link
 from .tracker import Seen
@@ -84,7 +84,7 @@ def embedding(question: Question) -> list[float]:
     """The first output as real numbers."""
     model = question.lease.model
     specs, outputs = model.results(question.lease.slot)
-    values = postprocess.dequantized(specs[0], outputs[0])
+    values = scores.dequantized(specs[0], outputs[0])
     return [round(float(v), 6) for v in values.reshape(-1)]
 
 

@@ -206,7 +206,10 @@ def test_a_vanished_client_leaves_nothing_behind(daemon: Running) -> None:
     assert daemon.json("GET", "/v2/health/live")[0] == 200
     with daemon.client() as client:
         client.infer("digits", np.load(GOLDEN / "0.in.npy"))
-    assert descriptors() <= before + 2
+    until = time.monotonic() + 10  # a thread closes them
+    while descriptors() > before + 2:
+        assert time.monotonic() < until
+        time.sleep(0.02)
     assert struct.calcsize(INFER.format) == 32
 
 

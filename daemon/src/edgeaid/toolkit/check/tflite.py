@@ -10,6 +10,7 @@ from ...formats.tflite import metadata as tflite_metadata
 from ...formats.tflite import reader as tflite
 from ...formats.tflite.entry import state_of
 from ...formats.tflite.reader import Subgraph, Tensor, TfliteModel
+from ...models import pictures
 from .rules import Findings, op_versions
 
 #: Custom operators that runtimes register by themselves.
@@ -57,7 +58,7 @@ def check(model: TfliteModel, findings: Findings) -> None:
 def sanity(
     data: bytes, model: TfliteModel, findings: Findings, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> None:
-    """Values and layout. `mean` and `std` are the manifest's, () = not given (then the file's own metadata is used)."""
+    """Values and layout. `mean` and `std` are the manifest's, () = not given: what a push would assume."""
     graph = model.subgraphs[0]
     for tensor in graph.tensors:
         _weights(data, model, tensor, findings)
@@ -115,12 +116,12 @@ def _normalisation(
     origin = "the manifest"
     if not mean or not std:
         try:
-            metadata = tflite_metadata.metadata(data, model)
+            rule = pictures.normalisation(data, model, tflite_metadata.metadata(data, model))
         except InvalidModel:  # nothing that a runtime follows
             return
-        if metadata is None or not metadata.inputs or not metadata.inputs[0].mean or not metadata.inputs[0].std:
+        if not rule.known or not rule.mean or not rule.std:
             return
-        mean, std, origin = metadata.inputs[0].mean, metadata.inputs[0].std, "the file's metadata"
+        mean, std, origin = rule.mean, rule.std, rule.why
     tensor = model.inputs[0]
     low, high = min((0 - m) / s for m, s in pairs(mean, std)), max((255 - m) / s for m, s in pairs(mean, std))
     given = f"mean {list(mean)} std {list(std)} in {origin} give {low:.3g} .. {high:.3g}"

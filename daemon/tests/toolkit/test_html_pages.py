@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 from edgeaid.models.repository import EMBEDDED
+
+from .check_cases import quantised_relu_between
 
 MODEL = EMBEDDED / "digits" / "1" / "model.tflite"
 
@@ -121,6 +124,56 @@ def test_pages_fit_the_window_and_their_graphs_fill_their_box(
             page.screenshot(path=f"{shots}/{name}-{width}-{scheme}.png", full_page=False)
         assert not complaints, f"{name}: {complaints}"
         page.close()
+
+
+def test_an_operator_is_found_and_shows_its_tensors_and_weights_when_clicked(
+    browser: Any, made: dict[str, Path]
+) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    complaints: list[str] = []
+    page.on("pageerror", lambda e: complaints.append(str(e)))
+    page.goto(made["inspect"].as_uri())
+    page.fill("input[type=search]", "conv_2d")
+    total, dimmed = (page.locator(f"svg.graph g[data-panel]{c}").count() for c in ("", ".dim"))
+    assert page.inner_text(".zoom output") == f"{total - dimmed} of {total}"
+    assert 0 < dimmed < total
+    page.locator("svg.graph g[data-panel]:not(.dim)").first.click()
+    text = page.inner_text(".panel")
+    assert "CONV_2D" in text
+    assert "channels, scales" in text
+    assert page.locator(".panel svg rect").count() == 32
+    assert page.locator("svg.graph g.chosen").count() == 1
+    # The keyboard does the same.
+    page.locator("svg.graph g[data-panel]").last.press("Enter")
+    assert "FULLY_CONNECTED" in page.inner_text(".panel")
+    page.fill("input[type=search]", "")
+    assert page.locator("svg.graph g.dim").count() == 0
+    assert not complaints
+    page.close()
+
+
+def test_two_files_are_compared_side_by_side(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.tflite").write_bytes(quantised_relu_between("LOGISTIC", "TANH"))
+    (tmp_path / "b.tflite").write_bytes(quantised_relu_between("LOGISTIC"))
+    text = edgeai("compare", tmp_path / "a.tflite", tmp_path / "b.tflite", "--html", tmp_path / "page.html")
+    assert "operators that both have: 3" in text
+    assert "only in a.tflite: 1\n  #2 TANH" in text
+    assert "only in b.tflite: 0" in text
+    for width in (390, 1440):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto((tmp_path / "page.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("svg.graph").count() == 2
+        assert page.locator("svg.graph g.marked").count() == 1
+        page.locator("svg.graph g.marked").click()
+        assert "TANH" in page.inner_text(".panel >> nth=0")
+        page.close()
+
+
+def test_a_file_compared_with_itself_differs_in_nothing() -> None:
+    result = json.loads(edgeai("compare", MODEL, MODEL, "--json"))
+    assert (result["only_first"], result["only_second"], result["facts"]) == ([], [], [])
+    assert result["same"]
 
 
 def test_a_command_is_copied_by_its_button(browser: Any, made: dict[str, Path]) -> None:

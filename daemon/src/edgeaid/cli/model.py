@@ -14,6 +14,7 @@ from .group import LazyGroup, Verb
 VERBS: Final[dict[str, Verb]] = {
     "init": Verb("model_init", "init", "Make a model directory with a commented model.toml from a bare file."),
     "inspect": Verb("model_inspect", "inspect", "Show what a model file holds and where each operator will run."),
+    "compare": Verb("model_compare", "compare", "Show in what two model files differ, as text or a page with graphs."),
     "check": Verb("model_check", "check_command", "Compare a model with every documented limit of a target."),
     "plan": Verb("model_plan", "plan", "Find the best way to compile Edge TPU models together."),
     "profile": Verb("model_profile", "profile", "Show where the time of a .tflite model goes, operator by operator."),

@@ -21,7 +21,7 @@ from .report import (
 from .target import grade
 from .text import amount, quantization, shape
 
-_STYLE: Final = """
+STYLE: Final = """
 :root { color-scheme: light dark; font: 16px/1.45 system-ui, sans-serif; }
 body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h2 { margin-top: 2.2rem; border-top: 2px solid #8886; padding-top: .6rem; word-break: break-all; }
@@ -55,7 +55,7 @@ def page(reports: Sequence[Report]) -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}{pages.STYLE}</style></head>\n<body><h1>Model files</h1>"
+        f"<style>{STYLE}{pages.STYLE}</style></head>\n<body><h1>Model files</h1>"
         f"{_comparison(comparison) if comparison else ''}{body}<script>{pages.SCRIPT}</script></body></html>\n"
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final
@@ -34,6 +35,22 @@ class Box:
     y: int
     #: Multiply-accumulates as a part of those of the costliest operator, 0 to 1.
     cost: float = 0.0
+    #: What a click shows, as JSON; "" for inputs.
+    panel: str = ""
+
+
+def panel(operator: OperatorRow) -> str:
+    """All that is known of an operator, as JSON: [title, [[role, name, type, shape, quantisation], ...], histogram]."""
+    title = f"#{operator.index} {operator.type}"
+    rows = [[o.role, o.name, o.datatype, "x".join(map(str, o.shape)), o.quantisation] for o in operator.operands]
+    facts = [("name", operator.name), ("runs on", operator.device), ("options", operator.details)]
+    facts += [("bytes of constants", f"{operator.constants:,}" if operator.constants else "")]
+    facts += [("multiply-accumulates", f"{operator.macs:,}" if operator.macs else "")]
+    if not rows:
+        facts += [("output", "x".join(map(str, operator.shape))), ("reads", ", ".join(operator.inputs))]
+    spread = operator.weights
+    bins = [spread.low, spread.high, list(spread.counts)] if spread else None
+    return json.dumps([title, [f for f in facts if f[1]], rows, bins], ensure_ascii=False)
 
 
 def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list[Box], list[tuple[int, int]], int, int]:
@@ -43,6 +60,7 @@ def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list
     edges: list[tuple[int, int]] = []
     labels: list[tuple[str, str, str, str]] = [(name[:26] or "input", "input", "io", name) for name in inputs]
     costs = [0.0] * len(labels)
+    panels = [""] * len(labels)
     whole = sum(operator.macs for operator in operators) or 1
     most = max((operator.macs for operator in operators), default=0) or 1
     rank += [0] * len(labels)
@@ -61,6 +79,7 @@ def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list
         if operator.macs:
             title += f"\n{operator.macs:,} multiply-accumulates, {operator.macs / whole:.1%} of all"
         labels.append((operator.type[:26], shape[:28], device_class(operator.device), title))
+        panels.append(panel(operator))
     rows: dict[int, list[int]] = {}
     for number, r in enumerate(rank):
         rows.setdefault(r, []).append(number)
@@ -72,7 +91,7 @@ def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list
         for column, number in enumerate(row):
             label, sub, style, title = labels[number]
             x, y = left + column * (_WIDTH + _GAP_X), 10 + r * (_HEIGHT + _GAP_Y)
-            boxes[number] = Box(label, sub, style, title, x, y, costs[number])
+            boxes[number] = Box(label, sub, style, title, x, y, costs[number], panels[number])
     height = 20 + (max(rows, default=0) + 1) * (_HEIGHT + _GAP_Y)
     return boxes, edges, width, height
 
@@ -82,8 +101,12 @@ def device_class(device: str) -> str:
     return {"CPU": "cpu", "Edge TPU": "tpu", "KPU": "kpu", "NCS": "ncs"}.get(device, "open")
 
 
-def svg(report: Report) -> str:
-    """The graph of a report, "" when there is nothing to draw."""
+def _clickable(box: Box) -> str:
+    return f' tabindex="0" data-panel="{escape(box.panel)}"' if box.panel else ""
+
+
+def svg(report: Report, marked: Collection[int] = ()) -> str:
+    """The graph of a report, "" when there is nothing to draw. `marked` = places in its operators that stand out."""
     if not report.operators:
         return ""
     drawn = report.operators[:MAX_DRAWN]
@@ -100,10 +123,11 @@ def svg(report: Report) -> str:
         bow = 0 if y2 - y1 <= _GAP_Y else (_BOW if source % 2 else -_BOW)
         middle = (y2 - y1) // 2 or 10
         parts.append(f'<path d="M{x1} {y1} C{x1 + bow} {y1 + middle} {x2 + bow} {y2 - middle} {x2} {y2}"/>')
-    for box in boxes:
+    for number, box in enumerate(boxes):
         middle = box.x + _WIDTH // 2
         parts.append(
-            f'<g class="{box.style}"><title>{escape(box.title)}</title>'
+            f'<g class="{box.style}{" marked" if number - len(inputs) in marked else ""}"'
+            f"{_clickable(box)}><title>{escape(box.title)}</title>"
             f'<rect x="{box.x}" y="{box.y}" width="{_WIDTH}" height="{_HEIGHT}" rx="5"/>'
             f'<text x="{middle}" y="{box.y + (15 if box.sub else 22)}">{escape(box.label)}</text>'
             f'<text class="sub" x="{middle}" y="{box.y + 29}">{escape(box.sub)}</text>'

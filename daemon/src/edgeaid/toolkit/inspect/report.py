@@ -32,6 +32,29 @@ class TensorRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor that an operator reads or makes, in words."""
+
+    #: "in", "out" or "constant".
+    role: str
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    #: "" for none.
+    quantisation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How the weights of an operator are spread, as they are stored."""
+
+    low: float
+    high: float
+    #: Values per bin, bins of equal width.
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorRow:
     """An operator, layer, stage or node."""
 
@@ -50,6 +73,9 @@ class OperatorRow:
     details: str = ""
     #: Multiply-accumulates of one inference; 0 where there are none, or where the file does not say.
     macs: int = 0
+    #: Where the file says more: all tensors, and the spread of the weights.
+    operands: tuple[Operand, ...] = ()
+    weights: Histogram | None = None
 
 
 @dataclass(frozen=True, slots=True)

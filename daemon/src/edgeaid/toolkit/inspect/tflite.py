@@ -13,6 +13,7 @@ from ...formats.tflite import metadata as tflite_metadata
 from ...formats.tflite import reader as tflite
 from ...tensors import TensorSpec
 from ..files import macs, operator_macs
+from .operands import operands, spread
 from .report import (
     EDGETPU_SRAM,
     Bar,
@@ -70,7 +71,7 @@ def tflite_report(data: bytes, path: Path, _depth: int) -> Report:
         facts=facts,
         inputs=_rows(model.inputs, about.inputs if about else ()),
         outputs=_rows(model.outputs, about.outputs if about else ()),
-        operators=_operators(model),
+        operators=_operators(data, model),
         memory=tuple(memory),
         findings=tuple(findings),
         labels=labels,
@@ -125,7 +126,7 @@ def _activations(model: tflite.TfliteModel) -> tuple[tuple[str, int], ...]:
     return ("alive at once", peak), ("more where memory is not used again", sum(held.values()) - peak)
 
 
-def _operators(model: tflite.TfliteModel) -> tuple[OperatorRow, ...]:
+def _operators(data: bytes, model: tflite.TfliteModel) -> tuple[OperatorRow, ...]:
     rows = []
     for number, graph in enumerate(model.subgraphs):
         for o in graph.operators:
@@ -146,6 +147,8 @@ def _operators(model: tflite.TfliteModel) -> tuple[OperatorRow, ...]:
                     constants=constants + program,
                     details=", ".join([*shown, f"version {o.version}"]),
                     macs=operator_macs(graph, o),
+                    operands=operands(graph, o),
+                    weights=spread(data, model, graph, o),
                 )
             )
     return tuple(rows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import struct
 import time
@@ -26,7 +25,7 @@ from edgeaid.serving.plane import Plane
 
 from ...support.daemon import Running
 from ...support.users import STRANGER, connect_as
-from ..test_descriptors import KEPT, lingering
+from ..test_descriptors import KEPT, give_up, lingering
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
 
@@ -183,7 +182,7 @@ def test_a_descriptor_sent_along_holds_up_nobody(server: Any, channel: Any) -> N
         fd = lingering()
         with contextlib.suppress(PermissionError):  # the kernel keeps it out
             socket.send_fds(sender, [b"PRI"], [fd])
-        os.close(fd)
+        give_up(fd)
         asked = time.monotonic()
         assert ask(channel, f"/{SERVICE}/ServerLive")
         assert server.json("GET", "/v2/health/live")[0] == 200

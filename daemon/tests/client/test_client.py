@@ -65,6 +65,7 @@ def test_a_picture_may_be_given_in_any_usual_form(daemon: Running, way: str) -> 
         (None, "not NoneType"),
         ({"a": 1}, "not dict"),
         (io.StringIO("text"), "open it with open"),
+        (io.TextIOWrapper(io.BytesIO(b"\x89PNG"), "utf-8"), "open it with open"),
         (np.zeros((4, 4), np.float32), "uint8"),
         (np.zeros((4, 4, 5), np.uint8), r"\[4, 4, 5\]"),
         (b"", "no bytes"),
@@ -94,11 +95,17 @@ def test_a_wrong_type_is_a_type_error_and_an_edgeai_error(daemon: Running) -> No
             lambda: client.infer("digits", IMAGE, version=[1]),  # type: ignore[arg-type]
             lambda: client.infer("digits", IMAGE, priority="high"),  # type: ignore[arg-type]
             lambda: client.infer("digits", "text"),
+            lambda: client.draw("name", "digits", PICTURE),
+            lambda: Client(daemon.socket, timeout="1"),  # type: ignore[arg-type]
+            lambda: AsyncClient(daemon.socket, timeout="1"),  # type: ignore[arg-type]
         ):
             with pytest.raises(errors.InvalidArgument) as caught:
                 call()
             assert isinstance(caught.value, TypeError)
         assert client.is_ready()
+    for seconds in (0, -1, float("nan"), 1e7):
+        with pytest.raises(errors.InvalidRequest, match="above 0"):
+            Client(daemon.socket, timeout=seconds)
 
 
 def test_lists_and_numbers_take_the_models_dtype_when_they_fit(daemon: Running) -> None:

@@ -71,9 +71,11 @@ def wrong_task(live: LiveModel, task: str) -> str:
     if manifest.picture is None:
         lines += ["[input]", 'color = "RGB"']
     lines += ["[output]", f'decoder = "{_DECODERS.get(task, "none")}"']
+    verb = "infer" if manifest.task in ("other", "embed") else manifest.task
     return (
-        f"model {live.name!r} is made for the task '{manifest.task}', not '{task}'. If it does that, say so in its "
-        f"model.toml: {'; '.join(lines)} (docs/models.md has the other keys), or push it with --task {task}"
+        f"model {live.name!r} is made for the task '{manifest.task}', not '{task}': ask it with edgeai {verb} "
+        f"{live.name}. If it is made for '{task}', push it with --task {task}, or say so in its model.toml: "
+        f"{'; '.join(lines)} (docs/models.md has the other keys)"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -48,18 +49,26 @@ class Accuracy:
         return f"{line}\n{table(('WRONG>', 'LABEL', 'ANSWER'), rows)}" if rows else line
 
 
-def try_directory(session: Session, model: str, directory: Path) -> Accuracy:
-    """Classify every picture below `directory`, whose subdirectories are named by label or class number."""
-    cases = [
+def labelled(directory: Path) -> tuple[tuple[str, Path], ...]:
+    """(label, picture) of every picture below `directory`, whose subdirectories are named by label or class number.
+
+    InvalidRequest where there is none.
+    """
+    cases = tuple(
         (subdirectory.name, file)
         for subdirectory in sorted(p for p in directory.iterdir() if p.is_dir())
         for file in sorted(subdirectory.iterdir())
         if file.suffix.lower() in FORMATS
-    ]
+    )
     if not cases:
         raise errors.InvalidRequest(
             f"{directory} has no pictures in subdirectories named by label, such as {directory}/cat/1.jpg"
         )
+    return cases
+
+
+def measure(session: Session, model: str, cases: Sequence[tuple[str, Path]]) -> Accuracy:
+    """Classify labelled pictures and count the right answers."""
     right = unread = 0
     mistakes: Counter[tuple[str, str]] = Counter()
     for label, file in cases:

@@ -41,11 +41,15 @@ def bench(session: Session, model: str, requests: int, clients: int, transport: 
     rng = np.random.default_rng(1)
     inputs: dict[str, Any] = {}
     for spec in metadata["inputs"]:
+        if spec["datatype"] not in NUMPY:
+            raise errors.Unsupported(f"bench makes numbers; the input {spec['name']!r} takes {spec['datatype']}")
         dtype = np.dtype(NUMPY[spec["datatype"]])
-        inputs[spec["name"]] = (rng.random(spec["shape"]) * (127 if dtype.kind in "iu" else 1)).astype(dtype)
+        shape = [max(size, 1) for size in spec["shape"]]  # -1: of any size
+        inputs[spec["name"]] = (rng.random(shape) * (127 if dtype.kind in "iu" else 1)).astype(dtype)
     before = session.client.stats(model)[0]["inference_stats"]
     latencies: list[float] = []
     failures: list[str] = []
+    used: set[str] = set()  # what really carried the answers
     ended = threading.Event()
 
     def work(count: int) -> None:
@@ -60,6 +64,7 @@ def bench(session: Session, model: str, requests: int, clients: int, transport: 
                     failures.append(str(error))
                     continue
                 latencies.append(time.perf_counter() - started)
+                used.add("fast" if client.is_fast(model) else "http")
 
     threads = [
         threading.Thread(target=work, args=(requests // clients + (i < requests % clients),)) for i in range(clients)
@@ -86,9 +91,10 @@ def bench(session: Session, model: str, requests: int, clients: int, transport: 
     quantiles = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
     latency = {name: _quantile(latencies, q) * 1e3 for name, q in quantiles.items()}
     per_second = len(latencies) / elapsed
+    carried = " and ".join(sorted(used))
     result = {
         "model": model,
-        "transport": transport,
+        "transport": carried,
         "clients": clients,
         "requests": len(latencies),
         "failures": len(failures),
@@ -99,4 +105,4 @@ def bench(session: Session, model: str, requests: int, clients: int, transport: 
     rows = [("requests", str(len(latencies))), ("failures", str(len(failures))), ("per second", f"{per_second:.1f}")]
     rows += [(f"latency {k}", f"{v:.3f} ms") for k, v in latency.items()]
     rows += [(f"mean {k}", f"{v:.3f} ms") for k, v in phases.items()]
-    session.show(result, table(("", ">"), rows, title=f"{model}: {clients} client(s) over {transport}"))
+    session.show(result, table(("", ">"), rows, title=f"{model}: {clients} client(s) over {carried}"))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from ..errors import EdgeaiError, InvalidRequest, NotFound, Unsupported
+from ..errors import EdgeaiError, NotFound, Unsupported
 
 if TYPE_CHECKING:
     from .common import Session
@@ -70,6 +70,11 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[:1] == ["help"] and "help" not in self.verbs:
+            args = [*args[1:], "--help"]
+        if args == ["--help"]:
+            click.echo(ctx.get_help())
+            ctx.exit()
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -168,12 +173,14 @@ def _refuse(error: EdgeaiError, session: Session | None = None) -> NoReturn:
 
 def _nearest_model(error: EdgeaiError, session: Session) -> str:
     """What an unknown model may have been meant for."""
-    asked = re.search(r"unknown model:? '([^']{1,64})'", str(error))
-    if not isinstance(error, NotFound | InvalidRequest) or asked is None:
+    asked = re.search(r"(?:unknown model:?|failed to (?:un)?load) '([^']{1,64})'", str(error))
+    if not isinstance(error, NotFound) or asked is None:
         return ""
     try:
         names = sorted({row["name"] for row in session.client.models()})
     except EdgeaiError:
         return ""
+    if asked[1] in names:
+        return "" if "failed to" in asked[0] else f"; edgeai load {asked[1]} serves it"
     near = difflib.get_close_matches(asked[1], names, 1, _MIN_LIKENESS)
     return f"; did you mean '{near[0]}'?" if near else f"; there are: {', '.join(names[:20])}" if names else ""

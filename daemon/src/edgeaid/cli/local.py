@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import re
+import shlex
 import shutil
 import tomllib
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +18,8 @@ from typing import Any, Final
 import click
 
 from .. import errors
-from ..models import bare, bundle
+from ..formats import detect
+from ..models import bare, bundle, foreign
 from ..models import manifest as manifests
 
 TASKS: Final = manifests.TASKS
@@ -23,7 +27,16 @@ TASKS: Final = manifests.TASKS
 _DECODERS: Final = {"classify": "classification", "detect": "ssd", "segment": "segmentation"}
 #: The largest file that is wrapped here; the daemon has its own limit.
 MAX_BYTES: Final = 2 << 30
-_SUFFIXES: Final = re.compile(r"(\.edgeai|\.tflite|\.kmodel|\.blob|\.graph|\.zip)$", re.IGNORECASE)
+_SUFFIXES: Final = re.compile(r"(\.edgeai|\.tflite|\.kmodel|\.blob|\.graph|\.xml|\.zip)$", re.IGNORECASE)
+#: Kinds of `formats.detect` that a model directory is made of without reading them -> the target they are for.
+TARGETS: Final = {
+    "ncs-v1": "ncs", "ncs-v2": "ncs", "openvino-ir": "ncs2", "kmodel-v3": "k210", "kmodel-v4": "k210",
+    "kmodel-v5": "k210",
+}  # fmt: skip
+#: What a directory that is not a model directory may hold, the likeliest meant first.
+_MODEL_FILES: Final = (
+    "*.tflite", "*.edgeai", "*.kmodel", "*.graph", "*.xml", "*.onnx", "*.keras", "*.h5", "*.pb", "*.pt", "*.zip",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +114,10 @@ def name_of(file: Path) -> str:
         with bundle.open_bundle(file) as opened:
             return manifests.parse(opened.read("model.toml")).name
     stem = _SUFFIXES.sub("", file.name)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-")[:64]
+    ascii_ = unicodedata.normalize("NFKD", stem.replace("ß", "ss")).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_).strip("._-")[:64]
+    if name in manifests.RESERVED:
+        raise errors.InvalidRequest(f"{name!r} cannot be a model's name; give another: edgeai push NAME {file}")
     return manifests.check_name(name or "model")
 
 
@@ -124,18 +140,55 @@ def _is_bundle(file: Path) -> bool:
         return stream.read(4) == b"PK\x03\x04"
 
 
-def check_file(file: Path) -> None:
-    """NotFound without it; a directory must be a model directory, and its parents say where the model is."""
+def check_file(file: Path, *, any_model: bool = False) -> None:
+    """Refuse what is not there or cannot be served before it is uploaded, with the next step.
+
+    A directory must be a model directory, and its parents say where the model is. `any_model`: files for accelerators
+    will do too. NotFound, PermissionDenied, InvalidRequest, InvalidModel.
+    """
     if not file.exists():
         raise errors.NotFound(f"{file}: there is no such file or directory")
-    if not file.is_dir() or (file / "model.toml").is_file():
+    if file.is_dir():
+        _check_directory(file)
+    elif not file.is_file():
+        raise errors.InvalidRequest(f"{file} is not a file; name a model file")
+    else:
+        reason = _refusal(file, any_model)
+        if reason:
+            raise errors.InvalidModel(f"{file}: {reason.replace(' FILE', f' {shlex.quote(str(file))}')}")
+
+
+def _refusal(file: Path, any_model: bool) -> str:
+    try:
+        with open(file, "rb") as stream:
+            if not stream.seek(0, 2):
+                return foreign.refusal(b"")
+            # Not closed by hand: an exception may hold a view of it.
+            data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    except PermissionError as error:
+        raise errors.PermissionDenied(f"{file}: {error.strerror}; make it readable: chmod +r {file}") from error
+    except OSError as error:
+        raise errors.InvalidRequest(f"{file} cannot be read: {error.strerror}") from error
+    return "" if any_model and detect.detect(data) in TARGETS else foreign.refusal(data)
+
+
+def _check_directory(directory: Path) -> None:
+    if (directory / "model.toml").is_file():
         return
-    below = sorted(path.parent for path in (*file.glob("*/model.toml"), *file.glob("*/*/model.toml")))
+    if (directory / "saved_model.pb").is_file():
+        raise errors.InvalidModel(
+            f"{directory} is a TensorFlow SavedModel; convert it first: "
+            f"edgeai model convert {shlex.quote(str(directory))}"
+        )
+    below = sorted(path.parent for path in (*directory.glob("*/model.toml"), *directory.glob("*/*/model.toml")))
     if below:
-        raise errors.InvalidRequest(f"{file} is not a model directory; name one: {', '.join(map(str, below[:5]))}")
-    files = sorted(file.glob("*.tflite"))
-    more = f"; push a file of it: {files[0]}" if files else "; edgeai model init FILE makes one"
-    raise errors.InvalidRequest(f"{file} is not a model directory: it has no model.toml{more}")
+        raise errors.InvalidRequest(f"{directory} is not a model directory; name one: {', '.join(map(str, below[:5]))}")
+    files = [file for pattern in _MODEL_FILES for file in sorted(directory.glob(pattern))]
+    more = f"; name a file of it: {shlex.quote(str(files[0]))}" if files else "; edgeai model init FILE makes one"
+    labels = directory / "labels.txt"
+    if files and labels.is_file():
+        more += f" --labels {shlex.quote(str(labels))}"
+    raise errors.InvalidRequest(f"{directory} is not a model directory: it has no model.toml{more}")
 
 
 def _manifest(directory: Path) -> dict[str, Any]:
@@ -154,12 +207,12 @@ def directory_of(file: Path, name: str, said: Description, directory: Path) -> t
     InvalidModel for what is not a model.
     """
     directory.mkdir(parents=True)
-    copy = directory.parent / f".{directory.name}.upload"
-    shutil.copyfile(file, copy)
-    try:
-        notes = bare.unpack(copy, directory, name, MAX_BYTES)
-    finally:
-        copy.unlink(missing_ok=True)
+    kind = _kind(file)
+    if kind in TARGETS:
+        _for_accelerator(file, name, TARGETS[kind], directory)
+        notes: tuple[str, ...] = ()
+    else:
+        notes = _bare(file, name, directory)
     table = _manifest(directory)
     _apply(table, said, directory)
     text = dump(table)
@@ -167,6 +220,35 @@ def directory_of(file: Path, name: str, said: Description, directory: Path) -> t
     (directory / "model.toml").write_text(text, "utf-8")
     answered = (("pixel", said.mean), ("label", said.labels), ("task", said.task), ("color", said.color))
     return tuple(note for note in notes if not any(value and word in note for word, value in answered))
+
+
+def _kind(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return detect.detect(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
+
+
+def _for_accelerator(file: Path, name: str, target: str, directory: Path) -> None:
+    """A directory of a file that only its device reads: an OpenVINO IR brings its weights along."""
+    stored = f"model{file.suffix.lower()}" if file.suffix else "model.graph"
+    shutil.copyfile(file, directory / stored)
+    weights = file.with_suffix(".bin")
+    if target == "ncs2":
+        if not weights.is_file():
+            raise errors.NotFound(f"{file} needs its weights beside it: there is no {weights}")
+        shutil.copyfile(weights, directory / "model.bin")
+    digest = hashlib.sha256((directory / stored).read_bytes()).hexdigest()
+    artifact = {"file": stored, "sha256": digest}
+    table = {"schema": 1, "name": name, "task": "other", "artifacts": {target: artifact}}
+    (directory / "model.toml").write_text(dump(table), "utf-8")
+
+
+def _bare(file: Path, name: str, directory: Path) -> tuple[str, ...]:
+    copy = directory.parent / f".{directory.name}.upload"
+    shutil.copyfile(file, copy)
+    try:
+        return bare.unpack(copy, directory, name, MAX_BYTES)
+    finally:
+        copy.unlink(missing_ok=True)
 
 
 def _apply(table: dict[str, Any], said: Description, directory: Path) -> None:

@@ -55,7 +55,7 @@ def init(
     input_format: str,
 ) -> None:
     """Make a model directory NAME/1 from FILE, with a commented model.toml to edit; then: edgeai push NAME/1"""
-    local.check_file(file)
+    local.check_file(file, any_model=True)
     name = name or local.name_of(file)
     directory = (output or Path()) / name / "1"
     if directory.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import click
 
 from .. import errors
 from .common import Session, complete_version, model_argument, pass_session
-from .text import table
+from .text import plain, table
 
 
 @click.command()
@@ -34,7 +35,11 @@ def models_table(listed: Sequence[Mapping[str, Any]]) -> str:
         )
         for m in listed
     ]
-    return table(("NAME", "VERSION", "STATE", "TASK?2", "DEVICES?1", "NOTE~?3"), rows)
+    text = table(("NAME", "VERSION", "STATE", "TASK?2", "DEVICES?1", "NOTE~?3"), rows)
+    # Why a model does not serve is what one looks for: where the table had no room for it, it follows.
+    missing = [m for m in listed if plain(m["reason"]) not in text]
+    whys = [f"{m['name']} version {m['version']}: {plain(m['reason'])}" for m in missing]
+    return "\n".join([text, "", *whys]) if whys else text
 
 
 @click.command()
@@ -87,12 +92,23 @@ def remove(session: Session, model: str, version: str | None, yes: bool) -> None
         session.client.remove(model, version)
         session.show({"removed": f"{model}/{version}"}, f"{model} version {version} is deleted")
         return
-    versions = [m["version"] for m in session.client.models() if m["name"] == model]
-    if not versions:
+    rows = [m for m in session.client.models() if m["name"] == model]
+    versions = [m["version"] for m in rows if m.get("removable", True)]
+    if not rows:
         raise errors.NotFound(f"unknown model {model!r}")
+    if not versions:
+        raise errors.NotFound(
+            f"model {model!r} comes with the system and cannot be deleted; edgeai unload {model} stops serving it"
+        )
     if not yes and not session.as_json and sys.stdin.isatty():
         click.confirm(f"delete {model}, version {', '.join(versions)}?", abort=True)
-    session.client.unload(model)
+    with contextlib.suppress(errors.NotFound):  # it need not be loaded
+        session.client.unload(model)
     for number in versions:
         session.client.remove(model, number)
-    session.show({"removed": [f"{model}/{v}" for v in versions]}, f"{model} is deleted (version {', '.join(versions)})")
+    text = f"{model} is deleted (version {', '.join(versions)})"
+    left = [m["version"] for m in rows if m["version"] not in versions]
+    if left:
+        session.client.load(model)
+        text += f"; version {left[0]}, which comes with the system, serves again"
+    session.show({"removed": [f"{model}/{v}" for v in versions]}, text)

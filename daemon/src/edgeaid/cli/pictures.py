@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -31,30 +32,39 @@ SHOW = click.option("--show", is_flag=True, help="Show the picture with the answ
 
 
 def targets(pictures: Sequence[Path], output: Path | None) -> list[Path | None]:
-    """Where each drawn picture goes; refuses before anything is asked."""
+    """Where each drawn picture goes; refuses before anything is asked what cannot be written or is asked about."""
     if output is None:
         return [None] * len(pictures)
-    if len(pictures) == 1 and not output.is_dir() and output.suffix:
+    places = _places(pictures, output)
+    sources = {picture.resolve() for picture in pictures if str(picture) != "-"}
+    for place in places:
+        if place.resolve() in sources:
+            raise errors.InvalidRequest(f"--output {output} would overwrite the picture {place}; name another")
+    return list(places)
+
+
+def _places(pictures: Sequence[Path], output: Path) -> list[Path]:
+    if str(output) == "-":
+        raise errors.InvalidRequest("--output -: pictures are not written to standard output; name a file")
+    if len(pictures) == 1 and not output.is_dir() and (output.suffix or output.exists()):
         _format(output)
         if not output.parent.is_dir():
-            raise errors.InvalidRequest(f"{output} cannot be written: there is no directory {output.parent}")
+            raise errors.InvalidRequest(
+                f"{output} cannot be written: there is no directory {output.parent}; make it: mkdir -p {output.parent}"
+            )
         return [output]
-    if output.exists() and not output.is_dir():
-        raise errors.InvalidRequest(f"--output {output} is one file for {len(pictures)} pictures; name a directory")
-    if output.suffix.lower() in FORMATS and not output.exists():
+    if not output.is_dir() and (output.exists() or output.suffix.lower() in FORMATS):
         raise errors.InvalidRequest(f"--output {output} is one file for {len(pictures)} pictures; name a directory")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise errors.InvalidRequest(f"--output {output}: {error.strerror}") from error
-    places: list[Path | None] = []
-    taken: set[str] = set()
-    for number, picture in enumerate(pictures, 1):
+    names: list[str] = []
+    for place, picture in enumerate(pictures, 1):
         stem = "picture" if str(picture) == "-" else picture.stem
-        name = f"{stem}.png" if f"{stem}.png" not in taken else f"{stem}-{number}.png"
-        taken.add(name)
-        places.append(output / name)
-    return places
+        numbered = (f"{stem}-{number}.png" for number in itertools.count(place))
+        names.append(next(name for name in itertools.chain([f"{stem}.png"], numbered) if name not in names))
+    return [output / name for name in names]
 
 
 def _format(file: Path) -> str:
@@ -111,11 +121,14 @@ def ask_about(
             answer = {"file": str(picture), **ask(data).to_dict()}
             drawn = draw(data) if place is not None or (show and not session.as_json) else b""
         except errors.EdgeaiError as error:
-            if len(pictures) == 1 or _concerns_all(error):
+            if _concerns_all(error):
                 raise
+            reason = str(error) if str(picture) in str(error) else f"{picture}: {error}"
+            if len(pictures) == 1:
+                raise type(error)(reason) from error
             failed = error
-            answers.append({"file": str(picture), "error": str(error), "kind": type(error).__name__})
-            hint(f"edgeai: {plain(picture)}: {error}")
+            answers.append({"file": str(picture), "error": reason, "kind": type(error).__name__})
+            hint(f"edgeai: {plain(reason)}")
             continue
         answers.append(answer)
         if not session.as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 
 from .. import errors
 from . import local
-from .accuracy import try_directory
+from .accuracy import labelled, measure
 from .common import Session, pass_session
 from .local import Description
 from .text import hint, plain, table
@@ -30,7 +31,7 @@ def progress(session: Session, text: str) -> Iterator[Callable[[int, int], None]
         DownloadColumn(),
         TransferSpeedColumn(),
         console=Console(stderr=True),
-        disable=session.as_json,
+        disable=session.as_json or not sys.stderr.isatty(),
         transient=True,
     ) as bar:
         task = bar.add_task(text, total=None)
@@ -93,6 +94,7 @@ def push(
     name, file = _name_and_file(arguments)
     if try_ is not None and not try_.is_dir():
         raise errors.NotFound(f"--try {try_}: there is no such directory")
+    cases = labelled(try_) if try_ is not None else ()
     said = local.description(mean, std, labels, task, input_format)
     stored = push_file(session, name, file, version, said, allow_older=allow_older)
     text = f"{name} version {stored['version']} "
@@ -102,12 +104,12 @@ def push(
         text += f"is stored and serves on {', '.join(stored['devices'])}"
     else:
         text += "is stored; a newer version serves"
-    if try_ is None:
+    if not cases:
         session.show(stored, text)
         return
     if not session.as_json:
         click.echo(text)
-    result = try_directory(session, name, try_)
+    result = measure(session, name, cases)
     session.show({**stored, "accuracy": result.to_dict()}, result.text())
 
 

@@ -48,6 +48,10 @@ class AsyncClient:
         for core in self._all:
             core.close()
 
+    async def is_fast(self, model: str, version: str | int = "") -> bool:
+        """Whether requests to a model that was asked go over the fast socket; the others go over HTTP."""
+        return any(core.is_fast(model, str(version)) for core in self._all)
+
     @contextlib.asynccontextmanager
     async def _core(self) -> AsyncIterator[Core]:
         """A connection that nobody else uses meanwhile, the one used last first."""

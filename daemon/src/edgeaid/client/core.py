@@ -18,6 +18,8 @@ from .codec import Array, Inference, Inputs
 from .inventory import Device, Model
 from .pictures import picture_bytes
 
+#: What may be asked about a picture.
+_TASKS: Final = ("classify", "detect", "pose", "segment")
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 JSON: Final = {"Content-Type": "application/json"}
 A = TypeVar("A", bound=results.Answer)
@@ -269,6 +271,10 @@ class Core:
                 raise self._broken(error) from error
         return None
 
+    def is_fast(self, model: str, version: str = "") -> bool:
+        """Whether requests to a model that was asked go over the fast socket."""
+        return self._fast is not None and (model, version) not in self._plain
+
     async def _open_fast(self) -> fast.Session | None:
         if self._fast is None:
             try:
@@ -343,6 +349,8 @@ class Core:
     ) -> bytes:
         """The answer's bytes about a picture; options that are None are left to the daemon."""
         check_timeout(options.get("timeout"))
+        if task not in _TASKS:
+            raise errors.InvalidArgument(f"a picture is asked about as one of {', '.join(_TASKS)}, not {task!r}")
         data = picture_bytes(picture)
         query = urlencode({k: v for k, v in options.items() if v is not None})
         path = _edgeai_path(model, task) + (f"?{query}" if query else "")

@@ -56,7 +56,10 @@ def unreachable(path: str, error: OSError) -> errors.EdgeaiError:
         return errors.PermissionDenied(f"you may not use edgeaid at {path}: {error.strerror}; {_cure(path)}")
     if len(os.fsencode(path)) > MAX_PATH:
         return errors.InvalidRequest(f"the socket's path has more than {MAX_PATH} bytes: {path}")
-    return errors.Unavailable(f"cannot reach edgeaid at {path}: {error.strerror}; is it running?")
+    return errors.Unavailable(
+        f"cannot reach edgeaid at {path}: {error.strerror}; is it running? (systemctl start edgeaid, or: "
+        "edgeaid --socket PATH; one that listens elsewhere is named with --socket or EDGEAI_SOCKET)"
+    )
 
 
 def _cure(path: str) -> str:

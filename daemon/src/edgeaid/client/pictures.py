@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
@@ -37,8 +38,8 @@ def picture_bytes(picture: Any) -> bytes:
     elif callable(getattr(picture, "save", None)) and hasattr(picture, "mode"):
         data = _png_of_pil(picture)
     elif callable(getattr(picture, "read", None)):
-        data = picture.read()
-        if not isinstance(data, bytes):
+        data = b"" if isinstance(picture, io.TextIOBase) else picture.read()
+        if not isinstance(data, bytes) or isinstance(picture, io.TextIOBase):
             raise errors.InvalidArgument("the picture's file was opened as text; open it with open(path, 'rb')")
     else:
         raise errors.InvalidArgument(f"a picture must be {ACCEPTED}; not {type(picture).__name__}")
@@ -49,15 +50,20 @@ def picture_bytes(picture: Any) -> bytes:
 
 def read_file(path: Path) -> bytes:
     """A file's bytes; NotFound names the path, and addresses for what they are."""
-    if "://" in str(path) or str(path).startswith(("http:/", "https:/")):
-        address = re.sub(r":/+", "://", str(path), count=1)  # pathlib makes one slash of two
+    if scheme := re.match(r"([a-z][a-z0-9+.-]+):/+", str(path)):  # pathlib makes one slash of two
+        rest = str(path)[scheme.end() :]
+        if scheme[1] == "file":
+            raise errors.InvalidRequest(f"file:///{rest} is an address, not a path: name the file as /{rest}")
+        address = f"{scheme[1]}://{rest}"
+        if scheme[1] not in ("http", "https"):
+            raise errors.InvalidRequest(f"{address} is an address, not a file: save a picture of it first")
         raise errors.InvalidRequest(f"{address} is an address, not a file: download it first (curl -O {address})")
     try:
         return path.read_bytes()
     except IsADirectoryError as error:
-        raise errors.InvalidRequest(f"{path} is a directory, not a picture") from error
+        raise errors.InvalidRequest(f"{path} is a directory, not a picture; name its files: {path}/*") from error
     except PermissionError as error:
-        raise errors.PermissionDenied(f"{path}: {error.strerror}") from error
+        raise errors.PermissionDenied(f"{path}: {error.strerror}; make it readable: chmod +r {path}") from error
     except OSError as error:
         raise errors.NotFound(f"{path}: {error.strerror}") from error
 
@@ -89,8 +95,6 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _png_of_pil(image: Any) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     if image.mode not in ("L", "LA", "P", "RGB", "RGBA"):
         image = image.convert("RGB")

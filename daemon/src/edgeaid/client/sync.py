@@ -54,6 +54,10 @@ class Client:
         """Close both connections; the next request opens them again."""
         self._core.close()
 
+    def is_fast(self, model: str, version: str | int = "") -> bool:
+        """Whether requests to a model that was asked go over the fast socket; the others go over HTTP."""
+        return self._core.is_fast(model, str(version))
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         with self._lock:
             return run(work)

@@ -10,7 +10,7 @@ from ..formats import detect
 from ..formats.wire.binary import Data, as_view
 
 _CONVERT: Final = "convert it first: edgeai model convert FILE"
-_DIRECTORY: Final = "write a model directory for it (docs/models.md), then push that"
+_DIRECTORY: Final = "edgeai model init FILE makes a model directory of it, to be pushed"
 #: Kinds of `formats.detect` -> the next step.
 _NEXT: Final = {
     "ncs-v1": f"it runs on a Neural Compute Stick as [artifacts.ncs]; {_DIRECTORY}",
@@ -22,6 +22,12 @@ _NEXT: Final = {
     "kmodel-v5": f"it runs on a K210 as [artifacts.k210]; {_DIRECTORY}",
     "kfpkg": "it holds a .kmodel among firmware; push that in a model directory as [artifacts.k210]",
     "onnx": _CONVERT,
+    "keras": _CONVERT,
+    "keras-h5": _CONVERT,
+    "torch-export": _CONVERT,
+    "torchscript": _CONVERT,
+    "torch-pickle": "with its class: edgeai model convert FILE --module net.py --class Net",
+    "tar": "unpack it and push the model in it",
     "tf-savedmodel": "push the whole SavedModel directory as an artifact, or " + _CONVERT,
     "tf-graphdef": _CONVERT,
     "tf-metagraph": f"it is part of a checkpoint; {_CONVERT}",
@@ -29,22 +35,62 @@ _NEXT: Final = {
     "caffe-prototxt": "with its .caffemodel it is compiled by: edgeai model compile FILE --target ncs",
     "caffemodel": "with its .prototxt it is compiled by: edgeai model compile FILE --target ncs",
 }
+_ASK: Final = "to ask a model about it: edgeai classify NAME FILE"
+_CONVERT_PICTURE: Final = "models answer JPEG, PNG and BMP pictures: convert it, then: edgeai classify NAME PICTURE"
+_EXPORT: Final = "export the model to ONNX, then: edgeai model convert FILE"
+_PUSH: Final = "push a .tflite file or a bundle"
 _MAGIC: Final = (
-    (b"\xff\xd8\xff", "a JPEG picture", "to ask a model about it: edgeai classify NAME FILE"),
-    (b"\x89PNG\r\n\x1a\n", "a PNG picture", "to ask a model about it: edgeai classify NAME FILE"),
-    (b"GIF8", "a GIF picture", "models answer JPEG, PNG and BMP pictures: edgeai classify NAME FILE"),
-    (b"BM", "a BMP picture", "to ask a model about it: edgeai classify NAME FILE"),
-    (b"%PDF", "a PDF document", "push a .tflite file or a bundle"),
-    (b"\x89HDF\r\n\x1a\n", "a Keras model in HDF5", _CONVERT),
-    (b"\x7fELF", "a program or library", "push a .tflite file or a bundle"),
-    (b"\x93NUMPY", "a NumPy array", "push a .tflite file or a bundle"),
-    (b"\x80\x02", "a Python pickle, such as PyTorch writes", "export it to ONNX, then: edgeai model convert FILE"),
+    (b"\xff\xd8\xff", "a JPEG picture", _ASK),
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture", _ASK),
+    (b"GIF8", "a GIF picture", _CONVERT_PICTURE),
+    (b"II*\0", "a TIFF picture", _CONVERT_PICTURE),
+    (b"MM\0*", "a TIFF picture", _CONVERT_PICTURE),
+    (b"BM", "a BMP picture", _ASK),
+    (b"%PDF", "a PDF document", _PUSH),
+    (b"\x7fELF", "a program or library", _PUSH),
+    (b"MZ", "a program for Windows", _PUSH),
+    (b"\x93NUMPY", "a NumPy array", _PUSH),
+    (b"GGUF", "a language model (GGUF), which nothing here runs", _PUSH),
+    (b"\x1aE\xdf\xa3", "a video", "edgeai stream add asks a detector about it"),
+    (b"\x80\x02", "a Python pickle, such as PyTorch writes", _EXPORT),
     (b"\x1f\x8b", "a gzip archive", "unpack it and push the model in it"),
     (b"BZh", "a bzip2 archive", "unpack it and push the model in it"),
     (b"\xfd7zXZ\0", "an xz archive", "unpack it and push the model in it"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it and push the model in it"),
     (b"Rar!", "a RAR archive", "unpack it and push the model in it"),
 )
+#: (where the mark is, mark, what, next step) of files that begin with a length.
+_INNER_MAGIC: Final = (
+    (8, b"WEBP", "a WebP picture", _CONVERT_PICTURE),
+    (8, b"AVI ", "a video", "edgeai stream add asks a detector about it"),
+    (4, b"ftyphei", "a HEIC picture", _CONVERT_PICTURE),
+    (4, b"ftypmif", "a HEIC picture", _CONVERT_PICTURE),
+    (4, b"ftypavif", "an AVIF picture", _CONVERT_PICTURE),
+    (4, b"ftyp", "a video", "edgeai stream add asks a detector about it"),
+    (
+        6,
+        b'\0\0{"',
+        "a file of safetensors (PyTorch weights)",
+        _EXPORT,
+    ),
+)
+
+
+def name_of(data: Data) -> str:
+    """What a file is that has a mark at its beginning: "a JPEG picture"; "" for others."""
+    known = _known(bytes(as_view(data)[:4096]))
+    return known[1] if known is not None else ""
+
+
+def _known(head: bytes) -> tuple[bytes, str, str] | None:
+    """Mark, what it is, next step."""
+    for magic, what, hint in _MAGIC:
+        if head.startswith(magic) and not (magic == b"BM" and head[6:10] != bytes(4)):
+            return magic, what, hint
+    for start, magic, what, hint in _INNER_MAGIC:
+        if head[start : start + len(magic)] == magic:
+            return magic, what, hint
+    return None
 
 
 def refusal(data: Data) -> str:
@@ -60,9 +106,10 @@ def refusal(data: Data) -> str:
         )
     if head[4:8] == b"TFL3":
         return ""
-    for magic, what, hint in _MAGIC:
-        if head.startswith(magic) and not (magic == b"BM" and head[6:10] != bytes(4)):
-            return f"this is {what}, not a model that can be served; {hint}" + _inside(view, magic)
+    known = _known(head)
+    if known is not None:
+        magic, what, hint = known
+        return f"this is {what}, not a model that can be served; {hint}" + _inside(view, magic)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text[:15].lower().startswith((b"<!doctype html", b"<html", b"<head")):
         return "this is an HTML page, not a model; download the file itself (on GitHub: the link 'raw')"
@@ -99,10 +146,6 @@ def _archive(view: memoryview) -> str:
         return ""  # the reader of bundles says what is damaged
     if "model.toml" in names:
         return ""
-    if "config.json" in names and any(n.endswith(".weights.h5") for n in names):
-        return f"this is a Keras model (.keras); {_CONVERT}"
-    if any(n.endswith("data.pkl") for n in names):
-        return "this is a PyTorch file; export it to ONNX, then: edgeai model convert FILE"
     models = [n for n in names if n.lower().endswith((".tflite", ".edgeai", ".onnx", ".pb", ".kmodel"))]
     if models:
         return f"this is a zip archive without model.toml; unpack it and push {', '.join(models[:5])}"

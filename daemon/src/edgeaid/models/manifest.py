@@ -90,10 +90,11 @@ class Manifest:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Every file that the manifest names."""
+        """Every file that the manifest names, and the weights beside an OpenVINO IR."""
         golden = [f for g in self.goldens for f in (*g.inputs.values(), *g.outputs.values())]
         labels = [self.labels_file] if self.labels_file else []
-        return tuple(dict.fromkeys([a.file for a in self.artifacts] + labels + golden))
+        weights = [f"{a.file.removesuffix('.xml')}.bin" for a in self.artifacts if a.file.endswith(".xml")]
+        return tuple(dict.fromkeys([a.file for a in self.artifacts] + weights + labels + golden))
 
 
 def check_name(name: str) -> str:

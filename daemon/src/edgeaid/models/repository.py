@@ -86,6 +86,10 @@ class Repository:
                 )
         return sorted(versions, key=int, reverse=True)
 
+    def removable(self, name: str, version: str) -> bool:
+        """Whether it lies in the writable directory."""
+        return (self.writable / name / version).is_dir()
+
     def find(self, name: str, version: str) -> StoredModel:
         """Read one version's manifest. NotFound, or InvalidModel with the reason."""
         manifests.check_name(name)
@@ -140,7 +144,14 @@ class Repository:
         """Delete a version from the writable directory: out of sight by one rename, then emptied."""
         path = self.writable / manifests.check_name(name) / manifests.check_version(version)
         if not path.is_dir():
-            raise NotFound(f"model {name!r} version {version} is not in the writable repository {self.writable}")
+            versions = self.versions(name)
+            if version in versions:
+                raise NotFound(
+                    f"model {name!r} version {version} comes with the system (it is not in {self.writable}) and "
+                    f"cannot be deleted; edgeai unload {name} stops serving it"
+                )
+            there = f"there are: {', '.join(versions)}" if versions else "edgeai models lists what there is"
+            raise NotFound(f"model {name!r} has no version {version}; {there}")
         with self.staging() as grave, storing(f"the removal of model {name!r}"):
             os.rename(path, grave / "gone")
             _sync(path.parent)

@@ -126,10 +126,20 @@ def _decode(
     except Image.DecompressionBombError as error:
         raise TooLarge(f"picture is larger than {max_pixels} pixels; send a smaller one") from error
     except UnidentifiedImageError as error:
-        raise InvalidRequest(f"not a picture that can be read; send one of {', '.join(FORMATS)}") from error
+        raise InvalidRequest(_not_a_picture(picture)) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes (SyntaxError, struct.error)
         raise InvalidRequest(f"picture is damaged or not supported: {error}") from error
     return image if operation is None else image.transpose(operation), full
+
+
+def _not_a_picture(data: bytes) -> str:
+    from ..models import foreign  # only needed here
+
+    what = foreign.name_of(data)
+    this = f"this is {what}" if what else "this is not a picture that can be read"
+    if what.startswith(tuple(f"a {name} " for name in FORMATS)):
+        this += " with a damaged header"
+    return f"{this}; send one of {', '.join(FORMATS)}"
 
 
 def _reduced(full: Size, target: Size, rules: PictureRules) -> Size | None:

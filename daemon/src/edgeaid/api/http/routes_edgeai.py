@@ -88,10 +88,10 @@ async def models(call: Call) -> web.Response:
     for row in call.plane.registry.index():
         served = call.plane.registry.served.get(row["name"])
         live = served.versions.get(row["version"]) if served else None
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {"removable": call.plane.registry.repository.removable(row["name"], row["version"])}
         if live is not None and served is not None:
             m = live.stored.manifest
-            extra = {
+            extra |= {
                 "default": served.default is live,
                 "task": m.task,
                 "description": m.description,

@@ -99,7 +99,10 @@ def explain(text: str) -> str:
     marker = "unresolved custom op: "
     if marker in lowered:
         name = text[lowered.index(marker) + len(marker) :].split()[0].rstrip(".")
-        return f"the model needs the custom operator {name!r}, which this runtime does not have (runtime said: {text})"
+        return (
+            f"the model needs the custom operator {name!r}, which this runtime does not have; export it without (such "
+            f"as with tf.lite.OpsSet.TFLITE_BUILTINS alone) (runtime said: {text})"
+        )
     if "didn't find op for builtin opcode" in lowered or "registration failed" in lowered:
         return f"the model was made for a newer runtime than the one installed here (runtime said: {text})"
     return text

@@ -67,7 +67,7 @@ def view(devices: Sequence[Mapping[str, Any]], stats: list[dict[str, Any]], coun
         means = [_mean(counters, f"{key}/{phase}", s[phase]) for phase in ("queue", "compute_infer", "success")]
         lines.append((key, f"{rate:.1f}", counters.trend(key, rate), s["fail"]["count"], *means))
     models = table(
-        ("MODEL", "PER SECOND>", f"{'LATELY':{_SHOWN}}?3", "FAILED>", "QUEUE ms>?2", "COMPUTE ms>?1", "TOTAL ms>"),
+        ("MODEL", "PER SECOND>", f"{'LATELY':{_SHOWN}}?3", "FAILED>?4", "QUEUE ms>?2", "COMPUTE ms>?1", "TOTAL ms>"),
         lines,
     )
     return f"{top}\n\n{models}"
@@ -117,7 +117,8 @@ def _live(session: Session, interval: float, count: int | None) -> None:
             except errors.Unavailable as error:
                 text = str(error)
             if console.is_terminal:
-                live.update(Text.from_ansi(text), refresh=True)
+                # A line that is too long for the window loses its end: folded ones would hide the lines below.
+                live.update(Text.from_ansi(text, no_wrap=True, overflow="crop"), refresh=True)
             else:
                 click.echo(text)
             last = now

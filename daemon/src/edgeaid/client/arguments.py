@@ -31,7 +31,7 @@ class Address:
 
     @classmethod
     def of(cls, path: object, fast_path: str | Path | None, timeout: float | None, name: str) -> Self:
-        """Of a client's arguments. InvalidArgument for what is not a path; InvalidRequest for a time that is not above 0."""
+        """Of a client's arguments. InvalidArgument, or InvalidRequest for a time that is not above 0."""
         if not isinstance(path, str | os.PathLike):
             raise errors.InvalidArgument(f"the daemon's socket must be named by a path, not {type(path).__name__}")
         check_timeout(timeout)

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from edgeaid.cli import local, main
+from edgeaid.cli.models import models_table
 from edgeaid.errors import EdgeaiError, InvalidRequest
 from edgeaid.models.repository import EMBEDDED
 
@@ -248,3 +249,26 @@ def test_labelled_pictures_are_looked_for_before_a_model_is_pushed(steered: Runn
     assert done.exit_code == 64
     assert "subdirectories named by label" in done.stderr
     assert "labelled" not in call(steered.socket, "models").stdout
+
+
+def test_help_is_a_word_too() -> None:
+    for words in ((), ("push",), ("model", "init")):
+        asked, usual = call(None, "help", *words), call(None, *words, "--help")
+        assert (asked.exit_code, asked.stdout) == (0, usual.stdout)
+    assert call(None, "help", "pusj").exit_code == 64
+
+
+def test_a_plan_never_folds_or_cuts_the_name_of_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "a_model_with_a_name_of_forty_characters_"
+    monkeypatch.setenv("COLUMNS", "40")
+    done = CliRunner().invoke(main, ["model", "plan", f"{name}=2MiB", "b=3MiB", "--top", "1"], prog_name="edgeai")
+    assert done.exit_code == 0
+    assert any(line.startswith(f"{name}  ") for line in done.stdout.splitlines()), done.stdout
+
+
+def test_why_a_model_does_not_serve_is_told_where_the_table_has_no_room_for_it() -> None:
+    row = {"name": "n" * 40, "version": "1", "state": "UNAVAILABLE", "reason": "its device is not plugged in"}
+    for columns, times in ((60, 1), (200, 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("COLUMNS", str(columns))
+            assert models_table([row]).count(row["reason"]) == times

@@ -86,6 +86,8 @@ def test_the_page_is_small_and_loads_nothing_from_elsewhere(daemon: Running) -> 
 def test_a_token_works_once_and_the_cookie_from_then_on(ui: Ui) -> None:
     assert ui.ask("GET", "/")[0] == 403
     assert ui.ask("GET", "/?token=wrong")[0] == 403
+    assert ui.ask("GET", f"/?token={ui.token}", Origin="https://evil.example")[0] == 403
+    assert ui.ask("GET", f"/?token={ui.token}", Host="evil.example")[0] == 421
     cookie = ui.cookie()
     assert ui.ask("GET", f"/?token={ui.token}")[0] == 403, "a second time"
     status, headers, body = ui.ask("GET", "/", Cookie=cookie)

@@ -13,6 +13,7 @@ from ..errors import InvalidRequest
 from ..toolkit.plan import sources as plan_sources
 from ..toolkit.plan.cost import MIB, ON_CHIP_MIB, STREAM_OVERHEAD, USB2_BANDWIDTH
 from ..toolkit.plan.plan import Conditions, Plan, plans
+from .text import plain, table, width
 
 
 @click.command("plan")
@@ -97,52 +98,50 @@ def as_dict(plan: Plan) -> dict[str, Any]:
 
 
 def _show(ranked: list[Plan], top: int, remarks: list[str], conditions: Conditions) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
     worst = max(m.alternating_ms for p in ranked[:top] for s in p.sticks for m in s.models)
     longest = max(len(m.name) for m in ranked[0].sticks[0].models)
-    width = max(8, min(40, console.width - 62 - min(longest, 28)))
+    bar = max(8, min(40, width() - 68 - longest))
     for number, plan in enumerate(ranked[:top], 1):
-        state = "[green]holds the rates[/]" if plan.holds else "[red]cannot hold the rates[/]"
+        state = (
+            click.style("holds the rates", fg="green") if plan.holds else click.style("cannot hold the rates", fg="red")
+        )
         built = " (as the files are now)" if plan.as_built else ""
-        console.print(f"\n[bold]{number}. {escape(plan.title)}[/]{built}: load {plan.load:.0%}, {state}")
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        table.add_column("model", overflow="fold")
-        for column in ("per s", "cached\nMiB", "streamed\nMiB", "stays\nms", "re-sent\nms", "mean\nms"):
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("mean #\nworst -", no_wrap=True)
-        for stick in plan.sticks:
-            for m in stick.models:
-                table.add_row(
-                    escape(m.name), f"{m.rate:.4g}", f"{m.cached / MIB:.2f}", f"{m.streamed / MIB:.2f}",
-                    f"{m.warm_ms:.1f}", f"{m.cold_ms:.1f}", f"{m.mean_ms:.1f}",
-                    _bar(m.mean_ms, m.alternating_ms, worst, width),
-                )  # fmt: skip
-            table.add_section()
-        console.print(table)
+        title = click.style(f"{number}. {plain(plan.title)}", bold=True)
+        click.echo(f"\n{title}{built}: load {plan.load:.0%}, {state}")
+        rows = [
+            (
+                m.name, f"{m.rate:.4g}", f"{m.cached / MIB:.2f}", f"{m.streamed / MIB:.2f}", f"{m.warm_ms:.1f}",
+                f"{m.cold_ms:.1f}", f"{m.mean_ms:.1f}", _bar(m.mean_ms, m.alternating_ms, worst, bar),
+            )
+            for stick in plan.sticks
+            for m in stick.models
+        ]  # fmt: skip
+        click.echo(
+            table(
+                ("MODEL", "PER s>?1", "CACHED MiB>?2", "STREAMED MiB>?3", "STAYS ms>?4", "RE-SENT ms>?5", "MEAN ms>",
+                 "MEAN # WORST -?6"),
+                rows,
+            )
+        )  # fmt: skip
     if len(ranked) > top:
-        console.print(f"\n{len(ranked) - top} more plans: --top {len(ranked)} or --json")
+        click.echo(f"\n{len(ranked) - top} more plans: --top {len(ranked)} or --json")
     best = ranked[0]
-    console.print(f"\n[bold]Recommended:[/] {escape(best.title)}", soft_wrap=True)
+    click.echo(f"\n{click.style('Recommended:', bold=True)} {plain(best.title)}")
     for command in best.commands():
-        console.print(f"  {command}", highlight=False, soft_wrap=True, markup=False)
+        click.echo(f"  {plain(command)}")
     missing = sorted({m.path for s in best.sticks for m in s.models if not Path(m.path).is_file()})
     if missing and best.commands():
-        console.print(f"  Not here: {escape(', '.join(missing))}; put the paths of the plain .tflite files there.")
+        click.echo(f"  Not here: {plain(', '.join(missing))}; put the paths of the plain .tflite files there.")
     if best.as_built:
-        console.print("  The files are already compiled that way.")
+        click.echo("  The files are already compiled that way.")
     if not best.holds:
-        console.print("  The rates cannot be held: lower them, add an accelerator (--sticks), or use smaller models.")
+        click.echo("  The rates cannot be held: lower them, add an accelerator (--sticks), or use smaller models.")
     memory = (
         f"Bandwidth {conditions.bandwidth:g} MiB/s, on-chip memory {conditions.budget / MIB:.2f} MiB; the compiler's "
         "own log is the last word on memory (1.1 to 8.2 MiB have been seen)."
     )
     for remark in (*remarks, memory):
-        console.print(f"[dim]{escape(remark)}[/]")
+        click.echo(click.style(plain(remark), dim=True))
 
 
 def _bar(mean: float, worst_case: float, worst: float, width: int) -> str:

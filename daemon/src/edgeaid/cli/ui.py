@@ -107,7 +107,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self, body: bytes) -> None:
         parts = urlsplit(self.path)
-        is_ours = self.headers.get("Host") == self.server.origin.removeprefix("http://")
+        is_ours = (
+            self.headers.get("Host") == self.server.origin.removeprefix("http://")
+            and self.headers.get("Origin", self.server.origin) == self.server.origin
+        )
         token = parse_qs(parts.query).get("token", [""])[0]
         if is_ours and (self.command, parts.path) == ("GET", "/") and self.server.spend(token):
             self._welcome()

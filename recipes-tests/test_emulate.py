@@ -57,7 +57,7 @@ def test_without_apt_it_says_where_it_can_run(tmp_path: Path, tools: Path) -> No
 
 
 def test_an_image_that_is_not_there_is_named(tmp_path: Path, tools: Path) -> None:
-    refused(emulate(tmp_path / "work", tmp_path / "no.wic", path=str(tools)), "no.wic: no such image")
+    refused(emulate(tmp_path / "work", tmp_path / "no.wic", path=str(tools)), "no.wic: there is no such file")
 
 
 def test_a_private_key_is_refused(tmp_path: Path, tools: Path) -> None:

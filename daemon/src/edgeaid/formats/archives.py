@@ -10,7 +10,7 @@ HDF5_MAGIC: Final = b"\x89HDF\r\n\x1a\n"
 
 def is_keras(names: set[str]) -> bool:
     """Whether an archive with these entries is a .keras file."""
-    return {"config.json", "metadata.json"} <= names
+    return "config.json" in names and bool({"metadata.json", "model.weights.h5"} & names)
 
 
 def pytorch_kind(names: Iterable[str]) -> str:

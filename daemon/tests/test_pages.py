@@ -166,3 +166,12 @@ def test_the_demo_names_a_picture_that_is_not_there(tmp_path: Path) -> None:
         [sys.executable, "-m", "edgeaid.demo", "nofile.png"], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert (done.returncode, done.stderr) == (66, "demo: nofile.png: there is no such file\n")
+
+
+def test_the_demo_names_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("hello")
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeaid.demo", "notes.png"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 64
+    assert "demo failed: notes.png: this is not a picture that can be read" in done.stderr

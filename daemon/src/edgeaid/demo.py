@@ -12,7 +12,7 @@ from pathlib import Path
 from .cli import private
 from .client import Answer, Classification, Client, Detection, Segmentation
 from .client.streams import Streams
-from .errors import EdgeaiError
+from .errors import EdgeaiError, InvalidRequest
 from .models.repository import EMBEDDED
 
 START_SECONDS = 120.0
@@ -45,7 +45,10 @@ def _line(answer: Answer) -> str:
 
 def _ask(client: Client, model: str, task: str, picture: Path) -> None:
     started = time.perf_counter()
-    answer: Answer = getattr(client, task)(model, picture)
+    try:
+        answer: Answer = getattr(client, task)(model, picture)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{picture}: {error}") from error
     total = (time.perf_counter() - started) * 1e3
     times = "  ".join(f"{k.removesuffix('_ms')} {v:.2f}" for k, v in answer.timing.items())
     print(f"  {picture.name:22} -> {_line(answer)}")

@@ -132,7 +132,7 @@ def _decode(
     return image if operation is None else image.transpose(operation), full
 
 
-def _not_a_picture(data: bytes) -> str:
+def _not_a_picture(data: bytes | memoryview) -> str:
     from ..models import foreign  # only needed here
 
     what = foreign.name_of(data)

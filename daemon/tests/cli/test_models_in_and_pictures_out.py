@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from edgeaid import errors
+from edgeaid.cli import private as private_daemon
 from edgeaid.cli.text import picture_lines
 from edgeaid.models import manifest as manifests
 from edgeaid.models.repository import EMBEDDED
@@ -83,6 +85,22 @@ def test_a_private_daemon_ends_when_nobody_asks(private: dict[str, str], tmp_pat
     while keepers(tmp_path / "run" / "edgeai") and time.monotonic() < until:
         time.sleep(0.1)
     assert not keepers(tmp_path / "run" / "edgeai")
+
+
+def test_the_private_daemons_place_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone"))
+    assert private_daemon.place() == tmp_path / f"edgeai-{os.getuid()}", "what is not there is not used"
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    assert private_daemon.place() == tmp_path / "run" / "edgeai"
+    (tmp_path / "run" / "edgeai").chmod(0o755)
+    with pytest.raises(errors.PermissionDenied, match="remove it and run again"):
+        private_daemon.place()
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(errors.Unavailable, match="set TMPDIR"):
+        private_daemon.place()
 
 
 def test_a_daemon_that_was_named_is_not_replaced_by_a_private_one(tmp_path: Path) -> None:

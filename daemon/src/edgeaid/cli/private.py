@@ -26,13 +26,17 @@ _LOOK: Final = 5.0
 
 def place() -> Path:
     """The directory of this user's private daemon, which nobody else can write to."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    directory = Path(runtime) / "edgeai" if runtime else Path(tempfile.gettempdir()) / f"edgeai-{os.getuid()}"
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    # After `su` or `sudo` it often names a directory that is not there, or another user's.
+    usable = bool(runtime) and os.access(runtime, os.W_OK | os.X_OK) and os.stat(runtime).st_uid == os.getuid()
+    directory = Path(runtime) / "edgeai" if usable else Path(tempfile.gettempdir()) / f"edgeai-{os.getuid()}"
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         facts = directory.lstat()
     except OSError as error:
-        raise errors.Unavailable(f"no place for a private daemon: {directory}: {error.strerror}") from error
+        raise errors.Unavailable(
+            f"no place for a private daemon: {directory}: {error.strerror}; set TMPDIR to a directory of yours"
+        ) from error
     if facts.st_uid != os.getuid() or facts.st_mode & 0o077 or directory.is_symlink():
         raise errors.PermissionDenied(f"{directory} is not this user's alone; remove it and run again")
     return directory

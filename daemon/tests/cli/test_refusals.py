@@ -251,6 +251,12 @@ def test_labelled_pictures_are_looked_for_before_a_model_is_pushed(steered: Runn
     assert "labelled" not in call(steered.socket, "models").stdout
 
 
+def test_a_model_asked_without_its_tensors_says_which_it_needs(daemon: Running) -> None:
+    done = call(daemon.socket, "infer", "digits")
+    assert done.exit_code == 64
+    assert "-i image=FILE.npy (image: INT8 [1, 32, 32, 1])" in done.stderr
+
+
 def test_help_is_a_word_too() -> None:
     for words in ((), ("push",), ("model", "init")):
         asked, usual = call(None, "help", *words), call(None, *words, "--help")

@@ -195,6 +195,13 @@ def infer(
         if not named and not specs:
             raise errors.InvalidRequest(f"model {model!r} has no inputs: its board's camera feeds it")
         arrays[name if named else specs[0]["name"]] = _tensor(Path(file))
+    missing = [s for s in specs if s["name"] not in arrays]
+    if missing and not set(arrays) - {s["name"] for s in specs}:
+        wanted = " ".join(f"-i {s['name']}=FILE.npy" for s in missing)
+        kinds = ", ".join(f"{s['name']}: {s['datatype']} {s['shape']}" for s in missing)
+        raise errors.InvalidRequest(
+            f"model {model!r} needs {wanted} ({kinds}); for pictures: edgeai run {model} PICTURE"
+        )
     if follow:
         with until_interrupted():
             _follow(session, model, version, arrays, count)

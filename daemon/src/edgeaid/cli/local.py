@@ -18,7 +18,6 @@ from typing import Any, Final
 import click
 
 from .. import errors
-from ..formats import detect
 from ..models import bare, bundle, foreign
 from ..models import manifest as manifests
 
@@ -28,11 +27,6 @@ _DECODERS: Final = {"classify": "classification", "detect": "ssd", "segment": "s
 #: The largest file that is wrapped here; the daemon has its own limit.
 MAX_BYTES: Final = 2 << 30
 _SUFFIXES: Final = re.compile(r"(\.edgeai|\.tflite|\.kmodel|\.blob|\.graph|\.xml|\.zip)$", re.IGNORECASE)
-#: Kinds of `formats.detect` that a model directory is made of without reading them -> the target they are for.
-TARGETS: Final = {
-    "ncs-v1": "ncs", "ncs-v2": "ncs", "openvino-ir": "ncs2", "kmodel-v3": "k210", "kmodel-v4": "k210",
-    "kmodel-v5": "k210",
-}  # fmt: skip
 #: What a directory that is not a model directory may hold, the likeliest meant first.
 _MODEL_FILES: Final = (
     "*.tflite", "*.edgeai", "*.kmodel", "*.graph", "*.xml", "*.onnx", "*.keras", "*.h5", "*.pb", "*.pt", "*.zip",
@@ -169,7 +163,7 @@ def _refusal(file: Path, any_model: bool) -> str:
         raise errors.PermissionDenied(f"{file}: {error.strerror}; make it readable: chmod +r {file}") from error
     except OSError as error:
         raise errors.InvalidRequest(f"{file} cannot be read: {error.strerror}") from error
-    return "" if any_model and detect.detect(data) in TARGETS else foreign.refusal(data)
+    return "" if any_model and foreign.target_of(data) else foreign.refusal(data)
 
 
 def _check_directory(directory: Path) -> None:
@@ -207,9 +201,9 @@ def directory_of(file: Path, name: str, said: Description, directory: Path) -> t
     InvalidModel for what is not a model.
     """
     directory.mkdir(parents=True)
-    kind = _kind(file)
-    if kind in TARGETS:
-        _for_accelerator(file, name, TARGETS[kind], directory)
+    target = _target(file)
+    if target:
+        _for_accelerator(file, name, target, directory)
         notes: tuple[str, ...] = ()
     else:
         notes = _bare(file, name, directory)
@@ -222,9 +216,9 @@ def directory_of(file: Path, name: str, said: Description, directory: Path) -> t
     return tuple(note for note in notes if not any(value and word in note for word, value in answered))
 
 
-def _kind(file: Path) -> str:
+def _target(file: Path) -> str:
     with open(file, "rb") as stream:
-        return detect.detect(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
+        return foreign.target_of(memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
 
 
 def _for_accelerator(file: Path, name: str, target: str, directory: Path) -> None:

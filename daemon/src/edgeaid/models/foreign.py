@@ -76,6 +76,18 @@ _INNER_MAGIC: Final = (
 )
 
 
+#: Kinds of `formats.detect` that a model directory is made of without reading them -> the target they are for.
+_TARGETS: Final = {
+    "ncs-v1": "ncs", "ncs-v2": "ncs", "openvino-ir": "ncs2", "kmodel-v3": "k210", "kmodel-v4": "k210",
+    "kmodel-v5": "k210",
+}  # fmt: skip
+
+
+def target_of(data: Data) -> str:
+    """The accelerator that a file is made for and nothing else reads; "" for others, .tflite among them."""
+    return _TARGETS.get(detect.detect(data), "")
+
+
 def name_of(data: Data) -> str:
     """What a file is that has a mark at its beginning: "a JPEG picture"; "" for others."""
     known = _known(bytes(as_view(data)[:4096]))

@@ -9,15 +9,9 @@ import pytest
 from PIL import Image
 
 from edgeaid.errors import InvalidRequest
+from edgeaid.scores import Area, ClassScore
 from edgeaid.vision.draw import color, render
-from edgeaid.vision.results import (
-    Area,
-    Classification,
-    ClassScore,
-    Detected,
-    Detections,
-    Segmentation,
-)
+from edgeaid.vision.results import Classification, Detected, Detections, Segmentation
 
 
 def picture(width: int = 400, height: int = 320) -> bytes:

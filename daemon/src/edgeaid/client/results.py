@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import errors
+from ..scores import Area, ClassScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +22,6 @@ class Box:
     ymin: float
     xmax: float
     ymax: float
-
-
-@dataclass(frozen=True, slots=True)
-class ClassScore:
-    """A class and its score."""
-
-    #: Class number, counted from 0.
-    index: int
-    #: Its name; the number as text when the model has no labels.
-    label: str
-    #: 0 to 1 where the model says probabilities.
-    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +43,6 @@ class Detected:
     sub_label: tuple[str, float] | None = None
     #: JSON values by model: what each model of an ensemble after the detector says of it.
     attributes: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Area:
-    """A class of a segmentation."""
-
-    index: int
-    label: str
-    #: Its part of the picture, 0 to 1.
-    fraction: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from ..errors import InvalidModel
 from ..models.rules import OBJECT_DECODERS, OutputRules
+from ..scores import Area, ClassScore
 from ..tensors import TensorSpec
 from . import ensemble, objects
 from .decoders.suppression import suppress
 from .placement import Placement
-from .results import Area, Classification, ClassScore, Detected, Detections, Result, Segmentation
+from .results import Classification, Detected, Detections, Result, Segmentation
 from .scores import Array, Floats, dequantized, sigmoid, softmax, top
 
 #: exp() of more than this is not an object in any picture, and of 710 it is infinite.

@@ -11,16 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-
-@dataclass(frozen=True, slots=True)
-class ClassScore:
-    """One class that a picture may show."""
-
-    #: Class number of the model, from 0.
-    index: int
-    #: Its name, or the number as text where the model has no label for it.
-    label: str
-    score: float
+from ..scores import Area, ClassScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +51,6 @@ class Detected:
         if self.attributes:
             table["attributes"] = dict(self.attributes)
         return table
-
-
-@dataclass(frozen=True, slots=True)
-class Area:
-    """How much of a picture one class covers."""
-
-    index: int
-    label: str
-    #: Part of the mask's pixels, 0 to 1.
-    fraction: float
 
 
 @dataclass(frozen=True, slots=True)

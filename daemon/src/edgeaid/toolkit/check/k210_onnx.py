@@ -119,7 +119,7 @@ def _window(node: Node, weights: Shape, source: Shape) -> Window:
     if auto in ("SAME_UPPER", "SAME_LOWER") and len(source) == 4:
         sides = []
         for size, kernel, s, d in zip(source[2:], weights[2:], stride, dilation, strict=True):
-            total = max(0, (math.ceil(size / s) - 1) * s + d * (kernel - 1) + 1 - size)
+            total = max(0, (math.ceil(size / max(1, s)) - 1) * s + d * (kernel - 1) + 1 - size)
             less = total // 2
             sides.append((less, total - less) if auto == "SAME_UPPER" else (total - less, less))
         pads = (sides[0], sides[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from edgeaid.cli.model_inspect import inspect as command
 from edgeaid.errors import InvalidModel, NotFound
@@ -20,7 +22,8 @@ from edgeaid.formats.k210.kmodel import Kmodel
 from edgeaid.formats.k210.kmodel import read as read_kmodel
 from edgeaid.toolkit.inspect import layout as inspect_layout
 from edgeaid.toolkit.inspect.files import inspect_bytes, inspect_path
-from edgeaid.toolkit.inspect.report import Report, compare, flatten
+from edgeaid.toolkit.inspect.report import OperatorRow, Report, TensorRow, compare, flatten
+from edgeaid.toolkit.inspect.text import show
 
 from ...formats import builders
 from ..check_cases import quantised_relu_between
@@ -349,3 +352,14 @@ def test_memory_of_values_is_what_lives_at_once_and_not_their_sum() -> None:
     bar = next(b for b in report.memory if b.title == "RAM of tensors")
     # Six values of 8 bytes: input and output always, and never more than two of those between.
     assert [size for _, size in bar.parts] == [32, 16]
+
+
+@pytest.mark.parametrize("width", [30, 80])
+def test_a_name_stays_whole_in_a_narrow_terminal(width: int) -> None:
+    name = "StatefulPartitionedCall/serving_default/" + "feature_extractor/" * 5 + "Conv2D"
+    tensor = TensorRow(name, "INT8", (1, 224, 224, 3), (0.5,), (3,))
+    operator = OperatorRow(0, name, "CONV_2D", "CPU", (), (), details="a remark of several words " * 4)
+    out = io.StringIO()
+    report = Report("m.tflite", "tflite", 10, inputs=(tensor,), operators=(operator,))
+    show([report], Console(file=out, width=width), every_operator=True)
+    assert out.getvalue().count(name) == 2

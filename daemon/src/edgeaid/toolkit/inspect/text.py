@@ -18,6 +18,7 @@ from .report import (
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 _COLORS: Final = {"refused": "bold red", "warning": "yellow", "note": "dim"}
 _BAR_WIDTH: Final = 40
@@ -87,18 +88,26 @@ def _report(r: Report, console: Console, every_operator: bool) -> None:
     if r.inputs or r.outputs:
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
         for column in ("", "name", "type", "shape", "quantisation", ""):
-            table.add_column(column, overflow="fold")
+            table.add_column(column, overflow="fold", no_wrap=column == "name")
         for side, rows in (("in", r.inputs), ("out", r.outputs)):
             for t in rows:
                 cells = (side, t.name, t.datatype, shape(t.shape), quantization(t), t.note)
                 table.add_row(*(escape(c) for c in cells))
-        console.print(table)
+        _print(table, console)
     for bar in r.memory:
         _bar(bar, console)
     if r.operators:
-        console.print(_every(r.operators) if every_operator else _summary(r.operators))
+        _print(_every(r.operators) if every_operator else _summary(r.operators), console)
     for part in r.parts:
         _report(part, console, every_operator)
+
+
+def _print(table: Table, console: Console) -> None:
+    """A table whose names stay whole: a terminal narrower than they are goes on in its next line."""
+    width = console.width
+    console.width = max(width, console.measure(table, options=console.options.update(width=1 << 16)).minimum)
+    console.print(table)
+    console.width = width
 
 
 def _bar(bar: Bar, console: Console) -> None:
@@ -114,7 +123,7 @@ def _bar(bar: Bar, console: Console) -> None:
         console.print(f"  {parts}", style="dim", highlight=False, markup=False)
 
 
-def _summary(operators: Sequence[OperatorRow]) -> object:
+def _summary(operators: Sequence[OperatorRow]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
@@ -130,13 +139,14 @@ def _summary(operators: Sequence[OperatorRow]) -> object:
     return table
 
 
-def _every(operators: Sequence[OperatorRow]) -> object:
+def _every(operators: Sequence[OperatorRow]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for column in ("#", "operator", "runs on", "output", "bytes", "details", "name"):
-        table.add_column(column, justify="right" if column in ("#", "bytes") else "left", overflow="fold")
+        right, whole = column in ("#", "bytes"), column in ("operator", "name")
+        table.add_column(column, justify="right" if right else "left", overflow="fold", no_wrap=whole)
     for o in operators:
         cells = (str(o.index), o.type, o.device or "-", shape(o.shape), f"{o.constants:,}", o.details, o.name)
         table.add_row(*(escape(c) for c in cells))

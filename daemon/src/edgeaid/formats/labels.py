@@ -16,6 +16,9 @@ from typing import Final
 
 #: Numbers of classes above this are not numbers of classes.
 MAX_CLASSES: Final = 1 << 17
+#: Characters of a first line that names columns, and of a table in Python's notation, which takes long to read.
+MAX_HEADER: Final = 100
+MAX_PYTHON: Final = 1 << 17
 #: What stands for the class of nothing.
 PLACEHOLDERS: Final = frozenset({"???", "background", "__background__", "_background_", "n/a", "none of the above"})
 
@@ -25,7 +28,7 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _NUMBERED: Final = re.compile(r"\s*(\d{1,7})(\s*[:,;=|]\s*|\s+)(\S.*)")
-_ITEM: Final = re.compile(r"\bitem\s*\{(.*?)\}", re.DOTALL)
+_ITEM: Final = re.compile(r"item\s*\{")
 _ID: Final = re.compile(r"\bid\s*:\s*(\d{1,7})")
 _NAME: Final = re.compile(r"\b(display_name|name)\s*:\s*(?:\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)')")
 _HEADER: Final = re.compile(
@@ -52,7 +55,7 @@ def parse(raw: bytes | str, classes: int | None = None) -> Labels:
         lines = [line.strip() for line in text.splitlines()]
         while lines and not lines[0]:
             lines.pop(0)
-        if lines and _HEADER.fullmatch(lines[0]):
+        if lines and len(lines[0]) <= MAX_HEADER and _HEADER.fullmatch(lines[0]):
             lines.pop(0)
         numbered = _numbered(lines, classes, notes)
         names = _named(numbered) if numbered is not None else _plain(lines, classes, notes)
@@ -75,12 +78,15 @@ def _decoded(raw: bytes) -> tuple[str, list[str]]:
 
 def _pbtxt(text: str) -> dict[int, str] | None:
     """Object detection's label map: `item { id: 1 name: "..." display_name: "..." }`."""
-    if not _ITEM.match(text) and not re.match(r"(#.*\s+)*item\s*\{", text):
+    rest = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")).lstrip()
+    if not _ITEM.match(rest):
         return None
     table = {}
-    for item in _ITEM.finditer(text):
-        number = _ID.search(item.group(1))
-        names = {m.group(1): m.group(2) or m.group(3) for m in _NAME.finditer(item.group(1))}
+    # Cut at the brackets: a search for both would look through the whole text from each one that is not closed.
+    for part in rest.split("}")[:-1]:
+        item = part.partition("{")[2]
+        number = _ID.search(item)
+        names = {m.group(1): m.group(2) or m.group(3) for m in _NAME.finditer(item)}
         name = names.get("display_name") or names.get("name")
         if number is not None and name and int(number.group(1)) < MAX_CLASSES:
             table[int(number.group(1))] = name
@@ -94,6 +100,8 @@ def _json(text: str) -> dict[int, str] | None:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
+        if len(text) > MAX_PYTHON:
+            return None
         try:
             value = ast.literal_eval(text)  # Ultralytics writes Python's notation
         except (ValueError, SyntaxError, RecursionError, MemoryError):

@@ -11,7 +11,7 @@ import re
 import pytest
 
 from layer.workspace import MACHINES, RELEASES, Workspace, empty_build, feature_names, workspace
-from rig.paths import Missing, need
+from rig.paths import TOP, Missing, need
 
 #: Not part of "all features": places that this machine lacks, halves of a choice, and what only another release or target has.
 LEFT_OUT = {"mirror", "public-mirrors", "offline-sources", "power-cool", "power-fast", "tflite", "testimage", "cve"}
@@ -90,10 +90,15 @@ def masked(request: pytest.FixtureRequest) -> tuple[str, str]:
     needed(own, "edgeai-image", "edgeai-image-dev")
     layers = "openembedded-core/meta|meta-openembedded/meta-(?:oe|python|multimedia)"
     graph = (own.directory / "task-depends.dot").read_text()
-    kept = sorted(set(re.findall(rf'/(?:{layers})/([^\\":]+\.bb)"\]', graph)))
+    kept = sorted(set(re.findall(rf'/(?:{layers})/([^\\":]+)\.bb"\]', graph)))
     assert len(kept) > 300
-    names = "|".join(map(re.escape, kept))
-    return request.param, f'BBMASK = "/(?:{layers})/(?!(?:{names})$).*\\.bb$"\n'
+    # A recipe that somebody appends to has to be there, needed or not.
+    appended = {
+        path.stem.split("_")[0]
+        for path in [*own.layers.rglob("*.bbappend"), *(TOP / "meta-edgeai").rglob("*.bbappend")]
+    }
+    names = "|".join([*map(re.escape, kept), f"[^:]*/(?:{'|'.join(map(re.escape, sorted(appended)))})(?:_[^/]*)?"])
+    return request.param, f'BBMASK = "/(?:{layers})/(?!(?:{names})\\.bb$).*\\.bb$"\n'
 
 
 @pytest.mark.slow

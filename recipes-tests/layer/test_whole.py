@@ -92,12 +92,13 @@ def masked(request: pytest.FixtureRequest) -> tuple[str, str]:
     graph = (own.directory / "task-depends.dot").read_text()
     kept = sorted(set(re.findall(rf'/(?:{layers})/([^\\":]+)\.bb"\]', graph)))
     assert len(kept) > 300
-    # A recipe that somebody appends to has to be there, needed or not.
+    # A recipe that somebody appends to has to be there, needed or not; so have those that SDKs are made of.
     appended = {
         path.stem.split("_")[0]
         for path in [*own.layers.rglob("*.bbappend"), *(TOP / "meta-edgeai").rglob("*.bbappend")]
     }
-    names = "|".join([*map(re.escape, kept), f"[^:]*/(?:{'|'.join(map(re.escape, sorted(appended)))})(?:_[^/]*)?"])
+    named = f"[^:]*/(?:{'|'.join(map(re.escape, sorted(appended)))})(?:_[^/]*)?"
+    names = "|".join([*map(re.escape, kept), "recipes-core/meta/[^/]*", named])
     return request.param, f'BBMASK = "/(?:{layers})/(?!(?:{names})\\.bb$).*\\.bb$"\n'
 
 

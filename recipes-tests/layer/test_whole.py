@@ -11,7 +11,7 @@ import re
 import pytest
 
 from layer.workspace import MACHINES, RELEASES, Workspace, empty_build, feature_names, workspace
-from rig.paths import TOP, Missing, need
+from rig.paths import Missing, need
 
 #: Not part of "all features": places that this machine lacks, halves of a choice, and what only another release or target has.
 LEFT_OUT = {"mirror", "public-mirrors", "offline-sources", "power-cool", "power-fast", "tflite", "testimage", "cve"}
@@ -44,9 +44,9 @@ def quick(own: Workspace) -> str:
     return f'BBPATH .= ":{own.build.project}/recipes-tests/layer/dryrun"\nINHERIT += "dry-run-quick bazel-census"\n'
 
 
-def dry_run(own: Workspace, *images: str, settings: str = "") -> int:
+def dry_run(own: Workspace, *images: str) -> int:
     """Number of tasks that BitBake found and put in order. Fails on an error, and on a warning that is ours."""
-    done = own.run("bitbake", "--dry-run", "--no-setscene", *images, timeout=7200, settings=quick(own) + settings)
+    done = own.run("bitbake", "--dry-run", "--no-setscene", *images, timeout=7200, settings=quick(own))
     assert done.returncode == 0, "\n".join(complaints(done.stdout)) or done.stdout[-3000:]
     assert complaints(done.stdout) == []
     return int(re.findall(r"Attempted (\d+) tasks", done.stdout)[-1])
@@ -80,33 +80,11 @@ def test_what_is_left_out_of_all_features_parses_and_resolves_too(release: str) 
     assert dry_run(place(release, "raspberrypi4-64", *features), "edgeai-image", "edgeai-image-dev") > 3000
 
 
-@pytest.fixture(scope="module", params=RELEASES)
-def masked(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """A release, and a setting that leaves out what no feature of ours needs from OpenEmbedded's own layers.
-
-    Parsing all of it takes minutes for each machine. A machine that needs more than its features do fails: nothing provides it then.
-    """
-    own = place(request.param, "raspberrypi4-64", *together(request.param))
-    needed(own, "edgeai-image", "edgeai-image-dev")
-    layers = "openembedded-core/meta|meta-openembedded/meta-(?:oe|python|multimedia)"
-    graph = (own.directory / "task-depends.dot").read_text()
-    kept = sorted(set(re.findall(rf'/(?:{layers})/([^\\":]+)\.bb"\]', graph)))
-    assert len(kept) > 300
-    # A recipe that somebody appends to has to be there, needed or not; so have those that SDKs are made of.
-    appended = {
-        path.stem.split("_")[0]
-        for path in [*own.layers.rglob("*.bbappend"), *(TOP / "meta-edgeai").rglob("*.bbappend")]
-    }
-    named = f"[^:]*/(?:{'|'.join(map(re.escape, sorted(appended)))})(?:_[^/]*)?"
-    names = "|".join([*map(re.escape, kept), "recipes-core/meta/[^/]*", named])
-    return request.param, f'BBMASK = "/(?:{layers})/(?!(?:{names})\\.bb$).*\\.bb$"\n'
-
-
 @pytest.mark.slow
+@pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("machine", MACHINES)
-def test_every_task_of_both_images_can_be_resolved(masked: tuple[str, str], machine: str) -> None:
-    release, mask = masked
-    assert dry_run(place(release, machine), "edgeai-image", "edgeai-image-dev", settings=mask) > 3000
+def test_every_task_of_both_images_can_be_resolved(release: str, machine: str) -> None:
+    assert dry_run(place(release, machine), "edgeai-image", "edgeai-image-dev") > 3000
 
 
 RUNTIME_RECIPES = {

@@ -21,6 +21,7 @@ from PIL import Image
 
 from edgeaid.client import Client
 from edgeaid.client.streams import Streams
+from edgeaid.streams.toml_lines import lines_of
 from tests.support.streams import TRACKED, accounted, events_of, gone, put, reaches, show
 from tests.support.waiting import eventually
 
@@ -312,3 +313,8 @@ def test_who_listens_goes_on_listening_when_the_table_changes_and_is_told_of_the
             if event["state"] == "ended":
                 gone(daemon, "change")
     assert states == ["running", "stopped", "starting", "running", "ended", "stopped"]
+
+
+@pytest.mark.parametrize("line", ["[" + " " * 60_000, "[a" + " " * 60_000 + "b", "[[" * 30_000, "a" + " . a" * 15_000])
+def test_a_long_line_in_a_table_costs_no_more_than_its_length(line: str) -> None:
+    assert lines_of(f"[stream.a]\n{line}\n[stream.b]\nfps = 3\n")["stream", "b", "fps"] == 4

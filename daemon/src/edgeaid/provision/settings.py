@@ -70,7 +70,7 @@ _OPEN_KEYS: Final = (
     "preload",
 )
 _SECRET_KEYS: Final = ("password", "passphrase", "psk", "key", "pass")
-_KEY: Final = re.compile(r"\s*#?\s*[\"']?([A-Za-z_-]{1,32})[\"']?\s*[=:]")
+_KEY: Final = re.compile(r"\s*(?:#\s*)?[\"']?([A-Za-z_-]{1,32})[\"']?\s*[=:]")
 _LISTED: Final = re.compile(
     r"\s*[\"']?(?:(?:ssh-|ecdsa-|sk-)\S+ .*|[A-Za-z0-9][A-Za-z0-9._-]*\.edgeai[\"']?\s*,?|[\[\],\s]*)\s*"
 )

@@ -6,7 +6,8 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from .. import errors
@@ -18,8 +19,10 @@ from .device_models import attach, rules_of
 from .events import EventLog
 from .model import LiveModel
 
-#: Decoding a picture within the pixel limit, on a slow board, with room to spare.
+#: Decoding a picture within the pixel limit, and the one before it, on a slow board, with room to spare.
 SECONDS: Final = 20.0
+#: Calls that a process has at once, so that the next lies ready. One that waited behind many would be taken for a hang.
+AT_ONCE: Final = 2
 #: Starting an interpreter that imports the image library, on a board that has just booted and is busy.
 START_SECONDS: Final = 60.0
 #: A picture up to this goes to an idle process in the message itself: one copy less, and no file to make and close.
@@ -32,7 +35,7 @@ T = TypeVar("T")
 
 
 class _Decoder:
-    """One media process: its handle, the models that it knows, and how many calls it has to answer."""
+    """One media process: its handle, the models that it knows, and how many calls it has or will have to answer."""
 
     def __init__(self, number: int, spawner: Spawner, on_exit: Callable[[str], None]) -> None:
         self.name = f"media{number}"
@@ -42,6 +45,18 @@ class _Decoder:
         self._spawner = spawner
         self._on_exit = on_exit
         self._lock = asyncio.Lock()
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    @asynccontextmanager
+    async def turn(self, live: LiveModel) -> AsyncIterator[None]:
+        """Wait until few calls are before this one; the process knows `live` then. Raises like `ready`."""
+        self.busy += 1
+        try:
+            async with self._turns:
+                await self.ready(live)
+                yield
+        finally:
+            self.busy -= 1
 
     async def ready(self, live: LiveModel) -> None:
         """Run, and know `live`. Raises DeviceError when no process is to be had."""
@@ -76,7 +91,7 @@ class _Decoder:
 
     async def picture(self, live: LiveModel, slot: int, data: bytes | bytearray) -> dict[str, Any]:
         """Write a picture into the first input of a slot; returns its placement."""
-        if len(data) <= INLINE_BYTES and not self.busy:
+        if len(data) <= INLINE_BYTES and self.busy == 1:  # this one
             return await self._at_work(
                 Kind.PICTURE, lambda handle: handle.picture(live.number, slot, data, timeout=SECONDS)
             )
@@ -89,14 +104,11 @@ class _Decoder:
         handle = self.handle
         if handle is None:
             raise errors.Unavailable("the media worker is starting again; ask again")
-        self.busy += 1
         try:
             return await ask(handle)
         except errors.DeadlineExceeded:
             handle.kill(f"did not answer {kind.name} within {SECONDS:g} s")
             raise
-        finally:
-            self.busy -= 1
 
     def _exited(self, cause: str) -> None:
         self.handle = None
@@ -147,8 +159,8 @@ class MediaRunner:
                 f"model {live.name!r} has {len(live.inputs)} inputs; pictures go to models with one"
             )
         decoder = self._choose()
-        await decoder.ready(live)
-        return await decoder.picture(live, slot, picture)
+        async with decoder.turn(live):
+            return await decoder.picture(live, slot, picture)
 
     async def decode(
         self,
@@ -161,8 +173,6 @@ class MediaRunner:
         drawn_on: bytes | bytearray | None,
     ) -> dict[str, Any] | bytes:
         """Labelled result of a slot's outputs as JSON values, or PNG bytes when it is to be drawn on the picture."""
-        decoder = self._choose()
-        await decoder.ready(live)
         body = {
             "model": live.number,
             "slot": slot,
@@ -170,11 +180,13 @@ class MediaRunner:
             "threshold": threshold,
             "max_results": max_results,
         }
-        if drawn_on is None:
-            return await self._decoded(decoder, body)
-        with PictureFile(drawn_on) as file:
-            body["size"] = file.size
-            return await self._decoded(decoder, body, (file.fd,))
+        decoder = self._choose()
+        async with decoder.turn(live):
+            if drawn_on is None:
+                return await self._decoded(decoder, body)
+            with PictureFile(drawn_on) as file:
+                body["size"] = file.size
+                return await self._decoded(decoder, body, (file.fd,))
 
     async def _decoded(
         self, decoder: _Decoder, body: dict[str, Any], fds: tuple[int, ...] = ()

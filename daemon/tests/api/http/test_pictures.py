@@ -6,10 +6,9 @@ import json
 import os
 import signal
 import socket
-import time
 import tomllib
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,13 @@ from edgeaid.client import Client
 from edgeaid.errors import Unavailable
 from edgeaid.models.repository import EMBEDDED
 from edgeaid.models.rules import OutputRules
+from edgeaid.serving import media
 from edgeaid.tensors import Quantization, TensorSpec
 from edgeaid.vision.placement import Placement
 from edgeaid.vision.postprocess import results
 
 from ...support.daemon import Running
+from ...support.waiting import eventually
 
 PATH = "/edgeai/v1/models/digits/classify"
 IMAGE = np.load(EMBEDDED / "digits" / "1" / "golden" / "0.in.npy")
@@ -150,31 +151,38 @@ def test_a_slot_into_which_a_picture_is_still_decoded_is_not_given_to_the_next_r
     start: Callable[..., Running], three: bytes
 ) -> None:
     daemon = start("[limits]\ndecoders = 1\nqueue = 1\n")
-    with ExitStack() as stack, daemon.client() as client:
+    request = head(PATH, len(three)) + three
+
+    def waiting(stack: ExitStack) -> int:
+        """How many clients can wait for an answer before the next one is told that every slot is in use."""
+        for count in range(64):
+            sock = stack.enter_context(daemon.raw())
+            sock.sendall(request)
+            sock.settimeout(0.2)
+            with suppress(TimeoutError):
+                assert b" 503 " in sock.recv(65536).split(b"\r\n")[0]
+                return count
+        raise AssertionError("nobody was refused")
+
+    with daemon.client() as client:
         client.classify("digits", three)
         process = decoding_process(daemon)
-        process.send_signal(signal.SIGSTOP)
-        stack.callback(process.send_signal, signal.SIGCONT)
-        taken = 0
-        while taken < 64:  # every slot of the model gets a picture whose client goes away
-            with daemon.raw() as sock:
-                sock.sendall(head(PATH, len(three)) + three)
-                sock.settimeout(0.1)
-                try:
-                    refused = sock.recv(65536)
-                except TimeoutError:
-                    taken += 1
-                    continue
-                assert b" 503 " in refused.split(b"\r\n")[0]
-                break
-        assert taken
-        with pytest.raises(Unavailable):
-            client.infer("digits", IMAGE)
-        process.send_signal(signal.SIGCONT)
-        until = time.monotonic() + 30
-        while not _answered(client) and time.monotonic() < until:
-            time.sleep(0.01)
-        assert _answered(client)
+        counts = []
+        for gone in (0, media.AT_ONCE):
+            with ExitStack() as stack:
+                process.send_signal(signal.SIGSTOP)
+                stack.callback(process.send_signal, signal.SIGCONT)
+                for _ in range(gone):  # the decoder has their pictures before it
+                    with daemon.raw() as sock:
+                        sock.sendall(request)
+                        sock.settimeout(0.2)
+                        with pytest.raises(TimeoutError):
+                            sock.recv(1)
+                counts.append(waiting(stack))
+                with pytest.raises(Unavailable):
+                    client.infer("digits", IMAGE)
+            eventually(lambda: _answered(client))
+        assert counts[0] - counts[1] == media.AT_ONCE
     assert os.path.exists(f"/proc/{daemon.process.pid}")
 
 

@@ -156,7 +156,7 @@ def test_intels_firmware_is_behind_a_licence_flag_and_in_no_image(facts: Facts) 
 
 def test_an_image_holds_exactly_the_runtimes_asked_for(facts: Facts) -> None:
     groups = {p for p in facts["edgeai-image"]["IMAGE_INSTALL"].split() if p.startswith("packagegroup-edgeai-")}
-    assert groups == {f"packagegroup-edgeai-{name}" for name in ("base", "cpu", *RUNTIMES)}
+    assert groups == {f"packagegroup-edgeai-{name}" for name in ("base", "cpu", "dev-tools", *RUNTIMES)}
     assert "ssh-server-openssh" in facts["edgeai-image"]["IMAGE_FEATURES"]
     assert not re.search("empty-root|allow-root|allow-empty|debug-tweaks", facts["edgeai-image"]["IMAGE_FEATURES"])
 

@@ -40,9 +40,9 @@ CONFIG = "[server]\npoll_microseconds = 0\n[limits]\ndecoders = 1\n"
 
 
 @contextmanager
-def daemon(folder: Path) -> Iterator[tuple[Path, int]]:
-    """(socket, pid) of a daemon."""
-    (folder / "edgeaid.toml").write_text(CONFIG)
+def daemon(folder: Path, config: str = "") -> Iterator[tuple[Path, int]]:
+    """(socket, pid) of a daemon that has no model."""
+    (folder / "edgeaid.toml").write_text(config)
     socket = folder / "edgeaid.sock"
     command = [sys.executable, "-m", "edgeaid", "--config", str(folder / "edgeaid.toml"), "--socket", str(socket)]
     command += ["--model-repository", str(folder / "models"), "--no-embedded", "--log-level", "error"]
@@ -200,7 +200,7 @@ def main() -> None:
         rows[name] = {"us": processor(here, once, options.requests), "instructions": instructions(here, once, 100)}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeai-counts-")))
-        socket, pid = stack.enter_context(daemon(folder))
+        socket, pid = stack.enter_context(daemon(folder, CONFIG))
         client, plain = (stack.enter_context(Client(socket, fast=fast)) for fast in (True, False))
         client.push("bench", options.model)
         shape = client.metadata("bench")["inputs"][0]["shape"]

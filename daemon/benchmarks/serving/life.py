@@ -30,6 +30,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from counts import daemon
 from tests.support.daemon import Running
 
 from edgeaid.client import Client
@@ -87,17 +88,8 @@ def memory(model: Path) -> dict[str, dict[str, float]]:
 @contextmanager
 def empty_daemon() -> Iterator[tuple[Path, int]]:
     """(socket, pid) of a daemon that has no model."""
-    with tempfile.TemporaryDirectory(prefix="edgeai-life-") as folder:
-        socket = Path(folder) / "edgeaid.sock"
-        command = [sys.executable, "-m", "edgeaid", "--socket", str(socket), "--no-embedded", "--log-level", "error"]
-        process = subprocess.Popen([*command, "--model-repository", f"{folder}/models"], stderr=subprocess.DEVNULL)
-        try:
-            with Client(socket) as client:
-                client.wait(60)
-            yield socket, process.pid
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
+    with tempfile.TemporaryDirectory(prefix="edgeai-life-") as folder, daemon(Path(folder)) as running:
+        yield running
 
 
 def bare_memory() -> float:

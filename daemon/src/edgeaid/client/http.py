@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -143,31 +143,23 @@ class Connection:
         """
         if self._sock is None:
             self._sock = connect(self.path, self.timeout)
-        try:
-            status, answered, data = self._exchange(self._sock, method, target, headers, body)
-        except BlockingIOError as error:
-            self.close()
-            raise Late from error
-        except BaseException:
-            self.close()
-            raise
-        if answered.get("connection", "").lower() == "close":
-            self.close()
-        return status, answered, data
+        sock = self._sock
+        return self._whole(lambda: self._exchange(sock, method, target, headers, body))
 
     def again(self, pieces: list[Buffer]) -> tuple[int, dict[str, str], bytes]:
         """The same for a request that is made already, on the connection that is open. Closed where none is."""
         if self._sock is None:
             raise Closed("not connected")
+        sock = self._sock
+        return self._whole(lambda: _repeat(sock, pieces))
+
+    def _whole(self, exchange: Callable[[], tuple[int, dict[str, str], bytes]]) -> tuple[int, dict[str, str], bytes]:
+        """The answer; closed when there is none, or when the daemon hangs up after it. Late after the timeout."""
         try:
-            _send(self._sock, pieces)
-            status, answered, data = _receive(self._sock)
+            status, answered, data = exchange()
         except BlockingIOError as error:
             self.close()
             raise Late from error
-        except (BrokenPipeError, ConnectionResetError) as error:
-            self.close()
-            raise Closed(str(error)) from error
         except BaseException:
             self.close()
             raise
@@ -199,6 +191,14 @@ class Connection:
                 raise Closed(str(error)) from error
             return status, {**answered, "connection": "close"}, data
         return _receive(sock)
+
+
+def _repeat(sock: socket.socket, pieces: list[Buffer]) -> tuple[int, dict[str, str], bytes]:
+    try:
+        _send(sock, pieces)
+        return _receive(sock)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise Closed(str(error)) from error
 
 
 def _send(sock: socket.socket, pieces: list[Buffer]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from .devices.ladder import TRIES, LadderPolicy
 from .errors import InvalidConfig
-from .scheduling.policy import STARVATION_S
+from .scheduling.policy import Policy
 from .tables import build, raising
 
 log = logging.getLogger(__name__)
@@ -158,16 +158,20 @@ class Streams:
     limit: int = 32
 
 
+#: The defaults of [scheduling].
+_QUEUE: Final = Policy()
+
+
 @dataclass(frozen=True, slots=True)
 class ModelScheduling:
     """[scheduling.model.NAME]: when a device turns to this model."""
 
     #: Waiting requests that make a switch to the model worthwhile.
-    threshold: int = 1
+    threshold: int = _QUEUE.default.threshold
     #: Since the model last ran, or began to wait: after this any waiting request does. With 0 a threshold does nothing.
-    timeout_seconds: float = 0.0
+    timeout_seconds: float = _QUEUE.default.timeout
     #: Longest wait between two turns.
-    starvation_seconds: float = STARVATION_S
+    starvation_seconds: float = _QUEUE.default.starvation
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,19 +179,19 @@ class Scheduling:
     """[scheduling]: when an accelerator turns from some models to others (docs/scheduling.md)."""
 
     #: Inferences after which others may take over although work waits; 0 = only when they must.
-    burst: int = 0
+    burst: int = _QUEUE.burst or 0
     #: Leave early for the deadlines of other models' requests.
-    deadlines: bool = True
+    deadlines: bool = _QUEUE.deadlines
     #: A request of better priority interrupts.
-    preempt: bool = True
+    preempt: bool = _QUEUE.preempt
     #: Requests that cannot be answered in time any more let all others pass.
-    shed: bool = True
+    shed: bool = _QUEUE.shed
     #: An idle device ignores thresholds when nobody is ready.
-    idle_rule: bool = True
+    idle_rule: bool = _QUEUE.idle_rule
     #: Of models that have no table of their own.
-    threshold: int = 1
-    timeout_seconds: float = 0.0
-    starvation_seconds: float = STARVATION_S
+    threshold: int = _QUEUE.default.threshold
+    timeout_seconds: float = _QUEUE.default.timeout
+    starvation_seconds: float = _QUEUE.default.starvation
     model: Mapping[str, ModelScheduling] = field(default_factory=dict)
 
 

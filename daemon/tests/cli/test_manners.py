@@ -17,6 +17,7 @@ from edgeaid.cli.text import spark, table
 from edgeaid.models.repository import EMBEDDED
 
 from ..support.daemon import Running
+from ..support.memory import open_files
 from ..support.waiting import eventually
 
 DIGITS = EMBEDDED / "digits" / "1"
@@ -147,8 +148,7 @@ def interrupted(daemon: Running, *words: Any) -> subprocess.CompletedProcess[str
             return True
         if words[0] not in ("top", "events"):
             return served(daemon) > before + 3
-        links = [os.readlink(entry) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
-        return any(link.startswith("socket:") for link in links)
+        return any(link.startswith("socket:") for link in open_files(process.pid))
 
     eventually(at_work)
     process.send_signal(signal.SIGINT)

@@ -19,6 +19,7 @@ import pytest
 from edgeaid import errors
 
 from ..support.daemon import Running
+from ..support.memory import open_files
 from ..support.waiting import eventually
 from ..toolkit.tflite_builder import Graph, Op, T, build
 
@@ -146,5 +147,4 @@ def _descriptors(daemon: Running) -> int:
 
 
 def _memfds(daemon: Running) -> int:
-    links = Path(f"/proc/{daemon.process.pid}/fd").iterdir()
-    return sum("memfd:edgeai-" in os.readlink(link) for link in links)
+    return sum("memfd:edgeai-" in link for link in open_files(daemon.process.pid))

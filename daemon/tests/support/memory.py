@@ -1,7 +1,9 @@
-"""What a process holds in its own memory."""
+"""What a process holds: its own memory, its open files."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from pathlib import Path
@@ -13,6 +15,15 @@ def anonymous(pid: int) -> int:
     """Bytes of a process' own memory; the slots that it shares with workers are not among them."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+def open_files(pid: int) -> list[str]:
+    """What a process' open descriptors point to. It may close some while it is looked at: those are left out."""
+    links = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(entry))
+    return links
 
 
 class Peak(threading.Thread):

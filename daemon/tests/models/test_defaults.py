@@ -149,13 +149,13 @@ def test_a_sample_answer_can_be_drawn(name: str) -> None:
 
 
 def test_average_precision_of_perfect_and_of_no_answers_is_one_and_zero(held_out: measure.Split) -> None:
-    from edgeaid.vision.results import Detected
+    from edgeaid.scores import Box, Detected
 
     scenes = measure.scene_set(held_out, 40, seed=3)
     perfect = [
         Detections(
             tuple(
-                Detected(int(d), str(d), 0.9, (0, 0, 0, 0), tuple(int(v) for v in box))  # type: ignore[arg-type]  # four of them
+                Detected(int(d), str(d), 0.9, Box(0.0, 0.0, 0.0, 0.0), Box(*(int(v) for v in box)))
                 for d, box in zip(scene.digits, scene.boxes, strict=True)
             ),
             96,

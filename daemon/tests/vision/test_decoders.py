@@ -21,7 +21,7 @@ from edgeaid.vision.decoders import DECODERS, decode
 from edgeaid.vision.decoders.anchored import blaze_anchors, efficientdet_anchors, face_priors
 from edgeaid.vision.placement import Placement
 from edgeaid.vision.postprocess import results
-from edgeaid.vision.results import Detections
+from edgeaid.vision.results import Detections, Masked
 
 SIZE = (320, 256)
 
@@ -281,7 +281,9 @@ def test_objects_carry_keypoints_polygons_and_masks_in_units_of_the_picture() ->
     prototypes[0, :32, :, 0] = 1.0
     rules = OutputRules.from_table({"decoder": "yolov8-seg"})
     answer = detections(rules, [masks, prototypes], Placement(320, 256))
-    mask = answer.objects[0].mask
+    first = answer.objects[0]
+    assert isinstance(first, Masked)
+    mask = first.mask
     assert mask is not None
     assert mask.shape == (32, 40)
     assert mask[:16].all()

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from edgeaid.errors import InvalidRequest
-from edgeaid.scores import Area, ClassScore
+from edgeaid.scores import Area, Box, ClassScore, Detected
 from edgeaid.vision.draw import color, render
-from edgeaid.vision.results import Classification, Detected, Detections, Segmentation
+from edgeaid.vision.results import Classification, Detections, Segmentation
 
 
 def picture(width: int = 400, height: int = 320) -> bytes:
@@ -27,7 +27,7 @@ def drawn(data: bytes) -> np.ndarray:
 
 
 def one(box: tuple[float, float, float, float], label: str = "cat") -> Detections:
-    return Detections((Detected(3, label, 0.9, box, (0, 0, 0, 0)),), 400, 320)
+    return Detections((Detected(3, label, 0.9, Box(*box), Box(0, 0, 0, 0)),), 400, 320)
 
 
 def test_a_box_is_drawn_in_its_class_colour_where_it_belongs() -> None:
@@ -51,7 +51,7 @@ def test_small_and_large_pictures_come_out_at_a_readable_size() -> None:
 def test_a_mask_colours_its_area_and_leaves_the_background_clear() -> None:
     mask = np.zeros((4, 4), np.uint8)
     mask[:, 2:] = 7
-    result = Segmentation((Area(0, "background", 0.5), Area(7, "cup", 0.5)), mask, (0, 0, 1, 1), 400, 320)
+    result = Segmentation((Area(0, "background", 0.5), Area(7, "cup", 0.5)), mask, Box(0.0, 0.0, 1.0, 1.0), 400, 320)
     image = drawn(render(picture(), result))
     assert tuple(image[300, 100]) == (128, 128, 128)
     assert tuple(image[300, 300]) != (128, 128, 128)

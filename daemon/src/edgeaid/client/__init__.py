@@ -7,11 +7,11 @@ with Client("/run/edgeai/edgeaid.sock") as client:
     scores = client.infer("digits", image)["scores"]          # numpy in, numpy out
 """
 
-from ..scores import Area, ClassScore
+from ..scores import Area, Box, ClassScore, Detected
 from .aio import AsyncClient
 from .codec import Inference
 from .inventory import Device, Model
-from .results import Answer, Box, Classification, Detected, Detection, Segmentation
+from .results import Answer, Classification, Detection, Segmentation
 from .sync import Client
 
 __all__ = [

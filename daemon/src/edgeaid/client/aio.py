@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from .. import errors
-from . import codec, http, results
+from . import codec, http, questions, results
 from .arguments import DEFAULT_SOCKET, Address, Progress, upload_of
 from .codec import Inference, Inputs
 from .core import Core
 from .inventory import Device, Model
 from .nonblocking import AsyncioTransport, open_http
+from .questions import Options
 
 
 class AsyncClient:
@@ -165,7 +166,7 @@ class AsyncClient:
     ) -> results.Classification:
         """See Client.classify."""
         async with self._core() as core:
-            return await core.classify(model, picture, max_results, timeout)
+            return await questions.classify(core, model, picture, Options(None, max_results, timeout))
 
     async def detect(
         self,
@@ -178,7 +179,7 @@ class AsyncClient:
     ) -> results.Detection:
         """See Client.detect."""
         async with self._core() as core:
-            return await core.objects("detect", model, picture, threshold, max_results, timeout)
+            return await questions.objects(core, "detect", model, picture, Options(threshold, max_results, timeout))
 
     async def pose(
         self,
@@ -191,17 +192,17 @@ class AsyncClient:
     ) -> results.Detection:
         """See Client.pose."""
         async with self._core() as core:
-            return await core.objects("pose", model, picture, threshold, max_results, timeout)
+            return await questions.objects(core, "pose", model, picture, Options(threshold, max_results, timeout))
 
     async def segment(self, model: str, picture: Any, *, timeout: float | None = None) -> results.Segmentation:
         """See Client.segment."""
         async with self._core() as core:
-            return await core.segment(model, picture, timeout)
+            return await questions.segment(core, model, picture, Options(None, None, timeout))
 
     async def detect_tensor(self, model: str, tensor: bytes, *, threshold: float | None = None) -> results.Detection:
         """See Client.detect_tensor."""
         async with self._core() as core:
-            return await core.detect_tensor(model, tensor, threshold)
+            return await questions.detect_tensor(core, model, tensor, threshold)
 
     async def draw(
         self,
@@ -215,7 +216,7 @@ class AsyncClient:
     ) -> bytes:
         """See Client.draw."""
         async with self._core() as core:
-            return await core.draw(task, model, picture, threshold, max_results, timeout)
+            return await questions.draw(core, task, model, picture, Options(threshold, max_results, timeout))
 
     # --- control ----------------------------------------------------------------------------------------------------
 

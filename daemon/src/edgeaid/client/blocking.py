@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Coroutine, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from . import codec, http
 from .arguments import Address
 
-#: Bytes of the longest answer on the fast socket.
-MAX_REPLY: Final = 65536
 T = TypeVar("T")
 
 
@@ -20,7 +18,7 @@ class BlockingTransport:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._http = http.Connection(address.path, address.timeout)
-        self._fast: socket.socket | None = None
+        self._fast = http.FastEnd()
 
     @property
     def is_open(self) -> bool:
@@ -32,7 +30,7 @@ class BlockingTransport:
         return self._http.exchange(method, target, headers, body)
 
     async def open_fast(self) -> None:
-        self._fast = http.connect(self.address.fast_path, self.address.timeout, socket.SOCK_SEQPACKET)
+        self._fast.open(http.connect(self.address.fast_path, self.address.timeout, socket.SOCK_SEQPACKET))
 
     async def exchange_fast(self, message: bytes, fd: int) -> bytes:
         return self.ask_fast(message, fd)
@@ -43,26 +41,21 @@ class BlockingTransport:
 
     def ask_fast(self, message: bytes, fd: int) -> bytes:
         """As `repeated.Immediate` says."""
-        if self._fast is None:
-            raise http.Closed("not connected")
+        sock = self._fast.sock
         try:
             if fd >= 0:
-                socket.send_fds(self._fast, [message], [fd])
+                socket.send_fds(sock, [message], [fd])
             else:
-                self._fast.send(message)
-            reply = self._fast.recv(MAX_REPLY)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise http.Closed(str(error)) from error
-        except BlockingIOError as error:
-            raise http.Late from error
+                sock.send(message)
+            reply = sock.recv(http.MAX_REPLY)
+        except OSError as error:
+            raise http.meaning(error) from error
         if not reply:
             raise http.Closed("no answer")
         return reply
 
     def close_fast(self) -> None:
-        if self._fast is not None:
-            self._fast.close()
-            self._fast = None
+        self._fast.close()
 
     def close(self) -> None:
         self.close_fast()

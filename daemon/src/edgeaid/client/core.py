@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, Protocol, TypeVar
-from urllib.parse import quote, urlencode
+from typing import Any, Final, Protocol
+from urllib.parse import quote
 
 from .. import errors
-from . import codec, fast, http, repeated, results
+from . import codec, fast, http, repeated
 from .arguments import Address, Upload, check_priority, check_timeout, model_name, version_text
 from .codec import Array, Inference, Inputs
 from .inventory import Device, Model
-from .pictures import picture_bytes
 
-#: What may be asked about a picture.
-_TASKS: Final = ("classify", "detect", "pose", "segment")
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 JSON: Final = {"Content-Type": "application/json"}
-A = TypeVar("A", bound=results.Answer)
 
 
 class Transport(Protocol):
@@ -337,73 +333,6 @@ class Core:
             self._prepared[key] = forms, (http.request_head("POST", path, head, body), body[0])
         return self._answered(200, headers, data)
 
-    # --- pictures ---------------------------------------------------------------------------------------------------
-
-    async def picture(
-        self,
-        task: str,
-        model: str,
-        picture: Any,
-        options: Mapping[str, float | None],
-        accept: str = "application/json",
-    ) -> bytes:
-        """The answer's bytes about a picture; options that are None are left to the daemon."""
-        check_timeout(options.get("timeout"))
-        if task not in _TASKS:
-            raise errors.InvalidArgument(f"a picture is asked about as one of {', '.join(_TASKS)}, not {task!r}")
-        data = picture_bytes(picture)
-        query = urlencode({k: v for k, v in options.items() if v is not None})
-        path = _edgeai_path(model, task) + (f"?{query}" if query else "")
-        return (await self.request("POST", path, data, {"Accept": accept}))[0]
-
-    async def answer(self, kind: type[A], task: str, model: str, picture: Any, **options: float | None) -> A:
-        """The answer about a picture as a dataclass."""
-        return kind.from_json(json.loads(await self.picture(task, model, picture, options)))
-
-    async def classify(
-        self, model: str, picture: Any, max_results: int | None, timeout: float | None
-    ) -> results.Classification:
-        """See Client.classify."""
-        options = {"max_results": max_results, "timeout": timeout}
-        return await self.answer(results.Classification, "classify", model, picture, **options)
-
-    async def objects(
-        self,
-        task: str,
-        model: str,
-        picture: Any,
-        threshold: float | None,
-        max_results: int | None,
-        timeout: float | None,
-    ) -> results.Detection:
-        """See Client.detect and Client.pose."""
-        options = {"threshold": threshold, "max_results": max_results, "timeout": timeout}
-        return await self.answer(results.Detection, task, model, picture, **options)
-
-    async def segment(self, model: str, picture: Any, timeout: float | None) -> results.Segmentation:
-        """See Client.segment."""
-        return await self.answer(results.Segmentation, "segment", model, picture, timeout=timeout)
-
-    async def draw(
-        self,
-        task: str,
-        model: str,
-        picture: Any,
-        threshold: float | None,
-        max_results: int | None,
-        timeout: float | None,
-    ) -> bytes:
-        """See Client.draw."""
-        options = {"threshold": threshold, "max_results": max_results, "timeout": timeout}
-        return await self.picture(task, model, picture, options, "image/png")
-
-    async def detect_tensor(self, model: str, tensor: bytes, threshold: float | None) -> results.Detection:
-        """See Client.detect_tensor."""
-        query = "" if threshold is None else f"?threshold={threshold}"
-        headers = {"Content-Type": "application/octet-stream"}
-        data, _ = await self.request("POST", _edgeai_path(model, "detect") + query, bytes(tensor), headers)
-        return results.Detection.from_json(json.loads(data))
-
     # --- control ----------------------------------------------------------------------------------------------------
 
     async def load(self, model: str) -> None:
@@ -418,20 +347,20 @@ class Core:
 
     async def rollback(self, model: str) -> str:
         """See Client.rollback."""
-        version: str = (await self.post(_edgeai_path(model, "rollback")))["version"]
+        version: str = (await self.post(edgeai_path(model, "rollback")))["version"]
         await self.forget(model)
         return version
 
     async def remove(self, model: str, version: str | int) -> None:
         """See Client.remove."""
-        await self.request("DELETE", _edgeai_path(model, "versions/" + quote(version_text(version), safe="")))
+        await self.request("DELETE", edgeai_path(model, "versions/" + quote(version_text(version), safe="")))
 
     async def push(
         self, model: str, upload: Upload, version: str | int, *, unless_same: bool = False, allow_older: bool = False
     ) -> dict[str, Any]:
         """See Client.push."""
         text = version_text(version)
-        path = _edgeai_path(model, "versions/" + quote(text, safe="") if text else "")
+        path = edgeai_path(model, "versions/" + quote(text, safe="") if text else "")
         headers = {"Content-Length": str(upload.total), "X-Content-SHA256": upload.digest}
         if unless_same:
             headers["X-Unless-Same"] = "true"
@@ -457,5 +386,6 @@ def _model_path(model: str, version: str) -> str:
     return f"/v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
 
 
-def _edgeai_path(model: str, rest: str) -> str:
+def edgeai_path(model: str, rest: str) -> str:
+    """Path of our own routes about a model."""
     return f"/edgeai/v1/models/{quote(model_name(model), safe='')}" + (f"/{rest}" if rest else "")

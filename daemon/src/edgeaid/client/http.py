@@ -19,6 +19,8 @@ Buffer = bytes | memoryview
 #: Whole, in pieces that are sent together, or as it comes.
 Body = Sequence[Buffer] | Iterator[bytes]
 MAX_HEAD: Final = 65536
+#: Bytes of the longest answer on the fast socket.
+MAX_REPLY: Final = 65536
 #: Bytes of a socket's path (sun_path without its end).
 MAX_PATH: Final = 107
 _PIECE: Final = 1 << 16
@@ -31,6 +33,39 @@ class Closed(Exception):
 
 class Late(Exception):
     """No answer within the client's timeout."""
+
+
+def meaning(error: OSError) -> Exception:
+    """Closed or Late for an error that says so; any other as it is."""
+    if isinstance(error, BrokenPipeError | ConnectionResetError):
+        return Closed(str(error))
+    if isinstance(error, BlockingIOError | TimeoutError):
+        return Late()
+    return error
+
+
+class FastEnd:
+    """A transport's end of the fast socket; it may be closed."""
+
+    def __init__(self) -> None:
+        self._sock: socket.socket | None = None
+
+    def open(self, sock: socket.socket) -> None:
+        """Use a socket that is connected."""
+        self._sock = sock
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket. Closed where there is none."""
+        if self._sock is None:
+            raise Closed("not connected")
+        return self._sock
+
+    def close(self) -> None:
+        """Close it where it is open."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
 
 
 def connect(path: str, timeout: float, kind: int = socket.SOCK_STREAM) -> socket.socket:

@@ -26,7 +26,7 @@ class AsyncioTransport:
     def __init__(self, address: Address) -> None:
         self.address = address
         self._http: Streams | None = None
-        self._fast: socket.socket | None = None
+        self._fast = http.FastEnd()
 
     @property
     def is_open(self) -> bool:
@@ -82,31 +82,26 @@ class AsyncioTransport:
             if isinstance(error, OSError):
                 raise http.unreachable(self.address.fast_path, error) from error
             raise
-        self._fast = sock
+        self._fast.open(sock)
 
     async def exchange_fast(self, message: bytes, fd: int) -> bytes:
-        if self._fast is None:
-            raise http.Closed("not connected")
+        sock = self._fast.sock
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.address.timeout):
                 if fd >= 0:
-                    socket.send_fds(self._fast, [message], [fd])  # one request at a time: there is room
+                    socket.send_fds(sock, [message], [fd])  # one request at a time: there is room
                 else:
-                    await loop.sock_sendall(self._fast, message)
-                reply = await loop.sock_recv(self._fast, 65536)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise http.Closed(str(error)) from error
-        except TimeoutError as error:
-            raise http.Late from error
+                    await loop.sock_sendall(sock, message)
+                reply = await loop.sock_recv(sock, http.MAX_REPLY)
+        except OSError as error:
+            raise http.meaning(error) from error
         if not reply:
             raise http.Closed("no answer")
         return reply
 
     def close_fast(self) -> None:
-        if self._fast is not None:
-            self._fast.close()
-            self._fast = None
+        self._fast.close()
 
     def _drop(self) -> None:
         if self._http is not None:

@@ -11,38 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import errors
-from ..scores import Area, ClassScore
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A rectangle, origin at the upper left corner of the original picture."""
-
-    xmin: float
-    ymin: float
-    xmax: float
-    ymax: float
-
-
-@dataclass(frozen=True, slots=True)
-class Detected:
-    """An object in a picture."""
-
-    index: int
-    label: str
-    score: float
-    #: Corners as parts of the picture, 0 to 1.
-    box: Box
-    #: Corners in pixels of the original picture.
-    pixels: Box
-    #: x, y (parts of the picture's sides) and score of each keypoint, in the model's order; poses have them.
-    keypoints: tuple[tuple[float, float, float], ...] = ()
-    #: Corners of a rotated box, as parts of the picture's sides.
-    polygon: tuple[tuple[float, float], ...] = ()
-    #: What the second model of an ensemble calls it, and its score; None where there is none or it was not sure.
-    sub_label: tuple[str, float] | None = None
-    #: JSON values by model: what each model of an ensemble after the detector says of it.
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+from ..scores import Area, Box, ClassScore, Detected
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +101,7 @@ class Detection(Answer):
     @classmethod
     def from_json(cls, answer: Mapping[str, Any]) -> Self:
         """From the daemon's JSON."""
-        objects = tuple(
-            Detected(
-                o["index"],
-                o["label"],
-                o["score"],
-                Box(**o["box"]),
-                Box(**o["pixels"]),
-                tuple((x, y, score) for x, y, score in o.get("keypoints", ())),
-                tuple((x, y) for x, y in o.get("polygon", ())),
-                (o["sub_label"][0], o["sub_label"][1]) if "sub_label" in o else None,
-                o.get("attributes", {}),
-            )
-            for o in answer["objects"]
-        )
+        objects = tuple(map(Detected.from_json, answer["objects"]))
         return cls(**cls._common(answer), objects=objects)
 
 
@@ -155,7 +111,7 @@ class Segmentation(Answer):
 
     classes: tuple[Area, ...]
     #: The part of the picture that the mask covers, 0 to 1.
-    box: Box
+    box: Box[float]
     #: 8-bit greyscale PNG at the model's resolution; pixel value = class number.
     mask_png: bytes = field(repr=False)
 

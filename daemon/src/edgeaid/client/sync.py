@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from .. import errors
-from . import codec, http, results
+from . import codec, http, questions, results
 from .arguments import DEFAULT_SOCKET, DEFAULT_TIMEOUT, Address, Progress, upload_of
 from .blocking import BlockingTransport, run
 from .codec import Inference, Inputs
 from .core import Core
 from .inventory import Device, Model
+from .questions import Options
 
 T = TypeVar("T")
 
@@ -157,7 +158,7 @@ class Client:
         `picture`: a path, bytes of a JPEG, PNG or BMP file, a file opened with "rb", a uint8 array [height, width] or
         [height, width, 1, 3 or 4] (RGB), or a PIL image.
         """
-        return self._run(self._core.classify(model, picture, max_results, timeout))
+        return self._run(questions.classify(self._core, model, picture, Options(None, max_results, timeout)))
 
     def detect(
         self,
@@ -169,7 +170,9 @@ class Client:
         timeout: float | None = None,
     ) -> results.Detection:
         """Objects in a picture (see classify), best first. `threshold`: least score, None = the model's own."""
-        return self._run(self._core.objects("detect", model, picture, threshold, max_results, timeout))
+        return self._run(
+            questions.objects(self._core, "detect", model, picture, Options(threshold, max_results, timeout))
+        )
 
     def pose(
         self,
@@ -181,15 +184,17 @@ class Client:
         timeout: float | None = None,
     ) -> results.Detection:
         """Objects in a picture (see classify), best first, each with its `keypoints`."""
-        return self._run(self._core.objects("pose", model, picture, threshold, max_results, timeout))
+        return self._run(
+            questions.objects(self._core, "pose", model, picture, Options(threshold, max_results, timeout))
+        )
 
     def segment(self, model: str, picture: Any, *, timeout: float | None = None) -> results.Segmentation:
         """Areas of a picture (see classify), largest first, and the mask."""
-        return self._run(self._core.segment(model, picture, timeout))
+        return self._run(questions.segment(self._core, model, picture, Options(None, None, timeout)))
 
     def detect_tensor(self, model: str, tensor: bytes, *, threshold: float | None = None) -> results.Detection:
         """Objects in a picture that is the model's input tensor already: its bytes, row-major."""
-        return self._run(self._core.detect_tensor(model, tensor, threshold))
+        return self._run(questions.detect_tensor(self._core, model, tensor, threshold))
 
     def draw(
         self,
@@ -202,7 +207,7 @@ class Client:
         timeout: float | None = None,
     ) -> bytes:
         """A PNG file: the picture (see classify) with the answer of `task` (classify, detect, segment, pose) on it."""
-        return self._run(self._core.draw(task, model, picture, threshold, max_results, timeout))
+        return self._run(questions.draw(self._core, task, model, picture, Options(threshold, max_results, timeout)))
 
     # --- control ----------------------------------------------------------------------------------------------------
 

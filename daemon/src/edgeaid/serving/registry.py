@@ -11,7 +11,6 @@ from pathlib import Path
 from time import monotonic as clock
 from typing import Any
 
-from .. import config as configuration
 from .. import errors
 from ..config import Config
 from ..devices.states import State as DeviceState
@@ -20,7 +19,7 @@ from ..models.gate import check_formats
 from ..models.manifest import Manifest
 from ..models.repository import Repository, StoredModel
 from ..models.trust import trust_of
-from . import members
+from . import members, policies
 from .device import DeviceRunner
 from .events import EventLog
 from .locks import held
@@ -224,18 +223,7 @@ class Registry:
     def _wanted(self, name: str, versions: list[str], config: dict[str, Any], *, pinned: bool = True) -> list[str]:
         if pinned and self.pins.get(name) in versions:
             return [self.pins[name]]
-        policy = self.config.models.version_policy.get(name, self.config.models.versions)
-        kind, numbers = configuration.parse_policy(_policy_of(config) or policy)
-        if kind == "all":
-            return versions
-        if kind == "latest":
-            return versions[: numbers[0]]
-        wanted = [v for v in versions if int(v) in numbers]
-        if not wanted:
-            raise errors.NotFound(
-                f"failed to load {name!r}: none of the versions {list(numbers)} is there, only {', '.join(versions)}"
-            )
-        return wanted
+        return policies.wanted(self.config.models, name, versions, config)
 
     async def _load_version(self, name: str, version: str, config: dict[str, Any]) -> LiveModel:
         self.failures[name, version] = Unserved(State.LOADING, "")
@@ -393,17 +381,3 @@ class Registry:
 
 async def _nothing(_target: str) -> None:
     """No devices are made."""
-
-
-def _policy_of(config: dict[str, Any]) -> str:
-    """Version policy of a ModelConfig override in our notation; "" when it has none."""
-    policy = config.get("version_policy")
-    if not isinstance(policy, dict):
-        return ""
-    if "all" in policy:
-        return "all"
-    if isinstance(policy.get("latest"), dict):
-        return f"latest:{policy['latest'].get('num_versions', 1)}"
-    if isinstance(policy.get("specific"), dict):
-        return "specific:" + ",".join(str(v) for v in policy["specific"].get("versions", []))
-    return ""

@@ -10,8 +10,9 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..scores import Detected
 from . import preprocess
-from .results import Classification, Detected, Detections, Result, Segmentation
+from .results import Classification, Detections, Result, Segmentation
 
 #: Pictures are drawn on at no more than this many pixels along the longer side: the PNG of a 12 Mpixel still takes
 #: seconds and tens of megabytes on a Pi.

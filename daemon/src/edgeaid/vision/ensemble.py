@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from ..errors import InvalidModel
 from ..models.rules import MAX_RESULTS, OutputRules
+from ..scores import Box, Detected
 from ..tensors import TensorSpec
 from .placement import Placement
-from .results import Detected, Detections
+from .results import Detections
 
 Array = npt.NDArray[Any]
 
@@ -54,7 +55,7 @@ def tensors(objects: Sequence[Detected]) -> list[Array]:
         _texts([o.label for o in objects]),
         _texts([o.sub_label[0] if o.sub_label is not None else "" for o in objects]),
         np.array([o.sub_label[1] if o.sub_label is not None else 0.0 for o in objects], np.float32),
-        _items([json.dumps(o.attributes or {}, separators=(",", ":")).encode() for o in objects]),
+        _items([json.dumps(dict(o.attributes), separators=(",", ":")).encode() for o in objects]),
     ]
 
 
@@ -79,7 +80,7 @@ def detections(rules: OutputRules, outputs: Sequence[Array], placement: Placemen
         if score < rules.threshold:
             break
         left, top, right, bottom = (round(float(v), 6) for v in boxes[row])
-        box = (placement.x(left), placement.y(top), placement.x(right), placement.y(bottom))
+        box = Box(placement.x(left), placement.y(top), placement.x(right), placement.y(bottom))
         width, height = placement.width, placement.height
         sub_label = bytes(sub_labels[row]).decode()
         objects.append(
@@ -88,9 +89,11 @@ def detections(rules: OutputRules, outputs: Sequence[Array], placement: Placemen
                 bytes(labels[row]).decode(),
                 score,
                 box,
-                (round(box[0] * width), round(box[1] * height), round(box[2] * width), round(box[3] * height)),
+                Box(
+                    round(box.xmin * width), round(box.ymin * height), round(box.xmax * width), round(box.ymax * height)
+                ),
                 sub_label=(sub_label, round(float(sub_scores[row]), 6)) if sub_label else None,
-                attributes=json.loads(attributes[row]) or None,
+                attributes=json.loads(attributes[row]),
             )
         )
     return Detections(tuple(objects), placement.width, placement.height)

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..models.rules import OutputRules
+from ..scores import Box
 from ..tensors import TensorSpec
 from .decoders import Candidates, decode
 from .decoders.yolo import rotated_corners
 from .placement import Placement
-from .results import Detected, Detections
+from .results import Detections, Masked
 
 Array = npt.NDArray[Any]
 
@@ -37,17 +38,17 @@ def detections(
     pixels = np.rint(boxes * np.array([placement.width, placement.height] * 2)).astype(int)
     objects = []
     for row in range(len(boxes)):
-        box = tuple(round(float(v), 6) for v in boxes[row])
-        if box[2] <= box[0] or box[3] <= box[1]:
+        box = Box(*(round(float(v), 6) for v in boxes[row]))
+        if box.xmax <= box.xmin or box.ymax <= box.ymin:
             continue
         index = int(candidates.classes[row]) + rules.class_offset
         objects.append(
-            Detected(
+            Masked(
                 index,
                 labels[index] if 0 <= index < len(labels) else str(index),
                 round(float(candidates.scores[row]), 6),
-                (box[0], box[1], box[2], box[3]),
-                (int(pixels[row][0]), int(pixels[row][1]), int(pixels[row][2]), int(pixels[row][3])),
+                box,
+                Box(*(int(v) for v in pixels[row])),
                 keypoints=_keypoints(candidates, row, offset, scale),
                 polygon=_polygon(candidates, row, offset, scale, size),
                 mask=_mask(candidates, row),

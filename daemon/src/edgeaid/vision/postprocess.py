@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from ..errors import InvalidModel
 from ..models.rules import OBJECT_DECODERS, OutputRules
-from ..scores import Area, ClassScore
+from ..scores import Area, Box, ClassScore, Detected
 from ..tensors import TensorSpec
 from . import ensemble, objects
 from .decoders.suppression import suppress
 from .placement import Placement
-from .results import Classification, Detected, Detections, Result, Segmentation
+from .results import Classification, Detections, Result, Segmentation
 from .scores import Array, Floats, dequantized, sigmoid, softmax, top
 
 #: exp() of more than this is not an object in any picture, and of 710 it is infinite.
@@ -78,19 +78,19 @@ def _classification(
 def _detections(
     detected: Sequence[tuple[int, float, Sequence[float]]], labels: Sequence[str], placement: Placement
 ) -> Detections:
-    """`found`: class, score and box (xmin, ymin, xmax, ymax in units of the tensor), best first."""
+    """`detected`: class, score and box (xmin, ymin, xmax, ymax in units of the tensor), best first."""
     objects = []
     for index, score, (xmin, ymin, xmax, ymax) in detected:
         box = (placement.x(xmin), placement.y(ymin), placement.x(xmax), placement.y(ymax))
         if box[2] <= box[0] or box[3] <= box[1]:
             continue
-        pixels = (
+        pixels = Box(
             round(box[0] * placement.width),
             round(box[1] * placement.height),
             round(box[2] * placement.width),
             round(box[3] * placement.height),
         )
-        rounded = (round(box[0], 6), round(box[1], 6), round(box[2], 6), round(box[3], 6))
+        rounded = Box(round(box[0], 6), round(box[1], 6), round(box[2], 6), round(box[3], 6))
         objects.append(Detected(index, _label(labels, index), round(score, 6), rounded, pixels))
     return Detections(tuple(objects), placement.width, placement.height)
 
@@ -207,5 +207,5 @@ def _segmentation(
     counts = np.bincount(mask.reshape(-1), minlength=1)
     order = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     classes = tuple(Area(i, _label(labels, i), round(float(counts[i] / mask.size), 6)) for i in order)
-    box = (placement.x(0.0), placement.y(0.0), placement.x(1.0), placement.y(1.0))
+    box = Box(placement.x(0.0), placement.y(0.0), placement.x(1.0), placement.y(1.0))
     return Segmentation(classes[: rules.max_results], mask, box, placement.width, placement.height)

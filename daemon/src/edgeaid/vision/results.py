@@ -4,52 +4,28 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..scores import Area, ClassScore
+from ..scores import Area, Box, ClassScore, Detected
 
 
 @dataclass(frozen=True, slots=True)
-class Detected:
-    """One object in a picture."""
+class Masked(Detected):
+    """An object whose outline a model may say."""
 
-    index: int
-    label: str
-    score: float
-    #: xmin, ymin, xmax, ymax as parts of the picture's width and height, 0 to 1.
-    box: tuple[float, float, float, float]
-    #: The same in pixels of the picture.
-    pixels: tuple[int, int, int, int]
-    #: x, y (parts of the picture's sides) and score of each keypoint, in the model's order.
-    keypoints: tuple[tuple[float, float, float], ...] = ()
-    #: Corners of a rotated box, as parts of the picture's sides.
-    polygon: tuple[tuple[float, float], ...] = ()
     #: [rows,columns] bool: which part of the box is the object; None = the model does not say.
     mask: npt.NDArray[np.bool_] | None = None
-    #: What a second model calls it, and its score.
-    sub_label: tuple[str, float] | None = None
-    #: JSON values by model: what others say of it.
-    attributes: Mapping[str, Any] | None = None
 
     def more(self) -> dict[str, Any]:
         """JSON values of what only some models say."""
-        table: dict[str, Any] = {}
-        if self.keypoints:
-            table["keypoints"] = [list(point) for point in self.keypoints]
-        if self.polygon:
-            table["polygon"] = [list(point) for point in self.polygon]
+        table = Detected.more(self)
         if self.mask is not None:
             rows, columns = self.mask.shape
             table["mask"] = {"rows": int(rows), "columns": int(columns), "png": _png(self.mask)}
-        if self.sub_label is not None:
-            table["sub_label"] = list(self.sub_label)
-        if self.attributes:
-            table["attributes"] = dict(self.attributes)
         return table
 
 
@@ -80,22 +56,7 @@ class Detections:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values only."""
-        corners = ("xmin", "ymin", "xmax", "ymax")
-        return {
-            "width": self.width,
-            "height": self.height,
-            "objects": [
-                {
-                    "index": o.index,
-                    "label": o.label,
-                    "score": o.score,
-                    "box": dict(zip(corners, o.box, strict=True)),
-                    "pixels": dict(zip(corners, o.pixels, strict=True)),
-                    **o.more(),
-                }
-                for o in self.objects
-            ],
-        }
+        return {"width": self.width, "height": self.height, "objects": [o.to_json() for o in self.objects]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +68,7 @@ class Segmentation:
     #: [rows,columns] uint8 class numbers, at the model's resolution, letterbox borders cut away.
     mask: npt.NDArray[np.uint8]
     #: xmin, ymin, xmax, ymax of the mask as parts of the picture; all of it unless the picture was cropped.
-    box: tuple[float, float, float, float]
+    box: Box[float]
     width: int
     height: int
 
@@ -122,7 +83,7 @@ class Segmentation:
             result["mask"] = {
                 "rows": int(self.mask.shape[0]),
                 "columns": int(self.mask.shape[1]),
-                "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), self.box, strict=True)),
+                "box": self.box._asdict(),
                 "png": _png(self.mask),
             }
         return result

@@ -25,6 +25,7 @@ from ...serving.holdings import Kind
 from ...serving.model import LiveModel, Request
 from ...serving.plane import Plane
 from .. import answers, inference, oip, pictures
+from .account import Account
 from .bodies import MIN_RATE
 from .framing import Framing
 from .plain import STARTS, Head, plain_answer, plain_head
@@ -59,8 +60,8 @@ class Connection(web.RequestHandler):
     """One client. `since` is when it last did its part; infinity while it waits for us."""
 
     __slots__ = (
-        "_asking", "_begun", "_behind", "_body", "_framing", "_head", "_held", "_last", "_memory", "_running",
-        "_unread", "admitted", "peer", "receiving", "server", "since", "uid",
+        "_account", "_asking", "_begun", "_behind", "_body", "_framing", "_head", "_last", "_memory", "_running",
+        "admitted", "peer", "receiving", "server", "since", "uid",
     )  # fmt: skip
 
     def __init__(self, server: Owner, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
@@ -84,10 +85,7 @@ class Connection(web.RequestHandler):
         #: A route reads a body, with a time limit of its own.
         self.receiving = False
         self._framing = Framing()
-        #: Bytes counted for the plain body, and for what came behind a request.
-        self._held = 0
-        #: Bytes counted for answers that the client has not read.
-        self._unread = 0
+        self._account = Account(server.plane.holdings, self.uid)
         #: When the plain body began.
         self._begun = 0.0
         #: Head and what has come of the body of a plain request that is not whole yet.
@@ -109,6 +107,7 @@ class Connection(web.RequestHandler):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family == socket.AF_UNIX:
             self.uid = credentials(sock)[1]
+            self._account = Account(self.server.plane.holdings, self.uid)
         try:
             self.server.admit(self)
         except errors.EdgeaiError as error:
@@ -127,12 +126,9 @@ class Connection(web.RequestHandler):
             return
         self.admitted = False
         self.server.connections.discard(self)
-        holdings = self.server.plane.holdings
-        holdings.give(self.uid, Kind.HTTP)
-        self._drop_body()
-        self._give(self._held)
-        holdings.give(self.uid, Kind.BYTES, self._unread)
-        self._unread = 0
+        self._account.close()
+        self._body = bytearray()
+        self._head = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone: so is what it waited for."""
@@ -151,26 +147,23 @@ class Connection(web.RequestHandler):
         """The client does not read as fast as it is answered: what lies here is counted."""
         super().pause_writing()
         if self.admitted and self.transport is not None:
-            self._unread = self.transport.get_write_buffer_size()
-            self.server.plane.holdings.add(self.uid, Kind.BYTES, self._unread)
+            self._account.set_unread(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """The client has read."""
         super().resume_writing()
-        if self._unread:
-            self.server.plane.holdings.give(self.uid, Kind.BYTES, self._unread)
-            self._unread = 0
+        if self._account.unread:
+            self._account.set_unread(0)
             if self.since != inf:
                 self.since = time.monotonic()
 
     def look(self) -> None:
         """See whether the client reads what lies here for it."""
-        if not self._unread or self.transport is None:
+        if not self._account.unread or self.transport is None:
             return
         size = self.transport.get_write_buffer_size()
-        if self._unread - size >= MIN_RATE:
-            self.server.plane.holdings.give(self.uid, Kind.BYTES, self._unread - size)
-            self._unread = size
+        if self._account.unread - size >= MIN_RATE:
+            self._account.set_unread(size)
             if self.since != inf:
                 self.since = time.monotonic()
 
@@ -213,7 +206,7 @@ class Connection(web.RequestHandler):
             return
         if self._running is not None or self._asking is not None or self._behind:
             try:
-                self._take(len(data))
+                self._account.take(len(data))
             except errors.Unavailable:
                 if self.transport is not None:
                     self.transport.abort()  # an answer is under way: there is no place for another
@@ -240,14 +233,6 @@ class Connection(web.RequestHandler):
             return
         text = str(getattr(damage, "message", "")).strip().partition("\n")[0]
         request.content.set_exception(web.RequestPayloadError(text or "it is damaged"))
-
-    def _take(self, size: int) -> None:
-        self.server.plane.holdings.take(self.uid, Kind.BYTES, size)
-        self._held += size
-
-    def _give(self, size: int) -> None:
-        self.server.plane.holdings.give(self.uid, Kind.BYTES, size)
-        self._held -= size
 
     def _plain(self, data: bytes) -> Head | None:
         """The head of a plain request, when aiohttp is between requests and the client reads its answers."""
@@ -279,7 +264,7 @@ class Connection(web.RequestHandler):
             self._more(head, body)
             return
         if len(body) > head.length:
-            self._take(len(body) - head.length)
+            self._account.take(len(body) - head.length)
             self._behind += body[head.length :]
             body = body[: head.length]
         self._infer(head, body)
@@ -287,7 +272,7 @@ class Connection(web.RequestHandler):
     def _more(self, head: Head, data: bytes | memoryview) -> None:
         missing = head.length - len(self._body)
         try:
-            self._take(len(data))
+            self._account.take(len(data))
         except errors.Unavailable as error:
             self._fail(error, close=True)
             return
@@ -300,12 +285,7 @@ class Connection(web.RequestHandler):
         self._body = bytearray()
         self._head = None
         self._infer(head, body)
-        self._give(head.length)
-
-    def _drop_body(self) -> None:
-        self._give(len(self._body))
-        self._body = bytearray()
-        self._head = None
+        self._account.give(head.length)
 
     def _infer(self, head: Head, body: oip.Body) -> None:
         server = self.server
@@ -340,7 +320,7 @@ class Connection(web.RequestHandler):
     def _ask(self, live: LiveModel, wish: pictures.Wish, body: oip.Body, peer: Peer) -> None:
         """Have a picture answered; it is counted until then."""
         size = len(body)
-        self._take(size)
+        self._account.take(size)
 
         async def ask() -> None:
             try:
@@ -353,8 +333,7 @@ class Connection(web.RequestHandler):
                 self._asking = None
                 self._write(200, {"Content-Type": inference.JSON}, [text])
             finally:
-                if self.admitted:  # else all that it held was given back when its client left
-                    self._give(size)
+                self._account.give(size)
 
         self._asking = self._loop.create_task(ask())
 
@@ -401,7 +380,7 @@ class Connection(web.RequestHandler):
 
     def _taken_behind(self) -> bytes:
         data, self._behind = bytes(self._behind), bytearray()
-        self._give(len(data))
+        self._account.give(len(data))
         return data
 
     def _next(self) -> None:

@@ -22,9 +22,10 @@ from ...backends.base import DeviceFacts, ModelIO, Phases
 from ...models.ensemble import Ensemble
 from ...models.rules import MAX_RESULTS
 from ...models.stages import Crop, Detect
+from ...scores import Box, Detected
 from ...tensors import Turn
 from ...vision import ensemble as tensors
-from ...vision.results import Detected, Detections
+from ...vision.results import Detections
 from ...worker.process import Worker
 from . import asking
 from .frames import picture_of
@@ -110,7 +111,7 @@ class Stages:
             objects[row] = replace(
                 thing,
                 sub_label=answer.best or thing.sub_label,
-                attributes={**(thing.attributes or {}), stage.model: answer.values},
+                attributes={**thing.attributes, stage.model: answer.values},
             )
 
 
@@ -118,11 +119,11 @@ def _objects(questions: Sequence[asking.Question], stage: Detect) -> list[Detect
     if len(questions) > 1:
         labels = questions[0].lease.model.rules.labels
         seen = asking.merged([s for q in questions for s in asking.objects(q, stage.threshold)])
-        return [Detected(_index(s.label, labels), s.label, s.score, s.box, (0, 0, 0, 0)) for s in seen]
+        return [Detected(_index(s.label, labels), s.label, s.score, Box(*s.box), Box(0, 0, 0, 0)) for s in seen]
     answer = asking.result(questions[0], stage.threshold)
     if not isinstance(answer, Detections):
         raise errors.InvalidModel(f"model {stage.model!r} does not detect objects")
-    return [replace(o, attributes={stage.model: more} if (more := o.more()) else None) for o in answer.objects]
+    return [replace(o, attributes={stage.model: more} if (more := o.more()) else {}) for o in answer.objects]
 
 
 def _index(label: str, labels: Sequence[str]) -> int:

@@ -8,8 +8,9 @@ from typing import Final
 
 from PIL import Image
 
+from ...scores import Box, Detected
 from ...vision import draw
-from ...vision.results import Detected, Detections
+from ...vision.results import Detections
 from .stages import Thing
 
 QUALITY: Final = 80
@@ -32,4 +33,4 @@ def _detected(thing: Thing) -> Detected:
     sub_label = thing.sub_label or (thing.life.sub_label if thing.life is not None else None)
     # The label decides the colour: here there is no class number.
     index = zlib.crc32(thing.label.encode()) % 97
-    return Detected(index, thing.label, thing.score, thing.box, (0, 0, 0, 0), sub_label=sub_label)
+    return Detected(index, thing.label, thing.score, Box(*thing.box), Box(0, 0, 0, 0), sub_label=sub_label)

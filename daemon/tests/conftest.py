@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from .support.browser import browser
 from .support.daemon import daemon, launch, start, three
 
-__all__ = ["daemon", "launch", "shared_data", "shared_findings", "start", "three"]
+__all__ = ["browser", "daemon", "launch", "shared_data", "shared_findings", "start", "three"]
 
 # Timings live in benchmarks: a busy machine is not a failure. The gate repeats the same examples each time; elsewhere
 # new ones are tried, and what they find is kept as a test.

@@ -33,7 +33,7 @@ class Server:
     fast_socket: str = ""
     #: gRPC on a Unix socket; "" = none. Needs the optional package edgeaid[grpc]. Passed descriptor: "grpc".
     grpc_socket: str = ""
-    #: Role of everyone who may connect to the gRPC socket: it cannot tell callers apart. observe, infer or control.
+    #: Role of everyone who may connect to the gRPC socket: all callers have the same. observe, infer or control.
     grpc_role: str = "infer"
     #: Name in the server metadata; some clients expect "triton".
     name: str = "edgeaid"
@@ -107,7 +107,7 @@ class Limits:
     request_seconds: float = 30.0
     #: Longest invoke before the worker counts as hung.
     invoke_seconds: float = 10.0
-    #: Longest load and self-test of a model; on the CPU in a worker of its own, so that nobody waits for it.
+    #: Longest load and self-test of a model; on the CPU in a worker of its own, so that no other model waits for it.
     load_seconds: float = 60.0
     #: Longest self-test and warm-up of a new model on an accelerator, whose other models wait meanwhile.
     trial_seconds: float = 15.0
@@ -138,7 +138,7 @@ class SharedMemory:
 
 @dataclass(frozen=True, slots=True)
 class Dialects:
-    """[dialects]: what other programs' clients speak, beside the rest on every HTTP socket. Off unless set."""
+    """[dialects]: protocols of other programs, on every HTTP socket. Off unless set."""
 
     #: DeepStack: POST /v1/vision/detection.
     deepstack: bool = False
@@ -150,7 +150,7 @@ class Dialects:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """[streams]: cameras and files whose frames are looked at all the time (docs/streams.md)."""
+    """[streams]: cameras and files that are analysed continuously (docs/streams.md)."""
 
     #: Files with [stream.NAME] tables, *.toml; streams added by clients are kept in the state directory.
     directory: Path = Path("/etc/edgeai/streams.d")
@@ -186,7 +186,7 @@ class Scheduling:
     preempt: bool = _QUEUE.preempt
     #: Requests that cannot be answered in time any more let all others pass.
     shed: bool = _QUEUE.shed
-    #: An idle device ignores thresholds when nobody is ready.
+    #: An idle device ignores thresholds when no lane is ready.
     idle_rule: bool = _QUEUE.idle_rule
     #: Of models that have no table of their own.
     threshold: int = _QUEUE.default.threshold

@@ -85,7 +85,7 @@ class Daemon:
             service.forget(stored)
             kept.close()
             kept = None
-        # A kept one is from a daemon that crashed: whoever connected meanwhile waits in it.
+        # A kept one is from a daemon that crashed: clients that connected meanwhile wait in it.
         sock = kept or bind(Path(path), kind)
         self._bound[stored] = Path(path)
         service.keep(sock, stored)

@@ -33,7 +33,7 @@ def notify(*lines: str, fds: Sequence[int] = ()) -> bool:
 
 
 def notify_reloading() -> bool:
-    """RELOADING=1 with the time stamp that Type=notify-reload wants in the same message."""
+    """RELOADING=1 with the time stamp that Type=notify-reload needs in the same message."""
     return notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 

@@ -16,7 +16,7 @@ class Known:
     target: str
     #: Its firmware is running; False = it waits for one.
     running: bool
-    #: A serial bridge: a board may sit behind it, only talking to it tells.
+    #: A serial bridge: a board may be behind it, which only its protocol shows.
     serial: bool = False
 
 
@@ -24,7 +24,7 @@ CORAL_BOOT: Final = (0x1A6E, 0x089A)
 CORAL: Final = (0x18D1, 0x9302)
 NCS_BOOT: Final = (0x03E7, 0x2150)
 NCS2_BOOT: Final = (0x03E7, 0x2485)
-#: Both Movidius generations once firmware runs. Only the id they had before tells them apart.
+#: Both Movidius generations once firmware runs. Only the id they had before distinguishes them.
 MOVIDIUS: Final = (0x03E7, 0xF63B)
 
 USB: Final[dict[tuple[int, int], Known]] = {
@@ -45,5 +45,5 @@ USB: Final[dict[tuple[int, int], Known]] = {
     (0xC251, 0xF001): Known("K210 board (DAP-Link)", "k210", running=True, serial=True),
 }
 
-#: Nominal Mbit/s at which a device can work; a slower port is worth a word.
+#: Nominal Mbit/s at which a device can work; a slower port is reported.
 BEST_SPEED: Final[dict[str, float]] = {"edgetpu": 5000.0, "ncs": 5000.0, "ncs2": 5000.0}

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,33 +13,22 @@ import pytest
 from edgeaid.models.repository import EMBEDDED
 
 from ..support import tflite
+from ..support.addresses import Addresses, serving
 from ..support.daemon import Running
 from ..support.environments import environment
-from .test_triton_examples import forwarded
 
 pytestmark = pytest.mark.slow
 
 SCENE = EMBEDDED / "digit-scenes" / "1" / "samples" / "scene-1.png"
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Addresses of a daemon that serves `simple` (INPUT0, INPUT1 -> sum, difference) and finds digits."""
-
-    http: str
-    grpc: str
-
-
 @pytest.fixture(scope="module")
-def server(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("suites")
-    model = directory / "simple.tflite"
-    model.write_bytes(tflite.sum_and_difference())
-    config = f'[server]\ngrpc_socket = "{directory}/run/g.sock"\n[dialects]\ndeepstack = true\ndoods = true\n'
-    running = launch(directory, config, models={"simple": model})
-    with forwarded(running) as address:
-        yield Server(address, f"unix:{directory}/run/g.sock")
-    assert running.stop() == 0, running.log.read_text()
+def server(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+    """A daemon that serves `simple` (INPUT0, INPUT1 -> sum, difference) and finds digits."""
+    models = {"simple": tflite.sum_and_difference()}
+    config = "[dialects]\ndeepstack = true\ndoods = true\n"
+    with serving(launch, tmp_path_factory.mktemp("suites"), models, config) as addresses:
+        yield addresses
 
 
 def run(directory: Path, place: Path, script: str, *arguments: str) -> str:
@@ -87,7 +75,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def test_kserves_clients_of_rest_and_grpc(server: Server, tmp_path: Path) -> None:
+def test_kserves_clients_of_rest_and_grpc(server: Addresses, tmp_path: Path) -> None:
     assert "10 of 10" in run(tmp_path, environment("kserve==0.21.0"), KSERVE, server.http, server.grpc)
 
 
@@ -129,7 +117,7 @@ print("open-inference-openapi: 18 of 18")
 """
 
 
-def test_the_client_generated_from_the_protocols_description(server: Server, tmp_path: Path) -> None:
+def test_the_client_generated_from_the_protocols_description(server: Addresses, tmp_path: Path) -> None:
     packages = environment("open-inference-openapi==2.0.0.1")
     assert "18 of 18" in run(tmp_path, packages, PROTOCOL, server.http)
 
@@ -159,7 +147,7 @@ print("pydoods: 2 of 2, deepstack-python: 2 of 2, deepstack-sdk: 2 of 2")
 """
 
 
-def test_the_clients_of_doods_and_deepstack(server: Server, tmp_path: Path) -> None:
+def test_the_clients_of_doods_and_deepstack(server: Addresses, tmp_path: Path) -> None:
     packages = environment("pydoods==1.0.2", "deepstack-python==0.9", "deepstack-sdk==0.2.1")
     assert "deepstack-sdk: 2 of 2" in run(tmp_path, packages, DETECTORS, server.http, str(SCENE))
 
@@ -179,6 +167,6 @@ print("mlserver infer:", good, "of 20 requests")
 """
 
 
-def test_mlservers_command_line(server: Server, tmp_path: Path) -> None:
+def test_mlservers_command_line(server: Addresses, tmp_path: Path) -> None:
     """Its program knows REST only."""
     assert "20 of 20" in run(tmp_path, environment("mlserver==1.7.1"), MLSERVER, server.http)

@@ -7,12 +7,9 @@ they know no Unix sockets, so a loopback port is forwarded to the daemon's.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +18,7 @@ import pytest
 from edgeaid.models.repository import EMBEDDED
 
 from ..support import tflite
+from ..support.addresses import forwarded
 from ..support.daemon import Running
 from ..toolkit.tflite_builder import Graph, Op, T, build
 
@@ -84,27 +82,6 @@ class Server:
     picture: Path
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(1 << 16):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        source.close()
-
-
-def _forward(listener: socket.socket, path: Path) -> None:
-    while True:
-        try:
-            client, _ = listener.accept()
-        except OSError:
-            return
-        upstream = socket.socket(socket.AF_UNIX)
-        upstream.connect(str(path))
-        for pair in ((client, upstream), (upstream, client)):
-            threading.Thread(target=_pump, args=pair, daemon=True).start()
-
-
 def named_like_densenet() -> bytes:
     """data_0 float [3,224,224] -> fc6_1."""
     tensors = [tflite.T("data_0", "FP32", [3, 224, 224]), tflite.T("fc6_1", "FP32", [3, 224, 224])]
@@ -154,15 +131,6 @@ def server(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> I
 def configuration(directory: Path) -> str:
     """Of a daemon that calls itself triton, as one of the examples wants it."""
     return f'[server]\nname = "triton"\ngrpc_socket = "{directory}/run/g.sock"\ngrpc_role = "control"\n'
-
-
-@contextmanager
-def forwarded(running: Running) -> Iterator[str]:
-    """Address of a loopback port that leads to the daemon's socket."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=_forward, args=(listener, running.socket), daemon=True).start()
-    yield f"127.0.0.1:{listener.getsockname()[1]}"
-    listener.close()
 
 
 def run(tmp_path: Path, script: str, arguments: list[str]) -> None:

@@ -10,16 +10,15 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ..support.addresses import Addresses, serving
 from ..support.daemon import Running
 from ..support.environments import environment
 from ..toolkit.tflite_builder import Graph, Op, T, build
-from .test_triton_examples import forwarded
 
 pytestmark = pytest.mark.slow
 
@@ -91,30 +90,16 @@ def sums(*batch: int) -> bytes:
     return build(Graph(tensors, operators, names[:2], names[2:]))
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Addresses of a daemon with the models of the suites."""
-
-    http: str
-    grpc: str
-
-
 @pytest.fixture(scope="module")
-def server(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("qa")
-    files = {}
+def server(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+    """A daemon with the models of the suites."""
     models = {"onnx_zero_1_float32": identity(), "onnx": sums(-1), "onnx_nobatch": sums()}
-    for name, data in models.items():
-        files[name] = directory / f"{name}.tflite"
-        files[name].write_bytes(data)
-    running = launch(directory, f'[server]\ngrpc_socket = "{directory}/run/g.sock"\n', models=files)
-    with forwarded(running) as address:
-        yield Server(address, f"unix:{directory}/run/g.sock")
-    assert running.stop() == 0, running.log.read_text()
+    with serving(launch, tmp_path_factory.mktemp("qa"), models) as addresses:
+        yield addresses
 
 
 @pytest.mark.parametrize(("suite", "case"), CASES)
-def test_a_case_passes(server: Server, tmp_path: Path, suite: str, case: str) -> None:
+def test_a_case_passes(server: Addresses, tmp_path: Path, suite: str, case: str) -> None:
     path, group = suite.split()
     text = source(path).replace("localhost:8000", server.http).replace("localhost:8001", server.grpc)
     (tmp_path / "suite.py").write_text(text)

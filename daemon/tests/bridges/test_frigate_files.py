@@ -20,7 +20,7 @@ import pytest
 
 from edgeaid.models.repository import EMBEDDED
 
-from ..api.test_triton_examples import forwarded
+from ..support.addresses import forwarded
 from ..support.daemon import Running
 from ..support.environments import environment
 

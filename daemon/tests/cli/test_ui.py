@@ -17,6 +17,7 @@ import pytest
 
 from edgeaid.models.repository import EMBEDDED
 
+from ..support.browser import WINDOWS
 from ..support.daemon import Running
 from .test_manners import COMMAND
 
@@ -134,28 +135,6 @@ def test_a_daemon_that_went_away_is_said_so(start: Callable[..., Running]) -> No
 
 
 # --- in a real browser ----------------------------------------------------------------------------------------------
-
-
-#: Two are enough to notice a fault at once: the narrowest and the widest, one in each scheme.
-WINDOWS = [
-    pytest.param(w, s, marks=() if (w, s) in ((390, "light"), (1440, "dark")) else pytest.mark.slow)
-    for w in (390, 820, 1440)
-    for s in ("light", "dark")
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="no playwright here (daemon/requirements/test.lock has it)"
-    )
-    chromium = os.environ.get("EDGEAI_TEST_CHROMIUM") or shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no Chromium here (Debian: chromium; or set EDGEAI_TEST_CHROMIUM)")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 HOSTILE = '<img src=x onerror="document.title=1">&amp;\u202e</td><script>document.title=2</script>'

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 
 from edgeaid.models.repository import EMBEDDED
 
+from ..support.browser import WINDOWS
 from .check_cases import quantised_relu_between
 
 MODEL = EMBEDDED / "digits" / "1" / "model.tflite"
@@ -46,28 +45,6 @@ def test_check_writes_a_page_with_its_verdict(tmp_path: Path) -> None:
     text = (tmp_path / "page.html").read_text()
     assert "fits edgetpu" in text
     assert "<script" not in text
-
-
-#: Two are enough to notice a fault at once: the narrowest and the widest, one in each scheme.
-WINDOWS = [
-    pytest.param(w, s, marks=() if (w, s) in ((390, "light"), (1440, "dark")) else pytest.mark.slow)
-    for w in (390, 820, 1440)
-    for s in ("light", "dark")
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="no playwright here (daemon/requirements/test.lock has it)"
-    )
-    chromium = os.environ.get("EDGEAI_TEST_CHROMIUM") or shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no Chromium here (Debian: chromium; or set EDGEAI_TEST_CHROMIUM)")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

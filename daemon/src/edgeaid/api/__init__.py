@@ -1,1 +1,1 @@
-"""Protocol adapters: what clients speak, turned into requests to the data plane. They hold no state of models."""
+"""Protocol adapters: they turn clients' messages into requests to the data plane. They hold no state of models."""

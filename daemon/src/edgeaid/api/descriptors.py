@@ -1,7 +1,7 @@
-"""Descriptors that strangers send along, and sockets that may still hold some: never closed by the event loop.
+"""Descriptors that clients send along, and sockets that may still hold some: never closed by the event loop.
 
-Any process can attach descriptors to a message on a Unix socket. Whoever drops the last reference to one waits for what
-its file does on closing: a TCP socket with SO_LINGER waits for as long as its owner chose, a FUSE file for its server.
+Any process can attach descriptors to a message on a Unix socket. Dropping the last reference to one waits for what its
+file does on closing: a TCP socket with SO_LINGER waits for as long as its owner chose, a FUSE file for its server.
 So (1) the kernel is asked to refuse them, where it can (Linux 6.16); (2) every read has room for all descriptors that a
 message can carry, because the kernel closes in our name what does not fit; (3) they are closed in threads of their own,
 and so is a socket whose queue is not empty, because unread messages are dropped, with what they carry, on closing.
@@ -32,7 +32,7 @@ SO_PASSRIGHTS: Final = 83
 #: Descriptors in one message (SCM_MAX_FD), and room for them.
 MAX_RIGHTS: Final = 253
 ROOM: Final = socket.CMSG_SPACE(MAX_RIGHTS * 4)
-#: Threads that close. One is enough until somebody sends what does not close.
+#: Threads that close. One is enough until a client sends what does not close.
 MAX_THREADS: Final = 16
 #: A close that takes longer is interrupted: waiting for SO_LINGER ends with any signal.
 PATIENCE_SECONDS: Final = 0.5

@@ -126,7 +126,7 @@ def fill(plane: Plane, request: Request, wanted: oip.InferRequest, peer: Peer) -
 
 
 def _describe(request: Request, wanted: oip.InferRequest, peer: Peer) -> None:
-    """Tell the worker the sizes and shapes of this request's inputs, and its sequence."""
+    """Pass the worker the sizes and shapes of this request's inputs, and its sequence."""
     live = request.live
     shapes = [spec.one.shape for spec in live.inputs]
     sizes = [0 if spec.datatype == "BYTES" else spec.one.nbytes for spec in live.inputs]

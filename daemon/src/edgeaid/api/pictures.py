@@ -74,7 +74,7 @@ def wrong_task(live: LiveModel, task: str) -> str:
     verb = "infer" if manifest.task in ("other", "embed") else manifest.task
     return (
         f"model {live.name!r} is made for the task '{manifest.task}', not '{task}': ask it with edgeai {verb} "
-        f"{live.name}. If it is made for '{task}', push it with --task {task}, or say so in its model.toml: "
+        f"{live.name}. If it is made for '{task}', push it with --task {task}, or write it into its model.toml: "
         f"{'; '.join(lines)} (docs/models.md has the other keys)"
     )
 

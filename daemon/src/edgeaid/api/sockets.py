@@ -13,7 +13,7 @@ from .. import errors
 
 
 def bind(path: Path, kind: int, mode: int = 0o660) -> socket.socket:
-    """A listening Unix socket at `path`. A stale socket is replaced; one that somebody serves is InvalidConfig."""
+    """A listening Unix socket at `path`. A stale socket is replaced; one that is being served is InvalidConfig."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -85,7 +85,7 @@ class Detector:
             return [EMPTY]
 
     def _fitted(self, header: dict[str, Any], data: bytes) -> bytes:
-        """The tensor as the model takes it; InvalidRequest says what Frigate sent and what the model wants."""
+        """The tensor as the model takes it; InvalidRequest says what Frigate sent and what the model takes."""
         wanted_shape, datatype = self._input()
         dtype = NUMPY.get(datatype, "")
         sent, sent_dtype = header.get("shape"), header.get("dtype")

@@ -1,4 +1,4 @@
-"""What Home Assistant is told about a device: one discovery message with all of its entities. Pure.
+"""What is published for Home Assistant: one discovery message with all entities of a device. Pure.
 
 The format is MQTT device discovery (Home Assistant 2024.11 and later): `homeassistant/device/ID/config`, retained.
 """

@@ -1,6 +1,6 @@
-"""`edgeai-mqtt`: streams, accelerators and models of this device on an MQTT broker, found by Home Assistant by itself.
+"""`edgeai-mqtt`: streams, accelerators and models of this device on an MQTT broker, discovered by Home Assistant.
 
-An ordinary client of the daemon: it lists streams, follows their events, and switches them when it is told to.
+An ordinary client of the daemon: it lists streams, follows their events, and switches them on command.
 """
 
 from __future__ import annotations
@@ -95,13 +95,13 @@ class Bridge:
         topic, payload = str(message.topic), bytes(message.payload[:64])
         if topic == self.topics.status:
             if payload == b"online":
-                self.outbox.connected(yes=True)  # Home Assistant has started: tell it everything again
+                self.outbox.connected(yes=True)  # Home Assistant has started: publish everything again
             return
         threading.Thread(target=self._command, args=(topic, payload, message.retain), daemon=True).start()
 
     def _command(self, topic: str, payload: bytes, retained: bool) -> None:
         if retained:
-            return  # an old command that somebody left behind is not an order
+            return  # a retained command is an old one and not obeyed
         levels = topic.removeprefix(self.topics.base + "/").split("/")
         try:
             with Client(self.path, fast=False) as client:
@@ -131,7 +131,7 @@ class Bridge:
         self.outbox.halt()
 
     def _look(self, client: Client) -> None:
-        """Tell what is now; only what changed is sent."""
+        """Publish the present state; only what changed is sent."""
         streams = Streams(client).list()
         devices = client.devices()
         models = client.models()

@@ -35,11 +35,11 @@ class Outbox(threading.Thread):
         self._halted = False
         #: Messages that made room for newer ones.
         self.dropped = 0
-        #: The last value of each retained topic: what a broker without a memory has to be told again.
+        #: The last value of each retained topic: published again for a broker that kept nothing.
         self.retained: dict[str, bytes] = {}
 
     def put(self, message: Message) -> None:
-        """Queue a message; the oldest makes room. A retained value that is told already is not told again."""
+        """Queue a message; the oldest makes room. A retained value that did not change is not published again."""
         with self._changed:
             if message.retain:
                 if self.retained.get(message.topic) == message.payload:
@@ -55,7 +55,7 @@ class Outbox(threading.Thread):
             self._changed.notify_all()
 
     def connected(self, *, yes: bool) -> None:
-        """The broker came or went; when it comes, all retained values are told again before what waits."""
+        """The connection was made or lost; once it is made, retained values are published before what waits."""
         with self._changed:
             self._connected = yes
             if yes:

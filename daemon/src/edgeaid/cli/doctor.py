@@ -1,4 +1,4 @@
-"""`edgeai doctor`: what is wrong with this machine, in plain words."""
+"""`edgeai doctor`: what is wrong with this machine, and what to do."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _shown(findings: Sequence[checks.Observation]) -> str:
 
 
 def _served(session: Session) -> str:
-    """Models and devices as the daemon tells them, a line each."""
+    """Models and devices as the daemon lists them, a line each."""
     try:
         lines = [
             " ".join(("model", m["name"], m["version"], m["state"], *m.get("devices", {}), m["reason"])).rstrip()

@@ -35,7 +35,7 @@ _MODEL_FILES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What somebody says about a bare model file; empty = what the file itself says holds."""
+    """What the options say about a bare model file; empty = what the file itself says is used."""
 
     #: One number, or one per channel: real = (pixel - mean) / std.
     mean: str = ""

@@ -58,7 +58,7 @@ def inspect(files: tuple[Path, ...], *, operators: bool, target: str | None, htm
         from ..toolkit.inspect.text import show
 
         console = Console()
-        # In a pipe nobody knows the width; wrapped tables are hard to search.
+        # In a pipe the width is unknown; wrapped tables are hard to search.
         show(reports, console if console.is_terminal else Console(width=160), every_operator=operators)
     elif html and reports:
         click.echo(f"wrote {html}")

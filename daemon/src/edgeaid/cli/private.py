@@ -1,4 +1,4 @@
-"""A daemon of one's own for `edgeai run`, where no other answers: started once, kept warm, ended when nobody asks.
+"""A private daemon for `edgeai run`, where no other answers: started once, kept running, ended when it is not used.
 
 `python -m edgeaid.cli.private DIRECTORY` is the process that looks after it.
 """
@@ -65,7 +65,7 @@ def start(directory: Path) -> Path:
 
 
 def keep(directory: Path, idle_seconds: float) -> int:
-    """Run a daemon until nobody has asked it anything for so long; its exit status."""
+    """Run a daemon until it was not used for so long; its exit status."""
     with open(directory / "lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

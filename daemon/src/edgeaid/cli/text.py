@@ -26,7 +26,7 @@ _COLORS: Final = {
 
 
 def plain(value: object) -> str:
-    """A text without what steers a terminal: names and labels come from others."""
+    """A text without control sequences of terminals: names and labels come from others."""
     return _CONTROL.sub("?", "" if value is None else str(value))
 
 

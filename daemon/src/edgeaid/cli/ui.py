@@ -86,7 +86,7 @@ class Handler(BaseHTTPRequestHandler):
         self._serve(self.rfile.read(int(length)))
 
     def _is_known(self) -> bool:
-        """Refuse strangers: another Host, another Origin, no cookie."""
+        """Refuse requests with another Host, another Origin or no cookie."""
         origin = self.headers.get("Origin")
         if self.headers.get("Host") != self.server.origin.removeprefix("http://"):
             self._refuse(421, "this server answers only under its own address")

@@ -55,7 +55,7 @@ class AsyncClient:
 
     @contextlib.asynccontextmanager
     async def _core(self) -> AsyncIterator[Core]:
-        """A connection that nobody else uses meanwhile, the one used last first."""
+        """A connection that no other task uses meanwhile, the one used last first."""
         async with self._free:
             core = self._idle.pop()
             try:

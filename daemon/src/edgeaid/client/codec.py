@@ -40,7 +40,7 @@ class Inference:
     model: str = ""
     #: Version that answered.
     version: str = ""
-    #: Milliseconds by phase (queue_ms, input_ms, compute_ms, output_ms); only the fast socket tells them.
+    #: Milliseconds by phase (queue_ms, input_ms, compute_ms, output_ms); only the fast socket has them.
     timing: dict[str, float] = field(default_factory=dict)
     #: Id of the device that answered.
     device: str = ""

@@ -46,7 +46,7 @@ class Binding:
     ) -> None:
         self.model = model
         self.number = number
-        #: Version at the time of binding; the one that answers is told with each answer.
+        #: Version at the time of binding; each answer has the one that answered.
         self.version = version
         self.inputs = inputs
         self.outputs = outputs
@@ -71,7 +71,7 @@ class Session:
         self._bindings: OrderedDict[tuple[str, str], Binding] = OrderedDict()
 
     def hello(self) -> Steps:
-        """Greet; a daemon that speaks only version 1 is understood too."""
+        """Send HELLO; a daemon that has only version 1 is accepted too."""
         try:
             answer = yield from _control({"op": "hello", "version": VERSION})
         except errors.Unsupported:

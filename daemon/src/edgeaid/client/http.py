@@ -36,7 +36,7 @@ class Late(Exception):
 
 
 def meaning(error: OSError) -> Exception:
-    """Closed or Late for an error that says so; any other as it is."""
+    """Closed or Late for an error that means it; any other as it is."""
     if isinstance(error, BrokenPipeError | ConnectionResetError):
         return Closed(str(error))
     if isinstance(error, BlockingIOError | TimeoutError):
@@ -69,7 +69,7 @@ class FastEnd:
 
 
 def connect(path: str, timeout: float, kind: int = socket.SOCK_STREAM) -> socket.socket:
-    """A connection to the daemon; Unavailable says where nobody listens.
+    """A connection to the daemon; Unavailable when no daemon listens.
 
     Operations raise BlockingIOError after `timeout` seconds: the kernel keeps the time, which saves a poll before each.
     """
@@ -86,9 +86,9 @@ def connect(path: str, timeout: float, kind: int = socket.SOCK_STREAM) -> socket
 
 
 def unreachable(path: str, error: OSError) -> errors.EdgeaiError:
-    """Why nobody is reached at `path`, and what to do."""
+    """Why no daemon is reached at `path`, and what to do."""
     if isinstance(error, PermissionError):
-        return errors.PermissionDenied(f"you may not use edgeaid at {path}: {error.strerror}; {_cure(path)}")
+        return errors.PermissionDenied(f"you may not use edgeaid at {path}: {error.strerror}; {_remedy(path)}")
     if len(os.fsencode(path)) > MAX_PATH:
         return errors.InvalidRequest(f"the socket's path has more than {MAX_PATH} bytes: {path}")
     return errors.Unavailable(
@@ -97,7 +97,7 @@ def unreachable(path: str, error: OSError) -> errors.EdgeaiError:
     )
 
 
-def _cure(path: str) -> str:
+def _remedy(path: str) -> str:
     """How to come to use a socket: its group, or where it cannot be seen the one that systemd's unit gives it."""
     import grp
 

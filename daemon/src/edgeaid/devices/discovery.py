@@ -39,7 +39,7 @@ class Hardware:
     nodes: tuple[Path, ...]
     #: `booting` = waits for its firmware, `ready` = runs it.
     state: str
-    #: Serial number, if it tells one.
+    #: Serial number, if it has one.
     serial: str = ""
     #: USB device number; rises when the device re-enumerates.
     number: int = 0
@@ -68,7 +68,7 @@ def scan(sysfs: Path = SYS, dev: Path = DEV, *, targets: Mapping[str, str] | Non
     """All known devices, by id. Devices that vanish while being read are left out.
 
     `targets` maps device ids to the target they had before: the two Movidius generations share an id once their
-    firmware runs, so that only a memory can tell them apart (`monitor.Monitor` keeps one).
+    firmware runs, so that only a memory can distinguish them (`monitor.Monitor` keeps one).
     """
     devices = [*_usb(sysfs, dev, targets or {}), *_pci(sysfs, dev)]
     return tuple(sorted(devices, key=lambda device: device.id))

@@ -1,4 +1,4 @@
-"""Hot-plug: tells a callback what was added, removed or changed. udev's events where pyudev is there, else looking."""
+"""Hot-plug: calls back with what was added, removed or changed, from udev's events where pyudev is there, else scans."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("edgeaid.devices")
 #: A plug makes a burst of events (device, interfaces, tty); one look after the burst sees all of it.
 BURST_S: Final = 0.05
 #: A device whose firmware starts leaves and comes back. Away for less than this, it is the same one, even if it comes
-#: back on another bus (USB 2 to USB 3) of a machine that does not tell which ports are one socket.
+#: back on another bus (USB 2 to USB 3) of a machine that does not say which ports are one socket.
 MOVE_S: Final = 10.0
 
 

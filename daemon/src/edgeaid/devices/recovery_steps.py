@@ -2,7 +2,7 @@
 
 A udev rule gives group plugdev the USB node, which is all that a reset needs. `authorized` and the power of a port are
 root's to write: where the daemon may not, it asks `usb_helper.py`, a unit of its own that can do these two things and
-no other. A step that is not permitted says so, counts as failed, and the ladder goes on.
+no other. A step that is not permitted is logged with the reason, counts as failed, and the next one follows.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def answer(request: bytes, sysfs: Path, dark_s: float = recovery_steps.DARK_S) -
 
 def main() -> None:
     """One request on standard input, one answer on standard output."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second of darkness, then it ends by itself
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the port is off for a second, then it ends
     request = sys.stdin.buffer.readline(64)
     try:
         text = answer(request, Path(os.environ.get("EDGEAI_SYSFS", "/sys")))
@@ -50,7 +50,7 @@ def main() -> None:
     print(f"usb helper: {request!r}: {text}", file=sys.stderr)
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # whoever asked is gone; what was asked for is done
+    except BrokenPipeError:  # the client is gone; what it asked for is done
         os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""`edgeai doctor`: what is wrong with this machine, in plain words, and what to do about it.
+"""`edgeai doctor`: what is wrong with this machine, and what to do about it.
 
 Looks at files only (every place injectable), except for two questions that need a program: `vcgencmd` for the power
 supply, and a child process that asks libedgetpu for its version, so that a broken library cannot take doctor with it.
@@ -83,7 +83,7 @@ class Places:
 
 
 def run(places: Places | None = None, *, user: str | None = None) -> list[Observation]:
-    """All checks, worst first. `user` is whose groups count: by default, whoever runs this."""
+    """All checks, worst first. `user`: whose groups count, by default those of this process."""
     places = places or Places()
     hardware = scan(places.sysfs, places.dev)
     name = user or pwd.getpwuid(os.geteuid()).pw_name
@@ -175,7 +175,7 @@ def _autosuspend(places: Places, hardware: Iterable[Hardware]) -> Iterator[Obser
 
 
 def _power(places: Places) -> Iterator[Observation]:
-    """Under-voltage: the firmware's own word, else the kernel's sensor."""
+    """Under-voltage as the firmware reports it, else from the kernel's sensor."""
     match = re.search(r"throttled=0x([0-9a-fA-F]+)", places.throttled())
     todo = "use the Pi's own power supply and a short thick cable, or a powered hub for the stick"
     if match is not None:
@@ -327,7 +327,7 @@ def _daemon(places: Places) -> Iterator[Observation]:
         yield Observation(
             "daemon",
             "problem",
-            f"you may not talk to edgeaid at {places.socket}",
+            f"you may not connect to edgeaid at {places.socket}",
             "sudo usermod -aG edgeai $USER, then log in again",
         )
     else:

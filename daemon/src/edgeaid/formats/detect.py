@@ -110,7 +110,7 @@ def _by_archive(view: memoryview, head: bytes) -> str:
         return ""
     try:
         names = {entry.name for entry in entries(view)}
-    except InvalidModel:  # damaged archive: the reader of archives says so better
+    except InvalidModel:  # damaged archive: the reader of archives has the better message
         return "zip"
     if is_keras(names):
         return "keras"

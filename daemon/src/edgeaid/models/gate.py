@@ -43,7 +43,7 @@ def check_formats(stored: StoredModel) -> None:
 
 
 def _check_order(stored: StoredModel, model: tflite.TfliteModel, where: str) -> None:
-    """A detector's outputs must be what its manifest says, as far as the file tells."""
+    """A detector's outputs must be what its manifest says, as far as the file says."""
     rules = stored.manifest.output
     if rules is None or rules.decoder != "ssd":
         return

@@ -36,7 +36,7 @@ def cells(width: int, height: int, strides: Sequence[int]) -> int:
 
 
 def guess(inputs: Sequence[Shape], outputs: Sequence[Shape], exporter: Mapping[str, Any] | None = None) -> Guess | None:
-    """What a model with these tensors is; None = cannot be told. `exporter` = the metadata that Ultralytics writes."""
+    """What a model with these tensors is; None = not known. `exporter` = the metadata that Ultralytics writes."""
     if len(inputs) != 1 or len(inputs[0]) != 4 or inputs[0][3] not in (1, 3):
         return None
     _, height, width, _ = inputs[0]

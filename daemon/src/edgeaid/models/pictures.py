@@ -1,7 +1,7 @@
-"""What a bare .tflite does with pictures, as far as its file tells: normalisation, task, order of a detector's outputs.
+"""What a bare .tflite does with pictures, as far as its file says: normalisation, task, order of a detector's outputs.
 
 One rule for normalisation everywhere: the file's metadata, else what its producer is known to do, else an assumption
-that is said to whoever pushed it.
+its pusher is told.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Normalisation:
     std: tuple[float, ...] | None
     #: Where it comes from.
     why: str
-    #: False when nothing in the file says so.
+    #: False when the file does not say it.
     known: bool = True
     #: Lines of the manifest that say how the picture is placed in the tensor.
     placing: tuple[str, ...] = ()

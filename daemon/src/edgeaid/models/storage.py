@@ -9,7 +9,7 @@ from typing import Final
 
 from ..errors import Unavailable
 
-#: What asking again can help against, once somebody has made room or the card writes again.
+#: Errors after which another attempt may succeed, once there is room or the card can be written again.
 _PASSING: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM}
 )

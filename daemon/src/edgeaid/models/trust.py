@@ -66,7 +66,7 @@ class Trust:
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         except ImportError as error:
             if not self.keys:
-                return  # nobody asked for it
+                return  # not required
             raise Unsupported("checking signatures needs the Python package 'cryptography'; install it") from error
         try:
             Ed25519PublicKey.from_public_bytes(signature.public_key).verify(signature.signature, listed)

@@ -72,8 +72,10 @@ def apply(settings: Settings, root: Path, boot: Path, report: Applied) -> bool:
         except EdgeaiError as error:
             report.problems.append(f"{name}: {error}")
         except OSError as error:
-            cure = "; a read-only root needs a data partition (feature readonly)" if error.errno == errno.EROFS else ""
-            report.problems.append(f"{name}: {error.strerror or error} ({error.filename}){cure}")
+            remedy = (
+                "; a read-only root needs a data partition (feature readonly)" if error.errno == errno.EROFS else ""
+            )
+            report.problems.append(f"{name}: {error.strerror or error} ({error.filename}){remedy}")
             final = False
     return final
 

@@ -84,7 +84,7 @@ class Chooser:
         if model is None:
             model = self._models[job.model] = _Model(job.group, self.policy.of(job.model))
         if not model.count and (model.left is None or now - model.left > model.policy.starvation):
-            # A model whose jobs only ever expire keeps its place: being starved is not a reason to start over.
+            # A model whose jobs only ever expire keeps its place: having been starved does not reset its place.
             model.since = now
         model.count += 1
         model.group = job.group

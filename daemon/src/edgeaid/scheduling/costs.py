@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 #: MiB/s of a high-speed USB 2.0 port of a Raspberry Pi 3B+, fitted to that benchmark.
 USB2_MIB_S = 33.5
 
-#: Nobody has published a rate for USB 3 or PCIe. USB 2.0's efficiency at the nominal rate, capped, is only a first
+#: No rate has been published for USB 3 or PCIe. USB 2.0's efficiency at the nominal rate, capped, is only a first
 #: guess: the first measured switch replaces it.
 FASTEST_GUESS_MIB_S = 300.0
 

@@ -110,7 +110,7 @@ class Lane:
         self.late.remove(job)
 
     def __iter__(self) -> Iterator[Job]:
-        """All jobs, in no promised order."""
+        """All jobs, in any order."""
         for level in self.levels.values():
             for line in level.values():
                 yield from line

@@ -48,7 +48,7 @@ class Policy:
     deadlines: bool = True
     #: A better priority interrupts a burst.
     preempt: bool = True
-    #: An idle device ignores thresholds when nobody is ready.
+    #: An idle device ignores thresholds when no lane is ready.
     idle_rule: bool = True
     #: Requests that cannot be answered in time any more let all others pass.
     shed: bool = True

@@ -59,7 +59,7 @@ def credentials(sock: socket.socket) -> tuple[int, int, int, tuple[int, ...]]:
 
 
 class Denials:
-    """Says who was denied what, to the journal and to listeners; whoever asks again and again cannot fill either."""
+    """Writes denials to the journal and publishes them, so that repeated requests of one user fill neither."""
 
     def __init__(self, events: EventLog) -> None:
         self.events = events

@@ -40,7 +40,7 @@ QUICK_TRIES: Final = 3
 #: Runs of a CPU worker that replaces one which died after each of which the heap is looked at (about 1 ms): damage may
 #: have been done by another model than the one that ran when the worker died.
 WATCHED_RUNS: Final = 200
-#: Answers after which a crash of a model's worker is forgotten. Other ends (killed from outside, hung) are no such
+#: Answers after which a crash of a model's worker is forgotten. Other ends (killed from outside, hung) are not such
 #: evidence against it: one answer is enough.
 FORGIVING_ANSWERS: Final = 100
 #: Targets without hardware of their own: changing models costs nothing, and there is nothing to reset.

@@ -51,7 +51,7 @@ class LoadedModels:
         self.host = host
         #: By their number.
         self.live: dict[int, LiveModel] = {}
-        #: The model being loaded: to blame when the worker dies meanwhile.
+        #: The model being loaded: the cause when the worker dies meanwhile.
         self.loading: LiveModel | None = None
         #: How long loading takes, by the model's number.
         self._loads: dict[int, Patience] = {}
@@ -73,7 +73,7 @@ class LoadedModels:
         except BaseException as error:
             await self._forget(live)
             if isinstance(error, errors.DeviceError) and host.handle is not None:
-                host.handle.kill(f"could not load {live.key!r}: {error}")  # the device is to blame: reopen it
+                host.handle.kill(f"could not load {live.key!r}: {error}")  # the device's fault: reopen it
             if live.kills and isinstance(error, errors.EdgeaiError):
                 text = f"model {live.key!r} ended its worker on {host.id}: {error}"
                 raise errors.InvalidModel(text) from error
@@ -166,7 +166,7 @@ class LoadedModels:
             answer, _ = await handle.call(kind, body, fds, timeout=seconds)
         except errors.DeadlineExceeded:
             handle.kill(f"did not answer {kind.name} within {seconds:g} s")
-            await handle.ended()  # so that whom to blame is settled
+            await handle.ended()  # so that the cause is known
             raise
         return answer
 
@@ -189,7 +189,7 @@ async def attach(call: Callable[..., Any], live: LiveModel, media: dict[str, Any
 
 
 def rules_of(live: LiveModel) -> dict[str, Any]:
-    """How a model sees pictures and what its outputs mean: what a process that prepares pictures is told."""
+    """How pictures become a model's input and what its outputs mean, for a process that prepares pictures."""
     manifest = live.stored.manifest
     return {
         "picture": asdict(manifest.picture) if manifest.picture is not None else None,

@@ -75,7 +75,7 @@ class Dispatch:
         self.busy_ns = 0
         #: Called with every request that was answered and its nanoseconds since it was queued.
         self.on_answered: Callable[[Request, int], None] = lambda *_: None
-        #: Told when the next answer is expected, infinity when that does not matter.
+        #: Called with the time at which the next answer is expected, infinity when that does not matter.
         self.expect: Callable[[float], None] = lambda _: None
         #: Held while something is done to the worker during which it must have nothing else to do.
         self.lock = asyncio.Lock()
@@ -243,7 +243,7 @@ class Dispatch:
             request.release()
         elif done is not None:
             done(request)
-        # Statistics are kept after the answer: nobody waits for them.
+        # Statistics are updated after the answer, so that no client waits for them.
         if live.kills:
             live.owed -= 1
             if live.owed <= 0:
@@ -333,7 +333,7 @@ class Dispatch:
 
 
 def fail(request: Request, error: errors.EdgeaiError) -> None:
-    """End a request with an error and tell whoever waits."""
+    """End a request with an error and notify its caller."""
     request.error = error
     request.live.stats.failed(int((clock() - request.enqueued) * 1e9))
     if request.abandoned:

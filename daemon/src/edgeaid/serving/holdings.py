@@ -1,8 +1,8 @@
 """What clients make the daemon hold, counted per user id and in all.
 
-Connections, bytes (bodies that are coming, answers that nobody reads) and shared memory. Over a limit the answer is
+Connections, bytes (bodies under way, answers that are not read) and shared memory. Over a limit the answer is
 Unavailable, which clients get as 503. Root and the daemon's own user have no limit of their own, and some room above
-the limit of all: whoever looks after the device, and its health checks, always get in.
+the limit of all: administrators and health checks can always connect.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ def backend_name(hardware: Hardware) -> str:
 
 
 class Hotplug:
-    """Watches the buses and tells the plane.
+    """Watches the buses and passes changes to the plane.
 
-    A target that the configuration has devices for gets no others: what is found is told to the one that it is.
+    A target that the configuration has devices for gets no others: hardware is matched to one of them.
     """
 
     def __init__(self, plane: Plane, *, sysfs: Path = SYS, dev: Path = Path("/dev")) -> None:
@@ -107,7 +107,7 @@ class Hotplug:
         for device in same:
             if _means(device, hardware):
                 return device
-        # Not told which: one that waits for hardware, or the only one there is.
+        # Not named: one that waits for hardware, or the only one there is.
         free = [d for d in same if d.recovery.hardware is None or not d.recovery.present]
         waiting = [d for d in free if not _names_place(d.config.device) and (d.state != "ready" or len(same) == 1)]
         return waiting[0] if waiting else None

@@ -1,4 +1,4 @@
-"""Waiting for one's turn, for a bounded time: nobody waits for ever for what others are doing."""
+"""Locks that are waited for only for a bounded time."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class _Decoder:
                 try:
                     opening = {"target": "media", "device": "", "options": {}}
                     await handle.call(Kind.OPEN, opening, timeout=START_SECONDS)
-                except BaseException:  # late, or its client is gone: a start that nobody waits for must not stay
+                except BaseException:  # late, or its client is gone: the started process must not stay
                     await handle.stop()
                     raise
                 self.handle = handle

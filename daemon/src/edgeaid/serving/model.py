@@ -202,7 +202,7 @@ class Request(Job):
             note.write_form(view, position, note.Form(size, shape))
 
     def describe_one(self) -> None:
-        """The inputs have 1 for every variable dimension: what is asked by those who know nothing of batches."""
+        """The inputs have 1 for every variable dimension: what clients without batches send."""
         specs = [spec.one for spec in self.live.inputs]
         self.describe([s.shape for s in specs], [0 if s.datatype == "BYTES" else s.nbytes for s in specs])
 

@@ -49,7 +49,7 @@ class Plane:
         self.devices: dict[str, DeviceRunner] = {}
         self._tasks = Tasks()
         self.registry = Registry(config, self.events, self.devices, self.media, self._tasks)
-        #: The event loop's, where it has one that can be told when answers are expected.
+        #: The event loop's, where it has one that takes the time at which answers are expected.
         self.poller = poller
         self._configure_poller()
         self.denials = Denials(self.events)

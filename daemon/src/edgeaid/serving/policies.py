@@ -1,4 +1,4 @@
-"""Which versions of a model its version policy wants served."""
+"""Which versions of a model are served, by its version policy."""
 
 from __future__ import annotations
 

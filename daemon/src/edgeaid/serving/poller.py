@@ -30,7 +30,7 @@ class Poller(selectors.EpollSelector):
         self._expected = at
 
     def configure(self, seconds: float) -> None:
-        """Set `window`; with a single CPU there is nobody to look while the worker computes."""
+        """Set `window`; with a single CPU nothing can poll while the worker computes."""
         self.window = seconds if len(os.sched_getaffinity(0)) > 1 else 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:

@@ -83,14 +83,14 @@ class Probation:
 
 
 def load_body(live: LiveModel, target: str, path: Path) -> dict[str, Any]:
-    """What a worker is told to load a model; `path` is its artifact for `target`."""
+    """What a worker gets to load a model; `path` is its artifact for `target`."""
     manifest = live.stored.manifest
     options = next((dict(a.options) for a in manifest.artifacts if a.target == target), {})
     if manifest.ensemble is not None:
         options = {"ensemble": asdict(manifest.ensemble)}
     return {
         "model": live.number,
-        # The number tells a reloaded model from the one it replaces: both are in the worker for a moment.
+        # The number distinguishes a reloaded model from the one it replaces: both are in the worker for a moment.
         "key": f"{live.key}#{live.number}",
         "artifact": str(path),
         "options": options,

@@ -39,7 +39,7 @@ class NoDevice(errors.Unavailable):
 
 
 class NoDeviceYet(NoDevice):
-    """One is being started: whoever asks for the model may ask again."""
+    """One is being started: a client may ask for the model again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ class Registry:
             self.failures.pop((name, version), None)
 
     async def add_version(self, live: LiveModel) -> bool:
-        """Serve a version that has just been stored; False, and it is retired, if the version policy wants others."""
+        """Serve a version that has just been stored; False, and it is retired, if the version policy selects others."""
         served = self.served.get(live.name)
         loaded = served.versions if served is not None else {}
         newest = max((int(v) for v in loaded), default=0)
@@ -289,10 +289,10 @@ class Registry:
         if coming:
             states = "; ".join(f"{d.id} is {d.state}{': ' + d.reason if d.reason else ''}" for d in coming)
             return NoDeviceYet(f"no device yet for model {manifest.name!r}: {states}")
-        wants = " or ".join(targets)
+        needed = " or ".join(targets)
         have = ", ".join(f"{d.id} ({d.state})" for d in self._devices.values())
         return NoDevice(
-            f"no device for model {manifest.name!r}: it needs {wants}, present: {have or 'none'}; "
+            f"no device for model {manifest.name!r}: it needs {needed}, present: {have or 'none'}; "
             "add an artifact for a device that is there or plug one in"
         )
 
@@ -334,7 +334,7 @@ class Registry:
                 live.retire(lambda gone: self._tasks.start(self._drop(gone)))
             self.events.publish("model-unloaded", f"model {name!r} is unloaded", model=name)
         for member in gone:
-            with contextlib.suppress(errors.NotFound):  # unloaded by somebody else meanwhile
+            with contextlib.suppress(errors.NotFound):  # unloaded by another request meanwhile
                 await self.unload(member)
 
     async def rollback(self, name: str) -> str:

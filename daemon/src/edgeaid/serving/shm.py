@@ -45,7 +45,7 @@ class _Registered:
 
 
 class Regions:
-    """Registered regions; each user has names of its own, so that nobody can take somebody else's."""
+    """Registered regions; each user has names of its own, so that no user can take another's."""
 
     def __init__(self, config: SharedMemory) -> None:
         self.config = config
@@ -101,7 +101,7 @@ class Regions:
         )
 
     def unregister(self, peer: Peer, name: str = "") -> None:
-        """Close one region, or all of the peer's. PermissionDenied for one of somebody else."""
+        """Close one region, or all of the peer's. PermissionDenied for one of another user."""
         mine = self._mine(peer, name)
         if name and not mine and any(name == known for _, known in self._regions):
             raise PermissionDenied(f"shared memory region {name!r} was registered by another user")

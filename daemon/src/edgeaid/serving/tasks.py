@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Tasks:
-    """Tasks that nobody waits for; the event loop itself keeps only weak references to tasks."""
+    """Tasks that run on their own; the event loop itself keeps only weak references to tasks."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()

@@ -28,7 +28,7 @@ class EnsembleHandle(StreamHandle):
     module: ClassVar[str] = "edgeaid.streams.process.ensemble"
 
     def tell_results(self, on_result: OnResult) -> None:
-        """Who is told of answers, which follow requests only."""
+        """Who is called with answers, which follow requests only."""
         self._on_result = on_result
 
 

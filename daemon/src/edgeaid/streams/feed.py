@@ -1,4 +1,4 @@
-"""What a stream tells, for whoever listens: events, which can be taken up again after a pause, and results."""
+"""What a stream publishes: events, from which a client may continue after a pause, and results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Feed:
         self._listeners: set[asyncio.Queue[Item]] = set()
 
     def publish(self, kind: str, value: dict[str, Any]) -> None:
-        """Tell everyone."""
+        """Send to all listeners."""
         self._number += 1
         item = Item(f"{self._run}-{self._number}", kind, value)
         self.ring.append(item)

@@ -39,7 +39,7 @@ class Leases:
         self._terms = terms
         self._plane = plane
         self._handle = handle
-        #: Told which device answered for a model.
+        #: Called with the device that answered for a model.
         self._on_device = on_device
         self._held: dict[int, Request] = {}
         self._submitted: set[int] = set()

@@ -15,7 +15,7 @@ from typing import Final
 
 PAGE: Final = mmap.PAGESIZE
 SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-#: One being filled, one waiting, two worked on, the latest, and an older one that somebody still looks at.
+#: One being filled, one waiting, two worked on, the latest, and an older one that is still held.
 SLOTS: Final = 6
 
 

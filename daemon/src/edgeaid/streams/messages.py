@@ -22,7 +22,7 @@ class Message(IntEnum):
     DETACH = 65
     #: No lease: why.
     REFUSE = 66
-    #: Whether somebody looks at the result of each frame.
+    #: Whether a client follows the result of each frame.
     LISTEN = 67
     #: Finish what is under way and end.
     HALT = 68

@@ -36,7 +36,7 @@ def _lines(runners: list[StreamRunner]) -> Iterator[str]:
     for name, which, text in (
         ("late_frames", Count.LATE, "Frames answered after the stream's deadline."),
         ("requests", Count.REQUESTS, "Requests to models."),
-        ("events", Count.EVENTS, "Events told."),
+        ("events", Count.EVENTS, "Events published."),
         ("connections", Count.CONNECTIONS, "Connections to the source."),
         ("lost_webhooks", Count.LOST_WEBHOOKS, "Webhook calls given up."),
         ("lost_files", Count.LOST_FILES, "Snapshots and journal lines that could not be written."),

@@ -79,7 +79,7 @@ class StreamRunner:
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Run until `stop`; what goes wrong is told by the state."""
+        """Run until `stop`; errors are shown in the state."""
         if self._wanted:
             return
         self._wanted = True
@@ -219,7 +219,7 @@ class StreamRunner:
         if self._shared is not None:
             self._shared.add(Count.DROPPED_STOPPED, self._shared.under_way())
 
-    # --- what the process tells -------------------------------------------------------------------------------------
+    # --- messages of the process -------------------------------------------------------------------------------------
 
     def _on_message(self, kind: int, status: int, number: int, body: dict[str, Any]) -> None:
         if kind in (Message.INFER, Message.GIVE, Message.WANT):
@@ -273,7 +273,7 @@ class StreamRunner:
                 os.close(fd)
 
     def listen(self) -> None:
-        """Tell the process whether somebody looks at each result; called when listeners came or went."""
+        """Send the process whether each result is followed; called when the number of listeners changes."""
         if self._handle is not None:
             self._handle.tell(Message.LISTEN, {"on": self.results.listeners > 0})
 

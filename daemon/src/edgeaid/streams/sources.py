@@ -240,7 +240,7 @@ def _ffmpeg(source: Source, fps: float, size: int) -> list[str]:
     return ["ffmpeg", *options, "-i", where, *tail]
 
 
-#: Part of what a program prints (lower case) -> what it means in plain words.
+#: Part of what a program prints (lower case) -> what it means.
 _REASONS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (
         ("401 unauthorized", "unauthorized", "authentication", "not-authorized"),
@@ -289,7 +289,7 @@ _REASONS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
 
 
 def plain(printed: str, secrets: tuple[str, ...] = ()) -> str:
-    """What a capture program's error output means, with the line that says so; secrets are taken out."""
+    """What a capture program's error output means, with the line it is taken from; secrets are removed."""
     for secret in secrets:
         printed = printed.replace(secret, "***")
     printed = redacted(printed)
@@ -299,4 +299,4 @@ def plain(printed: str, secrets: tuple[str, ...] = ()) -> str:
     for needles, meaning in _REASONS:
         if any(n in lower for n in needles):
             return meaning
-    return f"the reader says: {line[-300:]}" if line else "the reader ended without a word"
+    return f"the reader says: {line[-300:]}" if line else "the reader ended without a message"

@@ -15,7 +15,7 @@ class State(StrEnum):
     NO_SIGNAL = "no-signal"
     #: The stream's process ended and is started again.
     RESTARTING = "restarting"
-    #: Trying again is of no use before somebody changes something.
+    #: Another attempt cannot succeed before something is changed.
     FAILED = "failed"
     #: A file's last frame is through.
     ENDED = "ended"

@@ -73,7 +73,7 @@ Stage = Motion | Detect | Track | Crop | Call
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What is told, and when."""
+    """What is published, and when."""
 
     #: Zones whose entering (leaving) is an event.
     enter: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ class Events:
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """An address that is told of events by HTTP POST."""
+    """An address that gets events by HTTP POST."""
 
     url: str
     #: Kinds of event; empty = all.
@@ -111,7 +111,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A camera, what is done with its frames, and what is told."""
+    """A camera, what is done with its frames, and what is published."""
 
     name: str
     source: str

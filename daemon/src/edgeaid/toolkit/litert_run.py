@@ -49,7 +49,7 @@ def random_input(detail: dict[str, Any], generator: np.random.Generator, low: fl
 def pattern(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
     """Values from 0 to 1: even noise, or for pictures also coarse patches between two random levels.
 
-    A network may call all noise the same; large shapes of different brightness are told apart by any that works.
+    A network may call all noise the same; large shapes of different brightness are distinguished by any that works.
     """
     noise = generator.uniform(0, 1, shape)
     if len(shape) != 4 or generator.integers(0, 3) == 0:

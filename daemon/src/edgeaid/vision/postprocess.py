@@ -124,7 +124,7 @@ def _ssd(
 
 
 def _check_scores(scores: Floats, name: str, order: Sequence[str]) -> None:
-    """Scores are from 0 to 1; what is not means something else, and nobody would notice the wrong answer."""
+    """Scores are from 0 to 1; other values mean something else, and the wrong answer would not be noticed."""
     finite = scores[np.isfinite(scores)]
     if finite.size and (finite.max() > 1.01 or finite.min() < -0.01):
         raise InvalidModel(

@@ -41,7 +41,7 @@ _PID: Final = struct.Struct("<q")
 
 
 def _preload() -> None:
-    """Import what nearly every worker needs; a runtime that is missing is reported by the worker that wants it."""
+    """Import what nearly every worker needs; a runtime that is missing is reported by the worker that needs it."""
     with contextlib.suppress(ImportError):
         import numpy  # noqa: F401  for the workers
     with contextlib.suppress(ImportError):

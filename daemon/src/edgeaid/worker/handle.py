@@ -1,4 +1,4 @@
-"""The daemon's end of one worker process: start, talk, notice its end, kill.
+"""The daemon's end of one worker process: start, send and receive, notice its end, kill.
 
 Everything runs on the event loop's thread. INFER goes out and RESULT comes in without a task or a future: `on_result`
 is called straight from the socket's reader, because this is the path of every tensor.
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 
 #: request number, status, (input_ns, infer_ns, output_ns), text of the error or the answer to the question (JSON)
 OnResult = Callable[[int, int, tuple[int, int, int], str], None]
-#: cause in plain words
+#: cause in words
 OnExit = Callable[[str], None]
 
-#: How long a worker may take to end by itself, and then to be taken away by the kernel: one that waits for hardware in
-#: the kernel goes when that answers, and nobody waits for it.
+#: How long a worker may take to end, and then to be removed by the kernel: one that waits for hardware in the kernel
+#: ends when that answers, and is not waited for.
 STOP_SECONDS: Final = 1.0
 KILL_SECONDS: Final = 0.5
 #: From an error of its socket to the end of a worker that still lives.
@@ -180,7 +180,7 @@ class WorkerHandle:
         await self._ended.wait()
 
     async def stop(self) -> None:
-        """Let the worker end by itself (its socket closes), kill it after a second."""
+        """Let the worker end (its socket closes), kill it after a second."""
         if not self.alive:
             return
         self._on_exit = lambda _cause: None
@@ -202,12 +202,12 @@ class WorkerHandle:
         except errors.InvalidRequest as error:
             self.kill(f"broke its socket: {error}")
             return
-        except OSError as error:  # it ended with a message of ours unread; the pidfd tells why, unless it lives
+        except OSError as error:  # it ended with a message of ours unread; the pidfd says why, unless it lives
             self._loop.remove_reader(self._sock.fileno())
             self.doubt(f"broke its socket: {error}")
             return
         if not data:
-            self._loop.remove_reader(self._sock.fileno())  # the pidfd tells the rest
+            self._loop.remove_reader(self._sock.fileno())  # the pidfd says the rest
             return
         self._received(data, fds)
 
@@ -227,7 +227,7 @@ class WorkerHandle:
         return asked and len(fds) == 1 and os.readlink(f"/proc/self/fd/{fds[0]}").startswith("/memfd:")
 
     def refuse(self, fds: list[int]) -> None:
-        """End a worker that sent descriptors which nobody asked for; a thread closes them, whatever that takes."""
+        """End a worker that sent descriptors without being asked; a thread closes them, however long that takes."""
         self._loop.run_in_executor(None, wire.close_all, fds)
         self.kill("sent descriptors that nobody asked for")
 
@@ -283,7 +283,7 @@ def _status(pidfd: int) -> int | None:
 
 
 def oom_kills() -> int:
-    """Processes that the kernel has killed for want of memory since it started, in this cgroup or anywhere."""
+    """Processes that the kernel has killed for lack of memory since it started, in this cgroup or anywhere."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):
@@ -292,7 +292,7 @@ def oom_kills() -> int:
 
 
 def describe_exit(code: int | None, *, out_of_memory: bool = False) -> str:
-    """Plain words for an exit status (negative = signal). `out_of_memory`: the kernel killed somebody meanwhile."""
+    """An exit status in words (negative = signal). `out_of_memory`: the kernel killed a process meanwhile."""
     if code is None:
         return "ended"
     if code == 0:

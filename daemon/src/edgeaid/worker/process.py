@@ -98,7 +98,7 @@ class Worker:
     # --- JSON frames ------------------------------------------------------------------------------------------------
 
     def open(self, body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
-        """Open the device; {"background": true} leaves the processor to others where they want it.
+        """Open the device; {"background": true} gives other processes precedence.
 
         {"watched": n}: after each of the first n runs the process ends when the heap is damaged.
         """

@@ -45,7 +45,7 @@ class Spawner:
 
         DeviceError when the kernel gives no process (limit of processes, no memory) or the fork server ended.
         """
-        # A request that nobody waits for any more is carried through: its answer must not be taken for the next one's.
+        # A request that is not waited for any more is completed: its answer must not be taken for the next one's.
         control = control.dup()
         request = asyncio.get_running_loop().create_task(self._request(name, module, control))
         try:
@@ -112,7 +112,7 @@ class Spawner:
 
 
 def _reap(request: asyncio.Task[int]) -> None:
-    """Wait for the end of a worker that nobody wanted any more; its socket is closed, so it ends by itself."""
+    """Wait for the end of a worker that is not needed any more; its socket is closed, so it ends."""
     if request.cancelled() or request.exception() is not None:
         return
     pidfd = os.pidfd_open(request.result())

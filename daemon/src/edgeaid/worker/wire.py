@@ -122,6 +122,6 @@ def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def close_all(fds: list[int]) -> None:
-    """Close descriptors that came with a message nobody wanted."""
+    """Close descriptors of a message that is dropped."""
     for fd in fds:
         os.close(fd)

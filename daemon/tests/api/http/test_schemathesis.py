@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from ...support.addresses import forwarded
 from ...support.daemon import Running
 from ...support.environments import environment
-from ..test_triton_examples import forwarded
 
 pytestmark = pytest.mark.slow
 

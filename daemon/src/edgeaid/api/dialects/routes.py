@@ -1,4 +1,4 @@
-"""Two dialects that home automation and video recorders speak: DeepStack's and DOODS', for models that detect.
+"""Two protocols of home automation and video recorders: DeepStack's and DOODS', for models that detect.
 
 Off unless [dialects] switches them on. Both are adapters to the one data plane; what they cannot say (devices,
 versions, timings) they leave out. Both kinds of client bring the TCP token in a place of their own: DeepStack

@@ -28,7 +28,7 @@ from .memory import MAX_BINDINGS, MAX_REGION_BYTES, MAX_REGIONS, ClientMemory
 
 log = logging.getLogger(__name__)
 
-#: Versions of the wire format that this daemon speaks.
+#: Versions of the wire format that this daemon supports.
 MIN_VERSION: Final = 1
 MAX_VERSION: Final = 2
 #: From here on an answer says which version of the model gave it.

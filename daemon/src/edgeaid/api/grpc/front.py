@@ -1,4 +1,4 @@
-"""What stands between the clients of gRPC and Python's gRPC server: who they are, what they hold, what they send along.
+"""Between the clients of gRPC and Python's gRPC server: identifies them, counts what they hold, removes descriptors.
 
 Python's gRPC can neither say who is at the other end of a Unix socket nor bound what it holds for a client, and closes
 descriptors that come with a message in its own threads. So clients connect here; bytes go on to a socket of the

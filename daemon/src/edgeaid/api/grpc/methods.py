@@ -1,4 +1,4 @@
-"""RPCs as gRPC wants them: bytes in and out, errors as status codes, callers known."""
+"""RPCs for gRPC: bytes in and out, errors as status codes, callers identified."""
 
 from __future__ import annotations
 

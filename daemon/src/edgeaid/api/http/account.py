@@ -1,4 +1,4 @@
-"""What is counted for one HTTP connection: the connection, the bytes that came, the answers that nobody reads."""
+"""What is counted for one HTTP connection: itself, bytes received, answers that its client does not read."""
 
 from __future__ import annotations
 

@@ -57,8 +57,8 @@ async def chunks(
 ) -> AsyncGenerator[bytes, None]:
     """Pieces of a body as they come, packed as they are.
 
-    `heard` is told up to when the client has done its part. InvalidRequest for damage, too many chunks, a stall, or a
-    body that is slower than MIN_RATE.
+    `heard` is called with the time up to which the client has done its part. InvalidRequest for damage, too many
+    chunks, a stall, or a body that is slower than MIN_RATE.
     """
     if not request.body_exists:
         return

@@ -66,7 +66,7 @@ class Connection(web.RequestHandler):
 
     def __init__(self, server: Owner, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
         no_log: Any = None  # what web.Server takes and passes on, too
-        # Bodies are inflated where the route wants them, and only then.
+        # Bodies are inflated by the routes that read them.
         super().__init__(
             manager,
             loop=loop,
@@ -296,7 +296,7 @@ class Connection(web.RequestHandler):
             peer = self.peer or server.identify(self)
             if peer.role < Role.INFER:
                 plane.denials.deny(peer, Role.INFER, head.raw[: head.raw.index(b" HTTP/")].decode())
-            plane.holdings.check(peer.uid, Kind.BYTES, 0)  # one that reads its answers has room
+            plane.holdings.check(peer.uid, Kind.BYTES, 0)  # a client that reads its answers has room
             if head.wish is not None:
                 self._ask(pictures.model(plane, head.wish), head.wish, body, peer)
                 return

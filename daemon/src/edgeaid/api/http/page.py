@@ -1,4 +1,4 @@
-"""`GET /`: a status page for a browser that reaches the socket (edgeai ui). It asks the same API as everybody else."""
+"""`GET /`: a status page for a browser that reaches the socket (edgeai ui). It uses the public API."""
 
 from __future__ import annotations
 

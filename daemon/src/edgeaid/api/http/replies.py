@@ -23,7 +23,7 @@ class MethodNotAllowed(errors.InvalidRequest):
 
 
 def error_response(error: errors.EdgeaiError) -> web.Response:
-    """An error as the protocol wants it."""
+    """An error in the protocol's form."""
     headers, body = failure(error)
     return web.Response(status=error.http, body=body, headers=headers)
 

@@ -131,7 +131,7 @@ class StreamRoutes:
         boxes, width, step = query.get("boxes", "1") == "1", _width(query.get("width")), 1 / _fps(query.get("fps"))
         kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
         response = web.StreamResponse(headers={"Content-Type": kind, **NO_STORE})
-        data, number = await runner.picture(boxes=boxes, width=width)  # an error is told before the answer begins
+        data, number = await runner.picture(boxes=boxes, width=width)  # an error is raised before the answer begins
         await response.prepare(call.request)
         loop = asyncio.get_running_loop()
         shown = -1

@@ -2,7 +2,7 @@
 
 A delegate built with TensorFlow <= 2.6 headers (Google's own binary 16.0 among them) passes a 64-byte
 TfLiteRegistration by value where runtimes since 2.12 read 88 bytes: the process dies inside the runtime. Nothing in
-the library tells which headers it was built with, so a child process tries it once on the model at hand, and only
+the library says which headers it was built with, so a child process tries it once on the model at hand, and only
 success is remembered, per pair of files.
 """
 
@@ -29,7 +29,7 @@ from . import library as _edgetpu
 
 #: Signals by which a process dies that followed a pointer of the wrong layout.
 _CRASHES: Final = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL}
-#: Last words of glibc where such a pointer was written through first, as on aarch64. Other aborts are libedgetpu's own.
+#: glibc's message where such a pointer was written through first, as on aarch64. Other aborts are libedgetpu's own.
 _CORRUPTED: Final = re.compile(
     r"^(Fatal glibc error: |malloc|free\(\): |realloc\(\): |corrupted |double free|munmap_chunk|\*\*\* stack smashing)",
     re.MULTILINE,
@@ -137,7 +137,7 @@ def _remember(record: Path | None, library: _edgetpu.Library, runtime: _tflite.R
 def main() -> None:
     """The child: one JSON object on stdin, one on stdout."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash here is an answer, not a bug to dump
-    # A worker that is killed in the middle of a trial must not leave the stick in a stranger's hands.
+    # A worker that is killed in the middle of a trial must not leave the stick held by its child.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     request = json.load(sys.stdin)
     if os.getppid() != request["parent"]:

@@ -42,13 +42,13 @@ class EdgeTpuBackend:
     def open(self, device: str, options: Mapping[str, Any]) -> DeviceFacts:
         """Find the library and the stick, and open it.
 
-        When nobody knows yet whether library and runtime fit, opening waits for the first `load`, which tries the pair
+        While it is not known whether library and runtime fit, opening waits for the first `load`, which tries the pair
         in a child process with a real model. Raises Unsupported without library or runtime, DeviceError without device.
         """
         self.close()
         self._options, self._name = options, device
         performance = str(options.get("performance", "std"))
-        _edgetpu.performance_for(performance, "usb")  # a bad option is told before a device is sought
+        _edgetpu.performance_for(performance, "usb")  # a bad option is refused before a device is looked for
         self._runtime = runtime = _tflite.find_runtime(str(options.get("runtime", "")))
         path = str(options.get("library") or os.environ.get("EDGEAI_EDGETPU_LIBRARY") or _edgetpu.DEFAULT_LIBRARY)
         self._library = library = _edgetpu.Library(path)
@@ -127,7 +127,7 @@ class EdgeTpuBackend:
         return model.run_open(inputs, turn)
 
     def health(self) -> Mapping[str, Any]:
-        """Temperature and throttling now; {} for USB, which cannot tell."""
+        """Temperature and throttling now; {} for USB, which does not report them."""
         if self._device is None:
             return {}
         sysfs = self._options.get("sysfs") or os.environ.get("EDGEAI_SYSFS") or "/sys"

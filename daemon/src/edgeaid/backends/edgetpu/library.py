@@ -186,7 +186,7 @@ def _why_not(device: Accelerator) -> str:
 
 
 def thermal(device: Accelerator, sysfs: Path = Path("/sys")) -> dict[str, Any]:
-    """Temperature in degrees Celsius and throttling of a PCIe device; USB sticks cannot tell, then {}.
+    """Temperature in degrees Celsius and throttling of a PCIe device; {} for USB sticks, which do not report them.
 
     Each trip point passed halves the clock once more (gasket driver: divider steps 0 to 3).
     """

@@ -52,7 +52,7 @@ from .port import RESETS, LineLost, Port, find
 SLOTS: Final = 5
 #: The agent leaves after 10 s without a frame; a silent one is noticed after this long.
 KEEPALIVE: Final = 3.0
-#: A camera whose results nobody has taken for this long is stopped.
+#: A camera whose results were not taken for this long is stopped.
 UNWATCHED: Final = 5.0
 #: Largest kmodel worth reading: flash holds 16 MiB.
 MAX_FILE: Final = 16 << 20
@@ -100,7 +100,7 @@ class K210Backend:
             raise InvalidConfig(f"k210: reset {options['reset']!r} is unknown; there are {', '.join(RESETS)}")
         if not 9600 <= int(options.get("baud", 1500000)) <= 5242880:
             raise InvalidConfig(f"k210: baud {options['baud']} is outside 9600 to 5242880")
-        agent_source(str(options.get("agent", "")))  # missing: say so before anything is opened
+        agent_source(str(options.get("agent", "")))  # missing: an error before anything is opened
         with self._lock:
             self.close()
             self._device, self._options = device, options
@@ -203,7 +203,7 @@ class K210Backend:
                     self._recover(end)
                 return what(self._link)
             except BoardError as error:
-                # The agent lost what belongs to the session: it was restarted while nobody looked.
+                # The agent lost what belongs to the session: it was restarted in between.
                 strange += 1
                 if error.code not in (E_SLOT, E_TRANSFER) or strange > 3 or time.monotonic() > end:
                     raise

@@ -22,7 +22,7 @@ from .port import LineLost, Port
 
 #: Rates at which a board may be: MaixPy's own, the vendor IDE's, and what we set.
 RATES: Final = (115200, 1500000, 921600, 460800, 2000000)
-#: Where the agent's source may lie: told, installed, or in a development checkout.
+#: Where the agent's source may lie: as configured, installed, or in a development checkout.
 AGENT_NAME: Final = "agent.py"
 _RAW: Final = b"raw REPL; CTRL-B to exit\r\n>"
 #: Raw REPL input must stay under the 2048 bytes of the board's buffer.
@@ -70,11 +70,11 @@ def connect(
     """A session with the board, at `baud` or the highest lower rate that works, with an empty set of models.
 
     `first` = rates to try first (a session that was lost); `reset` = kind of DTR/RTS wiring (k210_port.RESETS) for a
-    board that stays silent. Raises DeviceError after `timeout` seconds, saying what was heard.
+    board that stays silent. Raises DeviceError after `timeout` seconds, saying what was received.
     """
     end = time.monotonic() + timeout
     source = agent or agent_source()
-    heard = b""
+    received = b""
     pulsed = False
     rates = list(dict.fromkeys((*first, *RATES)))
     likely = list(dict.fromkeys((*first, 115200, 1500000)))
@@ -86,9 +86,9 @@ def connect(
     while True:
         for step, rate in steps:
             if time.monotonic() > end:
-                raise DeviceError(_silence(port, heard))
+                raise DeviceError(_silence(port, received))
             link, said = step(port, rate, source, end)
-            heard = said or heard
+            received = said or received
             if link:
                 return raise_rate(link, baud, rx)
         if reset and not pulsed:
@@ -97,25 +97,25 @@ def connect(
 
 
 def _find_agent(port: Port, rate: int, source: bytes, end: float) -> tuple[Link | None, bytes]:
-    """A session with an agent that runs at `rate` already; and what was heard instead."""
+    """A session with an agent that runs at `rate` already; and what was received instead."""
     port.set_baud(rate)
     port.clear()
     link = Link(port)
     port.write(_probe(link))
     begin = time.monotonic()
     decoder = Decoder()
-    heard = b""
+    received = b""
     while time.monotonic() - begin < 0.25:
         data = port.read(0.05)
-        heard += data
+        received += data
         for frame in decoder.feed(data) if data else ():
             if frame.type in (Type.HELLO, Type.PING):
                 return (link if _hello(link) else None), b""
-    return None, heard[-200:]
+    return None, received[-200:]
 
 
 def _find_repl(port: Port, rate: int, source: bytes, end: float) -> tuple[Link | None, bytes]:
-    """A session with an agent sent through the REPL at `rate`; and what was heard instead."""
+    """A session with an agent sent through the REPL at `rate`; and what was received instead."""
     repl = _Repl(port, rate, end)
     if repl.enter() and repl.upload(source):
         link = Link(port)
@@ -125,7 +125,7 @@ def _find_repl(port: Port, rate: int, source: bytes, end: float) -> tuple[Link |
 
 
 def _probe(link: Link) -> bytes:
-    """A PING that does no harm when a REPL hears it: no Ctrl-C, Ctrl-D or Ctrl-E in it."""
+    """A PING that does no harm when a REPL receives it: no Ctrl-C, Ctrl-D or Ctrl-E in it."""
     while True:
         data = encode(Frame(Type.PING, 0, link.line.next_seq(), 0))
         if not set(data) & {3, 4, 5}:
@@ -165,20 +165,20 @@ def raise_rate(link: Link, baud: int, rx: int) -> Link:
     return link
 
 
-def _silence(port: Port, heard: bytes) -> str:
-    if not heard.strip(b"\0\r\n "):
+def _silence(port: Port, received: bytes) -> str:
+    if not received.strip(b"\0\r\n "):
         return (
             f"{port.path}: nothing answers; is it a K210 board with MaixPy, powered, on this port? (tried 0x03 and "
             f"HELLO at {', '.join(map(str, RATES))} baud)"
         )
-    if _talks(heard):
-        return f"{port.path}: the board talks but REPL and agent did not start in time; last words: {heard[-80:]!r}"
-    return f"{port.path}: only noise is heard at every rate ({heard[-24:]!r}); check cable, ground and port"
+    if _is_text(received):
+        return f"{port.path}: the board sends text, but REPL and agent did not start in time: {received[-80:]!r}"
+    return f"{port.path}: only noise is received at every rate ({received[-24:]!r}); check cable, ground and port"
 
 
-def _talks(heard: bytes) -> bool:
+def _is_text(data: bytes) -> bool:
     """Whether it is text, not noise."""
-    return len(heard) >= 8 and sum(32 <= b < 127 or b in b"\r\n" for b in heard) > 0.9 * len(heard)
+    return len(data) >= 8 and sum(32 <= b < 127 or b in b"\r\n" for b in data) > 0.9 * len(data)
 
 
 class _Repl:
@@ -208,9 +208,9 @@ class _Repl:
         return None
 
     def enter(self) -> bool:
-        """Into the raw REPL from wherever the board is. One that talks plain text is worth waiting for: it starts."""
+        """Into the raw REPL from wherever the board is. One that sends plain text is starting and is waited for."""
         tries = 0
-        while tries < (12 if _talks(self.heard) else 2) and time.monotonic() < self.end:
+        while tries < (12 if _is_text(self.heard) else 2) and time.monotonic() < self.end:
             tries += 1
             self.port.clear()
             self.port.write(b"\r\x03\x03")

@@ -1,4 +1,4 @@
-"""The board's camera feeding a model: results that nobody asked for one by one."""
+"""The board's camera feeding a model: results that come without a request each."""
 
 from __future__ import annotations
 

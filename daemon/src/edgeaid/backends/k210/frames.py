@@ -26,7 +26,7 @@ MIN_SHIFT: Final = 4
 MAX_SHIFT: Final = 10
 #: Flag of the last piece (DATA) and of a transfer that is whole and checked (ACK).
 LAST: Final = 1
-#: Flag of an OUT that nobody asked for: a camera frame of a stream.
+#: Flag of an OUT without a request: a camera frame of a stream.
 STREAMED: Final = 2
 
 

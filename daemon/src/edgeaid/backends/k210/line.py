@@ -16,7 +16,7 @@ from .port import LineLost, Port
 RESEND: Final = 0.3
 #: So many times that long without a sign of progress, then the session is broken.
 TRIES: Final = 5
-#: The same limit while now and then a valid frame does arrive: a noisy line is slow, not dead.
+#: The same limit while now and then a valid frame does arrive: a line with errors is slow, not broken.
 NOISY: Final = 5.0
 #: Bytes of a DATA frame beside its piece.
 OVERHEAD: Final = 16
@@ -51,7 +51,7 @@ class Line:
         #: Recent losses and the bytes they are out of, fading; the line counts as good at first.
         self._lost, self._count, self._bytes = 0.0, 40.0, 40000.0
         self._tail = b""
-        #: Bytes since the newest valid frame: on a clean line a board that talks at another rate, so it was reset.
+        #: Bytes since the newest valid frame: on a clean line a board that sends at another rate, so it was reset.
         self.strange = 0
         #: Takes the frames of a camera's stream, which answer no request; True when it took one.
         self.aside: Callable[[Frame], bool] = lambda _: False
@@ -60,7 +60,7 @@ class Line:
 
     def next_seq(self) -> int:
         """Number for a new request."""
-        self.seq = self.seq % 0xFEFF + 1  # 0xFFFF is the agent's own, for the HELLO that nobody asked for
+        self.seq = self.seq % 0xFEFF + 1  # 0xFFFF is the agent's own, for the HELLO at its start
         return self.seq
 
     def send(self, frame: Frame) -> int:
@@ -79,9 +79,9 @@ class Line:
         data = self.port.read(timeout)
         if not data:
             return []
-        talk = self._tail + data
-        self._tail = talk[-20:]
-        if any(text in talk for text in _TALK):
+        text = self._tail + data
+        self._tail = text[-20:]
+        if any(sign in text for sign in _TALK):
             self._tail = b""
             raise LineLost(f"{self.port.path}: the board was reset, or its agent ended")
         frames = self.decoder.feed(data)
@@ -131,6 +131,6 @@ class Line:
         return min(8, round(self._sends(n)))
 
     def _sends(self, n: int) -> float:
-        """How often `n` bytes must be sent until they arrive, as far as the recent past tells."""
+        """How often `n` bytes must be sent until they arrive, from the recent past."""
         arrived = max(0.02, 1 - self._lost / self._count)
         return math.exp(min(20.0, -math.log(arrived) * self._count / self._bytes * n))

@@ -1,7 +1,7 @@
 """A session with the agent on a K210 board: requests, transfers in both directions, camera streams.
 
 Only this side has clocks: whatever is not answered is sent again, the board answers a repetition without running it
-again. Pieces shrink on a noisy line (down to 16 bytes) and grow again on a clean one. The protocol is in docs/k210.md.
+again. Pieces shrink on a line with errors (down to 16 bytes) and grow again on a clean one. Protocol: docs/k210.md.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class About:
 
     #: True, False or None (no KPU module): whether kmodel v4 is understood.
     v4: bool | None
-    #: Free bytes of the system heap, where models live; 0 = not told.
+    #: Free bytes of the system heap, where models are kept; 0 = unknown.
     free_heap: int
     free_gc: int
     #: Bytes of the board's receive buffer.
@@ -125,7 +125,7 @@ def parse_about(frame: Frame) -> About:
     """What a HELLO of the board says. Raises DeviceError for another protocol version."""
     if not frame.payload or frame.payload[0] != PROTOCOL or len(frame.payload) < _ABOUT.size:
         version = frame.payload[0] if frame.payload else "none"
-        raise DeviceError(f"the agent on the board speaks protocol {version}, this host {PROTOCOL}; reset the board")
+        raise DeviceError(f"the agent on the board has protocol {version}, this host {PROTOCOL}; reset the board")
     _, v4, heap, gc, rx, baud = _ABOUT.unpack_from(frame.payload)
     return About(None if v4 == 255 else bool(v4), heap, gc, rx, baud)
 

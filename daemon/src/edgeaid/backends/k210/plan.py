@@ -1,4 +1,4 @@
-"""How a kmodel is put on a board: which tensors it has for clients, what the board must be told. No I/O.
+"""How a kmodel is put on a board: which tensors it has for clients, what the board needs. No I/O.
 
 Options of an artifact (all optional):
     outputs       [[w, h, channels], ...]: shapes of a v4 model's outputs, which the file does not store
@@ -74,7 +74,7 @@ class Plan:
 
 
 def plan(name: str, data: bytes, options: Mapping[str, Any], *, free: int = 0, v4: bool | None = True) -> Plan:
-    """Read a kmodel and decide. `free` = bytes of the board's system heap (0 = not told), `v4` = whether it takes v4.
+    """Read a kmodel and decide. `free` = bytes of the board's system heap (0 = unknown), `v4` = whether it takes v4.
 
     Raises InvalidModel for everything that cannot work on the board, with the reason.
     """
@@ -118,15 +118,15 @@ def plan(name: str, data: bytes, options: Mapping[str, Any], *, free: int = 0, v
     w, h, c = size
     shape = source.shape if not w else (1, h, w, c) if last else (1, c, h, w)
     outputs = _outputs(name, model, options.get("output_names"), shapes, last)
-    told = []
+    shapes = []
     if model.version == 4:
         for i, (spec, dims) in enumerate(zip(model.outputs, shapes, strict=True)):
-            told.append((i, *(dims or flat(math.prod(spec.shape)))))
+            shapes.append((i, *(dims or flat(math.prod(spec.shape)))))
     return Plan(
         inputs=() if camera else (TensorSpec(str(options.get("input_name", source.name)), source.datatype, shape),),
         outputs=tuple(outputs),
         size=size,
-        set_outputs=tuple(told),
+        set_outputs=tuple(shapes),
         output_bytes=tuple(spec.nbytes for spec in model.outputs),
         channels_last=last,
         mask=(1 << len(outputs)) - 1,
@@ -166,7 +166,7 @@ def _outputs(
 
 
 def flat(count: int) -> tuple[int, int, int]:
-    """A w, h, 1 whose product is `count`, each at most 65535: what set_outputs can be told without knowing better.
+    """A w, h, 1 whose product is `count`, each at most 65535: for set_outputs where the real one is not known.
 
     Raises InvalidModel when there is none (a large prime).
     """

@@ -36,7 +36,7 @@ _OUT_OF_MEMORY: Final = -3
 _UNSUPPORTED_GRAPH_FILE: Final = -10
 _MYRIAD_ERROR: Final = {1: -11, 2: -13}
 _NAME_SIZE: Final = 28
-#: Thermal statistics are 25 floats; which sensor each one is, nobody says, so the hottest counts.
+#: Thermal statistics are 25 floats; which sensor each one is, is not documented, so the hottest counts.
 _THERMAL_FLOATS: Final = 25
 
 
@@ -78,7 +78,7 @@ class Library:
     c: ctypes.CDLL
     #: 1 or 2.
     generation: int
-    #: The file, as far as it can be told; firmware lies beside it in `mvnc/`.
+    #: The file, as far as it is known; firmware lies beside it in `mvnc/`.
     path: Path
 
 
@@ -338,7 +338,7 @@ def _usable(broken: bool, name: str) -> None:
 
 
 def _refused(generation: int, status: int) -> None:
-    """Statuses that blame the graph; the stick is fine after them."""
+    """Statuses caused by the graph; the stick works after them."""
     if status == _UNSUPPORTED_GRAPH_FILE:
         raise InvalidModel(
             f"the stick's library (NCSDK {generation}) refuses the graph: UNSUPPORTED_GRAPH_FILE; compile it with "

@@ -191,7 +191,7 @@ class OpenVino:
         return compiled
 
     def _blame(self, status: int, device: str, what: str) -> None:
-        """The stick's own trouble is told in the same exception as the model's."""
+        """The stick's own errors come in the same exception as the model's."""
         try:
             self.check(status, InvalidModel, what)
         except InvalidModel as error:

@@ -25,7 +25,7 @@ from .interpreter import shapes_option
 
 #: Sequences of one model that may be open at once: each has an interpreter of its own.
 MAX_SEQUENCES: Final = 32
-#: A sequence that nobody goes on with for so long gives way to a new one.
+#: A sequence that is not continued for so long may be replaced by a new one.
 IDLE_SECONDS: Final = 60.0
 #: Requests that a dynamic first dimension takes at once, unless the manifest says otherwise.
 BATCH: Final = 8
@@ -149,7 +149,7 @@ class TfliteModel:
         return [d["dtype"] for d in self._graph.interpreter.get_input_details()]
 
     def _output_shapes(self, grown: Graph | None) -> list[tuple[Shape, Shape, bool]]:
-        """Of each output: shape with -1 where it varies, shape now, whether only a run tells its size."""
+        """Of each output: shape with -1 where it varies, shape now, whether only a run shows its size."""
         graph = self._graph
         unknown = [not graph.known(p) for p in range(len(graph.outputs))]
         details = self._graph.interpreter.get_output_details()
@@ -159,7 +159,7 @@ class TfliteModel:
         shapes = []
         for position, now in enumerate(before):
             if unknown[position]:
-                # How many dimensions there are is all that one run can tell; of texts the file's shape holds as well.
+                # One run shows only how many dimensions there are; of texts the file's shape holds as well.
                 run = measured[position] if measured is not None else (-1,) * max(1, len(now))
                 texts = np.dtype(details[position]["dtype"]).kind in "SUO"
                 shapes.append((now if texts and run == now and grown is None else (-1,) * len(run), now, True))

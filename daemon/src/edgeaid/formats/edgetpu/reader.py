@@ -192,7 +192,7 @@ def read(data: Data, model: TfliteModel | None = None) -> EdgetpuModel:
     """Read a compiled model; `model` saves reading the TFLite part again.
 
     Raises InvalidModel when the file has no compiled operator or the compiled part is damaged. Files that can be read
-    but that the runtime refuses come back; edgetpu_rules.check tells.
+    but that the runtime refuses are returned; `rules.check` names them.
     """
     view = as_view(data)
     tflite = model or read_tflite(view)

@@ -200,7 +200,7 @@ def read_prototxt(data: Data) -> CaffeNet:
     inputs, form = _inputs(root, layers)
     read_by_others = {b for layer in layers for b in layer.bottoms}
     ends = dict.fromkeys(t for layer in layers for t in layer.tops if t not in read_by_others)
-    # In-place layers read and write one blob: the last writer's result is an output when nobody else reads it later.
+    # In-place layers read and write one blob: the last writer's result is an output when no later layer reads it.
     for layer in layers[-1:]:
         for top in layer.tops:
             ends.setdefault(top)

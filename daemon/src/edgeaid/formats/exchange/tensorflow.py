@@ -69,7 +69,7 @@ class GraphDef:
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """Nodes that nobody reads."""
+        """Nodes whose results no node reads."""
         read_by_others = {i.removeprefix("^").split(":", 1)[0] for n in self.nodes for i in n.inputs}
         return tuple(
             TensorSpec(n.name, n.datatype, n.shape)

@@ -164,7 +164,7 @@ def _convolution(view: memoryview, index: int, offsets: list[int]) -> tuple[kpu.
 
 
 def _inputs(nodes: list[Node]) -> tuple[TensorSpec, ...]:
-    """The format has no input table: the first layer tells."""
+    """The format has no input table: the first layer's input is taken."""
     first = nodes[0]
     for node in nodes:
         if node.convolution:

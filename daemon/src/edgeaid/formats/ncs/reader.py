@@ -82,7 +82,7 @@ class NcsGraph:
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """The one input, shape as far as the file tells: NHWC for v1, flat for v2."""
+        """The one input, shape as far as the file has it: NHWC for v1, flat for v2."""
         if self.stages:
             x, y, z = self.stages[0].input
             return (TensorSpec("input", "FP16", (1, y, x, z)),)

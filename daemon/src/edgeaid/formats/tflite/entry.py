@@ -8,7 +8,7 @@ from typing import Final
 
 from .model import Signature, TfliteModel
 
-#: The signature that TensorFlow's exporters write when nobody asks for another.
+#: The signature that TensorFlow's exporters write unless another is asked for.
 DEFAULT_SIGNATURE: Final = "serving_default"
 #: Operators whose kernel keeps the state of a random number generator between runs.
 _GENERATORS: Final = frozenset({"RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"})

@@ -69,7 +69,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An entry of the directory as it is written, nothing of it believed yet."""
+    """An entry of the directory as it is written; nothing of it is checked yet."""
 
     flags: int
     method: int
@@ -155,7 +155,7 @@ def find_end(view: memoryview) -> int:
     tail = bytes(view[start:])
     at = tail.rfind(_END)
     while at >= 0:
-        # The record ends with a comment whose length it states: this tells it from the same four bytes in weights.
+        # The record ends with a comment whose length it states: unlike the same four bytes in weights.
         if at + 22 <= len(tail) and at + 22 + int.from_bytes(tail[at + 20 : at + 22], "little") == len(tail):
             return start + at
         at = tail.rfind(_END, 0, at)
@@ -190,7 +190,7 @@ def _directory(view: memoryview, end: int) -> tuple[int, int, int, int]:
     """(end of the directory, entries, bytes, offset), from the zip64 record where there is one."""
     last = end_record(view, end)
     count, size, offset = last.count, last.size, last.offset
-    # The locator is 20 bytes, the record before it 56 as everybody writes it.
+    # The locator is 20 bytes, the record before it 56 as all writers make it.
     at = end - 76
     if at < 0 or bytes(view[end - 20 : end - 16]) != _LOCATOR64 or bytes(view[at : at + 4]) != _END64:
         return end, count, size, offset

@@ -1,7 +1,7 @@
 """Capture: from a source to frames in the ring, again and again while the stream is wanted. A thread of its own.
 
 Programs (GStreamer, ffmpeg) write PPM pictures into a pipe: each says its own size, so that a camera may change it, and
-both programs speak it. A program that hangs, ends or sends garbage is replaced.
+both programs write it. A program that hangs, ends or sends garbage is replaced.
 """
 
 from __future__ import annotations
@@ -386,7 +386,7 @@ def _confined(invocation: Invocation) -> subprocess.Popen[bytes]:
 
 
 def _probe(host: str, port: int) -> None:
-    """Can the camera be reached at all? Said at once and in plain words, which the readers cannot do."""
+    """Can the camera be reached at all? Said at once and clearly, which the readers cannot do."""
     try:
         socket.create_connection((host, port), PROBE_SECONDS).close()
     except socket.gaierror as error:

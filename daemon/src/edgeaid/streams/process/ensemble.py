@@ -156,7 +156,7 @@ class EnsembleWorker(Worker):
                 self.link.run()
         finally:
             self._frames.put((b"", []))
-            os._exit(0)  # a run that waits for a member has nobody to answer any more
+            os._exit(0)  # a run that waits for a member has no caller any more
 
     def receive(self) -> tuple[bytes, list[int]]:
         """The next frame that is a worker's."""

@@ -1,4 +1,4 @@
-"""Frames in the ring, and who still looks at them."""
+"""Frames in the ring, and how often each is held."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..memory import SLOTS, Shared
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame; its pixels stay while somebody holds it (`Ring.hold`, `Ring.release`)."""
+    """One frame; its pixels stay while it is held (`Ring.hold`, `Ring.release`)."""
 
     #: Rises by one with each frame of the stream, over restarts of its process.
     number: int
@@ -39,7 +39,7 @@ class Ring:
         self._lock = threading.Condition()
 
     def take(self, timeout: float | None = None) -> int | None:
-        """A slot that nobody looks at, held once; None when there was none within `timeout` seconds."""
+        """A slot that is not held, held once now; None when there was none within `timeout` seconds."""
         with self._lock:
             if not self._lock.wait_for(lambda: 0 in self._holders, timeout):
                 return None

@@ -1,7 +1,7 @@
 """From tracks to events: an object came, entered a zone, stayed, crossed a line, went. Pure: time is the frames'.
 
-Nothing is told at the first sign: a zone or a line counts only after an object was on its other side for some frames in
-a row, so that a box that trembles at a border makes one event and not a hundred.
+A zone or a line counts only after an object was on its other side for some frames in a row, so that a box that jitters
+at a border makes one event and not a hundred.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Life:
     dwelt: set[str] = field(default_factory=set)
     #: Line -> settled side, the place then, and frames on the other side.
     sides: dict[str, tuple[int, Point, int]] = field(default_factory=dict)
-    #: Its first event was told, and when (frame time) the last `new` or `update` was.
+    #: Its first event was published, and when (frame time) the last `new` or `update` was.
     announced: bool = False
     told: int = 0
     still_box: Box | None = None

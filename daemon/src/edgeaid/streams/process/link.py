@@ -1,4 +1,4 @@
-"""The process's end of its socket: leases on slots of models, answers, and what is told to the daemon."""
+"""The process's end of its socket: leases on slots of models, answers, and messages to the daemon."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Link:
         self._awaited: dict[str, int] = defaultdict(int)
         self._refusals: dict[str, deque[errors.EdgeaiError]] = defaultdict(deque)
         self._leases: dict[int, Lease] = {}
-        #: Somebody looks at the result of each frame.
+        #: A client follows the result of each frame.
         self.listening = False
         #: Who takes the messages that a worker gets, with their descriptors; None = nobody, they are calls too.
         self.worker: Callable[[bytes, list[int]], None] | None = None
@@ -236,7 +236,7 @@ class Link:
             self._models[model.number] = model
 
     def _detach(self, number: int) -> None:
-        """The model's memory stays mapped until nobody in this process looks at it: the collector closes it."""
+        """The model's memory stays mapped while anything in this process refers to it: the collector closes it."""
         with self._changed:
             model = self._models.pop(number, None)
             if model is None:

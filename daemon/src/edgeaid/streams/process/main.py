@@ -34,7 +34,7 @@ from .stages import Thing
 
 log = logging.getLogger(__name__)
 
-#: Results that nobody listens to are sent so rarely, in seconds: they answer "what is there now?".
+#: Results that no client follows are sent so rarely, in seconds: they answer "what is there now?".
 RESULT_SECONDS: Final = 1.0
 STATUS_SECONDS: Final = 1.0
 #: A stream of a file gives its last frames so long.
@@ -83,7 +83,7 @@ class Process:
             self.link.answer(call, {"error": text[:4000]}, wire.status_of(error))
 
     def _begin(self, stream: Stream, shared: Shared, ring: Ring, body: dict[str, Any]) -> None:
-        # A source that cannot be understood is told as the stream's state by the capture.
+        # The capture reports a source that cannot be understood as the stream's state.
         live = True
         with contextlib.suppress(errors.EdgeaiError):
             live = understand(stream.source).live
@@ -169,7 +169,7 @@ class Process:
         self._sinks.put(event, name, data)
 
     def _ended(self) -> None:
-        """The file is at its end: let what is under way finish, and whoever is in the picture leave."""
+        """The file is at its end: let what is under way finish, and end the tracked objects."""
         assert self._pipeline is not None  # noqa: S101  open made all of them
         self._pipeline.drain(DRAIN_SECONDS)
         self._last_events()

@@ -31,11 +31,11 @@ Wait = Callable[[float], bool]
 
 
 class SourceError(Exception):
-    """The source gives no pictures; the text says why in plain words."""
+    """The source gives no pictures; the text says why."""
 
     def __init__(self, text: str, *, final: bool = False, pause: float = 0.0) -> None:
         super().__init__(text)
-        #: Trying again is of no use before somebody changes something.
+        #: Another attempt cannot succeed before something is changed.
         self.final = final
         #: Least seconds before the next try.
         self.pause = pause

@@ -57,7 +57,7 @@ class _Work:
 
 @dataclass(slots=True, eq=False)
 class Outcome:
-    """A frame whose stages are through."""
+    """A frame whose stages have all run."""
 
     scene: Scene
     gated: bool
@@ -135,7 +135,7 @@ class Pipeline:
         return True
 
     def halt(self) -> None:
-        """Take no more frames, finish what is under way, tell the last events."""
+        """Take no more frames, finish what is under way, publish the last events."""
         with self._lock:
             self._halted = True
             self._lock.notify_all()

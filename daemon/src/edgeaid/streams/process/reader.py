@@ -5,13 +5,13 @@ The descriptor holds JSON:
 
     command   the program and its arguments
     describe  true: the command's arguments are a GStreamer pipeline that is run here, by GStreamer's library. Arguments
-              of a program can be read by every user of the machine; what this process was told cannot.
+              of a program can be read by every user of the machine; what this process gets cannot.
     list      text of a list of sources that ffmpeg reads as the descriptor list_fd ("" = none), for the same reason
     reads     files and directories that it may read besides the system's own
     network   whether it may open connections
 
 It ends with the process that started it, has no more rights than that one, writes no file, reads nothing of the
-daemon's and of users' directories, and signals nobody (Landlock, as far as the kernel has it).
+daemon's and of users' directories, and sends no signals (Landlock, as far as the kernel has it).
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def run_pipeline(words: list[str]) -> int:
         print(f"ERROR: {_text(error.contents.message)}", file=sys.stderr, flush=True)
         return 1
     bus = ctypes.c_void_p(gst.gst_element_get_bus(pipeline))
-    # A failure is told on the bus as well, with its reason.
+    # A failure is reported on the bus as well, with its reason.
     gst.gst_element_set_state(pipeline, _PLAYING)
     while True:
         kinds = _EOS | _ERROR | _CLOCK_LOST | _LATENCY

@@ -68,7 +68,7 @@ def _package(entry: EntryPoint) -> Iterator[str]:
     try:
         spec = find_spec(entry.module.partition(".")[0])
     except (ImportError, ValueError):
-        spec = None  # the stream says so when it makes the stage
+        spec = None  # the stream reports it when it makes the stage
     if spec is not None:
         yield from spec.submodule_search_locations or [os.path.dirname(spec.origin or "") or "/usr"]
     text = entry.dist.read_text("direct_url.json") if entry.dist is not None else None

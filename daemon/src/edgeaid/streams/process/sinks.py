@@ -1,4 +1,4 @@
-"""What becomes of events besides being told: a journal and snapshots on disk, calls of webhooks. A thread of its own.
+"""What happens with events beside publishing: a journal and snapshots on disk, calls of webhooks. A thread of its own.
 
 Nothing here may hold up a frame: what does not fit into the queue, onto the disk or through the network is counted.
 """
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 QUEUE: Final = 256
 #: Waits before a webhook is tried again; then its event is given up.
 RETRIES: Final = (0.5, 2.0, 8.0)
-#: A full disk or a dead address is told once in so many seconds.
+#: A full disk or an address without answer is logged once in so many seconds.
 QUIET_SECONDS: Final = 60.0
 MEBIBYTE: Final = 1 << 20
 

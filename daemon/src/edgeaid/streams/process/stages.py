@@ -89,7 +89,7 @@ class Scene:
         self.objects += [Thing(s.label, s.score, s.box) for s in seen]
 
     def emit(self, kind: str, **values: Any) -> None:
-        """Tell an event; `values` are JSON values."""
+        """Publish an event; `values` are JSON values."""
         base = {"type": kind, "time": round(self.frame.time, 3), "frame": self.frame.number}
         self.events.append(base | values)
 
@@ -144,7 +144,7 @@ class Stages:
             self._events(scene)
 
     def still(self, scene: Scene) -> None:
-        """A frame in which nothing changed: whoever was there is there still."""
+        """A frame in which nothing changed: the tracked objects stay as they are."""
         if self.tracker is None:
             return
         self.tracker.idle(scene.frame.timestamp)

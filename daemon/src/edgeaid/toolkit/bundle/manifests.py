@@ -24,7 +24,7 @@ def value(item: object) -> str:
     if isinstance(item, int | float):
         return repr(item)
     if isinstance(item, str):
-        # JSON's escapes are TOML's, except that TOML wants DEL escaped.
+        # JSON's escapes are TOML's, except that TOML requires DEL escaped.
         return json.dumps(item).replace("\x7f", "\\u007f")
     if isinstance(item, Mapping):
         return "{ " + ", ".join(f"{key(k)} = {value(v)}" for k, v in item.items()) + " }"

@@ -1,4 +1,4 @@
-"""Sizes of a Caffe network's blobs, as far as its text tells: enough for limits on layers and files.
+"""Sizes of a Caffe network's blobs, as far as its text says them: enough for limits on layers and files.
 
 Sliding windows: convolution rounds down, pooling rounds up (BVLC/caffe:src/caffe/layers/pooling_layer.cpp).
 """
@@ -22,7 +22,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Shapes of blobs (N, C, H, W) and parameters per layer name; what cannot be told is missing."""
+    """Shapes of blobs (N, C, H, W) and parameters per layer name; what is unknown is missing."""
 
     blobs: dict[str, Shape]
     parameters: dict[str, int]

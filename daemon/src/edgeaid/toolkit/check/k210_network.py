@@ -24,7 +24,7 @@ class Window:
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
-    #: Pixels added around what the layer reads, by itself and by a padding layer right before it.
+    #: Pixels added around what the layer reads, of its own and by a padding layer right before it.
     pads: Sides = ((0, 0), (0, 0))
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
@@ -89,7 +89,7 @@ class Network:
         return (shape[0], shape[1], shape[2]) if len(shape) == 3 else None
 
     def only_reader(self, value: str) -> Layer | None:
-        """The layer that alone reads a value which is no output of the network."""
+        """The layer that alone reads a value which is not an output of the network."""
         readers = self.readers.get(value, ())
         return readers[0] if len(readers) == 1 and value not in self.outputs else None
 

@@ -1,7 +1,7 @@
-"""ONNX files as the K210's rules look at them: layers with shapes, as far as those can be told without a run.
+"""ONNX files for the K210's rules: layers with shapes, as far as those are known without a run.
 
 Shapes come from the file where it has them, else from the operators of common networks; behind any other one they are
-unknown, and the rules say so.
+unknown, and the findings mention it.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ Shapes = Mapping[str, Shape]
 
 
 def _shapes(node: Node, shapes: Shapes, constants: Shapes) -> tuple[Shape, ...]:
-    """Shapes of a node's outputs, () where they cannot be told."""
+    """Shapes of a node's outputs, () where they are unknown."""
     infer = _INFER.get(node.op_type)
     if infer is None or not node.inputs or node.inputs[0] not in {**shapes, **constants}:
         return ()

@@ -77,7 +77,7 @@ def compile_k210(request: Request, say: LogLine) -> Compiled:
 
 
 def _samples(request: Request, kind: str, shape: Sequence[int]) -> representative.Array:
-    """Calibration data [samples, *shape[1:]]; pictures become channels first where an ONNX model wants them so."""
+    """Calibration data [samples, *shape[1:]]; pictures become channels first where an ONNX model takes them so."""
     pictures = Path(request.calibration).is_dir()
     if kind == "onnx" and pictures and len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3):
         _, channels, height, width = shape

@@ -90,7 +90,7 @@ def ready(name: str) -> Path | None:
 
 
 def python(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
-    """The interpreter of an environment, which is created if it is not there. `say` is told what takes long.
+    """The interpreter of an environment, which is created if it is not there. `say` is called with what takes long.
 
     Raises NotFound for an unknown name, Unsupported if it cannot be created, with what to install.
     """
@@ -102,7 +102,7 @@ def python(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
         return interpreter
     target = directory(name)
     with _locked(target):
-        if (interpreter := ready(name)) is not None:  # somebody else made it meanwhile
+        if (interpreter := ready(name)) is not None:  # another process made it meanwhile
             return interpreter
         say(f"creating the environment {name!r} ({environment.purpose}, about {environment.size}) in {target}")
         shutil.rmtree(target, ignore_errors=True)

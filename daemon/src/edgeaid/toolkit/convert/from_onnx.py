@@ -108,7 +108,7 @@ def plain(name: str) -> str:
 
 
 def _reason(model: Path, log: str, last: str) -> str:
-    """Why onnx2tf gave up: the operator it names, else its last words."""
+    """Why onnx2tf failed: the operator it names, else the end of its output."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", log)
     named = re.findall(r"(?:onnx_op_type|op_type|ONNX op|Unsupported op|op)\W+([A-Z][A-Za-z0-9]+)", text)
     present = {n.op_type for n in onnx.read(model.read_bytes()).nodes}

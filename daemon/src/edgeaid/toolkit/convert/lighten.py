@@ -79,7 +79,7 @@ def lighten(job: Job, say: LogLine = lambda _: None) -> list[Variant]:
     with tempfile.TemporaryDirectory(prefix="edgeai-") as name:
         directory = Path(name)
         x, y = np.stack([v for v, _ in train]), np.array([c for _, c in train])
-        # Classes come one after the other from a directory; calibration wants a mixture.
+        # Classes come one after the other from a directory; calibration needs a mixture.
         order = np.random.default_rng(0).permutation(len(x))
         np.savez(directory / "data.npz", x=x[order], y=y[order])
         say(f"training on with {len(x)} pictures: pruned, clustered, both, rounded, with fewer channels")

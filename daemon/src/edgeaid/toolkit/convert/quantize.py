@@ -1,4 +1,4 @@
-"""`edgeai model quantize`: a float model becomes a smaller TFLite file, and the loss is measured, not promised."""
+"""`edgeai model quantize`: a float model becomes a smaller TFLite file, and the loss is measured."""
 
 from __future__ import annotations
 

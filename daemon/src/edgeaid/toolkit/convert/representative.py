@@ -75,7 +75,7 @@ def picture(path: Path, shape: Sequence[int], rules: Normalisation) -> Array:
 
 
 def load(source: str, shape: Sequence[int], rules: Normalisation, most: int, seed: int = 0) -> Array:
-    """As `read`, but refuses data that do not vary: ranges found with them are of no use, and no converter says so."""
+    """As `read`, but refuses data that do not vary: their ranges are of no use, and no converter warns of them."""
     values = read(source, shape, rules, most, seed)
     if values.size > 1 and values.min() == values.max():
         raise InvalidModel(f"{source} holds nothing but the value {values.flat[0]:g}; quantisation needs real inputs")

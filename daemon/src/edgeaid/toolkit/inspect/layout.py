@@ -10,7 +10,7 @@ from typing import Final
 
 from .report import OperatorRow, Report
 
-#: Operators drawn; a page with more is no longer looked at.
+#: Operators drawn; a page with more cannot be read.
 MAX_DRAWN: Final = 600
 _WIDTH: Final = 190
 _HEIGHT: Final = 36
@@ -67,7 +67,7 @@ def place(operators: Sequence[OperatorRow], inputs: Sequence[str]) -> tuple[list
     for operator in operators:
         number = len(labels)
         sources = {made[v] for v in operator.inputs if v in made}
-        # Values that nobody here makes come from outside: the first input box stands for them.
+        # Values that no operator makes come from outside: the first input box stands for them.
         if not sources and operator.inputs and inputs:
             sources = {0}
         rank.append(1 + max((rank[s] for s in sources), default=-1 if not inputs else 0))

@@ -229,7 +229,7 @@ def plans(models: Sequence[Candidate], conditions: Conditions | None = None) -> 
     feasible: list[Plan] = []
     for split in _partitions(models, conditions.sticks):
         if len(split) == 1:
-            # Shown in full: this is the comparison a person wants to see.
+            # Shown in full: this is the comparison that people look for.
             feasible.extend(Plan((stick,)) for stick in _stick_choices(split[0], conditions, every))
         else:
             # With several sticks only the best arrangement of each stick can be part of the best plan.

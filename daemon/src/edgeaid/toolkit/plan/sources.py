@@ -41,7 +41,7 @@ def candidates(
     A source is a .tflite, a compiled _edgetpu.tflite, a compiler .log, or `name=3.75MiB`. `rates` (per second) and
     `compute` (ms) are by model name: the file's name without `.tflite` and `_edgetpu`, or the one given by
     `name=file.tflite`, as files are not always called as the models on a device. Raises InvalidRequest for
-    a rate or time of a model that is not there, InvalidModel for files that are no Edge TPU material.
+    a rate or time of a model that is not there, InvalidModel for files that cannot be planned for an Edge TPU.
     """
     planned: list[Candidate] = []
     remarks: list[str] = []

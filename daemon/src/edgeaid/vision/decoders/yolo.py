@@ -86,7 +86,7 @@ def rotated_corners(rotated: Floats) -> Floats:
 
 
 def end2end(rules: OutputRules, specs: Sequence[TensorSpec], outputs: Sequence[Array], size: Size) -> Candidates:
-    """[1,N,6+...] xmin, ymin, xmax, ymax, score, class, and 3 K keypoint values where the rules say so."""
+    """[1,N,6+...] xmin, ymin, xmax, ymax, score, class, and 3 K keypoint values where the rules name keypoints."""
     spec = specs[0]
     table = outputs[0].reshape(outputs[0].shape[-2:])
     chosen = np.flatnonzero(table[:, 4] >= stored(spec, rules.threshold) - 1e-6)

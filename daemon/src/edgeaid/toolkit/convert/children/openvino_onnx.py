@@ -195,7 +195,7 @@ def gelu(op: Operator) -> None:
 
 
 def sliced(op: Operator) -> None:
-    """StridedSlice with its masks, or Slice; the shape of the result tells new and dropped axes."""
+    """StridedSlice with its masks, or Slice; the shape of the result shows new and dropped axes."""
     shape = op.shape()
     if op.kind == "Slice":
         begin, end, step = (op.value(i).astype(np.int64) for i in (1, 2, 3))

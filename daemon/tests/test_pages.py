@@ -101,6 +101,25 @@ def test_every_page_is_in_the_index() -> None:
         assert page.name == "README.md" or f"({page.name})" in index, page.name
 
 
+def links(page: Path) -> set[Path]:
+    """Pages of this checkout that a page links to; of a directory, the page in it."""
+    places = {(page.parent / path).resolve() for path in re.findall(r"\]\(([^)#\s:]+)", page.read_text())}
+    return {file for p in places if (file := p / "README.md" if p.is_dir() else p).suffix == ".md" and file.is_file()}
+
+
+def test_every_page_of_the_checkout_is_reached_from_the_readme() -> None:
+    reached: set[Path] = set()
+    ahead = {TOP / "README.md"}
+    while ahead:
+        reached |= ahead
+        ahead = {page for known in ahead for page in links(known)} - reached
+    ours = ("daemon", "recipes-tests", "meta-edgeai", "kas", "scripts")
+    pages = {
+        page for name in ours for page in (TOP / name).rglob("*.md") if not {"build", ".venv-test"} & {*page.parts}
+    }
+    assert not pages - reached
+
+
 def reference() -> Callable[[], dict[Path, str]]:
     """The pages that scripts/reference writes."""
     loader = importlib.machinery.SourceFileLoader("reference", str(TOP / "scripts" / "reference"))

@@ -1,4 +1,4 @@
-"""Hot-plug: calls back with what was added, removed or changed, from udev's events where pyudev is there, else scans."""
+"""Hot-plug: calls back with what was added, removed or changed, from udev where pyudev is there, else by scans."""
 
 from __future__ import annotations
 

@@ -118,15 +118,15 @@ def plan(name: str, data: bytes, options: Mapping[str, Any], *, free: int = 0, v
     w, h, c = size
     shape = source.shape if not w else (1, h, w, c) if last else (1, c, h, w)
     outputs = _outputs(name, model, options.get("output_names"), shapes, last)
-    shapes = []
+    settings = []
     if model.version == 4:
         for i, (spec, dims) in enumerate(zip(model.outputs, shapes, strict=True)):
-            shapes.append((i, *(dims or flat(math.prod(spec.shape)))))
+            settings.append((i, *(dims or flat(math.prod(spec.shape)))))
     return Plan(
         inputs=() if camera else (TensorSpec(str(options.get("input_name", source.name)), source.datatype, shape),),
         outputs=tuple(outputs),
         size=size,
-        set_outputs=tuple(shapes),
+        set_outputs=tuple(settings),
         output_bytes=tuple(spec.nbytes for spec in model.outputs),
         channels_last=last,
         mask=(1 << len(outputs)) - 1,

@@ -1,6 +1,6 @@
-"""Every figure of serving in one run: one command, one JSON file, bar charts as SVG, and the lines for the docs.
+"""Every figure of serving in one run: one command, one JSON file, bar charts as SVG, and the tables of the pages.
 
-usage: python daemon/benchmarks/serving/everything.py DATA [--peers PYTHON] [--quick] [--out DIRECTORY]
+usage: python daemon/benchmarks/serving/everything.py DATA [--peers PYTHON] [--quick] [--out DIRECTORY] [--pages]
 
 DATA is a directory with the models and the picture named below. About twelve minutes on a quiet machine of two
 processors; --quick takes two and shows only that everything runs. What each part measures: `--help` of the parts.
@@ -15,9 +15,10 @@ import platform
 import subprocess
 import sys
 import time
-from html import escape
 from pathlib import Path
 from typing import Any
+
+import pages
 
 HERE = Path(__file__).resolve().parent
 SMALL = "mobilenet_v1_0.25_128_quant.tflite"
@@ -39,56 +40,6 @@ def commands(data: Path, peers: str, *, quick: bool) -> dict[str, list[str]]:
     }
 
 
-def bars(title: str, unit: str, rows: list[tuple[str, float]]) -> str:
-    """A bar chart as SVG."""
-    most = max((value for _, value in rows), default=1) or 1
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {40 + 24 * len(rows)}" font-family="sans-serif" '
-        f'font-size="13"><title>{escape(title)}</title><text x="4" y="20" font-weight="bold">{escape(title)}</text>'
-    ]
-    for number, (name, value) in enumerate(rows):
-        y = 40 + 24 * number
-        width = 340 * value / most
-        lines.append(
-            f'<text x="4" y="{y + 13}">{escape(name)}</text><rect x="190" y="{y}" width="{width:.1f}" height="18" '
-            f'fill="{"#2266aa" if not name.startswith(OTHERS) else "#999999"}"/>'
-            f'<text x="{196 + width:.1f}" y="{y + 13}">{value:,.2f} {escape(unit)}</text>'
-        )
-    return "\n".join([*lines, "</svg>"]) + "\n"
-
-
-#: Rows that are not edgeaid's.
-OTHERS = ("raw", "two bare", "shared", "gRPC, bare", "MLServer", "LitServe", "Flask", "script")
-
-
-def charts(results: dict[str, Any]) -> dict[str, str]:
-    """SVG files by name."""
-    drawn = {}
-    if "run" in results:
-        rows = [(row["way"], row["times_raw"]) for row in results["run"]["latency"]]
-        drawn["latency.svg"] = bars("Latency of one client, raw interpreter = 1", "", rows)
-    if "pictures" in results:
-        pairs = [
-            (f"{row['size']}, {clients} client{'s' if clients > 1 else ''}", row[f"share {clients}"])
-            for row in results["pictures"]["rows"]
-            for clients in (1, 4)
-        ]
-        drawn["pictures.svg"] = bars("Pictures per second, the script = 1", "", pairs)
-    return drawn
-
-
-def table(results: dict[str, Any]) -> str:
-    """The lines of the README and of the docs."""
-    lines = ["| one client | times the interpreter alone |", "|---|---|"]
-    lines += [f"| {row['way']} | {row['times_raw']:.2f} |" for row in results.get("run", {}).get("latency", [])]
-    lines += ["", "| pictures, share of the script | 1 client | 4 clients |", "|---|---|---|"]
-    lines += [
-        f"| {row['size']} | {row['share 1']:.2f} | {row['share 4']:.2f} |"
-        for row in results.get("pictures", {}).get("rows", [])
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     """Run all parts, one after the other; what fails is said and left out."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
@@ -97,7 +48,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", action="append", help="a part: run, pictures, counts, life or load")
     parser.add_argument("--out", type=Path, default=Path("serving-figures"))
+    parser.add_argument("--pages", action="store_true", help="write the tables of README and docs, and their charts")
     options = parser.parse_args()
+    if options.quick and options.pages:
+        parser.error("--quick shows only that everything runs: no figures for pages")
     options.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {
         "machine": {"processor": _processor(), "cpus": os.cpu_count(), "python": platform.python_version()},
@@ -119,10 +73,12 @@ def main() -> None:
             continue
         results[part] = json.loads(file.read_text())
     (options.out / "all.json").write_text(json.dumps(results, indent=1))
-    for name, drawing in charts(results).items():
+    for name, drawing in pages.charts(results).items():
         (options.out / name).write_text(drawing)
-    (options.out / "table.md").write_text(table(results))
-    print(table(results))
+    (options.out / "table.md").write_text(pages.tables(results))
+    print(pages.tables(results))
+    if options.pages:
+        pages.write(results)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import gc
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 from . import __version__, config, errors
 from . import systemd as service
@@ -80,6 +83,23 @@ def build(args: argparse.Namespace) -> config.Config:
     return dataclasses.replace(configuration, server=server, models=models)
 
 
+@contextlib.contextmanager
+def without_tls() -> Iterator[None]:
+    """What is imported meanwhile does without `ssl`: libraries of 4 MiB for what the daemon never speaks.
+
+    asyncio, http.client and aiohttp look whether it is there. Later imports find it again.
+    """
+    modules = cast(dict[str, Any], sys.modules)
+    if "ssl" in modules:
+        yield
+        return
+    modules["ssl"] = None  # import says that there is no such module
+    try:
+        yield
+    finally:
+        del modules["ssl"]
+
+
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the console script."""
     args = _arguments(argv)
@@ -89,7 +109,8 @@ def main(argv: list[str] | None = None) -> None:
             print("configuration is usable")
             return
         service.set_up_logging(configuration.server.log_level)
-        from . import daemon
+        with without_tls():
+            from . import daemon
 
         gc.freeze()  # imports live for ever; the collector need not walk them
         daemon.main(configuration, lambda: build(args))

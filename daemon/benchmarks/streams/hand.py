@@ -1,8 +1,8 @@
-"""A loop as one writes it by hand: OpenCV, LiteRT, one file. `hand.py VIDEO MODEL.tflite`, by a Python with both.
+"""A loop as one writes it by hand: OpenCV, LiteRT, one file. `hand.py MODEL.tflite VIDEO...`, by a Python with both.
 
-It does what a stream does with the same file and model: read, resize, run, and make objects (the embedded detector:
-cells and anchors to boxes, suppression) or the three best classes of the answer. Prints frames, seconds, seconds of
-processor and objects.
+It does what a stream does with the same files and model: read, resize, run, and make objects (the embedded detector:
+cells and anchors to boxes, suppression) or the three best classes of the answer; of several videos a frame each in
+turn. Prints frames, seconds, seconds of processor and objects, all after what starting takes.
 
 Not equal: OpenCV resizes without averaging, and decodes with as many threads as it likes; the stream's process can be
 killed, waits for no camera that hangs, counts its frames and shares its model with others.
@@ -43,17 +43,17 @@ def objects(cells):
     return [(boxes[i], score[keep][i], best[keep][i]) for i in np.asarray(chosen).reshape(-1).astype(int)]
 
 
-def main(video_file, model_file):
-    """Work through the file."""
+def main(model_file, *video_files):
+    """Work through the files."""
     interpreter = Interpreter(model_file, num_threads=1)
     interpreter.allocate_tensors()
     entry, out = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     _, height, width, channels = map(int, entry["shape"])
     scale, zero = entry["quantization"]
-    video = cv2.VideoCapture(video_file)
-    count, seen, started = 0, 0, time.perf_counter()
+    videos = [cv2.VideoCapture(file) for file in video_files]
+    count, seen, started, used = 0, 0, time.perf_counter(), time.process_time()
     while True:
-        ok, frame = video.read()
+        ok, frame = videos[count % len(videos)].read()
         if not ok:
             break
         small = cv2.resize(frame, (width, height))
@@ -66,8 +66,8 @@ def main(video_file, model_file):
         answer = real(out, interpreter.get_tensor(out["index"]))
         seen += len(objects(answer)) if answer.ndim == 4 else len(np.argsort(-answer.reshape(-1))[:3])
         count += 1
-    print(count, time.perf_counter() - started, time.process_time(), seen)
+    print(count, time.perf_counter() - started, time.process_time() - used, seen)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:])

@@ -3,8 +3,10 @@
 A daemon with 1 and then N streams of the same source and model: frames per second, from frame to result (median, 95 of
 100), processor time per frame of daemon, workers and streams. A file (--video, or made-up digits) is worked through
 as fast as it goes, by one stream and by N at once; --hand PYTHON (an interpreter with OpenCV and LiteRT) works through
-the same file in loops written by hand (`hand.py`), as many at once, and the ratio is told. --model FILE: the same with
-another model, a classifier in a .tflite. Decoder and tracker times come first: least of 30 calls.
+the same file in a loop written by hand (`hand.py`) over as many videos, and in as many processes with such a loop at
+once, and the ratios are told. What starting takes is left out on both sides. --model FILE: the same with another model,
+a classifier in a .tflite. --workers N: the CPU has N workers of one thread. Decoder and tracker times come first: least
+of 30 calls.
 """
 
 from __future__ import annotations
@@ -91,43 +93,46 @@ def measure(streams: Streams, pid: int, count: int, source: str, fps: float, sec
 
 
 def through_file(streams: Streams, pid: int, video: Path, count: int, stages: list[dict[str, Any]]) -> dict[str, Any]:
-    """A file, as fast as it goes, by `count` streams: from the first frame of one to the end of the last."""
+    """A file, as fast as it goes, by `count` streams: from when all have frames until the first one is at its end."""
     names = [f"f{i}" for i in range(count)]
-    before = {one: cpu_seconds_of(one) for one in children(pid)}
-    last: dict[int, float] = {}
     for name in names:
         streams.put(name, {"source": str(video), "fps": 30, "stage": stages})
-    while not any(streams.show(n)["frames"]["captured"] for n in names):
-        time.sleep(0.01)
-    started = time.perf_counter()
-    while any(streams.show(n)["state"] != "ended" for n in names):
-        # Readers end with the file, and their time with them: it is taken while they live.
-        last |= {one: cpu_seconds_of(one) - before.get(one, 0.0) for one in children(pid)}
-        time.sleep(0.05)
-    elapsed = time.perf_counter() - started
-    frames = sum(streams.show(n)["frames"]["inferred"] for n in names)
+
+    def look() -> tuple[float, int, dict[int, float]]:
+        shown = [streams.show(n) for n in names]
+        if any(s["state"] == "ended" for s in shown):
+            raise StopIteration
+        inferred = [s["frames"]["inferred"] for s in shown]
+        return time.perf_counter(), sum(inferred) if min(inferred) else 0, {p: cpu_seconds_of(p) for p in children(pid)}
+
+    first = last = look()
+    with contextlib.suppress(StopIteration):
+        while not first[1]:
+            time.sleep(0.02)
+            first = look()
+        last = first
+        while True:
+            time.sleep(0.1)
+            last = look()
     for name in names:
         streams.remove(name)
-    return {
-        "streams": count,
-        "frames": frames,
-        "fps": frames / elapsed,
-        "cpu_ms_per_frame": sum(last.values()) * 1e3 / frames,
-    }
+    frames, seconds = last[1] - first[1], last[0] - first[0]
+    used = sum(now - first[2].get(process, 0.0) for process, now in last[2].items())
+    return {"streams": count, "frames": frames, "fps": frames / seconds, "cpu_ms_per_frame": used * 1e3 / frames}
 
 
-def by_hand(python: str, video: Path, model: Path, count: int) -> dict[str, Any]:
-    """The same file in as many loops written by hand."""
-    command = [python, str(HAND), str(video), str(model)]
+def by_hand(python: str, video: Path, model: Path, loops: int, videos: int) -> dict[str, Any]:
+    """The same file `videos` times in each of as many loops written by hand."""
+    command = [python, str(HAND), str(model), *[str(video)] * videos]
     running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(count)
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(loops)
     ]
     done = [process.communicate()[0].split() for process in running]
     frames = sum(int(words[0]) for words in done)
     cpu = sum(float(words[2]) for words in done)
     return {
-        "loops": count,
-        "frames": frames,
+        "loops": loops,
+        "videos": videos,
         "fps": frames / max(float(w[1]) for w in done),
         "cpu_ms_per_frame": cpu * 1e3 / frames,
     }
@@ -136,13 +141,16 @@ def by_hand(python: str, video: Path, model: Path, count: int) -> dict[str, Any]
 def compared(
     streams: Streams, pid: int, args: argparse.Namespace, video: Path, model: Path, stages: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Streams and loops in turns, with the ratio of their frames per second."""
+    """Streams and loops in turns, with the ratios of their frames per second."""
     rows = []
     for count in (1, args.streams):
         row: dict[str, Any] = {"stages": stages, "ours": through_file(streams, pid, video, count, stages)}
         if args.hand:
-            row["by_hand"] = by_hand(args.hand, video, model, count)
+            row["by_hand"] = by_hand(args.hand, video, model, 1, count)
             row["ratio"] = row["ours"]["fps"] / row["by_hand"]["fps"]
+            if count > 1:
+                row["processes"] = by_hand(args.hand, video, model, count, 1)
+                row["ratio_to_processes"] = row["ours"]["fps"] / row["processes"]["fps"]
         rows.append(row)
     return rows
 
@@ -201,7 +209,8 @@ def main() -> int:
     parser.add_argument("--fps", type=float, default=15.0)
     parser.add_argument("--source", default="test:digits?width=384&height=384", help="rtsp://... for a real server")
     parser.add_argument("--video", type=Path, help="a file of digits or of anything else")
-    parser.add_argument("--frames", type=int, default=600, help="of the made-up video")
+    parser.add_argument("--frames", type=int, default=3000, help="of the made-up video")
+    parser.add_argument("--workers", type=int, default=0, help="workers of the CPU, each with one thread")
     parser.add_argument("--hand", metavar="PYTHON", help="interpreter with OpenCV and ai-edge-litert")
     parser.add_argument("--model", type=Path, help="a classifier (.tflite) to compare with as well")
     parser.add_argument("--json", action="store_true")
@@ -210,6 +219,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         socket = Path(directory) / "s.sock"
         command = [sys.executable, "-m", "edgeaid", "--socket", socket, "--model-repository", Path(directory) / "m"]
+        if args.workers:
+            device = '[[device]]\nid = "cpu{}"\ntarget = "cpu"\noptions = {{ threads = 1 }}\n'
+            (Path(directory) / "edgeaid.toml").write_text("".join(device.format(n) for n in range(args.workers)))
+            command += ["--config", Path(directory) / "edgeaid.toml"]
         process = subprocess.Popen([*command, "--log-level", "error"], env={**os.environ, "STATE_DIRECTORY": directory})
         try:
             with Client(socket, fast=False) as client:

@@ -159,12 +159,7 @@ class Plane:
 
     def request(self, live: LiveModel, client: object, *, priority: int = 0, timeout: float | None = None) -> Request:
         """A request with a slot to write inputs into. `timeout` in seconds. QueueFull, Unavailable."""
-        if self.stopping:
-            raise errors.Unavailable("the daemon is stopping")
-        if live.quarantined:
-            raise errors.Unavailable(
-                f"model {live.key!r} is quarantined: {live.quarantined}; load it again to lift this"
-            )
+        self._check_taken(live)
         if live.retiring:
             raise errors.Unavailable(f"model {live.key!r} is being unloaded")
         try:
@@ -172,6 +167,27 @@ class Plane:
         except errors.QueueFull:
             live.stats.rejected += 1
             raise
+        return self._request(live, slot, client, priority, timeout)
+
+    def again(self, answered: Request, *, priority: int = 0, timeout: float | None = None) -> Request:
+        """A request in the slot of an answered one, which has it no more. Unavailable.
+
+        A model that is being replaced takes it: whoever held a slot may use it once more.
+        """
+        self._check_taken(answered.live)
+        slot, answered.slot = answered.slot, -1
+        return self._request(answered.live, slot, answered.client, priority, timeout)
+
+    def _check_taken(self, live: LiveModel) -> None:
+        """Unavailable when no requests are taken for a model."""
+        if self.stopping:
+            raise errors.Unavailable("the daemon is stopping")
+        if live.quarantined:
+            raise errors.Unavailable(
+                f"model {live.key!r} is quarantined: {live.quarantined}; load it again to lift this"
+            )
+
+    def _request(self, live: LiveModel, slot: int, client: object, priority: int, timeout: float | None) -> Request:
         now = clock()
         request = Request(
             model=live.key,

@@ -43,6 +43,8 @@ class Leases:
         self._on_device = on_device
         self._held: dict[int, Request] = {}
         self._submitted: set[int] = set()
+        #: Leases whose last request was answered: the next one takes over its slot.
+        self._answered: set[int] = set()
         self._attached: dict[int, LiveModel] = {}
         self._numbers = 0
         self._closed = False
@@ -96,11 +98,16 @@ class Leases:
         if request is None:
             self._answer(number, errors.Unavailable("the model is being replaced"))
             return
-        request.priority, timeout = self._terms()
-        request.deadline = clock() + timeout
-        request.done = self._done
-        self._submitted.add(number)
+        priority, timeout = self._terms()
         try:
+            if number in self._answered:
+                self._answered.discard(number)
+                request = self._held[number] = self._plane.again(request, priority=priority, timeout=timeout)
+                request.payload = number
+            request.priority = priority
+            request.deadline = clock() + timeout
+            request.done = self._done
+            self._submitted.add(number)
             self._plane.submit(request)
         except errors.EdgeaiError as error:
             self._submitted.discard(number)
@@ -114,14 +121,25 @@ class Leases:
             return
         if request.error is None:
             self._on_device(request.live.name, request.answered_by)
-        self._answer(number, request.error, request.phases)
+        again = request.error is None and not request.live.retiring and request.slot >= 0
+        if again:
+            self._answered.add(number)
+        self._answer(number, request.error, request.phases, again=again)
 
-    def _answer(self, number: int, error: errors.EdgeaiError | None, phases: tuple[int, int, int] = (0, 0, 0)) -> None:
+    def _answer(
+        self,
+        number: int,
+        error: errors.EdgeaiError | None,
+        phases: tuple[int, int, int] = (0, 0, 0),
+        *,
+        again: bool = False,
+    ) -> None:
         status = wire.status_of(error) if error is not None else 0
         text = str(error).encode()[:4000] if error is not None else b""
-        self._handle.post(HEADER.pack(Message.ANSWER, status, 0, 0, number) + PHASES.pack(*phases) + text)
+        self._handle.post(HEADER.pack(Message.ANSWER, status, int(again), 0, number) + PHASES.pack(*phases) + text)
 
     def _give(self, number: int, *, again: bool) -> None:
+        self._answered.discard(number)
         request = self._held.pop(number, None)
         if request is not None:
             name = request.live.name
@@ -134,6 +152,7 @@ class Leases:
         for number, request in list(self._held.items()):
             if request.live.retiring and number not in self._submitted:
                 del self._held[number]
+                self._answered.discard(number)
                 self._detach(request.live)
                 request.release()
         for live in [m for m in self._attached.values() if m.retiring]:
@@ -152,4 +171,5 @@ class Leases:
             else:
                 request.release()
         self._held.clear()
+        self._answered.clear()
         self._attached.clear()

@@ -31,7 +31,7 @@ class Message(IntEnum):
     # daemon -> process, binary
     #: A lease: slot, model number and number of the lease.
     GRANT = 72
-    #: The lease's inference is done: status and times, as in a worker's RESULT.
+    #: The lease's inference is done: status and times, as in a worker's RESULT; with slot 1, it may be used again.
     ANSWER = 73
     # process -> daemon, JSON
     #: A lease on a model is wanted, by the model's name.

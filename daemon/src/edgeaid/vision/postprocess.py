@@ -150,23 +150,29 @@ def _cells(rules: OutputRules, values: Floats, labels: Sequence[str]) -> Floats:
 
 
 def _yolov2(rules: OutputRules, values: Floats, labels: Sequence[str], placement: Placement) -> Detections:
-    cells = _cells(rules, values, labels)
-    rows, columns = cells.shape[:2]
-    centre, size, objectness, classes = cells[..., 0:2], cells[..., 2:4], cells[..., 4], cells[..., 5:]
+    grid = _cells(rules, values, labels)
+    rows, columns, anchors, _ = grid.shape
+    cells = grid.reshape(rows * columns * anchors, -1)
+    places = np.arange(len(cells))
     if not rules.cells_activated:
-        centre, objectness, classes = sigmoid(centre), sigmoid(objectness), softmax(classes)
+        # No class is surer than the cell itself, so that most cells need not be looked at any further.
+        objectness = sigmoid(cells[:, 4])
+        places = np.flatnonzero(objectness >= rules.threshold)
+        cells = cells[places]
+        centre, objectness, classes = sigmoid(cells[:, 0:2]), objectness[places], softmax(cells[:, 5:])
+    else:
+        centre, objectness, classes = cells[:, 0:2], cells[:, 4], cells[:, 5:]
     best = classes.argmax(axis=-1)
-    scores = objectness * np.take_along_axis(classes, best[..., None], axis=-1)[..., 0]
+    scores = objectness * np.take_along_axis(classes, best[:, None], axis=-1)[:, 0]
     extent = np.array([columns, rows], dtype=np.float64)
-    grid = np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1)[:, :, None, :]
-    middle = (centre + grid) / extent
-    half = np.array(rules.anchors) * np.exp(np.minimum(size, _MAX_EXPONENT)) / extent / 2
-    boxes = np.concatenate([middle - half, middle + half], axis=-1).reshape(-1, 4)
-    flat_scores, flat_best = scores.reshape(-1), best.reshape(-1)
-    usable = (flat_scores >= rules.threshold) & np.isfinite(boxes).all(axis=-1)
-    boxes, flat_scores, flat_best = boxes[usable], flat_scores[usable], flat_best[usable]
-    kept = suppress(boxes.astype(np.float32), flat_scores, flat_best, rules.iou, rules.max_results)
-    detected = [(int(flat_best[i]), float(flat_scores[i]), [float(v) for v in boxes[i]]) for i in kept]
+    corner = np.stack([places // anchors % columns, places // anchors // columns], axis=-1)
+    middle = (centre + corner) / extent
+    half = np.array(rules.anchors)[places % anchors] * np.exp(np.minimum(cells[:, 2:4], _MAX_EXPONENT)) / extent / 2
+    boxes = np.concatenate([middle - half, middle + half], axis=-1)
+    usable = (scores >= rules.threshold) & np.isfinite(boxes).all(axis=-1)
+    boxes, scores, best = boxes[usable], scores[usable], best[usable]
+    kept = suppress(boxes.astype(np.float32), scores, best, rules.iou, rules.max_results)
+    detected = [(int(best[i]), float(scores[i]), boxes[i].tolist()) for i in kept]
     return _detections(detected, labels, placement)
 
 

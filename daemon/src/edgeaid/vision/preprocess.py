@@ -158,19 +158,27 @@ def _reduced(full: Size, target: Size, rules: PictureRules) -> Size | None:
     return (max(1, math.ceil(_MARGIN * scale_x * full[0])), max(1, math.ceil(_MARGIN * scale_y * full[1])))
 
 
-def place(image: Image.Image, spec: TensorSpec, rules: PictureRules, out: Array) -> Placement:
-    """Write a decoded picture (mode RGB or L) into `out`; see `to_tensor`."""
-    return _place(image, image.size, spec, rules, out)
+def place(
+    image: Image.Image, spec: TensorSpec, rules: PictureRules, out: Array, *, averaged: bool = False
+) -> Placement:
+    """Write a decoded picture (mode RGB or L) into `out`; see `to_tensor`.
+
+    `averaged`: one much larger than the tensor is averaged over blocks of pixels first, down to what a JPEG would be
+    decoded to, which costs half the time and as little of the answer.
+    """
+    return _place(image, image.size, spec, rules, out, gap=_MARGIN if averaged else None)
 
 
-def _place(image: Image.Image, full: Size, spec: TensorSpec, rules: PictureRules, out: Array) -> Placement:
+def _place(
+    image: Image.Image, full: Size, spec: TensorSpec, rules: PictureRules, out: Array, gap: float | None = None
+) -> Placement:
     """The same for a picture that was decoded smaller than its `full` size."""
     view = _height_width_channels(out, spec.name, rules)
     height, width = view.shape[:2]
     table = _stored_values(spec, rules)
     mode = "L" if rules.color == "GRAY" else "RGB"
     image = image if image.mode == mode else image.convert(mode)
-    image, placement = _fit(image, full, (width, height), rules)
+    image, placement = _fit(image, full, (width, height), rules, gap)
     pixels = np.asarray(image).reshape(height, width, -1)
     if rules.color == "BGR":
         pixels = pixels[:, :, ::-1]
@@ -197,8 +205,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)  # which would copy it
 
 
-def _fit(image: Image.Image, full: Size, size: Size, rules: PictureRules) -> tuple[Image.Image, Placement]:
-    """Bring the picture to `size` (width, height); geometry is that of its `full` size."""
+def _fit(
+    image: Image.Image, full: Size, size: Size, rules: PictureRules, gap: float | None = None
+) -> tuple[Image.Image, Placement]:
+    """Bring the picture to `size` (width, height); geometry is that of its `full` size.
+
+    `gap`: averaging over whole pixels may bring it to so many times `size` first; None = it is not done.
+    """
     width, height = full
     target_width, target_height = size
     scale_x, scale_y = target_width / width, target_height / height
@@ -214,7 +227,7 @@ def _fit(image: Image.Image, full: Size, size: Size, rules: PictureRules) -> tup
             min(float(width), width / 2 + half_x),
             min(float(height), height / 2 + half_y),
         )
-        image = image.resize(size, resample, box=_scaled(box, reduction))
+        image = image.resize(size, resample, _scaled(box, reduction), gap)
         where = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
         return _inverted(image, rules), Placement(width, height, *where)
     everything = _scaled((0.0, 0.0, float(width), float(height)), reduction)
@@ -223,7 +236,7 @@ def _fit(image: Image.Image, full: Size, size: Size, rules: PictureRules) -> tup
         inner_width = max(1, min(target_width, round(width * scale)))
         inner_height = max(1, min(target_height, round(height * scale)))
         left, top = (target_width - inner_width) // 2, (target_height - inner_height) // 2
-        inner = _inverted(image.resize((inner_width, inner_height), resample, box=everything), rules)
+        inner = _inverted(image.resize((inner_width, inner_height), resample, everything, gap), rules)
         canvas = Image.new(image.mode, size, rules.fill if image.mode == "L" else (rules.fill,) * 3)
         canvas.paste(inner, (left, top))
         return canvas, Placement(
@@ -234,7 +247,7 @@ def _fit(image: Image.Image, full: Size, size: Size, rules: PictureRules) -> tup
             right=(target_width - left) / inner_width,
             bottom=(target_height - top) / inner_height,
         )
-    return _inverted(image.resize(size, resample, box=everything), rules), Placement(width, height)
+    return _inverted(image.resize(size, resample, everything, gap), rules), Placement(width, height)
 
 
 def _scaled(box: tuple[float, float, float, float], reduction: int) -> tuple[float, float, float, float]:

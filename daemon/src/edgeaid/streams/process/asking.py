@@ -47,7 +47,8 @@ def ask(link: Link, model: str, picture: Image.Image, part: Box = WHOLE) -> Ques
             raise InvalidModel(f"model {model!r} is an ensemble; name the models that it asks")
         if part != WHOLE:
             picture = picture.crop(pixels_of(part, picture.size))
-        placement = preprocess.place(picture, known.inputs[0].one, known.rules.picture, known.input(lease.slot))
+        tensor = known.input(lease.slot)
+        placement = preprocess.place(picture, known.inputs[0].one, known.rules.picture, tensor, averaged=True)
     except BaseException:
         link.give(lease)
         raise

@@ -81,6 +81,8 @@ class Lease:
     error: errors.EdgeaiError | None = None
     #: Nanoseconds of input, compute and output phase.
     phases: tuple[int, int, int] = (0, 0, 0)
+    #: When it is given back, it may be used once more instead.
+    again: bool = False
 
 
 class Link:
@@ -96,6 +98,8 @@ class Link:
         self._awaited: dict[str, int] = defaultdict(int)
         self._refusals: dict[str, deque[errors.EdgeaiError]] = defaultdict(deque)
         self._leases: dict[int, Lease] = {}
+        #: Leases of a model that are kept for the next frames when nothing is asked.
+        self.kept = 1
         #: A client follows the result of each frame.
         self.listening = False
         #: Who takes the messages that a worker gets, with their descriptors; None = nobody, they are calls too.
@@ -133,9 +137,16 @@ class Link:
     def give(self, lease: Lease, *, again: bool = True) -> None:
         """The slot is not looked at any more; `again`: a next one will be wanted."""
         with self._changed:
-            self._leases.pop(lease.number, None)
             name = lease.model.name
-            again = again and not self._ready[name] and not self._awaited[name] and not lease.model.gone
+            again = again and not self._awaited[name] and not lease.model.gone
+            if again and lease.again and len(self._ready[name]) < self.kept:  # its slot stays: nobody need be told
+                lease.done.clear()
+                lease.again = False
+                self._ready[name].append(lease)
+                self._changed.notify_all()
+                return
+            self._leases.pop(lease.number, None)
+            again = again and not self._ready[name]
             self._awaited[name] += again
         self._send(HEADER.pack(Message.GIVE, int(again), lease.slot, lease.model.number, lease.number))
 
@@ -180,7 +191,7 @@ class Link:
     def _take(self, data: bytes, fds: list[int]) -> None:
         kind, status, slot, number, identity = HEADER.unpack_from(data)
         if kind == Message.ANSWER:
-            self._answered(identity, status, data)
+            self._answered(identity, status, data, again=bool(slot))
         elif kind == Message.GRANT:
             self._granted(number, slot, identity)
         else:
@@ -196,11 +207,11 @@ class Link:
             else:
                 self.calls[kind](identity, body, fds)
 
-    def _answered(self, identity: int, status: int, data: bytes) -> None:
+    def _answered(self, identity: int, status: int, data: bytes, *, again: bool) -> None:
         lease = self._leases.get(identity)
         if lease is None:
             return
-        lease.phases = PHASES.unpack_from(data, HEADER.size)
+        lease.phases, lease.again = PHASES.unpack_from(data, HEADER.size), again
         if status:
             lease.error = wire.error_of(status, data[HEADER.size + PHASES.size :].decode(errors="replace"))
         lease.done.set()

@@ -89,6 +89,8 @@ class Pipeline:
         self._live = live
         options = FlowOptions(max_in_flight=1, max_in_queue=1) if live else FlowOptions(max_in_flight=2, max_in_queue=0)
         self._flow: FlowLimiter[Frame] = FlowLimiter(options)
+        if not live:  # the next frame is asked about while the answers of those before are being read
+            link.kept = options.max_in_flight + 1
         self._lock = threading.Condition()
         self._todo: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._answered: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()

@@ -142,6 +142,8 @@ def test_nothing_of_a_removed_stream_stays(daemon: Running, video: Any) -> None:
     pid = eventually(lambda: show(daemon, "short")["pid"])
     reaches(daemon, "short", "running")
     gone(daemon, "short")
+    metrics = daemon.http("GET", "/metrics")[2].decode()
+    assert re.findall(r'edgeai_slots_in_use\{model="digit-scenes",[^}]*\} (\d+)', metrics) == ["0"]
     assert not Path(f"/proc/{pid}").exists()
     members = [p for p in Path("/proc").iterdir() if p.name.isdigit() and _group(p) == pid]
     assert members == []

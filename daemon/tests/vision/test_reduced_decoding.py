@@ -75,3 +75,20 @@ def test_a_large_picture_is_decoded_small() -> None:
 
 def test_nearest_neighbour_sees_every_pixel() -> None:
     assert preprocess._reduced((4000, 3000), (100, 100), PictureRules(filter="nearest")) is None
+
+
+@pytest.mark.parametrize("resize", ["stretch", "letterbox", "crop"])
+@pytest.mark.parametrize("width", [320, 640, 1920])
+def test_a_frame_that_is_averaged_first_differs_by_less_than_half_a_step(
+    shared_data: Path, resize: str, width: int
+) -> None:
+    for path in sorted((shared_data / "coral").glob("*.jpg"))[:4]:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB").resize((width, round(width * opened.height / opened.width)))
+        rules = PictureRules(resize=resize)
+        exact, averaged = np.zeros(SPEC.shape, np.uint8), np.zeros(SPEC.shape, np.uint8)
+        expected = preprocess.place(image, SPEC, rules, exact)
+        assert preprocess.place(image, SPEC, rules, averaged, averaged=True) == expected
+        difference = np.abs(averaged.astype(int) - exact)
+        assert difference.mean() < 0.4
+        assert difference.max() <= 8

@@ -29,7 +29,7 @@ VERBS: Final[dict[str, Verb]] = {
     "rollback": Verb("models", "rollback", "Go back to the next older version of a model.", _MODELS),
     "remove": Verb("models", "remove", "Delete a model, or one stored version of it.", _MODELS),
     "model": Verb("model", "model", "Inspect, check, plan, convert and compile models on this computer.", _MODELS),
-    "stream": Verb("stream", "stream", "Cameras, videos and directories that are looked at all the time.", _WATCH),
+    "stream": Verb("stream", "stream", "Cameras, videos and directories that are analysed continuously.", _WATCH),
     "status": Verb("watch", "status", "The daemon, its devices and its models at a glance.", _WATCH),
     "devices": Verb("watch", "devices", "Devices, their state and their recoveries.", _WATCH),
     "stats": Verb("watch", "stats", "Counts and mean times per model and phase.", _WATCH),

@@ -1,4 +1,4 @@
-"""`edgeai stream`: cameras and files that the daemon looks at all the time."""
+"""`edgeai stream`: cameras and files that the daemon analyses continuously."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Examples:
 
 @click.group(epilog=EPILOG)
 def stream() -> None:
-    """Cameras, videos and directories of pictures that are looked at all the time."""
+    """Cameras, videos and directories of pictures that are analysed continuously."""
 
 
 def streams_of(session: Session) -> Streams:

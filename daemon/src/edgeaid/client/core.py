@@ -1,4 +1,4 @@
-"""What a client says and understands, once for both clients.
+"""Requests and answers of a client, once for both clients.
 
 Everything here is a coroutine over a `Transport`. The asyncio client awaits them; the blocking one runs them to their
 end in one step, because its transport never suspends (`run` in blocking.py).

@@ -1,4 +1,4 @@
-"""What a client asks about streams: cameras and files that the daemon looks at all the time."""
+"""What a client asks about streams: cameras and files that the daemon analyses continuously."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Getting a stuck device back, one step harder at a time: retry, reopen, USB reset, authorized, port power, fall back.
+"""Recovery of a device, each step harder than the last: retry, reopen, USB reset, authorized, port power, fall back.
 
 Pure logic: it says what to try and how long to wait before; `recovery_steps.py` carries it out. Every step is counted.
 The steps are settings ([recovery] in the configuration).

@@ -64,7 +64,7 @@ def switch(step: Step, port: str, sysfs: Path = SYS) -> Switch:
     if step is Step.AUTHORIZED:
         return Switch((sysfs / "bus/usb/devices" / port / "authorized",), "0", "1")
     directory = port_directory(port, sysfs)
-    # A blue socket is two ports with one supply: it goes dark only when both are off.
+    # A USB 3 socket is two ports with one supply: it loses power only when both are off.
     paths = tuple(path for path in (directory / "disable", directory / "peer" / "disable") if path.exists())
     if not paths:
         raise DeviceError(

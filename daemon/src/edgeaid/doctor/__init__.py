@@ -1,1 +1,1 @@
-"""What is wrong with this device: checks with advice, and a report to attach to a question."""
+"""What is wrong with this device: checks with advice, and a report to attach to a fault."""

@@ -152,8 +152,8 @@ class Repository:
                 )
             there = f"there are: {', '.join(versions)}" if versions else "edgeai models lists what there is"
             raise NotFound(f"model {name!r} has no version {version}; {there}")
-        with self.staging() as grave, storing(f"the removal of model {name!r}"):
-            os.rename(path, grave / "gone")
+        with self.staging() as removed, storing(f"the removal of model {name!r}"):
+            os.rename(path, removed / "gone")
             _sync(path.parent)
 
 

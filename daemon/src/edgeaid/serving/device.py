@@ -42,7 +42,7 @@ QUICK_TRIES: Final = 3
 WATCHED_RUNS: Final = 200
 #: Answers after which a crash of a model's worker is forgotten. Other ends (killed from outside, hung) are not such
 #: evidence against it: one answer is enough.
-FORGIVING_ANSWERS: Final = 100
+ANSWERS_AFTER_CRASH: Final = 100
 #: Targets without hardware of their own: changing models costs nothing, and there is nothing to reset.
 SOFTWARE: Final = ("cpu", "ensemble")
 
@@ -206,20 +206,20 @@ class DeviceRunner:
 
     def _lost_worker(self, cause: str, *, crashed: bool) -> None:
         under_way = self.requests.in_flight
-        culprit = self.models.loading or (under_way[0].live if under_way else None)
+        current = self.models.loading or (under_way[0].live if under_way else None)
         doing = "loaded" if self.models.loading else "ran"
         self.restarts += 1
         self.queue.reset()
-        text = f"worker of {self.id} {cause}" + (f" while it {doing} model {culprit.key!r}" if culprit else "")
-        fields = {"device": self.id, "model": culprit.key if culprit else "", "cause": cause}
+        text = f"worker of {self.id} {cause}" + (f" while it {doing} model {current.key!r}" if current else "")
+        fields = {"device": self.id, "model": current.key if current else "", "cause": cause}
         self.events.publish("worker-died", text, level=logging.ERROR, **fields)
-        loading_here_only = culprit is self.models.loading and culprit is not None and not culprit.devices
+        loading_here_only = current is self.models.loading and current is not None and not current.devices
         # An accelerator that fails is not a fault of a model that it ran, nor of one that serves elsewhere.
-        if culprit is not None and (self.target == "cpu" or loading_here_only):
-            self._blame(culprit, cause, FORGIVING_ANSWERS if crashed else 1)
-        self.requests.lost(culprit, text)
+        if current is not None and (self.target == "cpu" or loading_here_only):
+            self._count_death(current, cause, ANSWERS_AFTER_CRASH if crashed else 1)
+        self.requests.lost(current, text)
 
-    def _blame(self, live: LiveModel, cause: str, answers: int) -> None:
+    def _count_death(self, live: LiveModel, cause: str, answers: int) -> None:
         """Count it against the model until it has given so many answers."""
         live.kills += 1
         live.owed = max(live.owed, answers)

@@ -269,14 +269,14 @@ class Dispatch:
         if self.host.handle is not None:
             self.host.handle.kill(f"reported: {text}")
 
-    def lost(self, culprit: LiveModel | None, text: str) -> None:
-        """The worker is gone, with what it had: those requests fail or move. `culprit`: what it was doing."""
+    def lost(self, current: LiveModel | None, text: str) -> None:
+        """The worker is gone, with what it had: those requests fail or move. `current`: what it was doing."""
         hit, self.in_flight = self.in_flight, deque()
         self._idle.set()
         for number, request in enumerate(hit):
             request.running = False
             # What the CPU had not begun yet is not touched by the end of its worker: the next one runs it.
-            if number and self.host.target == "cpu" and not request.abandoned and request.live is not culprit:
+            if number and self.host.target == "cpu" and not request.abandoned and request.live is not current:
                 with contextlib.suppress(errors.QueueFull):
                     self.queue.push(request, clock())
                     continue

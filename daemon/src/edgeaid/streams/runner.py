@@ -90,7 +90,7 @@ class StreamRunner:
         self._task = asyncio.get_running_loop().create_task(self._keep())
 
     async def stop(self) -> None:
-        """End the process: politely, then not."""
+        """End the process: ask it, then kill it."""
         if not self._wanted:
             return
         self._wanted = False

@@ -1,1 +1,1 @@
-"""The host's side: look at, check, convert, compile and bundle models. A device does not need this package."""
+"""The host's side: inspect, check, convert, compile and bundle models. A device does not need this package."""

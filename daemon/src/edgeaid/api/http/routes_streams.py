@@ -1,4 +1,4 @@
-"""`/edgeai/v1/streams`: cameras and files that are looked at all the time; their events, results and pictures."""
+"""`/edgeai/v1/streams`: cameras and files that are analysed continuously; their events, results and pictures."""
 
 from __future__ import annotations
 

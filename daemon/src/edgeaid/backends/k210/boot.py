@@ -141,7 +141,7 @@ def _hello(link: Link, timeout: float = 3.0) -> bool:
 
 
 def _wait_hello(link: Link, data: bytes) -> bool:
-    """The agent greets when it starts; then begin the session properly. `data` = what has been read already."""
+    """The agent sends HELLO when it starts; then begin the session. `data` = what has been read already."""
     begin = time.monotonic()
     while time.monotonic() - begin < 3.0:
         for frame in link.line.decoder.feed(data) if data else ():
@@ -188,7 +188,7 @@ class _Repl:
         self.port = port
         self.end = end
         self.heard = b""
-        #: What came behind the last answer: perhaps the agent's greeting already.
+        #: What came behind the last answer: perhaps the agent's HELLO already.
         self.rest = b""
         port.set_baud(rate)
 

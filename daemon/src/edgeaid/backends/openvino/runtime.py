@@ -170,7 +170,7 @@ class OpenVino:
         if artifact.suffix == ".blob":
             content = artifact.read_bytes()
             status = self.c.ov_core_import_model(self._core, content, c_size_t(len(content)), name, byref(compiled))
-            self._blame(status, device, f"{artifact.name} cannot be imported on {device}")
+            self._raise_cause(status, device, f"{artifact.name} cannot be imported on {device}")
             return compiled
         model = c_void_p()
         status = self.c.ov_core_read_model(self._core, str(artifact).encode(), None, byref(model))
@@ -185,12 +185,12 @@ class OpenVino:
             status = self.c.ov_core_compile_model(
                 self._core, model, name, c_size_t(len(pairs)), byref(compiled), *pairs
             )
-            self._blame(status, device, f"{artifact.name} cannot be compiled for {device}")
+            self._raise_cause(status, device, f"{artifact.name} cannot be compiled for {device}")
         finally:
             self.c.ov_model_free(model)
         return compiled
 
-    def _blame(self, status: int, device: str, what: str) -> None:
+    def _raise_cause(self, status: int, device: str, what: str) -> None:
         """The stick's own errors come in the same exception as the model's."""
         try:
             self.check(status, InvalidModel, what)

@@ -260,7 +260,7 @@ class _Program:
         self._reported = self._reported or REPORTED.search(self.printed) is not None
 
     def _close(self) -> None:
-        """End the program, politely first: a camera may count its sessions."""
+        """End the program, by SIGTERM first: a camera may count its sessions."""
         process = self.process
         if process.poll() is None:
             process.terminate()

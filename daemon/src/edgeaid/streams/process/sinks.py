@@ -54,7 +54,7 @@ class Files:
                 stream.flush()
             except OSError:
                 with contextlib.suppress(OSError):
-                    os.truncate(self.journal, start)  # a line that is cut off would spoil the next one
+                    os.truncate(self.journal, start)  # a line that is cut off would damage the next one
                 raise
             size = stream.tell()
         if size > self._journal_bytes // 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ def test_a_keras_file_shows_its_layers_and_how_they_hang_together(data: bytes) -
     ]  # fmt: skip
     assert model.layers[1].details == "filters 4, kernel_size 3x3, activation relu"
     assert model.layers[2].shape == (-1, 8, 8, 4)
+
+
+def test_a_keras_file_without_its_metadata_is_read_without_a_version() -> None:
+    data = builders.keras().replace(b"metadata.json", b"metadata.jsom")
+    assert detect(data) == "keras"
+    model = keras.read(data)
+    assert model.version == ""
+    assert model == replace(keras.read(builders.keras()), version="")
 
 
 def test_an_hdf5_file_of_weights_is_not_called_a_model() -> None:

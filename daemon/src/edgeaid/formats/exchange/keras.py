@@ -70,7 +70,10 @@ def read(data: Data) -> KerasModel:
     entries = {e.name: e for e in zipdir.entries(view)}
     if not is_keras(set(entries)):
         raise InvalidModel("Keras model: no config.json and metadata.json in the archive; the file is of another kind")
-    config, metadata = (_json(zipdir.read(view, entries[n], _MAX_JSON), n) for n in ("config.json", "metadata.json"))
+    config = _json(zipdir.read(view, entries["config.json"], _MAX_JSON), "config.json")
+    metadata = {}
+    if about := entries.get("metadata.json"):  # its weights alone make the kind clear
+        metadata = _json(zipdir.read(view, about, _MAX_JSON), "metadata.json")
     weights = entries.get("model.weights.h5")
     return _model(config, str(metadata.get("keras_version", "")), weights.size if weights else 0)
 

@@ -332,7 +332,8 @@ class Soak:
             "memory_first_third_mb": round(first, 1),
             "memory_last_third_mb": round(last, 1),
             "frames": totals,
-            "frames_missing": len(self.missing) + sum(not accounted(s["frames"]) for s in ended.values()),
+            # Stopped, nothing is under way any more: whatever is not counted as ended is missing.
+            "frames_missing": len(self.missing) + sum(s["frames"]["under_way"] for s in ended.values()),
             "restarts": sum(s["restarts"] for s in ended.values()),
         }
 

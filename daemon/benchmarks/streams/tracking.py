@@ -2,7 +2,8 @@
 
 IDF1 and MOTA of the tracker beside norfair's and ByteTrack's (`trackers`), where they are installed, on the same
 detections: made-up sequences with misses, false detections and occlusions at several rates, and handwritten digits that
-move over each other, detected by the embedded model (needs ai-edge-litert). Means over the seeds.
+move over each other, detected by the embedded model (needs ai-edge-litert). Trackers get the labels with the boxes and
+use them as they do (ByteTrack does not). Means over the seeds.
 
     pip install motmetrics norfair trackers ai-edge-litert
 """
@@ -27,9 +28,9 @@ from edgeaid.streams.process.tracker import Seen, Tracker
 from edgeaid.streams.table import Track
 
 Box = npt.NDArray[np.float64]
-#: Of each frame: (number of the object, its box), and (box, score) of each detection.
+#: Of each frame: (number of the object, its box), and (box, score, label) of each detection.
 Truth = list[list[tuple[int, Box]]]
-Detections = list[list[tuple[Box, float]]]
+Detections = list[list[tuple[Box, float, str]]]
 Answer = list[list[tuple[int, Box]]]
 
 HIGH = 0.5
@@ -72,16 +73,17 @@ def made_up(
             place[number] = np.clip(place[number], 0.05, 0.95)
             pace[number] += rng.normal(0, 0.01, 2)
             there.append((number, np.concatenate([place[number] - size[number] / 2, place[number] + size[number] / 2])))
-        seen: list[tuple[Box, float]] = []
+        seen: list[tuple[Box, float, str]] = []
         for number, box in there:
             hidden = any(other < number and iou(box, b) > 0.5 for other, b in there)
             if rng.random() < (0.7 if hidden else miss):
                 continue
             score = float(np.clip(rng.normal(0.35 if hidden else 0.75, 0.15), 0.12, 0.99))
-            seen.append((box + rng.normal(0, jitter, 4) * np.tile(size[number], 2), score))
+            seen.append((box + rng.normal(0, jitter, 4) * np.tile(size[number], 2), score, "x"))
         for _ in range(rng.poisson(false * count)):
             middle, extent = rng.random(2), 0.05 + 0.1 * rng.random(2)
-            seen.append((np.concatenate([middle - extent / 2, middle + extent / 2]), float(rng.uniform(0.1, 0.6))))
+            box = np.concatenate([middle - extent / 2, middle + extent / 2])
+            seen.append((box, float(rng.uniform(0.1, 0.6)), "x"))
         truth.append(there)
         detections.append(seen)
     return truth, detections
@@ -136,8 +138,13 @@ def digits(seed: int, *, fps: int = 10, count: int = 6, frames: int = 200) -> tu
             manifest.output, [spec(out)], [interpreter.get_tensor(out["index"])], labels, placement, threshold=0.1
         )
         truth.append(there)
-        detections.append([(np.array(o.box), o.score) for o in answer.objects])
+        detections.append([(np.array(o.box), o.score, o.label) for o in answer.objects])
     return truth, detections
+
+
+def without_labels(detections: Detections, fps: int) -> Answer:
+    """The tracker of streams when all labels are the same: only boxes and scores tell objects apart."""
+    return ours([[(box, score, "x") for box, score, _ in seen] for seen in detections], fps)
 
 
 def ours(detections: Detections, fps: int) -> Answer:
@@ -145,7 +152,7 @@ def ours(detections: Detections, fps: int) -> Answer:
     tracker = Tracker(Track(high=HIGH, patience_s=PATIENCE_SECONDS))
     answer: Answer = []
     for frame, seen in enumerate(detections):
-        boxes = [Seen("x", score, (float(b[0]), float(b[1]), float(b[2]), float(b[3]))) for b, score in seen]
+        boxes = [Seen(label, score, (float(b[0]), float(b[1]), float(b[2]), float(b[3]))) for b, score, label in seen]
         tracks, _ = tracker.update(int(frame * 1e6 / fps), boxes)
         answer.append([(t.number, np.array(t.box)) for t in tracks if t.fresh])
     return answer
@@ -162,7 +169,9 @@ def by_norfair(detections: Detections, fps: int) -> Answer:
     answer: Answer = []
     for seen in detections:
         given = [
-            norfair.Detection(points=b.reshape(2, 2) * 1000, scores=np.array([s, s])) for b, s in seen if s >= HIGH
+            norfair.Detection(points=b.reshape(2, 2) * 1000, scores=np.array([s, s]), label=label)
+            for b, s, label in seen
+            if s >= HIGH
         ]
         tracked = [o for o in tracker.update(given) if any(o.last_detection is g for g in given)]
         answer.append([(o.id, o.last_detection.points.reshape(-1) / 1000) for o in tracked])
@@ -182,7 +191,7 @@ def by_bytetrack(detections: Detections, fps: int) -> Answer:
         given = supervision.Detections.empty()
         if seen:
             given = supervision.Detections(
-                xyxy=np.array([b * 1000 for b, _ in seen]), confidence=np.array([s for _, s in seen]),
+                xyxy=np.array([b * 1000 for b, _, _ in seen]), confidence=np.array([s for _, s, _ in seen]),
                 class_id=np.zeros(len(seen), int),
             )  # fmt: skip
         told = tracker.update(given)
@@ -208,6 +217,7 @@ def main() -> int:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if importlib.util.find_spec("motmetrics") is None:
@@ -218,14 +228,14 @@ def main() -> int:
     }
     if importlib.util.find_spec("ai_edge_litert") is not None:
         sequences["digits, 10 fps"] = (digits, {"fps": 10})
-    trackers: dict[str, Callable[[Detections, int], Answer]] = {"edgeaid": ours}
+    trackers: dict[str, Callable[[Detections, int], Answer]] = {"edgeaid": ours, "no labels": without_labels}
     if importlib.util.find_spec("norfair") is not None:
         trackers["norfair"] = by_norfair
     if importlib.util.find_spec("trackers") is not None:
         trackers["bytetrack"] = by_bytetrack
     rows = []
     for name, (make, options) in sequences.items():
-        made = [make(seed, **options) for seed in range(args.seeds)]
+        made = [make(seed, **options) for seed in range(args.first, args.first + args.seeds)]
         for tracker, track in trackers.items():
             started = time.process_time()
             answers = [track(detections, options["fps"]) for _, detections in made]

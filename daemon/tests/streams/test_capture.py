@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from edgeaid.streams.memory import Count, Shared, frame_bytes
+from edgeaid.streams.process import pictures
 from edgeaid.streams.process.capture import Capture
 from edgeaid.streams.process.frames import Frame, Ring
 from edgeaid.streams.process.pictures import Noise
@@ -191,6 +192,44 @@ def test_what_is_wrong_with_a_camera_is_said_in_plain_words(
     taken = take(source=Camera(serve).url)
     eventually(lambda: taken.state is State.NO_SIGNAL)
     assert reason in taken.states[-1][1]
+
+
+def trickle(connection: socket.socket) -> None:
+    for byte in HEAD + part(jpeg(64, 48, 1)):
+        connection.sendall(bytes([byte]))
+        time.sleep(0.01)
+
+
+def endless_line(connection: socket.socket) -> None:
+    connection.sendall(HEAD + b"--cut\r\nX: ")
+    while True:
+        connection.sendall(b"a" * 4096)
+
+
+def other_boundary(connection: socket.socket) -> None:
+    connection.sendall(HEAD)
+    while True:
+        connection.sendall(part(jpeg(64, 48, 1)).replace(b"--cut", b"--other"))
+        time.sleep(0.02)
+
+
+def trickling_head(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        connection.sendall(b"a")
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("camera", [trickle, endless_line, other_boundary, trickling_head])
+def test_a_camera_that_sends_without_end_and_never_a_picture_has_no_signal(
+    take: Callable[..., Taken], camera: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "PICTURE_SECONDS", 0.3)
+    taken = take(source=Camera(camera).url)
+    eventually(lambda: State.NO_SIGNAL in [s for s, _ in taken.states])
+    assert not taken.frames
+    reason = next(r for s, r in taken.states if s is State.NO_SIGNAL)
+    assert "no picture" in reason or "does not answer" in reason
 
 
 def test_a_camera_may_change_its_size(take: Callable[..., Taken]) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from edgeaid.client import Client
 from edgeaid.client.streams import Streams
+from edgeaid.streams.memory import Count, Shared
 from edgeaid.streams.toml_lines import lines_of
 from tests.support.streams import TRACKED, accounted, events_of, gone, put, reaches, show
 from tests.support.waiting import eventually
@@ -135,6 +136,26 @@ def test_a_stream_whose_process_is_killed_comes_back_and_its_lost_frames_are_cou
     gone(daemon, "hit")
     status, models = daemon.json("GET", "/v2/models/digit-scenes/ready")
     assert status == 200, models
+
+
+def test_counters_that_are_read_while_they_rise_add_up() -> None:
+    shared = Shared.create("busy", 1)
+    finished = threading.Event()
+
+    def work() -> None:
+        for number in range(20_000):
+            shared.add(Count.CAPTURED)
+            shared.add(Count.INFERRED if number % 3 else Count.DROPPED_BUSY)
+        finished.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not finished.is_set():
+        frames = shared.frames()
+        assert frames[Count.CAPTURED] >= frames[Count.INFERRED] + frames[Count.DROPPED_BUSY]
+    thread.join()
+    assert shared.under_way() == 0
+    shared.close()
 
 
 def test_nothing_of_a_removed_stream_stays(daemon: Running, video: Any) -> None:

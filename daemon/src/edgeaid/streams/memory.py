@@ -10,6 +10,7 @@ import fcntl
 import mmap
 import os
 import threading
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
@@ -102,10 +103,14 @@ class Shared:
         """Read a counter."""
         return self._counters[which]
 
+    def frames(self) -> dict[Count, int]:
+        """Captured, gated, inferred, late and dropped frames: never more have ended than were captured."""
+        # Captured last: it rises first.
+        return {c: self._counters[c] for c in (Count.LATE, Count.GATED, Count.INFERRED, *DROPPED, Count.CAPTURED)}
+
     def under_way(self) -> int:
         """Frames that were captured and have not ended in any way yet."""
-        ended = sum(self._counters[c] for c in (Count.GATED, Count.INFERRED, *DROPPED))
-        return max(0, self._counters[Count.CAPTURED] - ended)
+        return under_way(self.frames())
 
     def frame(self, slot: int) -> memoryview:
         """Memory of a frame: height * width * 3 bytes, RGB, as far as it is used."""
@@ -120,6 +125,11 @@ class Shared:
             self.map.close()
             os.close(self.fd)
             self.fd = -1
+
+
+def under_way(frames: Mapping[Count, int]) -> int:
+    """Frames that were captured and have not ended in any way yet."""
+    return max(0, frames[Count.CAPTURED] - sum(frames[c] for c in (Count.GATED, Count.INFERRED, *DROPPED)))
 
 
 def size_of(frame_bytes: int) -> int:

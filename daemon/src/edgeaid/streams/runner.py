@@ -18,7 +18,7 @@ from ..worker.wire import Kind
 from .feed import Feed
 from .handle import StreamHandle
 from .leases import Leases, Terms
-from .memory import DROPPED, Count, Shared, frame_bytes
+from .memory import DROPPED, Count, Shared, frame_bytes, under_way
 from .messages import Message
 from .sources import redacted
 from .states import State
@@ -283,13 +283,14 @@ class StreamRunner:
 
     def frames(self) -> dict[str, Any]:
         """Where the frames went: captured = gated + inferred + all dropped + under way."""
+        counts = self._shared.frames() if self._shared is not None else dict.fromkeys(Count, 0)
         return {
-            "captured": self.count(Count.CAPTURED),
-            "gated": self.count(Count.GATED),
-            "inferred": self.count(Count.INFERRED),
-            "late": self.count(Count.LATE),
-            "dropped": {c.name.removeprefix("DROPPED_").lower(): self.count(c) for c in DROPPED},
-            "under_way": self._shared.under_way() if self._shared is not None else 0,
+            "captured": counts[Count.CAPTURED],
+            "gated": counts[Count.GATED],
+            "inferred": counts[Count.INFERRED],
+            "late": counts[Count.LATE],
+            "dropped": {c.name.removeprefix("DROPPED_").lower(): counts[c] for c in DROPPED},
+            "under_way": under_way(counts),
         }
 
     def snapshot(self, *, whole: bool = False) -> dict[str, Any]:

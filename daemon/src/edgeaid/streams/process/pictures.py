@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +26,8 @@ from ..sources import DEFAULT_FPS, PICTURES, Kind, Source
 #: A picture, or a part of an endless answer, above this is refused.
 MAX_BYTES: Final = 32 << 20
 HTTP_SECONDS: Final = 5.0
+#: A picture that is not whole within this time never will be, whatever trickles in.
+PICTURE_SECONDS: Final = 15.0
 MAX_LINE: Final = 8192
 
 #: Waits so many seconds, or until the stream is stopped (True).
@@ -95,11 +99,19 @@ class _Request:
         if parts.username:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self.headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+        self._late = False
 
     def get(self) -> http.client.HTTPResponse:
         """The answer; SourceError for anything but 200."""
         self.connection.request("GET", self.path, headers=self.headers)
-        response = self.connection.getresponse()
+        late = threading.Timer(PICTURE_SECONDS, self._give_up)
+        late.start()
+        try:
+            response = self.connection.getresponse()
+        finally:
+            late.cancel()
+            if self._late:
+                raise SourceError(f"the camera was reached but does not answer within {PICTURE_SECONDS:g} s")
         if response.status == 401:
             raise SourceError("the camera refuses the user or password", pause=10.0)
         if response.status == 404:
@@ -107,6 +119,53 @@ class _Request:
         if response.status != 200:
             raise SourceError(f"the camera answers with status {response.status}")
         return response
+
+    def _give_up(self) -> None:
+        """The head of an answer trickles in without end."""
+        self._late = True
+        with contextlib.suppress(OSError, AttributeError):  # closed meanwhile
+            self.connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Body:
+    """The body of an answer, in which each picture has to come within its time."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+        self._kept = bytearray()
+        self.next()
+
+    def next(self) -> None:
+        """The time of the next picture begins."""
+        self._until = time.monotonic() + PICTURE_SECONDS
+
+    def _more(self) -> bool:
+        """Take in what has come; False at the end. SourceError when the picture's time is over."""
+        if time.monotonic() > self._until:
+            raise SourceError(f"the camera was reached but shows no picture for {PICTURE_SECONDS:g} s")
+        piece = self._response.read1(1 << 16)
+        self._kept += piece
+        return bool(piece)
+
+    def read(self, length: int) -> bytes:
+        """So many bytes, fewer at the end."""
+        while len(self._kept) < length and self._more():
+            pass
+        return self._take(length)
+
+    def line(self) -> bytes:
+        """A line with its end, or a part of one that is longer than MAX_LINE; b"" at the end."""
+        seen = 0
+        while (at := self._kept.find(b"\n", seen, MAX_LINE)) < 0:
+            seen = len(self._kept)
+            if seen >= MAX_LINE or not self._more():
+                return self._take(MAX_LINE)
+        return self._take(at + 1)
+
+    def _take(self, length: int) -> bytes:
+        data = bytes(memoryview(self._kept)[:length])
+        del self._kept[:length]
+        return data
 
 
 def _network(error: Exception) -> SourceError:
@@ -127,8 +186,7 @@ def _still(source: Source, fps: float, wait: Wait) -> Iterator[Image.Image]:
     try:
         while not wait(max(0.0, due - time.monotonic())):
             due = max(due + 1 / (fps or 1.0), time.monotonic())
-            response = request.get()
-            data = response.read(MAX_BYTES + 1)
+            data = _Body(request.get()).read(MAX_BYTES + 1)
             if len(data) > MAX_BYTES:
                 raise SourceError(f"a picture of more than {MAX_BYTES} bytes")
             yield _decoded(data)
@@ -158,7 +216,9 @@ def _mjpeg(source: Source, fps: float, wait: Wait) -> Iterator[Image.Image]:
         boundary = response.headers.get_param("boundary")
         if not kind.startswith("multipart/") or not isinstance(boundary, str):
             raise SourceError(f"this address answers {kind}, not MJPEG (multipart/x-mixed-replace)")
-        for data in _parts(response, boundary.strip('"').removeprefix("--").encode("latin-1")):
+        body = _Body(response)
+        for data in _parts(body, boundary.strip('"').removeprefix("--").encode("latin-1")):
+            body.next()
             now = time.monotonic()
             if fps and now < next_due:
                 continue  # the camera is faster than was asked for: this picture is not taken
@@ -173,42 +233,42 @@ def _mjpeg(source: Source, fps: float, wait: Wait) -> Iterator[Image.Image]:
         request.connection.close()
 
 
-def _parts(response: http.client.HTTPResponse, boundary: bytes) -> Iterator[bytes]:
+def _parts(body: _Body, boundary: bytes) -> Iterator[bytes]:
     """Bodies of a multipart answer, with or without Content-Length."""
     mark = b"--" + boundary
     while True:
-        line = response.readline(MAX_LINE)
+        line = body.line()
         if not line:
             return
         if not line.startswith(mark):
             continue
         length = -1
-        while (header := response.readline(MAX_LINE).strip()) != b"":
+        while (header := body.line().strip()) != b"":
             name, _, value = header.partition(b":")
             if name.strip().lower() == b"content-length" and value.strip().isdigit():
                 length = int(value)
         if length > MAX_BYTES:
             raise SourceError(f"a picture of more than {MAX_BYTES} bytes")
         if length >= 0:
-            data = response.read(length)
+            data = body.read(length)
             if len(data) < length:
                 return
             yield data
             continue
-        yield from _until(response, mark)
+        yield from _until(body, mark)
 
 
-def _until(response: http.client.HTTPResponse, mark: bytes) -> Iterator[bytes]:
+def _until(body: _Body, mark: bytes) -> Iterator[bytes]:
     """Bodies that only a boundary ends."""
-    data = b""
+    data = bytearray()
     while True:
-        line = response.readline(MAX_LINE)
+        line = body.line()
         if not line:
             return
         if line.startswith(mark) and data.endswith(b"\n"):
-            yield data.rstrip(b"\r\n")
-            data = b""
-            while response.readline(MAX_LINE).strip():
+            yield bytes(data.rstrip(b"\r\n"))
+            data = bytearray()
+            while body.line().strip():
                 pass
             continue
         data += line

@@ -11,6 +11,7 @@ from edgeaid.formats.edgetpu import rules as edgetpu_rules
 from edgeaid.formats.exchange import caffe, keras, onnx, openvino, pytorch, tensorflow
 from edgeaid.formats.k210 import kfpkg, kmodel
 from edgeaid.formats.ncs import reader as ncs
+from edgeaid.formats.tflite import entry, kernels
 from edgeaid.formats.tflite import metadata as tflite_metadata
 from edgeaid.formats.tflite import reader as tflite
 from edgeaid.formats.wire import tardir, zipdir
@@ -22,9 +23,17 @@ def _tflite(data: bytes) -> None:
     model = tflite.read(data)
     for tensor in model.subgraphs[0].tensors:
         tflite.constant(data, model, tensor)
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            kernels.problem(operator, graph.tensors)
+    for name in (entry.input_names, entry.output_names, entry.state_of, entry.signature_of):
+        name(model)
     for look in (tflite_metadata.metadata, tflite_metadata.labels):
         with suppress(EdgeaiError):
             look(data, model)
+    tflite_metadata.exporter_labels(tflite_metadata.exporter_facts(data))
+    with suppress(EdgeaiError):
+        tflite_metadata.attached_text(data)
 
 
 def _edgetpu(data: bytes) -> None:
@@ -32,8 +41,13 @@ def _edgetpu(data: bytes) -> None:
 
 
 def _zip(data: bytes) -> None:
-    for entry in zipdir.entries(data):
-        zipdir.read(data, entry, 1 << 20)
+    for one in zipdir.entries(data):
+        zipdir.read(data, one, 1 << 20)
+
+
+def _caffemodel(data: bytes) -> None:
+    caffe.read_caffemodel(data)
+    caffe.read_values(data)
 
 
 def _graphdef(data: bytes) -> object:
@@ -58,7 +72,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "tf-metagraph": tensorflow.read_meta,
     "tf-checkpoint-index": tensorflow.read_checkpoint_index,
     "caffe-prototxt": caffe.read_prototxt,
-    "caffemodel": caffe.read_caffemodel,
+    "caffemodel": _caffemodel,
     "keras": keras.read,
     "keras-h5": keras.read,
     "torch-export": pytorch.read,

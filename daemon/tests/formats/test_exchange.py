@@ -56,9 +56,23 @@ def test_an_ir_whose_weights_are_cut_off_is_refused() -> None:
         openvino.read(builders.IR.encode(), 31)
 
 
-def test_a_version_that_was_never_written_is_not_called_damaged() -> None:
-    with pytest.raises(Unsupported, match="version 8"):
-        openvino.read(builders.IR.replace('version="11"', 'version="8"').encode())
+def test_a_version_that_is_not_known_yet_is_not_called_damaged() -> None:
+    with pytest.raises(Unsupported, match="version 12"):
+        openvino.read(builders.IR.replace('version="11"', 'version="12"').encode())
+
+
+@pytest.mark.parametrize("version", [8, 9])
+def test_between_the_forms_the_layers_say_which_one_a_file_has(version: int) -> None:
+    """Versions 8 and 9: graphs of the old form and of the new one show the same ends as with their own number."""
+    for text, own in ((OLD_IR, 6), (builders.IR, 11)):
+        renamed = openvino.read(text.replace(f'version="{own}"', f'version="{version}"').encode())
+        usual = openvino.read(text.encode())
+        assert renamed.version == version
+        assert (renamed.inputs, renamed.outputs, renamed.weights_bytes) == (
+            usual.inputs, usual.outputs, usual.weights_bytes,
+        )  # fmt: skip
+        assert renamed.inputs
+        assert renamed.outputs
 
 
 @pytest.mark.parametrize("version", [2, 3, 4, 5, 6, 7])

@@ -17,10 +17,9 @@ MAX_XML_BYTES: Final = 256 * 1024 * 1024
 MAX_DEPTH: Final = 64
 MAX_ELEMENTS: Final = 4_000_000
 #: Versions of the IR that are read here. 2021.4 reads 10 and 2022.3 reads 10 and 11; both refuse 2 to 7 as "removed
-#: from the product" (tried with 2021.4.2 and 2022.3.2). OpenVINO 2018 to 2020 wrote 2 to 7.
-VERSIONS: Final = (2, 3, 4, 5, 6, 7, 10, 11)
-#: Up to this version inputs are layers of type Input, layers hold their own weights, and no layer marks outputs.
-_OLD: Final = 7
+#: from the product" (tried with 2021.4.2 and 2022.3.2). OpenVINO 2018 to 2020 wrote 2 to 7; 8 and 9 were steps on the
+#: way from one form to the other, so that the form is told by the layers.
+VERSIONS: Final = tuple(range(2, 12))
 
 _TYPES: Final[dict[str, str]] = {
     "f32": "FP32", "f16": "FP16", "bf16": "BF16", "f64": "FP64", "i8": "INT8", "i16": "INT16", "i32": "INT32",
@@ -246,7 +245,8 @@ def _finish(collected: _Parser, version: int, bin_size: int | None) -> OpenvinoI
             source = sources.get(layer.id) or (layer.inputs[0] if layer.inputs else Port(0, "", (), ""))
             name = source.names.split(",")[0] or layer.name
             outputs.append(TensorSpec(name, source.datatype, source.shape))
-    if version <= _OLD:
+    if not any(layer.type in ("Parameter", "Result") for layer in layers):
+        # The old form: inputs are layers of type Input, layers hold their own weights, and no layer marks outputs.
         used = {from_layer for from_layer, *_ in collected.edges}
         inputs = [TensorSpec(n.name, p.datatype, p.shape) for n in layers if n.type == "Input" for p in n.outputs[:1]]
         outputs = [TensorSpec(n.name, p.datatype, p.shape) for n in layers if n.id not in used for p in n.outputs]

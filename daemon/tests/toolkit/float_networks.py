@@ -333,6 +333,32 @@ def strides(first: int, kernel: int, *behind: int, depthwise: bool = False) -> b
     return net.file(x)
 
 
+def dilations(*layers: tuple[int, bool]) -> bytes:
+    """Dilated 3x3 convolutions (rate, whether depthwise), then one without."""
+    net = Net(33, 40, 3)
+    x = net.conv(net.input, 8)
+    for rate, depthwise in layers:
+        x = net.conv(x, 12, dilation=rate, depthwise=depthwise)
+    return net.file(net.conv(x, 8))
+
+
+def functions(*names: str) -> bytes:
+    """Functions of one value between convolutions."""
+    net = Net(16, 24, 3)
+    x = net.input
+    for name in names:
+        x = net.act(net.conv(x, 8), name)
+    return net.file(net.conv(x, 8))
+
+
+def odd_ends() -> bytes:
+    """A padding in front of a convolution that pads by itself, and a branch that nothing reads."""
+    net = Net(20, 20, 3)
+    x = net.conv(net.input, 8)
+    net.conv(x, 64)
+    return net.file(net.conv(net.pad(x, 2, 1), 8))
+
+
 #: Of a plain chain: out channels, kernel, stride, what comes behind ("max", "mean4", "LOGISTIC", ...).
 Layer = tuple[int, int, int, str]
 _AFTER: dict[str, Callable[[Net, str], str]] = {
@@ -412,4 +438,7 @@ NETWORKS: dict[str, Callable[[], bytes]] = {
     "mobilenet v1 0.5 160x120": lambda: mobilenet_v1(160, 120, 3, 0.5, 20),
     "mobilenet v2 1.0 160": lambda: mobilenet_v2(160, 1.0, 100),
     "mobilenet v2 0.75 128": lambda: mobilenet_v2(128, 0.75, 10),
+    "dilated 33x40": lambda: dilations((2, False), (3, True), (4, False)),
+    "functions 16x24": lambda: functions("EXP", "NEG", "ABS", "SQUARE", "SQRT", "COS", "FLOOR"),
+    "padded twice 20": odd_ends,
 }

@@ -11,12 +11,15 @@ import pytest
 from edgeaid.formats.k210 import kmodel
 from edgeaid.toolkit.check.check import Options, check
 from edgeaid.toolkit.check.k210_memory import ABOVE, BELOW
+from edgeaid.toolkit.check.k210_operators import READS_OPTIONS
 from edgeaid.toolkit.check.rules import PROFILES, Checked
 from edgeaid.toolkit.compile import compilers
 from edgeaid.toolkit.convert import environments
 from edgeaid.toolkit.run import child
 
+from .. import tflite_builder
 from ..float_networks import NETWORKS, RELU6, Net
+from ..tflite_builder import Op
 
 SDK = Options(profile=PROFILES["kendryte-sdk"], run=False)
 
@@ -29,6 +32,8 @@ MEASURED = {
     "depthwise stride 2 before 3x3": (143360, 507512),
     "detector 160": (327680, 1712016),
     "digits 28": (50944, 82480),
+    "dilated 33x40": (67584, 265104),
+    "functions 16x24": (10240, 35864),
     "growing 16": (163840, 876240),
     "hard swish 64": (29568, 961184),
     "inception 64": (86016, 885072),
@@ -39,6 +44,7 @@ MEASURED = {
     "mobilenet v1 0.25 grey 95x63": (55296, 498168),
     "mobilenet v1 0.5 224 padded": (1089536, 1820640),
     "mobilenet v2 0.35 96": (319488, 1707200),
+    "padded twice 20": (11776, 61120),
     "pointwise stride 2": (110592, 207544),
     "pool stride 1 40": (69120, 1445168),
     "prelu 64": (196608, 1676400),
@@ -103,6 +109,20 @@ def test_a_matrix_too_large_for_the_kpu_stays_float_and_fills_the_memory(tmp_pat
     x = net.flat(net.pool(net.conv(net.input, 8), 4, 4))
     broken = {v.rule.id for v in looked_at(net.file(net.dense(x, 1000)), tmp_path).violations}
     assert {"KPU014", "KPU017"} <= broken
+
+
+@pytest.mark.parametrize("kind", sorted(READS_OPTIONS))
+def test_options_that_a_file_leaves_out_would_kill_the_compiler(kind: str, tmp_path: Path) -> None:
+    net = Net(8, 8, 8)
+    net.operators.append(Op(kind, [net.input, net.constant((8, 8))], [net.add_tensor((1, 8, 8, 8))]))
+    union, tflite_builder.UNION = tflite_builder.UNION, {}
+    try:
+        data = net.file("t2")
+    finally:
+        tflite_builder.UNION = union
+    assert "KPU027" in {v.rule.id for v in looked_at(data, tmp_path).violations}
+    old = Options(profile=PROFILES["m5stickv"], run=False)
+    assert "KPU027" not in {v.rule.id for v in looked_at(data, tmp_path, old).violations}
 
 
 def test_maps_below_four_pixels_are_padded_by_nncase_1_and_left_to_the_cpu_by_0_2(tmp_path: Path) -> None:

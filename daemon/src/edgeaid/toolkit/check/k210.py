@@ -13,7 +13,7 @@ from ...formats.tflite.reader import Tensor, TfliteModel
 from . import k210_layout, k210_memory, k210_onnx, k210_tflite
 from .k210_layout import Layout
 from .k210_network import MAX_CHANNELS, MAX_HEIGHT, MAX_WIDTH, MIN_SIDE, POOLS, Layer, Network
-from .k210_operators import ONNX_19, TFLITE_19, UNSUPPORTED
+from .k210_operators import ONNX_19, READS_OPTIONS, TFLITE_19, UNSUPPORTED
 from .rules import Findings
 from .tflite import layer_name
 
@@ -61,7 +61,13 @@ def check_tflite(data: bytes, model: TfliteModel, findings: Findings) -> None:
             if batch != 1 or -1 in (tensor.shape_signature or tensor.shape):
                 findings.add("KPU020", tensor.name, f"shape {list(tensor.shape_signature or tensor.shape)}")
             _input_size(tensor.name, height, width, findings)
-    operators = TFLITE_19 if findings.profile.nncase.startswith("1.") else TFLITE_19 - UNSUPPORTED
+    newer = findings.profile.nncase.startswith("1.")
+    operators = TFLITE_19 if newer else TFLITE_19 - UNSUPPORTED
+    for operator in graph.operators if newer else ():
+        if operator.name in READS_OPTIONS and (
+            not operator.options or (operator.name == "SQUEEZE" and not operator.options["squeeze_dims"])
+        ):
+            findings.add("KPU027", layer_name(graph, operator), operator.name)
     check_network(k210_tflite.network(data, model), operators, findings, memory=not quantised)
 
 
@@ -91,7 +97,8 @@ def _input_size(name: str, height: int, width: int, findings: Findings) -> None:
 
 def check_network(network: Network, operators: frozenset[str], findings: Findings, *, memory: bool) -> None:
     """The layers of a float network, whatever file it comes from; `operators` = those that the compiler takes."""
-    layout = k210_layout.layout(network)
+    live = network.live()
+    layout = k210_layout.layout(live)
     before = len(findings.violations)
     slow = 0
     for layer in network.layers:
@@ -116,7 +123,7 @@ def check_network(network: Network, operators: frozenset[str], findings: Finding
     if layout.kpu_peak > findings.profile.kpu_ram:
         findings.add("KPU013", layout.peak_layer, f"{layout.kpu_peak} bytes")
     if memory:
-        _general_memory(network, layout, findings)
+        _general_memory(live, layout, findings)
 
 
 def _general_memory(network: Network, layout: Layout, findings: Findings) -> None:

@@ -21,6 +21,7 @@ from .k210_network import (
     Map,
     Network,
     Window,
+    dilated,
     kpu_addition,
     kpu_convolution,
     kpu_matrix,
@@ -39,6 +40,8 @@ class Run:
     behind: bool
     #: For a report; "" where nothing is to be padded or cropped.
     why: str = ""
+    #: Maps of these shapes that are done at once: a dilated convolution is one of several pictures without.
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ class _Planner:
                 continue
             if kpu_convolution(self.network, layer):
                 self._convolution(layer)
+            elif dilated(self.network, layer):
+                self._add(layer, layer.inputs[0], _spread(self.network, layer))
             elif kpu_matrix(layer):
                 inputs, outputs = layer.matrix
                 self._add(layer, layer.inputs[0], Run((inputs, 4, 4), (outputs, 4, 4), before=True, behind=True))
@@ -181,13 +186,13 @@ class _Planner:
         uploads = known is None or run.before
         if known is None or run.before:
             known = (len(self.parts), 0)
-            self.parts.append(_Part([kpu.feature_map_bytes(*run.source)]))
+            self.parts.append(_Part([run.times * kpu.feature_map_bytes(*run.source)]))
             if not run.before:
                 self.there[source] = known
         index, number = known
         part = self.parts[index]
         part.steps.append(_Step(layer.name, number, len(part.buffers)))
-        part.buffers.append(kpu.feature_map_bytes(*run.result))
+        part.buffers.append(run.times * kpu.feature_map_bytes(*run.result))
         value = layer.outputs[0]
         for after in self._fused(layer)[1]:
             if after.kind == "pool" and run.behind:
@@ -202,6 +207,18 @@ class _Planner:
 def layout(network: Network) -> Layout:
     """Place all maps of a network."""
     return _Planner(network).run()
+
+
+def _spread(network: Network, layer: Layer) -> Run:
+    """A dilated convolution: every d-th pixel makes a picture of its own, padded to a common size, on the CPU."""
+    window = layer.window or Window((1, 1), (1, 1))
+    channels, *side = network.map(layer.inputs[0]) or (0, 0, 0)
+    out = (network.map(layer.outputs[0]) or (0,))[0]
+    step = window.dilation
+    height, width = (
+        max(MIN_SIDE, -(-(n + sum(pads)) // d)) for n, pads, d in zip(side, window.pads, step, strict=True)
+    )
+    return Run((channels, height, width), (out, height, width), before=True, behind=True, times=step[0] * step[1])
 
 
 def _fusable(window: Window) -> bool:
@@ -233,6 +250,11 @@ def run_of(network: Network, layer: Layer, value: str, *, moved: bool, shifted: 
     read = (height, width)
     why = ""
     if not fits:
+        if stride == 1:  # more pixels than the KPU adds itself
+            read = (
+                height + max(0, sum(window.pads[0]) - 2 * (kernel // 2)),
+                width + max(0, sum(window.pads[1]) - 2 * (kernel // 2)),
+            )
         pads = ", ".join(f"{a}+{b}" for a, b in window.pads)
         if stride == 2:
             read = (height + (1 if height % 2 else 2), width + width % 2)

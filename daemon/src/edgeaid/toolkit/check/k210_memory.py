@@ -135,7 +135,7 @@ class _Buffers:
         made = []
         for value, placed in self.makers.items():
             if placed.part == part and value in self.wanted:
-                self.bytes[value] = self._new(math.prod(placed.run.result))
+                self.bytes[value] = self._new(placed.run.times * math.prod(placed.run.result))
                 made.append(self.bytes[value])
         self.events.append((self.fed.get(part, []), made))
 
@@ -147,8 +147,9 @@ class _Buffers:
         if placed is None:
             return None
         self._emit(placed.part)
-        wanted, made = math.prod(self.network.shapes[value]), math.prod(placed.run.result)
-        cropped = placed.run.behind and made != wanted
+        run = placed.run
+        wanted, made = math.prod(self.network.shapes[value]), run.times * math.prod(run.result)
+        cropped = run.behind and made != wanted
         if output and not cropped:
             self.events.append(([self.bytes[value]], []))
             return None
@@ -162,7 +163,7 @@ class _Buffers:
 
     def _upload(self, layer: Layer, run: Run) -> int:
         """Bring into general memory what a part reads, a byte per value."""
-        size = math.prod(run.source)
+        size = run.times * math.prod(run.source)
         source = layer.inputs[0]
         maker = self.makers.get(source)
         if layer.kind == "add":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -77,21 +77,38 @@ class Network:
         """
         sound = [x if x.inputs and x.outputs else replace(x, kind="other") for x in layers]
         layers = _ordered(_absorb_pads(sound, outputs), outputs)
-        readers: dict[str, tuple[Layer, ...]] = {}
-        for layer in layers:
-            for value in dict.fromkeys(layer.inputs):
-                readers[value] = (*readers.get(value, ()), layer)
-        return cls(tuple(layers), inputs, outputs, shapes, readers, channels_first)
+        return cls(tuple(layers), inputs, outputs, shapes, _readers(layers), channels_first)
 
     def map(self, value: str) -> Map | None:
         """A value's shape if it is a map."""
         shape = self.shapes.get(value, ())
         return (shape[0], shape[1], shape[2]) if len(shape) == 3 else None
 
+    def live(self) -> Network:
+        """Without the layers that no output needs, which the compiler drops."""
+        makers = {value: layer for layer in self.layers for value in layer.outputs}
+        waiting = [makers[value] for value in self.outputs if value in makers]
+        names: set[str] = set()
+        while waiting:
+            layer = waiting.pop()
+            if layer.name not in names:
+                names.add(layer.name)
+                waiting += [makers[value] for value in layer.inputs if value in makers]
+        layers = tuple(layer for layer in self.layers if layer.name in names)
+        return replace(self, layers=layers, readers=_readers(layers))
+
     def only_reader(self, value: str) -> Layer | None:
         """The layer that alone reads a value which is not an output of the network."""
         readers = self.readers.get(value, ())
         return readers[0] if len(readers) == 1 and value not in self.outputs else None
+
+
+def _readers(layers: Sequence[Layer]) -> dict[str, tuple[Layer, ...]]:
+    readers: dict[str, tuple[Layer, ...]] = {}
+    for layer in layers:
+        for value in dict.fromkeys(layer.inputs):
+            readers[value] = (*readers.get(value, ()), layer)
+    return readers
 
 
 def _absorb_pads(layers: list[Layer], outputs: tuple[str, ...]) -> list[Layer]:
@@ -146,6 +163,14 @@ def kpu_convolution(network: Network, layer: Layer) -> bool:
         and max(source[0], result[0]) <= MAX_CHANNELS
         and all(h <= MAX_HEIGHT and w <= MAX_WIDTH for _, h, w in (source, result))
     )
+
+
+def dilated(network: Network, layer: Layer) -> bool:
+    """Whether a dilated convolution becomes one of several pictures without dilation, which the KPU computes."""
+    window = layer.window
+    if layer.kind != "conv" or window is None or window.dilation == (1, 1) or window.stride != (1, 1):
+        return False
+    return kpu_convolution(network, replace(layer, window=replace(window, dilation=(1, 1))))
 
 
 def kpu_matrix(layer: Layer) -> bool:

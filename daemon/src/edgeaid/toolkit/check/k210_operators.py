@@ -38,3 +38,9 @@ _ONNX_19: Final = """
 """
 #: What nncase 1.9 reads of ONNX files (the names of its importer's functions, release of 2023-03-22).
 ONNX_19: Final = frozenset(_ONNX_19.split())
+
+#: Operators whose options nncase 1.9 reads without asking whether the file has them; it was seen to die of each.
+READS_OPTIONS: Final = frozenset({
+    "ADD", "CONCATENATION", "DIV", "FULLY_CONNECTED", "GATHER", "LEAKY_RELU", "MEAN", "MUL", "PACK", "REDUCE_MAX",
+    "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SOFTMAX", "SQUEEZE", "STRIDED_SLICE", "SUB", "SUM",
+})  # fmt: skip

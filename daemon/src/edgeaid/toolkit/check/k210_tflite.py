@@ -13,7 +13,8 @@ from .tflite import layer_name
 
 #: Functions of one variable, which the KPU does by a table behind a convolution.
 UNARY: Final = frozenset(
-    {"RELU", "RELU6", "RELU_N1_TO_1", "LOGISTIC", "TANH", "LEAKY_RELU", "HARD_SWISH"}
+    {"RELU", "RELU6", "RELU_N1_TO_1", "LOGISTIC", "TANH", "LEAKY_RELU", "HARD_SWISH", "EXP", "LOG", "NEG", "ABS",
+     "SQUARE", "SQRT", "RSQRT", "SIN", "COS", "FLOOR", "CEIL", "ROUND"}
 )  # fmt: skip
 _KINDS: Final = {
     "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "TRANSPOSE_CONV": "deconv", "FULLY_CONNECTED": "dense",

@@ -1,7 +1,7 @@
-"""Which calibration loses least? usage: python benchmarks/calibration [--keep DIRECTORY] [--json]
+"""Which calibration loses least? usage: python benchmarks/calibration [NETWORK...] [--keep DIRECTORY] [--json]
 
-Trains eleven networks (environment tensorflow), quantises each by seven calibrations (environment quantizer) and by
-TensorFlow's converter, and measures all on the same 1000 samples.
+Trains eleven networks, or those that are named (environment tensorflow), quantises each by seven calibrations
+(environment quantizer) and by TensorFlow's converter, and measures all on the same 1000 samples.
 """
 
 from __future__ import annotations
@@ -68,13 +68,15 @@ def measure(directory: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NETWORK", help="default: all")
     parser.add_argument("--keep", type=Path, help="directory of trained networks: used if there, written if not")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgeai-") as temporary:
         directory = (options.keep or Path(temporary)).resolve()
-        run("tensorflow", HERE / "networks.py", directory)
-        networks = sorted(p for p in directory.iterdir() if (p / "data.npz").is_file())
+        run("tensorflow", HERE / "networks.py", directory, *options.names)
+        made = sorted(p for p in directory.iterdir() if (p / "data.npz").is_file())
+        networks = [p for p in made if not options.names or p.name in options.names]
         script = Path(environments.__file__).parent / "children" / "quantize_tflite.py"
         run("quantizer", HERE / "methods.py", script, *networks)
         table = {p.name: measure(p) for p in networks}

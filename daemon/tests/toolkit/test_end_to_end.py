@@ -286,6 +286,57 @@ def test_lightening_is_measured_before_and_after(trained: Path, quantised: Path)
     # Training while it is rounded costs nothing, and fewer channels make the file smaller, not only its archive.
     assert table["aware_int8"]["accuracy"] >= table["original_int8"]["accuracy"] - 0.02
     assert table["slim_float"]["size"] < 0.6 * table["original_float"]["size"]
+    # Sharing and one bit are a report: what the files would have if indices into tables were stored.
+    assert table["clustered_float"]["shared"] < 0.4 * table["original_float"]["shared"]
+    assert table["binary_float"]["shared"] < 0.95 * table["original_float"]["shared"]
+    assert table["binary_float"]["size"] == pytest.approx(table["original_float"]["size"], rel=0.05)
+
+
+#: The digits classifier as TensorFlow 1 froze networks that were trained with rounding; argv[3] leaves a range out.
+_ROUNDED = """
+import sys
+import keras
+import tensorflow as tf
+model = keras.models.load_model(sys.argv[1], compile=False)
+(w1, b1), (w2, b2), (w3, b3) = (layer.get_weights() for layer in model.layers if layer.get_weights())
+fake = lambda x, low, high, name: tf.quantization.fake_quant_with_min_max_args(x, low, high, name=name)
+kernel = lambda w, name: fake(tf.constant(w), -abs(w).max(), abs(w).max(), name)
+graph = tf.Graph()
+with graph.as_default():
+    x = fake(tf.compat.v1.placeholder(tf.float32, [None, 24, 24, 1], "input"), 0.0, 1.0, "input/quant")
+    x = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, kernel(w1, "conv1/weights_quant"), 1, "SAME", name="conv1"), b1))
+    x = tf.nn.max_pool2d(fake(x, 0.0, 6.0, "conv1/act_quant"), 2, 2, "VALID")
+    x = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, kernel(w2, "conv2/weights_quant"), 1, "SAME", name="conv2"), b2))
+    x = x if sys.argv[3] == "gap" else fake(x, 0.0, 12.0, "conv2/act_quant")
+    x = tf.reshape(tf.nn.max_pool2d(x, 2, 2, "VALID"), [-1, w3.shape[0]])
+    x = tf.nn.bias_add(tf.matmul(x, kernel(w3, "fc/weights_quant"), name="fc"), b3)
+    tf.nn.softmax(fake(x, -24.0, 24.0, "fc/act_quant"), name="scores")
+open(sys.argv[2], "wb").write(graph.as_graph_def().SerializeToString())
+"""
+
+
+@pytest.mark.parametrize("ranges", ["whole", "gap"])
+def test_a_frozen_graph_trained_with_rounding_keeps_its_ranges(ranges: str, trained: Path, tmp_path: Path) -> None:
+    graph, out = tmp_path / "graph.pb", tmp_path / "out.tflite"
+    done = child([need("tensorflow"), "-c", _ROUNDED, trained / "digits.keras", graph, ranges], timeout=300)
+    assert done.status == 0, done.error[-2000:]
+    report = json.loads(run("check", graph, "--target", "edgetpu", "--json", "--fail-on", "never"))
+    missing = [f["layer"] for f in report[0]["findings"] if f["id"] == "TFL010"]
+    assert missing == (["conv2"] if ranges == "gap" else [])
+    run(
+        "quantize", graph, "--input-node", "input", "--output-node", "scores", "--shape", "1,24,24,1",
+        "--representative", trained / "train", "--accuracy", trained / "test", "-o", out,
+    )  # fmt: skip
+    accuracy = json.loads(out.with_suffix(".report.json").read_text())["accuracy"]
+    print(accuracy)
+    assert accuracy["quantised"] > accuracy["float"] - 0.02
+    made = tflite.read(out.read_bytes())
+    assert made.inputs[0].datatype == made.outputs[0].datatype == "INT8"
+    first, second = (made.subgraphs[0].tensors[o.outputs[0]] for o in made.operators if o.name == "CONV_2D")
+    scales = [t.quantization.scale[0] for t in (first, second) if t.quantization is not None]
+    assert scales[0] == pytest.approx(6 / 255, rel=0.01)
+    if ranges == "whole":
+        assert scales[1] == pytest.approx(12 / 255, rel=0.01)
 
 
 _NETWORK = """

@@ -24,6 +24,7 @@ VERBS: Final[dict[str, Verb]] = {
     "freeze": Verb("model_freeze", "freeze", "Turn a TensorFlow 1 checkpoint into a graph for the first NCS."),
     "compile": Verb("model_compile", "compile_", "Drive a target's compiler and read its log."),
     "lighten": Verb("model_convert", "lighten", "Prune or cluster a Keras model and measure what it brings."),
+    "distill": Verb("model_distill", "distill", "Train a small Keras network to answer as a large model does."),
     "deploy": Verb("model_deploy", "deploy", "Take a trained model to a device: convert to push, in one command."),
     "bundle": Verb("model_bundle", "bundle", "Pack a model directory into one reproducible, signed file."),
     "verify": Verb("model_bundle", "verify", "Check every byte of a bundle, and its signature."),

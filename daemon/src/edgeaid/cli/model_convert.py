@@ -276,8 +276,10 @@ def lighten(model: Path, *, train: str, test: str, output: Path | None, sparsity
 
     Prints size (plain and compressed), latency on this machine and accuracy of the model as it is, pruned, clustered,
     trained while it is rounded to 8 bits (aware), with channels removed (slim; taught by the model or --teacher), and
-    of each as int8. Pruned and clustered files have the same plain size: the zeros compress, no runtime skips them;
-    a slim network is smaller and faster.
+    of each as int8, and with weights of one bit between the first and the last layer (binary). Pruned and clustered
+    files have the same plain size: the zeros compress, no runtime skips them; a slim network is smaller and faster.
+    The column `shared` is a report: so many bytes the file would have if equal weights were indices into a table
+    (sharing: clustered; one bit: binary), which no runtime here computes with.
     """
     from ..toolkit.convert.lighten import Job
     from ..toolkit.convert.lighten import lighten as run
@@ -291,9 +293,10 @@ def lighten(model: Path, *, train: str, test: str, output: Path | None, sparsity
     if as_json:
         click.echo(json.dumps([r.as_dict() for r in rows], indent=2))
         return
-    click.echo(f"{'variant':24} {'bytes':>10} {'gzip':>10} {'zeros':>7} {'us':>8} {'accuracy':>9}")
+    click.echo(f"{'variant':24} {'bytes':>10} {'gzip':>10} {'shared':>10} {'zeros':>7} {'us':>8} {'accuracy':>9}")
     for r in rows:
-        click.echo(f"{r.name:24} {r.size:>10} {r.compressed:>10} {r.zeros:>7.1%} {r.us:>8.0f} {r.accuracy:>9.2%}")
+        sizes = f"{r.size:>10} {r.compressed:>10} {r.shared:>10}"
+        click.echo(f"{r.name:24} {sizes} {r.zeros:>7.1%} {r.us:>8.0f} {r.accuracy:>9.2%}")
 
 
 @click.command("environments")

@@ -41,6 +41,6 @@ ONNX_19: Final = frozenset(_ONNX_19.split())
 
 #: Operators whose options nncase 1.9 reads without asking whether the file has them; it was seen to die of each.
 READS_OPTIONS: Final = frozenset({
-    "ADD", "CONCATENATION", "DIV", "FULLY_CONNECTED", "GATHER", "LEAKY_RELU", "MEAN", "MUL", "PACK", "REDUCE_MAX",
-    "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SOFTMAX", "SQUEEZE", "STRIDED_SLICE", "SUB", "SUM",
+    "ADD", "BATCH_MATMUL", "CONCATENATION", "DIV", "FULLY_CONNECTED", "GATHER", "LEAKY_RELU", "MEAN", "MUL", "PACK",
+    "REDUCE_MAX", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SOFTMAX", "SQUEEZE", "STRIDED_SLICE", "SUB", "SUM",
 })  # fmt: skip

@@ -1,10 +1,14 @@
-"""`edgeai model lighten`: what pruning, clustering, fewer channels and training with rounding bring, all measured."""
+"""`edgeai model lighten`: what pruning, clustering, fewer channels and training with rounding bring, all measured.
+
+What sharing and binarisation would bring is a report: no runtime here computes with indices into a table or with single
+bits, so that such files are not written; their size is computed from the weights that were trained for it.
+"""
 
 from __future__ import annotations
 
 import gzip
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +42,7 @@ class Job:
     epochs: int = 4
     #: Share of the channels that the slim variant has less.
     channels: float = 0.5
-    #: A Keras classifier of the same classes that teaches; None = the model itself teaches the slim variant.
+    #: A Keras classifier of the same classes that teaches; None = the model teaches its slim and binary variants.
     teacher: Path | None = None
     #: Softens the teacher's answers.
     temperature: float = 3.0
@@ -53,6 +57,8 @@ class Variant:
     #: Bytes of the file, and of the file compressed, which is what travels to a device.
     size: int
     compressed: int
+    #: Bytes that the file would have if weights that share a value were stored as indices into a table (`packed`).
+    shared: int
     #: Share of zeros among the weights.
     zeros: float
     #: Microseconds per inference here, one thread.
@@ -73,7 +79,7 @@ def lighten(job: Job, say: LogLine = lambda _: None) -> list[Variant]:
         raise InvalidRequest(
             f"{job.model} is not a Keras file: pruning and clustering train the model on, so they need it"
         )
-    shape = _shape(job.model)
+    shape = input_shape(job.model)
     train, test = (_read(directory, shape, job.rules) for directory in (job.train, job.test))
     job.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edgeai-") as name:
@@ -82,7 +88,7 @@ def lighten(job: Job, say: LogLine = lambda _: None) -> list[Variant]:
         # Classes come one after the other from a directory; calibration needs a mixture.
         order = np.random.default_rng(0).permutation(len(x))
         np.savez(directory / "data.npz", x=x[order], y=y[order])
-        say(f"training on with {len(x)} pictures: pruned, clustered, both, rounded, with fewer channels")
+        say(f"training on with {len(x)} pictures: pruned, clustered, both, rounded, with fewer channels, of one bit")
         request = {
             "model": str(job.model.resolve()), "data": str(directory / "data.npz"), "sparsity": job.sparsity,
             "clusters": job.clusters, "channels": job.channels, "temperature": job.temperature,
@@ -96,8 +102,8 @@ def lighten(job: Job, say: LogLine = lambda _: None) -> list[Variant]:
     return [_measure(name, job.output / f"{name}.tflite", test) for name in names]
 
 
-def _shape(model: Path) -> Sequence[int]:
-    """Input shape from a .keras file's own description, without TensorFlow."""
+def input_shape(model: Path) -> Sequence[int]:
+    """Input shape (height, width, channels) from a .keras file's own description, without TensorFlow."""
     import json
     import zipfile
 
@@ -130,6 +136,7 @@ def _measure(name: str, path: Path, test: list[tuple[Array, int]]) -> Variant:
         path,
         len(content),
         len(gzip.compress(content, 9, mtime=0)),
+        packed(content),
         zeros(content),
         us,
         compare.accuracy(path, test),
@@ -138,16 +145,37 @@ def _measure(name: str, path: Path, test: list[tuple[Array, int]]) -> Variant:
 
 def zeros(content: bytes) -> float:
     """Share of zeros among the weights of a TFLite file; integer weights are symmetric, so 0 is stored as 0."""
+    count = total = 0
+    for values, _ in _weights(content):
+        count += int((values == 0).sum())
+        total += values.size
+    return count / total if total else 0.0
+
+
+def packed(content: bytes) -> int:
+    """Bytes of a TFLite file whose weights were indices into tables of their values.
+
+    A table is that of a whole tensor or one per output channel, whichever is smaller; an index has as many bits as its
+    table needs, so that weights of two values per channel take one bit each. Tensors that gain nothing stay.
+    """
+    total = len(content)
+    for values, axis in _weights(content):
+        rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+        tables = [[len(np.unique(values))], [len(np.unique(row)) for row in rows]]
+        sizes = [-(-values.size * max(1, (max(t) - 1).bit_length()) // 8) + sum(t) * values.itemsize for t in tables]
+        total -= max(0, values.nbytes - min(sizes))
+    return total
+
+
+def _weights(content: bytes) -> Iterator[tuple[Array, int]]:
+    """Weights of a TFLite file, float32 or int8, each with the axis of its output channels."""
     model = tflite.read(content)
     graph = model.subgraphs[0]
-    count = total = 0
     for operator in graph.operators:
         if weights(graph, operator) is None:
             continue
         tensor = graph.tensors[operator.inputs[1]]
         kind = {"FP32": "<f4", "INT8": "i1"}.get(tensor.datatype)
-        if kind and tensor.constant:
-            values = np.frombuffer(tflite.constant(content, model, tensor), kind)
-            count += int((values == 0).sum())
-            total += values.size
-    return count / total if total else 0.0
+        if kind and tensor.constant and tensor.shape:
+            values = np.frombuffer(tflite.constant(content, model, tensor), kind).reshape(tensor.shape)
+            yield values, len(tensor.shape) - 1 if operator.name == "DEPTHWISE_CONV_2D" else 0

@@ -1,8 +1,9 @@
-"""Part of lighten.py: training that knows of the rounding to 8 bits, and of a teacher.
+"""Part of lighten.py: training that knows of the rounding to 8 bits or to one, and of a teacher.
 
-Weights are rounded per output channel before each step and take the gradient as if they were not (straight through);
-activations are rounded by layers that follow their range. Scaling by a batch normalisation behind it changes nothing of
-a rounding per channel, so that it need not be folded first; its statistics stay as they are.
+Weights are rounded per output channel before each step and take the gradient as if they were not (straight through).
+For 8 bits activations are rounded too, by layers that follow their range. Scaling by a batch normalisation behind it
+changes nothing of a rounding per channel, so that it need not be folded first; its statistics stay as they are. With
+one bit the sums change so much that these statistics are learnt anew, and activations stay as they are.
 """
 
 from importlib import import_module
@@ -53,15 +54,40 @@ def rounding(model: Any) -> Any:
     return made
 
 
-def rounded(kernel: Any) -> Any:
+def summed(layer: Any) -> list[int]:
+    """Axes of a layer's kernel that belong to one output channel."""
+    rank = len(layer.kernel.shape)
+    return [0, 1] if type(layer).__name__ == "DepthwiseConv2D" else list(range(rank - 1))
+
+
+def rounded(kernel: Any, axes: list[int]) -> Any:
     """Weights as 8 bits per output channel hold them."""
-    axes = list(range(len(kernel.shape) - 1))
-    scale = tf.maximum(tf.reduce_max(tf.abs(kernel), axes), 1e-9) / 127
+    scale = tf.maximum(tf.reduce_max(tf.abs(kernel), axes, keepdims=True), 1e-9) / 127
     return tf.round(kernel / scale) * scale
 
 
-def train(model: Any, data: tuple[Any, Any], epochs: int, teacher: Any, temperature: float, quantised: bool) -> Any:
-    """Train on in place; with a teacher nine tenths of the loss are its softened answers."""
+def binary(kernel: Any, axes: list[int]) -> Any:
+    """Weights of one bit: their sign, times the mean size of their output channel (XNOR-Net, arXiv:1603.05279)."""
+    scale = tf.reduce_mean(tf.abs(kernel), axes, keepdims=True)
+    return tf.where(kernel < 0, -scale, scale)
+
+
+def weighted(network: Any, form: str) -> list[Any]:
+    """Layers whose kernels are rounded. With one bit the first and the last are left out, as is usual."""
+    layers = [layer for layer in network.layers if getattr(layer, "kernel", None) is not None]
+    if form != "binary":
+        return layers
+    if len(layers) < 3:
+        raise ValueError("there is no layer between the first and the last that has weights")
+    return layers[1:-1]
+
+
+def train(model: Any, data: tuple[Any, Any], epochs: int, teacher: Any, temperature: float, form: str) -> Any:
+    """Train on in place; with a teacher nine tenths of the loss are its softened answers.
+
+    `form` is "" (nothing is rounded), "int8" or "binary", after which the kernels hold two values per output channel.
+    """
+    quantised = form == "int8"
     network = rounding(model) if quantised else model
     x, y = data
     answers = np.concatenate([np.asarray(teacher(x[i : i + 256], training=False)) for i in range(0, len(x), 256)]) if (
@@ -69,15 +95,16 @@ def train(model: Any, data: tuple[Any, Any], epochs: int, teacher: Any, temperat
     ) else np.zeros((len(x), 1), np.float32)  # fmt: skip
     logits = not np.allclose(np.asarray(model(x[:8], training=False)).sum(-1), 1, atol=1e-2)
     softened = soften(answers, temperature) if teacher is not None else answers
-    kernels = [layer.kernel for layer in network.layers if getattr(layer, "kernel", None) is not None]
+    layers = weighted(network, form) if form else []
+    kernels = [(layer.kernel, summed(layer)) for layer in layers]
+    lower = binary if form == "binary" else rounded
     optimiser = keras.optimizers.Adam(1e-3)
     optimiser.build(network.trainable_variables)
 
     def work(pictures: Any, classes: Any, soft: Any) -> None:
-        before = [tf.identity(k.value) for k in kernels]
-        if quantised:
-            for kernel in kernels:
-                kernel.assign(rounded(kernel.value))
+        before = [tf.identity(kernel.value) for kernel, _ in kernels]
+        for kernel, axes in kernels:
+            kernel.assign(lower(kernel.value, axes))
         with tf.GradientTape() as tape:
             made = network(pictures, training=False) if quantised else network(pictures, training=True)
             scores = made if logits else tf.math.log(made + 1e-7)
@@ -86,9 +113,8 @@ def train(model: Any, data: tuple[Any, Any], epochs: int, teacher: Any, temperat
                 distance = tf.nn.softmax_cross_entropy_with_logits(soft, scores / temperature)
                 loss = 0.1 * loss + 0.9 * temperature**2 * tf.reduce_mean(distance)
         gradients = tape.gradient(loss, network.trainable_variables)
-        if quantised:
-            for kernel, value in zip(kernels, before, strict=True):
-                kernel.assign(value)
+        for (kernel, _), value in zip(kernels, before, strict=True):
+            kernel.assign(value)
         optimiser.apply(gradients, network.trainable_variables)
 
     step = tf.function(work)
@@ -101,6 +127,9 @@ def train(model: Any, data: tuple[Any, Any], epochs: int, teacher: Any, temperat
     if quantised:
         for layer in model.layers:
             layer.set_weights(network.get_layer(layer.name).get_weights())
+    if form == "binary":
+        for kernel, axes in kernels:
+            kernel.assign(binary(kernel.value, axes))
     return model
 
 

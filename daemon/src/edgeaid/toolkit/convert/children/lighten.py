@@ -1,10 +1,12 @@
-"""Child (environment tensorflow): prune and cluster a Keras 3 classifier. Usage: python lighten.py REQUEST.json
+"""Child (environment tensorflow): prune, cluster, slim and binarise a Keras 3 classifier.
+
+Usage: python lighten.py REQUEST.json
 
 tensorflow-model-optimization 0.8.1 works on models of Keras 2 and cannot load what Keras 3 saves, so both methods are
 here: magnitude pruning with a rising share of zeros, and k-means clustering of each kernel, both with fine-tuning.
 
 Request: model, data (.npz: x float32, y classes), sparsity, clusters, channels (share to remove), epochs, teacher
-(.keras; "" = the model teaches its slim variant itself), temperature, directory (for <variant>.keras and
+(.keras; "" = the model teaches its slim and binary variants itself), temperature, directory (for <variant>.keras and
 <variant>_{float,int8}.tflite), samples (for calibration), answer (variants, and skipped: {variant: why}).
 """
 
@@ -124,7 +126,8 @@ def main(path: str) -> None:
         export(tune(request, share, count), name, request)
         print(name, flush=True)
     made, skipped = [*variants], {}
-    for name, build in (("aware", aware), ("slim", slimmed), ("slim_aware", slim_aware)):
+    builds = {"aware": aware, "slim": slimmed, "slim_aware": slim_aware, "binary": binary}
+    for name, build in builds.items():
         try:
             export(build(request), name, request)
         except ValueError as error:
@@ -136,12 +139,12 @@ def main(path: str) -> None:
         json.dump({"variants": made, "skipped": skipped}, file)
 
 
-def trained(request: dict[str, Any], model: Any, teacher: Any, quantised: bool) -> Any:
-    """Train a network on."""
+def trained(request: dict[str, Any], model: Any, teacher: Any, form: str) -> Any:
+    """Train a network on; `form` says to what its weights are rounded meanwhile."""
     with np.load(request["data"], allow_pickle=False) as data:
         pair = data["x"], data["y"]
     training: Any = import_module("aware")
-    return training.train(model, pair, request["epochs"], teacher, request["temperature"], quantised)
+    return training.train(model, pair, request["epochs"], teacher, request["temperature"], form)
 
 
 def teacher_of(request: dict[str, Any]) -> Any:
@@ -152,19 +155,25 @@ def teacher_of(request: dict[str, Any]) -> Any:
 def aware(request: dict[str, Any]) -> Any:
     """Trained on while its weights and activations are rounded as int8 will round them."""
     model = tf.keras.models.load_model(request["model"], compile=False)
-    return trained(request, model, teacher_of(request) if request["teacher"] else None, True)
+    return trained(request, model, teacher_of(request) if request["teacher"] else None, "int8")
 
 
 def slimmed(request: dict[str, Any]) -> Any:
     """With fewer channels, taught by the teacher."""
     model = tf.keras.models.load_model(request["model"], compile=False)
     small = import_module("slim").slim(model, request["channels"])
-    return trained(request, small, teacher_of(request), False)
+    return trained(request, small, teacher_of(request), "")
 
 
 def slim_aware(request: dict[str, Any]) -> Any:
     """The slim variant, trained on while it is rounded."""
-    return trained(request, slimmed(request), teacher_of(request), True)
+    return trained(request, slimmed(request), teacher_of(request), "int8")
+
+
+def binary(request: dict[str, Any]) -> Any:
+    """With weights of one bit between the first and the last layer, taught by the teacher."""
+    model = tf.keras.models.load_model(request["model"], compile=False)
+    return trained(request, model, teacher_of(request), "binary")
 
 
 if __name__ == "__main__":

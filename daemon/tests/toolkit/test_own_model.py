@@ -88,7 +88,7 @@ def test_mnists_files_become_a_classifier_that_a_daemon_serves(tmp_path: Path, s
         idx(tmp_path / "mnist" / f"{part}-images-idx3-ubyte", pictures)
         idx(tmp_path / "mnist" / f"{part}-labels-idx1-ubyte", labels)
     work = tmp_path / "work"
-    train("mnist.py", tmp_path / "mnist", work)
+    train("mnist.py", tmp_path / "mnist", work, "--epochs", "10")
     daemon = start()
     picture = next((work / "test" / "7").glob("*.png"))
     result = CliRunner().invoke(

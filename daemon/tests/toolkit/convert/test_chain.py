@@ -19,7 +19,7 @@ from edgeaid.toolkit.check.caffe_shapes import sizes, window
 from edgeaid.toolkit.convert import environments
 from edgeaid.toolkit.run import child
 
-from ...formats.builders_exchange import pb, varint
+from ...formats.builders_exchange import OLD_IR, pb, varint
 
 slow = pytest.mark.slow
 
@@ -220,6 +220,16 @@ def test_an_openvino_ir_becomes_tflite_and_computes_what_openvino_computes(weigh
     assert error_of(report) < 1e-4
     made = tflite.read((tmp_path / "net.tflite").read_bytes())
     assert sorted(o.shape for o in made.outputs) == [(1, 5), (1, 7, 7, 16)]
+
+
+@pytest.mark.parametrize("version", [4, 7, 9])
+def test_an_ir_of_the_first_years_is_told_what_to_convert_instead(version: int, tmp_path: Path) -> None:
+    (tmp_path / "old.xml").write_text(OLD_IR.replace('version="6"', f'version="{version}"'))
+    (tmp_path / "old.bin").write_bytes(bytes(224))
+    report, text = convert(tmp_path / "old.xml", tmp_path / "net.onnx")
+    assert report == {}
+    assert f"IR of version {version}" in text
+    assert "made from again" in text
 
 
 # --- PyTorch ----------------------------------------------------------------------------------------------------------

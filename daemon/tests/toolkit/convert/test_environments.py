@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeaid.errors import NotFound, Unsupported
+from edgeaid.errors import InvalidModel, NotFound, Unsupported
 from edgeaid.toolkit.convert import environments
 from edgeaid.toolkit.convert.environments import ENVIRONMENTS, Environment, override
+from edgeaid.toolkit.convert.quantize import run_child
 
 
 @pytest.fixture(autouse=True)
@@ -124,3 +125,16 @@ def test_the_smallest_environment_is_really_created_from_its_lock(monkeypatch: p
     python = environments.python("nncase")
     done = child([python, "-c", "import nncase; print(nncase.CompileOptions().target)"], timeout=120)
     assert done.status == 0, done.error
+
+
+def test_a_converter_that_crashes_is_told_from_one_that_refuses(tmp_path: Path) -> None:
+    place = environments.directory("nncase")
+    (place / "bin").mkdir(parents=True)
+    (place / "bin" / "python").symlink_to(sys.executable)
+    (place / "edgeai-complete").write_text("nncase\n")
+    (tmp_path / "crash.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    (tmp_path / "refuse.py").write_text("raise SystemExit('no such layer')\n")
+    with pytest.raises(InvalidModel, match=r"nncase crashed .*SIGSEGV.*edgeai model check"):
+        run_child("nncase", "crash", {}, tmp_path, print, tmp_path)
+    with pytest.raises(InvalidModel, match="failed: no such layer"):
+        run_child("nncase", "refuse", {}, tmp_path, print, tmp_path)

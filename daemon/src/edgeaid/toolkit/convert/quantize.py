@@ -205,6 +205,11 @@ def run_child(
     answer.unlink(missing_ok=True)
     ask.write_text(json.dumps({**request, "answer": str(answer)}), "utf-8")
     done = child([python, children / f"{script}.py", ask], timeout=_TIMEOUT, env={"PYTHONPATH": ""}, cwd=directory)
+    if done.status is not None and done.status < 0:
+        raise InvalidModel(
+            f"{environment} crashed ({done.reason}) on this model, which is a fault of its own; `edgeai model check` "
+            "names what compilers are known to crash on"
+        )
     if done.status != 0 or not answer.is_file():
         raise InvalidModel(f"the converter ({environment}) failed: {done.reason or 'it gave no answer'}")
     reply: dict[str, Any] = json.loads(answer.read_text("utf-8"))

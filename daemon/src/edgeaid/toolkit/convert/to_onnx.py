@@ -11,13 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from ...errors import InvalidModel, InvalidRequest
-from ...formats.exchange import caffe
+from ...errors import InvalidModel, InvalidRequest, Unsupported
+from ...formats.exchange import caffe, openvino
 from ..files import load
 from .agreement import Reference, read_runs
 from .conversion import RUNS, Options
 from .quantize import LogLine, run_child
 
+#: Below this version OpenVINO's own reader refuses an IR.
+_OLDEST_IR: Final = 10
 #: The reference, and the tools that were at work.
 Made = tuple[Reference, str]
 
@@ -52,6 +54,11 @@ def from_openvino(source: Path, made: Path, directory: Path, options: Options, s
     """An IR of version 10 or 11 (.xml with its .bin beside it)."""
     if not source.with_suffix(".bin").is_file():
         raise InvalidModel(f"{source.with_suffix('.bin')} is missing: an IR is two files of the same name")
+    if (version := openvino.read(load(source)).version) < _OLDEST_IR:
+        raise Unsupported(
+            f"{source} is an IR of version {version}, which OpenVINO has not read since 2021: convert what it was made "
+            "from again (ONNX, Caffe, TensorFlow)"
+        )
     say("OpenVINO is read and written as ONNX")
     answer = run_child("openvino", "openvino_onnx", _request(source, made, directory, options), directory, say)
     return _reference(answer, directory), f"openvino {str(answer['openvino']).split('-', maxsplit=1)[0]}"

@@ -116,7 +116,8 @@ def shapes(directory: Path, count: int) -> None:
     for number in range(count):
         ground = generator.uniform(0, 110, (1, 1, 3)) + generator.normal(0, 18, (120, 160, 3))
         image = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
-        pen, name, boxes = ImageDraw.Draw(image), f"{number:04}.png", []
+        pen, name = ImageDraw.Draw(image), f"{number:04}.png"
+        boxes: list[tuple[int, int, int]] = []
         for _ in range(int(generator.integers(0, 4))):
             side = int(generator.integers(22, 60))
             x, y = int(generator.integers(0, 160 - side)), int(generator.integers(0, 120 - side))

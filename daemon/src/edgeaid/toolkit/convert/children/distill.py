@@ -170,8 +170,7 @@ def train(student: Any, pictures: Any, targets: list[Any], request: dict[str, An
     optimiser.build(student.trainable_variables)
     compared = losses(targets, request)
 
-    @tf.function
-    def step(values: Any, taught: Any) -> Any:
+    def work(values: Any, taught: Any) -> Any:
         with tf.GradientTape() as tape:
             made = student(values, training=True)
             outputs = made if isinstance(made, list | tuple) else [made]
@@ -179,6 +178,7 @@ def train(student: Any, pictures: Any, targets: list[Any], request: dict[str, An
         optimiser.apply(tape.gradient(loss, student.trainable_variables), student.trainable_variables)
         return loss
 
+    step = tf.function(work)
     generator = np.random.default_rng(4)
     for epoch in range(epochs):
         order = generator.permutation(len(pictures))

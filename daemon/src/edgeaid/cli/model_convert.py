@@ -266,7 +266,7 @@ def convert(model: Path, *, target: str, output: Path | None, shape: str, consta
 @click.option("--epochs", default=4, show_default=True, type=click.IntRange(1, 200))
 @click.option("--channels", default=0.5, show_default=True, type=click.FloatRange(0.05, 0.95), help="Share to remove.")
 @click.option("--teacher", type=click.Path(path_type=Path), help="A Keras classifier whose answers are learnt, too.")
-@click.option("--temperature", default=3.0, show_default=True, type=click.FloatRange(1, 50), help="Of its answers.")
+@click.option("--temperature", default=3.0, show_default=True, type=click.FloatRange(1, 50), help="Of the teacher.")
 @click.option("--json", "as_json", is_flag=True)
 @picture_options
 def lighten(model: Path, *, train: str, test: str, output: Path | None, sparsity: float, clusters: int, epochs: int,

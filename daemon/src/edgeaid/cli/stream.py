@@ -247,8 +247,8 @@ def _object(event: dict[str, Any]) -> str:
 
 
 @stream.command()
-@click.option("--seconds", type=float, default=1.0, show_default=True, help="Between two pictures.")
-@click.option("--count", type=int, default=0, help="End after so many pictures; 0 = go on.")
+@click.option("--seconds", type=float, default=1.0, show_default=True, help="Seconds between two views.")
+@click.option("--count", type=int, default=0, help="End after so many views; 0 = go on.")
 @pass_session
 def top(session: Session, seconds: float, count: int) -> None:
     """A live view of all streams. Ends with Ctrl-C."""

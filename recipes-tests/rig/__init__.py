@@ -1,1 +1,1 @@
-"""The proving ground: builds an image of ours with real BitBake, boots it in QEMU and talks to it. Standard library only."""
+"""Builds an image of ours with real BitBake, boots it in QEMU and runs commands in it. Standard library only."""

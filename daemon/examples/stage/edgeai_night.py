@@ -23,7 +23,7 @@ def night(limit=40, settle=3):
             thing.attributes["brightness"] = round(float(part.mean()), 1)
         dark = bool(pixels.mean() < limit)
         state["frames"] = 0 if dark == state["dark"] else state["frames"] + 1
-        if state["frames"] >= settle or state["dark"] is None:  # one odd frame is no nightfall
+        if state["frames"] >= settle or state["dark"] is None:  # a single dark frame does not count
             state["dark"], state["frames"] = dark, 0
             scene.emit("dark" if dark else "light", brightness=round(float(pixels.mean()), 1))
 

@@ -1,4 +1,4 @@
-"""Descriptors that strangers send along: whatever closing them costs, nobody else waits for it."""
+"""Descriptors that clients send along: closing them may block, but no other client waits for it."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_after_a_restart_of_the_broker_everything_is_told_again_and_no_event_is_
         reaches(daemon, "walk", "ended")
         ear.last.clear()
         ear.all.clear()
-        process.send_signal(signal.SIGSTOP)  # what hears must be there before what speaks
+        process.send_signal(signal.SIGSTOP)  # subscribers must be connected before publishers
         ear.connections = 0
         broker.start()
         eventually(lambda: ear.connections)

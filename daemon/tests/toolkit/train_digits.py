@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a computer without CUDA is no error
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a computer without CUDA is not an error
 HERE = Path(__file__).resolve().parent
 # The directory of a program comes first where Python looks for modules, and `inspect` in this one is not the
 # standard library's.

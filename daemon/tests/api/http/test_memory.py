@@ -41,7 +41,7 @@ def many(unit: bytes) -> bytes:
 
 
 def file_of(text: bytes) -> bytes:
-    """A load request with a file that is no model."""
+    """A load request with a file that is not a model."""
     return b'{"parameters":{"config":"{}","file:1/model.tflite":"' + text * (SIZE // len(text)) + b'"}}'
 
 

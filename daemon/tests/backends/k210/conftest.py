@@ -1,4 +1,4 @@
-"""A K210 board that is not there (tests/standins/k210), and models for it."""
+"""The stand-in for a K210 board (tests/standins/k210), and models for it."""
 
 from __future__ import annotations
 

@@ -197,5 +197,5 @@ def test_a_new_model_that_breaks_the_stick_in_its_self_test_is_refused_and_what_
         assert served_on(daemon, "embed") == {"tpu0", "cpu0"}
         assert not (daemon.repository / "m50").exists()
         assert next(m for m in pusher.models() if m["name"] == "embed")["state"] == "READY"
-        # The stick was to blame, not the file: it is taken when it behaves.
+        # The fault was the stick's, not the file's: it is taken when it behaves.
         assert pusher.push("m50", shared_data / "coral" / TPU_ONLY[2])["devices"] == ["tpu0"]

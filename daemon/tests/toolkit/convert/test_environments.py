@@ -1,4 +1,4 @@
-"""The converters' environments: pinned, cached, and honest about what is missing."""
+"""The converters' environments: pinned, cached, and what is missing is named."""
 
 from __future__ import annotations
 

@@ -41,8 +41,8 @@ def run(*arguments: object, code: int = 0) -> str:
 def need(name: str) -> Path:
     try:
         return environments.python(name)
-    except Unsupported as e:
-        pytest.skip(str(e))
+    except Unsupported as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -95,8 +95,8 @@ def _version() -> str:
 def _floats(text: str, option: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError as e:
-        raise InvalidRequest(f"{option} {text!r} is not a list of numbers") from e
+    except ValueError as error:
+        raise InvalidRequest(f"{option} {text!r} is not a list of numbers") from error
 
 
 def _list(as_json: bool) -> None:

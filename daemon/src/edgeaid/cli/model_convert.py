@@ -19,8 +19,8 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
     """Comma-separated numbers. Raises InvalidRequest."""
     try:
         values = tuple(float(part) for part in text.split(","))
-    except ValueError as e:
-        raise InvalidRequest(f"{option} {text!r} is not a list of numbers") from e
+    except ValueError as error:
+        raise InvalidRequest(f"{option} {text!r} is not a list of numbers") from error
     return values
 
 
@@ -30,8 +30,8 @@ def shape_of(text: str) -> tuple[int, ...]:
         return ()
     try:
         shape = tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError as e:
-        raise InvalidRequest(f"--shape {text!r} is not of the form 1,3,224,224") from e
+    except ValueError as error:
+        raise InvalidRequest(f"--shape {text!r} is not of the form 1,3,224,224") from error
     if any(d < 1 for d in shape):
         raise InvalidRequest(f"--shape {text!r}: dimensions start at 1")
     return shape

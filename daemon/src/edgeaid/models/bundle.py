@@ -61,8 +61,8 @@ class Bundle:
         self.limits = limits
         try:
             entries = read_directory(source, limits)
-        except (OSError, ValueError, OverflowError, struct.error) as e:
-            raise InvalidModel(f"bundle cannot be read: {e}") from e
+        except (OSError, ValueError, OverflowError, struct.error) as error:
+            raise InvalidModel(f"bundle cannot be read: {error}") from error
         self.entries: dict[str, Entry] = {e.name: e for e in entries}
         if MANIFEST not in self.entries:
             raise InvalidModel(f"bundle has no {MANIFEST} at its top; make it with `edgeai model bundle DIRECTORY`")
@@ -87,8 +87,8 @@ class Bundle:
             else:
                 try:
                     piece = engine.decompress(pending, _PIECE)
-                except zlib.error as e:
-                    raise InvalidModel(f"{name!r} in the bundle is damaged: {e}") from e
+                except zlib.error as error:
+                    raise InvalidModel(f"{name!r} in the bundle is damaged: {error}") from error
                 pending = engine.unconsumed_tail
             done += len(piece)
             if done > entry.size:
@@ -137,12 +137,14 @@ class Bundle:
         try:
             from cryptography.exceptions import InvalidSignature
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-        except ImportError as e:
-            raise Unsupported("checking signatures needs the Python package 'cryptography'; install it") from e
+        except ImportError as error:
+            raise Unsupported("checking signatures needs the Python package 'cryptography'; install it") from error
         try:
             Ed25519PublicKey.from_public_bytes(signature.public_key).verify(signature.signature, self.read(DIGESTS))
-        except (InvalidSignature, ValueError) as e:
-            raise InvalidModel("the bundle's signature does not fit its content; it was changed after signing") from e
+        except (InvalidSignature, ValueError) as error:
+            raise InvalidModel(
+                "the bundle's signature does not fit its content; it was changed after signing"
+            ) from error
         return signature.public_key
 
 
@@ -163,8 +165,8 @@ def open_bundle(source: Path | BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Ite
     if isinstance(source, Path):
         try:
             stream = source.open("rb")
-        except OSError as e:
-            raise InvalidModel(f"bundle {source} cannot be read: {e.strerror}") from e
+        except OSError as error:
+            raise InvalidModel(f"bundle {source} cannot be read: {error.strerror}") from error
         with stream:
             yield Bundle(stream, limits)
     else:

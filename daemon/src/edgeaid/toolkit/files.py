@@ -25,8 +25,8 @@ def load(path: Path, most: int = MAX_FILE) -> bytes:
         if size > most:
             raise TooLarge(f"{path} has {size} bytes; at most {most} are read")
         return path.read_bytes()
-    except OSError as e:
-        raise NotFound(f"{path} cannot be read: {e.strerror}") from e
+    except OSError as error:
+        raise NotFound(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -78,8 +78,8 @@ def child(
                 [str(c) for c in command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment, cwd=cwd,
                 start_new_session=True,
             )  # fmt: skip
-        except OSError as e:
-            raise Unsupported(f"{command[0]} cannot be run: {e.strerror}") from e
+        except OSError as error:
+            raise Unsupported(f"{command[0]} cannot be run: {error.strerror}") from error
         if memory is not None:
             # It has just begun, and its own code is not read yet: there is no gap in which a model could be opened.
             with contextlib.suppress(ProcessLookupError):

@@ -25,12 +25,12 @@ UNIT = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "8388608", "MALLOC_TR
 @pytest.fixture(scope="module")
 def server(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A daemon with a model of two large inputs."""
-    folder = tmp_path_factory.mktemp("memory")
-    model = folder / "wide.tflite"
+    directory = tmp_path_factory.mktemp("memory")
+    model = directory / "wide.tflite"
     shape = [1, MIB]
     tensors = [tflite.T(name, "FP32", shape) for name in ("a", "b", "sum")]
     model.write_bytes(tflite.build(tflite.Graph(tensors, [tflite.Op("ADD", [0, 1], [2])], [0, 1], [2])))
-    running = launch(folder, "[models]\nembedded = false\n", models={"wide": model}, env=UNIT)
+    running = launch(directory, "[models]\nembedded = false\n", models={"wide": model}, env=UNIT)
     yield running
     assert running.stop() == 0, running.log.read_text()
 

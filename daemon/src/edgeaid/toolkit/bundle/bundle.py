@@ -79,8 +79,8 @@ def make_key(path: Path) -> bytes:
     private = ed25519().Ed25519PrivateKey.generate()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as e:
-        raise InvalidModel(f"{path} cannot be created: {e.strerror}") from e
+    except OSError as error:
+        raise InvalidModel(f"{path} cannot be created: {error.strerror}") from error
     with os.fdopen(descriptor, "w") as file:
         file.write(private.private_bytes_raw().hex() + "\n")
     public: bytes = private.public_key().public_bytes_raw()
@@ -91,10 +91,12 @@ def read_key(path: Path) -> bytes:
     """32 raw bytes of a key file (64 hex digits), private or public. Raises NotFound or InvalidModel."""
     try:
         key = bytes.fromhex(path.read_text("ascii").strip())
-    except OSError as e:
-        raise NotFound(f"key {path} cannot be read: {e.strerror}; make one with `edgeai model keygen FILE`") from e
-    except ValueError as e:
-        raise InvalidModel(f"{path} does not hold a key (64 hexadecimal digits)") from e
+    except OSError as error:
+        raise NotFound(
+            f"key {path} cannot be read: {error.strerror}; make one with `edgeai model keygen FILE`"
+        ) from error
+    except ValueError as error:
+        raise InvalidModel(f"{path} does not hold a key (64 hexadecimal digits)") from error
     if len(key) != 32:
         raise InvalidModel(f"{path} holds {len(key)} bytes; an ed25519 key has 32")
     return key

@@ -73,8 +73,8 @@ def set_key(directory: Path, header: str, name: str, item: object) -> None:
 def _replace(path: Path, text: str) -> None:
     try:
         tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
-        raise InvalidModel(f"{path} would not be TOML any more ({e}); edit it by hand") from e
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidModel(f"{path} would not be TOML any more ({error}); edit it by hand") from error
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text, "utf-8")

@@ -108,8 +108,8 @@ def check(directory: Path) -> None:
     """The daemon's own reader must accept the manifest. Raises InvalidModel."""
     try:
         manifests_of_models.parse((directory / MANIFEST).read_bytes())
-    except InvalidModel as e:
-        raise InvalidModel(f"{directory / MANIFEST}: {e}") from e
+    except InvalidModel as error:
+        raise InvalidModel(f"{directory / MANIFEST}: {error}") from error
 
 
 def _digest(path: Path) -> str:

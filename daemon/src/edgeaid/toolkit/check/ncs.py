@@ -165,8 +165,8 @@ def check_graph(data: bytes, findings: Findings) -> None:
     """A compiled graph."""
     try:
         graph = ncs.read(data)
-    except InvalidModel as e:
-        findings.add("NCS040", "", e)
+    except InvalidModel as error:
+        findings.add("NCS040", "", error)
         return
     if str(graph.generation) != findings.profile.ncsdk:
         findings.add("NCS042", graph.name, f"NCSDK {graph.generation}")

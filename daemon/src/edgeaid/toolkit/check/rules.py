@@ -180,8 +180,8 @@ def profile(name: str) -> Profile:
         raise NotFound(f"no device profile {name!r}; there are {', '.join(PROFILES)}, or name a TOML file")
     try:
         values = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
-        raise InvalidConfig(f"device profile {path} cannot be read: {e}") from e
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidConfig(f"device profile {path} cannot be read: {error}") from error
     base = PROFILES.get(values.pop("base", "default"), PROFILES["default"])
     known = {f.name: getattr(base, f.name) for f in fields(Profile)}
     for key, value in values.items():

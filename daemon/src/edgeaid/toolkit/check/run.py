@@ -30,8 +30,8 @@ def check(path: Path, model: TfliteModel, findings: Findings, timeout: float = 1
     request = {"runs": RUNS, "seed": 1, "threads": 1, "low": -1.0, "high": 1.0}
     try:
         answer = litert(path, request, timeout)
-    except InvalidModel as e:
-        findings.add("SAN007", "", e)
+    except InvalidModel as error:
+        findings.add("SAN007", "", error)
         return
     findings.facts["cpu_us"] = round(float(answer["us"]))
     for number, spec in enumerate(model.outputs):

@@ -199,8 +199,8 @@ def _blob_result(request: Request, line: list[str], output: tuple[int | None, st
     try:
         blob = ncs.read_blob(path.read_bytes())
         facts |= {"blob": f"{blob.major}.{blob.minor}", "shaves": blob.shaves, "stages": blob.stages}
-    except InvalidModel as e:
-        return Compiled("ncs2", tuple(line), (path,), {path.name: facts}, (f"the header cannot be read: {e}",))
+    except InvalidModel as error:
+        return Compiled("ncs2", tuple(line), (path,), {path.name: facts}, (f"the header cannot be read: {error}",))
     return Compiled("ncs2", tuple(line), (path,), {path.name: facts})
 
 

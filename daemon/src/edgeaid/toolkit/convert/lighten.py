@@ -110,8 +110,8 @@ def input_shape(model: Path) -> Sequence[int]:
     try:
         with zipfile.ZipFile(model) as archive:
             config = json.loads(archive.read("config.json")[: 16 << 20])
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as e:
-        raise InvalidModel(f"{model} is not a .keras file of Keras 3: {e}") from e
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise InvalidModel(f"{model} is not a .keras file of Keras 3: {error}") from error
     for layer in config.get("config", {}).get("layers", []):
         batch = layer.get("config", {}).get("batch_shape")
         if isinstance(batch, list) and len(batch) == 4 and all(isinstance(d, int) for d in batch[1:]):

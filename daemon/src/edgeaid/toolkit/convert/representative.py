@@ -69,8 +69,8 @@ def picture(path: Path, shape: Sequence[int], rules: Normalisation) -> Array:
                 raise TooLarge(f"{path} has {image.width}x{image.height} pixels; shrink it first")
             mode = image.convert("L" if channels == 1 else "RGB")
             pixels = np.asarray(mode.resize((width, height), Image.Resampling.BILINEAR))
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as e:
-        raise InvalidModel(f"{path} is not a readable picture: {e}") from e
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidModel(f"{path} is not a readable picture: {error}") from error
     return rules.apply(pixels.reshape(height, width, channels))
 
 
@@ -129,8 +129,8 @@ def _read_numpy(path: Path) -> Array:
     try:
         loaded = np.load(path, allow_pickle=False)
         values: Array = loaded[loaded.files[0]] if hasattr(loaded, "files") else loaded
-    except (OSError, ValueError, EOFError, IndexError, KeyError) as e:
-        raise InvalidModel(f"{path} is not a readable numpy file: {e}") from e
+    except (OSError, ValueError, EOFError, IndexError, KeyError) as error:
+        raise InvalidModel(f"{path} is not a readable numpy file: {error}") from error
     if values.size > _MAX_ELEMENTS:
         raise TooLarge(f"{path} holds {values.size} values; representative data need a few hundred samples")
     return values

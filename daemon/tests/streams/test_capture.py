@@ -399,6 +399,38 @@ def rtsp_server(port: int, *account: str) -> subprocess.Popen[bytes]:
     return server
 
 
+def made(file: Path, *words: str) -> Path:
+    """A file that ffmpeg makes of its own test pictures or sounds."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("ffmpeg is not installed; the file is made with it")
+    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", *words, file], check=True)
+    return file
+
+
+@pytest.mark.parametrize(("reader", "program"), [("gstreamer", "gst-launch-1.0"), ("ffmpeg", "ffmpeg")])
+def test_pixels_that_are_not_square_become_square(
+    take: Callable[..., Taken], tmp_path: Path, reader: str, program: str
+) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    file = made(tmp_path / "wide.mkv", "testsrc=size=64x48:rate=10:duration=1", "-vf", "setsar=2/1", "-c:v", "mjpeg")
+    taken = take(source=str(file), reader=reader)
+    eventually(lambda: taken.state is State.ENDED)
+    assert taken.capture.size == (128, 48)
+
+
+@pytest.mark.parametrize(("reader", "program"), [("gstreamer", "gst-launch-1.0"), ("ffmpeg", "ffmpeg")])
+def test_a_file_with_sound_only_is_said_to_be_that(
+    take: Callable[..., Taken], tmp_path: Path, reader: str, program: str
+) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    file = made(tmp_path / "sound.mkv", "sine=duration=1", "-c:a", "pcm_s16le")
+    taken = take(source=str(file), reader=reader)
+    eventually(lambda: taken.state is State.FAILED)
+    assert taken.states[-1][1].endswith("it has no video, only sound or other data")
+
+
 def test_damaged_pictures_of_a_directory_are_left_out(take: Callable[..., Taken], tmp_path: Path) -> None:
     for number in range(4):
         Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / f"{number}.png")

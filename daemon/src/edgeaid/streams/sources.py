@@ -234,8 +234,9 @@ def _ffmpeg(source: Source, fps: float, size: int) -> list[str]:
     # The url of a file is "file:..." so that a name like "a:b" is not taken for a protocol.
     where = text if "://" in text or text.startswith("/dev/") else f"file:{text}"
     rate = [f"fps={fps:g}"] if fps else [] if source.live else [f"fps={DEFAULT_FPS:g}"]
+    square = "scale=w=iw*sar:h=ih,setsar=1"
     fit = f"scale=w='min({size},iw)':h='min({size},ih)':force_original_aspect_ratio=decrease"
-    filters = ",".join([*rate, fit])
+    filters = ",".join([*rate, square, fit])
     tail = ["-an", "-vf", filters, "-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "-"]
     return ["ffmpeg", *options, "-i", where, *tail]
 
@@ -285,6 +286,7 @@ _REASONS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
         "it is not a video that can be read",
     ),
     (("no cameras", "could not find any supported camera"), "libcamera finds no camera"),
+    (("reason not-linked", "does not contain any stream"), "it has no video, only sound or other data"),
 )
 
 

@@ -1,6 +1,6 @@
 """Every figure of serving in one run: one command, one JSON file, bar charts as SVG, and the tables of the pages.
 
-usage: python daemon/benchmarks/serving/everything.py DATA [--peers PYTHON] [--quick] [--out DIRECTORY] [--pages]
+usage: python daemon/benchmarks/serving/everything.py DATA [--peers PYTHON]... [--quick] [--out DIRECTORY] [--pages]
 
 DATA is a directory with the models and the picture named below. About twelve minutes on a quiet machine of two
 processors; --quick takes two and shows only that everything runs. What each part measures: `--help` of the parts.
@@ -27,10 +27,15 @@ SLOW = "deeplabv3_mnv2_dm05_pascal_quant.tflite"
 PICTURE = "cat_720p.jpg"
 
 
-def commands(data: Path, peers: str, *, quick: bool) -> dict[str, list[str]]:
+def commands(data: Path, peers: list[str], *, quick: bool) -> dict[str, list[str]]:
     """Arguments of each part."""
     small, large, slow, picture = (str(data / name) for name in (SMALL, LARGE, SLOW, PICTURE))
-    latency = [small, "--requests", "200" if quick else "2000", *(["--peers", peers] if peers else [])]
+    latency = [
+        small,
+        "--requests",
+        "200" if quick else "2000",
+        *(part for python in peers for part in ("--peers", python)),
+    ]
     return {
         "run": latency,
         "pictures": [small, picture, "--seconds", "0.3" if quick else "2"],
@@ -44,7 +49,13 @@ def main() -> None:
     """Run all parts, one after the other; what fails is said and left out."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--peers", default="", metavar="PYTHON", help="interpreter of an environment as peers.py says")
+    parser.add_argument(
+        "--peers",
+        default=[],
+        metavar="PYTHON",
+        action="append",
+        help="interpreter of an environment as peers.py says; repeatable",
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", action="append", help="a part: run, pictures, counts, life or load")
     parser.add_argument("--out", type=Path, default=Path("serving-figures"))

@@ -1,6 +1,6 @@
 """What serving adds to an inference: raw interpreter, edgeaid over each transport, and peers, in one run.
 
-usage: python daemon/benchmarks/serving/run.py MODEL.tflite [--requests N] [--peers PYTHON] [--json FILE]
+usage: python daemon/benchmarks/serving/run.py MODEL.tflite [--requests N] [--peers PYTHON]... [--json FILE]
 
 Every way answers the same request with the same runtime and one thread; ways take turns in rounds so that a
 machine whose speed drifts hits all alike. Figures are medians over all requests of a way; "adds" is its median less the
@@ -150,7 +150,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--requests", type=int, default=3000, help="per way")
-    parser.add_argument("--peers", metavar="PYTHON", help="interpreter of an environment as peers.py says")
+    parser.add_argument(
+        "--peers", metavar="PYTHON", action="append", help="interpreter of an environment as peers.py says; repeatable"
+    )
     parser.add_argument("--no-grpc", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

@@ -38,6 +38,16 @@ def test_an_idle_loop_never_looks(looking: Any) -> None:
     assert looks == []
 
 
+def test_it_does_not_poll_while_an_answer_is_computed_on_all_processors(looking: Any) -> None:
+    polling, looks = looking
+    polling.expect(time.monotonic(), 2)
+    polling.select(0.06)
+    assert looks == []
+    polling.expect(time.monotonic(), 1)
+    polling.select(0.06)
+    assert looks
+
+
 def test_it_sleeps_until_shortly_before_and_looks_for_its_window_at_most(looking: Any) -> None:
     polling, looks = looking
     started = time.monotonic()

@@ -75,8 +75,9 @@ class Dispatch:
         self.busy_ns = 0
         #: Called with every request that was answered and its nanoseconds since it was queued.
         self.on_answered: Callable[[Request, int], None] = lambda *_: None
-        #: Called with the time at which the next answer is expected, infinity when that does not matter.
-        self.expect: Callable[[float], None] = lambda _: None
+        #: Called with the time at which the next answer is expected, infinity when that does not matter, and the number
+        #: of threads that compute it.
+        self.expect: Callable[[float, int], None] = lambda *_: None
         #: Held while something is done to the worker during which it must have nothing else to do.
         self.lock = asyncio.Lock()
         #: Those that the worker has, in the order that it answers them.
@@ -158,7 +159,11 @@ class Dispatch:
         # With several clients the CPU that looking would take is theirs.
         alone = len(self.in_flight) == 1 and request.client == self._last_client
         self._last_client = request.client
-        self.expect(now + self.queue.costs.run(request.model) if alone else inf)
+        if alone:
+            threads = request.live.facts.get(self.host.id, {}).get("threads", 0)
+            self.expect(now + self.queue.costs.run(request.model), threads)
+        else:
+            self.expect(inf, 0)
         try:
             handle.infer(request.live.number, request.slot, request.number, request.question)
         except OSError as error:  # nothing of the request has reached it: the next worker gets it

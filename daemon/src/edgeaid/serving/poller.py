@@ -23,15 +23,21 @@ class Poller(selectors.EpollSelector):
     def __init__(self) -> None:
         super().__init__()
         self.window = 0.0
+        self._processors = 1
         self._expected = inf
 
-    def expect(self, at: float) -> None:
-        """An answer is expected at `at` on the monotonic clock; infinity takes it back."""
-        self._expected = at
+    def expect(self, at: float, threads: int = 0) -> None:
+        """An answer is expected at `at` on the monotonic clock; infinity takes it back.
+
+        `threads` compute it, 0 = unknown. Where they use all processors this process does not poll: it would take one
+        from them, and the answer would come later.
+        """
+        self._expected = at if threads < self._processors else inf
 
     def configure(self, seconds: float) -> None:
         """Set `window`; with a single CPU nothing can poll while the worker computes."""
-        self.window = seconds if len(os.sched_getaffinity(0)) > 1 else 0.0
+        self._processors = len(os.sched_getaffinity(0))
+        self.window = seconds if self._processors > 1 else 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Ready descriptors, as the base class gives them."""

@@ -100,12 +100,12 @@ def through_file(streams: Streams, pid: int, video: Path, count: int, stages: li
 
     def look() -> tuple[float, int, dict[int, float]]:
         shown = [streams.show(n) for n in names]
-        if any(s["state"] == "ended" for s in shown):
+        if any(s["state"] in ("ended", "failed") for s in shown):
             raise StopIteration
         inferred = [s["frames"]["inferred"] for s in shown]
         return time.perf_counter(), sum(inferred) if min(inferred) else 0, {p: cpu_seconds_of(p) for p in children(pid)}
 
-    first = last = look()
+    first = last = (0.0, 0, dict[int, float]())
     with contextlib.suppress(StopIteration):
         while not first[1]:
             time.sleep(0.02)
@@ -117,6 +117,8 @@ def through_file(streams: Streams, pid: int, video: Path, count: int, stages: li
     for name in names:
         streams.remove(name)
     frames, seconds = last[1] - first[1], last[0] - first[0]
+    if not frames:
+        raise SystemExit(f"{video} ends before anything can be measured; give a longer one")
     used = sum(now - first[2].get(process, 0.0) for process, now in last[2].items())
     return {"streams": count, "frames": frames, "fps": frames / seconds, "cpu_ms_per_frame": used * 1e3 / frames}
 

@@ -8,7 +8,10 @@ Exit codes follow sysexits.h where it has a fitting one.
 from __future__ import annotations
 
 import traceback
-from typing import ClassVar
+from typing import ClassVar, Final
+
+#: Header of an answer that is an error: the name of its class, where a status alone stands for several.
+KIND_HEADER: Final = "X-Edgeai-Error"
 
 
 class EdgeaiError(Exception):
@@ -33,10 +36,20 @@ class InvalidArgument(InvalidRequest, TypeError):
     """A function of the client was given a value of the wrong type."""
 
 
-class InvalidModel(InvalidRequest):
-    """A model file, manifest or bundle is damaged, inconsistent or not acceptable."""
+class InvalidData(InvalidRequest):
+    """A picture, a tensor or another file is damaged, or not of the kind that is needed."""
 
     exit_code = 65  # EX_DATAERR
+
+
+class InvalidModel(InvalidData):
+    """A model file, manifest or bundle is damaged, inconsistent or not acceptable."""
+
+
+class CannotWrite(EdgeaiError):
+    """A file that was asked for cannot be written: no right, no room, no such directory."""
+
+    exit_code = 73  # EX_CANTCREAT
 
 
 class InvalidConfig(EdgeaiError):

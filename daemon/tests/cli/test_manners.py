@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from edgeaid import errors
+from edgeaid.cli import STATUSES
 from edgeaid.cli.text import spark, table
 from edgeaid.models.repository import EMBEDDED
 
@@ -207,7 +209,7 @@ def test_every_summary_in_help_stands_whole() -> None:
 def test_a_tensor_verb_given_a_picture_says_so(daemon: Running, tmp_path: Path) -> None:
     junk = tmp_path / "x.npy"
     junk.write_bytes(b"\x93NUMPY" + b"\xff" * 40)
-    for file, text, code in ((PICTURE, "is a picture", 64), (junk, "is damaged", 64), ("none.npy", "No such file", 66)):
+    for file, text, code in ((PICTURE, "is a picture", 65), (junk, "is damaged", 65), ("none.npy", "No such file", 66)):
         done = call(daemon.socket, "infer", "digits", "-i", file)
         assert (done.returncode, text in done.stderr) == (code, True), done.stderr
         assert "allow_pickle" not in done.stderr
@@ -231,3 +233,45 @@ def test_completion_offers_models_that_fit_the_verb_and_names_of_the_catalogue(d
     assert "digit-scenes" in complete("edgeai detect ", 2)
     assert "inat-bird" in complete("edgeai pull ", 2)
     assert complete("edgeai remove digits ", 3).split(",")[-1].strip() == "1"
+
+
+def test_a_bad_file_ends_with_the_same_status_whoever_refuses_it(daemon: Running, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.tflite"
+    cut.write_bytes((DIGITS / "model.tflite").read_bytes()[:20000])
+    assert call(daemon.socket, "push", cut).returncode == 65, "this computer refuses it"
+    with daemon.client() as client, pytest.raises(errors.InvalidModel):
+        client.push("cut", cut)  # here the daemon does
+    half = tmp_path / "half.png"
+    half.write_bytes(PICTURE.read_bytes()[:300])
+    (tmp_path / "empty.png").touch()
+    for file in (half, tmp_path / "empty.png"):
+        done = call(daemon.socket, "classify", "digits", file)
+        assert done.returncode == 65, done.stderr
+        machine = call(daemon.socket, "classify", "digits", file, "--json")
+        assert json.loads(machine.stdout)["kind"] == "InvalidData"
+
+
+def test_a_full_disk_ends_with_73_and_a_sentence(daemon: Running) -> None:
+    for words in (("models",), ("models", "--json"), ("--help",), ("model", "check", "--rules")):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+                env={**os.environ, "EDGEAI_SOCKET": str(daemon.socket)},
+            )  # fmt: skip
+        assert done.returncode == 73, (words, done.stderr)
+        assert done.stderr == "edgeai: standard output cannot be written: No space left on device\n"
+
+
+def test_a_page_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path) -> None:
+    model = DIGITS / "model.tflite"
+    for words in (("inspect", model), ("check", model, "--target", "cpu"), ("compare", model, model)):
+        done = call(None, "model", *words, "--html", tmp_path / "none" / "page.html")
+        assert done.returncode == 73, done.stderr
+        assert done.stderr == f"edgeai: {tmp_path}/none/page.html cannot be written: No such file or directory\n"
+
+
+def test_every_exit_status_of_an_error_is_explained_in_the_help() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.EdgeaiError)]
+    assert {kind.exit_code for kind in kinds} <= set(STATUSES)
+    shown = call(None, "--help").stdout
+    assert all(f"{code:>3}  {text}" in shown for code, text in STATUSES.items())

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -24,6 +25,7 @@ from edgeaid.models import manifest as manifests
 from edgeaid.models.repository import EMBEDDED
 
 from ..support.daemon import Running
+from ..toolkit.tflite_builder import Graph, Op, T, build
 from .test_manners import COMMAND, call
 
 DIGITS = EMBEDDED / "digits" / "1"
@@ -182,6 +184,57 @@ def test_try_prints_the_accuracy_on_labelled_pictures(start: Callable[..., Runni
     assert done.returncode == 0, done.stderr
     accuracy = json.loads(done.stdout)["accuracy"]
     assert (accuracy["right"], accuracy["asked"], accuracy["unread"]) == (len(PICTURES), len(PICTURES), 1)
+
+
+def _colours(file: Path) -> None:
+    """A bare detector: a picture is a thing of class 0 as far as it is red, of class 1 green, of class 2 blue."""
+    weights = np.zeros((100, 6, 8 * 8, 3), np.float32)
+    rest = np.zeros((100, 6), np.float32)
+    for colour in range(3):
+        weights[colour, 4, :, colour] = 1 / 64  # the score is the mean of one channel
+        rest[colour] = (0.1, 0.1, 0.9, 0.9, 0, colour)
+    tensors = [
+        T("in", [1, 8, 8, 3]), T("row", [2], "INT32", data=[1, 192]), T("flat", [1, 192]),
+        T("weights", [600, 192], data=weights.reshape(600, 192)), T("rest", [600], data=rest.reshape(600)),
+        T("all", [1, 600]), T("boxes", [3], "INT32", data=[1, 100, 6]), T("out", [1, 100, 6]),
+    ]  # fmt: skip
+    operators = [
+        Op("RESHAPE", ["in", "row"], ["flat"]),
+        Op("FULLY_CONNECTED", ["flat", "weights", "rest"], ["all"]),
+        Op("RESHAPE", ["all", "boxes"], ["out"]),
+    ]
+    file.write_bytes(build(Graph(tensors, operators, ["in"], ["out"])))
+
+
+def test_a_detector_is_tried_on_labelled_pictures_too(daemon: Running, tmp_path: Path) -> None:
+    _colours(tmp_path / "colours.tflite")
+    (tmp_path / "labels.txt").write_text("dark red\ngreen\nblue\n")
+    for label, colour in (("Dark_Red", "red"), ("1", "lime"), ("blue", "blue"), ("blue", "lime"), ("green", "black")):
+        (tmp_path / "labelled" / label).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), colour).save(tmp_path / "labelled" / label / f"{colour}.png")
+    words = ("push", tmp_path / "colours.tflite", "--labels", tmp_path / "labels.txt", "--try", tmp_path / "labelled")
+    done = call(daemon.socket, *words)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy: 3 of 5 pictures, 60.0% (right: an object of the label was detected)" in done.stdout
+    accuracy = json.loads(call(daemon.socket, *words, "--json").stdout)["accuracy"]
+    wrong = [(m["label"], m["answer"]) for m in accuracy["mistakes"]]
+    assert sorted(wrong) == [("blue", "green"), ("green", "(nothing)")]
+    assert accuracy["task"] == "detect"
+
+
+def test_a_segmenter_is_right_where_the_label_covers_a_part_of_the_picture(daemon: Running, tmp_path: Path) -> None:
+    mask = EMBEDDED / "digit-mask" / "1"
+    scene = sorted((mask / "samples").glob("*.png"))[0]
+    shows = json.loads(call(daemon.socket, "segment", "digit-mask", scene, "--json").stdout)["classes"]
+    there = next(c["label"] for c in shows if c["label"].isdecimal() and c["fraction"] > 0.01)
+    absent = next(str(d) for d in range(10) if str(d) not in [c["label"] for c in shows])
+    for label in (there, absent):
+        (tmp_path / label).mkdir()
+        shutil.copy(scene, tmp_path / label)
+    done = call(daemon.socket, "push", mask, "--json", "--try", tmp_path)
+    accuracy = json.loads(done.stdout)["accuracy"]
+    assert (accuracy["right"], accuracy["asked"]) == (1, 2)
+    assert accuracy["mistakes"][0]["label"] == absent
 
 
 def test_a_published_file_gets_its_labels_from_inside_or_from_beside_it(

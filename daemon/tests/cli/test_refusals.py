@@ -246,7 +246,7 @@ def test_labelled_pictures_are_looked_for_before_a_model_is_pushed(steered: Runn
     shutil.copy(DIGITS / "model.tflite", tmp_path / "labelled.tflite")
     (tmp_path / "empty").mkdir()
     done = call(steered.socket, "push", tmp_path / "labelled.tflite", "--try", tmp_path / "empty")
-    assert done.exit_code == 64
+    assert done.exit_code == 65
     assert "subdirectories named by label" in done.stderr
     assert "labelled" not in call(steered.socket, "models").stdout
 

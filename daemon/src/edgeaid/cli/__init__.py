@@ -44,11 +44,27 @@ VERBS: Final[dict[str, Verb]] = {
 }
 ALIASES: Final = {"ls": "models", "list": "models", "rm": "remove", "delete": "remove", "upload": "push"}
 
-EPILOG = """\
+#: Exit status -> when; the codes are those of `edgeaid.errors`.
+STATUSES: Final = {
+    0: "done",
+    1: "model check, deploy and doctor: something is wrong with what was looked at",
+    64: "wrong use, or a bad request",
+    65: "a model, picture, tensor or table that cannot be used, or too much data, whoever refuses it",
+    66: "a file, model, version or device is not there",
+    69: "not supported, or not installed here",
+    70: "an internal error",
+    73: "a file or standard output cannot be written",
+    75: "not now: a full queue, a lost device, a deadline, no daemon; try again",
+    77: "not allowed",
+    78: "a bad configuration",
+    130: "interrupted",
+}
+_LISTED: Final = "\n".join(f"  {code:>3}  {text}" for code, text in STATUSES.items())
+
+EPILOG: Final = f"""\
 \b
-Exit status: 0 done, 64 wrong use or bad request, 65 bad model or too much data, 66 not found,
-  69 not supported here, 70 internal error, 75 not now (queue full, device lost, deadline): try again,
-  77 not allowed, 78 bad configuration, 130 interrupted.
+Exit status:
+{_LISTED}
 
 \b
 Examples:

@@ -1,4 +1,4 @@
-"""How often a classifier is right on a directory of labelled pictures."""
+"""How often a model is right on a directory of labelled pictures."""
 
 from __future__ import annotations
 
@@ -6,20 +6,35 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import errors
 from .common import Session
 from .pictures import FORMATS
 from .text import hint, table
 
+if TYPE_CHECKING:
+    from ..client import Client
+
 _SHOWN: Final = 10
+#: An area below this part of the picture is taken for noise.
+_AREA: Final = 0.01
+#: (class number, name), what is surest first.
+Seen = Sequence[tuple[int, str]]
+#: What a right answer is, by task.
+RIGHT: Final = {
+    "classify": "the best class is the label",
+    "detect": "an object of the label was detected",
+    "pose": "an object of the label was detected",
+    "segment": f"the label covers at least {_AREA:.0%} of the picture",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
     """Right answers, and which labels were taken for which."""
 
+    task: str
     right: int
     asked: int
     #: Pictures that could not be read.
@@ -36,13 +51,15 @@ class Accuracy:
         """JSON values."""
         mistakes = [{"label": a, "answer": b, "count": n} for (a, b), n in self.mistakes.most_common()]
         return {
-            "right": self.right, "asked": self.asked, "unread": self.unread, "accuracy": self.share,
-            "mistakes": mistakes,
+            "task": self.task, "right_means": RIGHT[self.task], "right": self.right, "asked": self.asked,
+            "unread": self.unread, "accuracy": self.share, "mistakes": mistakes,
         }  # fmt: skip
 
     def text(self) -> str:
         """For people."""
         line = f"accuracy: {self.right} of {self.asked} pictures, {self.share:.1%}"
+        if self.task != "classify":
+            line += f" (right: {RIGHT[self.task]})"
         if self.unread:
             line += f"; {self.unread} could not be read"
         rows = [(n, a, b) for (a, b), n in self.mistakes.most_common(_SHOWN)]
@@ -52,7 +69,7 @@ class Accuracy:
 def labelled(directory: Path) -> tuple[tuple[str, Path], ...]:
     """(label, picture) of every picture below `directory`, whose subdirectories are named by label or class number.
 
-    InvalidRequest where there is none.
+    InvalidData where there is none.
     """
     cases = tuple(
         (subdirectory.name, file)
@@ -61,27 +78,40 @@ def labelled(directory: Path) -> tuple[tuple[str, Path], ...]:
         if file.suffix.lower() in FORMATS
     )
     if not cases:
-        raise errors.InvalidRequest(
+        raise errors.InvalidData(
             f"{directory} has no pictures in subdirectories named by label, such as {directory}/cat/1.jpg"
         )
     return cases
 
 
-def measure(session: Session, model: str, cases: Sequence[tuple[str, Path]]) -> Accuracy:
-    """Classify labelled pictures and count the right answers."""
+def measure(session: Session, model: str, task: str, cases: Sequence[tuple[str, Path]]) -> Accuracy:
+    """Ask a model of `task` about labelled pictures and count the right answers; `RIGHT` says what these are."""
     right = unread = 0
     mistakes: Counter[tuple[str, str]] = Counter()
     for label, file in cases:
         try:
-            best = session.client.classify(model, file, max_results=1).classes[0]
-        except errors.InvalidRequest as error:
-            if "is made for" in str(error):
-                raise
+            seen = _seen(session.client, model, task, file)
+        except errors.InvalidData as error:
             unread += 1
             hint(f"{file}: {error}")
             continue
-        if label.casefold() in (best.label.casefold(), str(best.index)):
+        if any(_plain(label) == _plain(name) or label == str(index) for index, name in seen):
             right += 1
         else:
-            mistakes[label, best.label or str(best.index)] += 1
-    return Accuracy(right, len(cases) - unread, unread, mistakes)
+            mistakes[label, seen[0][1] if seen else "(nothing)"] += 1
+    return Accuracy(task, right, len(cases) - unread, unread, mistakes)
+
+
+def _seen(client: Client, model: str, task: str, file: Path) -> Seen:
+    """The classes that count as the model's answer."""
+    if task == "classify":
+        return [(c.index, c.label) for c in client.classify(model, file, max_results=1).classes]
+    if task == "segment":
+        return [(c.index, c.label) for c in client.segment(model, file).classes if c.fraction >= _AREA]
+    answer = client.pose(model, file) if task == "pose" else client.detect(model, file)
+    return [(o.index, o.label) for o in answer.objects]
+
+
+def _plain(label: str) -> str:
+    """A label as directories spell it too."""
+    return label.casefold().replace("_", " ").strip()

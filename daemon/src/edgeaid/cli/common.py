@@ -161,4 +161,12 @@ def read_picture(file: Path) -> bytes:
     return read_file(file)
 
 
+def write_text(file: Path, text: str) -> None:
+    """Write a page or a report that was asked for. CannotWrite."""
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise errors.CannotWrite(f"{file} cannot be written: {error.strerror}") from error
+
+
 model_argument = click.argument("model", shell_complete=complete_model)

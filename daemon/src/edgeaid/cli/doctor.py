@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import errors
-from .common import Session, pass_session
+from .common import Session, pass_session, write_text
 from .text import state, width
 
 if TYPE_CHECKING:
@@ -44,10 +44,7 @@ def doctor(session: Session, report: str | None, user: str | None) -> None:
         session.show([dataclasses.asdict(f) for f in findings], _shown(findings))
         if report is not None:
             path = Path(report)
-            try:
-                path.write_text(doctor_report.report(places, served=_served(session)), "utf-8")
-            except OSError as error:
-                raise errors.InvalidRequest(f"the report cannot be written: {path}: {error.strerror}") from error
+            write_text(path, doctor_report.report(places, served=_served(session)))
             if not session.as_json:
                 click.echo(f"report written to {path}")
     if any(f.level not in ("ok", "note") for f in findings):

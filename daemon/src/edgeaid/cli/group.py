@@ -7,8 +7,10 @@ the group's table. Every failure ends in a sentence and an exit status of sysexi
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from ..errors import EdgeaiError, NotFound, Unsupported
+from ..errors import CannotWrite, EdgeaiError, NotFound, PermissionDenied, Unsupported
 
 if TYPE_CHECKING:
     from .common import Session
@@ -111,6 +113,8 @@ class LazyGroup(click.Group):
             sys.exit(USAGE)
         except EdgeaiError as error:
             _refuse(error)
+        except OSError as error:
+            _refuse(_of_system(error))
         sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -150,6 +154,30 @@ def _remember_json(ctx: click.Context, _parameter: click.Parameter, value: bool)
     if value and root.obj is not None:
         root.obj.as_json = True
         root.params["as_json"] = True
+
+
+def _of_system(error: OSError) -> EdgeaiError:
+    """A disk that is full and the like, wherever it was met. Raises again what tells of a fault of ours."""
+    file = error.filename2 or error.filename
+    text = f"{file}: {error.strerror}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+        return CannotWrite(text if file else f"{_unwritten()} cannot be written: {error.strerror}")
+    if error.errno in (errno.EACCES, errno.EPERM) and file:
+        return PermissionDenied(text)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG) and file:
+        return NotFound(text)
+    raise error
+
+
+def _unwritten() -> str:
+    """What a full disk has no room for: the system does not say which file it was."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python would try it once more at its end, and say so.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return "standard output"
+    return "a file"
 
 
 def _refuse_usage(error: click.UsageError, args: Sequence[str] | None) -> NoReturn:

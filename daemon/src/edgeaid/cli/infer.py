@@ -222,17 +222,17 @@ def _tensor(file: Path) -> Any:
         with open(file, "rb") as stream:
             head = stream.read(6)
             if head[:3] == b"\xff\xd8\xff" or head[:4] == b"\x89PNG" or head[:2] == b"BM":
-                raise errors.InvalidRequest(
+                raise errors.InvalidData(
                     f"{file} is a picture, not a tensor (.npy): use edgeai classify, detect or segment"
                 )
             if head != b"\x93NUMPY":
-                raise errors.InvalidRequest(f"{file} is not an .npy file; write one with numpy.save")
+                raise errors.InvalidData(f"{file} is not an .npy file; write one with numpy.save")
             stream.seek(0)
             return np.load(stream, allow_pickle=False)
     except OSError as error:
         raise errors.NotFound(f"{file}: {error.strerror}") from error
     except (ValueError, EOFError) as error:
-        raise errors.InvalidRequest(f"{file} is not a tensor of numbers: it is damaged or holds objects") from error
+        raise errors.InvalidData(f"{file} is not a tensor of numbers: it is damaged or holds objects") from error
 
 
 def _write(output: Path, answer: Any) -> None:
@@ -245,7 +245,7 @@ def _write(output: Path, answer: Any) -> None:
             np.save(file, array, allow_pickle=False)
             hint(f"wrote {file}")
     except (OSError, ValueError) as error:
-        raise errors.InvalidRequest(f"--output {output}: {error}") from error
+        raise errors.CannotWrite(f"--output {output}: {error}") from error
 
 
 def _facts(answer: Any) -> dict[str, Any]:

@@ -176,13 +176,13 @@ def _check_directory(directory: Path) -> None:
         )
     below = sorted(path.parent for path in (*directory.glob("*/model.toml"), *directory.glob("*/*/model.toml")))
     if below:
-        raise errors.InvalidRequest(f"{directory} is not a model directory; name one: {', '.join(map(str, below[:5]))}")
+        raise errors.InvalidModel(f"{directory} is not a model directory; name one: {', '.join(map(str, below[:5]))}")
     files = [file for pattern in _MODEL_FILES for file in sorted(directory.glob(pattern))]
     more = f"; name a file of it: {shlex.quote(str(files[0]))}" if files else "; edgeai model init FILE makes one"
     labels = directory / "labels.txt"
     if files and labels.is_file():
         more += f" --labels {shlex.quote(str(labels))}"
-    raise errors.InvalidRequest(f"{directory} is not a model directory: it has no model.toml{more}")
+    raise errors.InvalidModel(f"{directory} is not a model directory: it has no model.toml{more}")
 
 
 def _manifest(directory: Path) -> dict[str, Any]:

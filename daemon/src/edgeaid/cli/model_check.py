@@ -13,6 +13,7 @@ from ..errors import InvalidRequest
 from ..toolkit.check import rules as rulebook
 from ..toolkit.check.check import Options, check
 from ..toolkit.check.rules import PROFILES, SEVERITIES, TARGETS, Checked
+from .common import write_text
 
 #: How often one rule is shown for one model.
 _REPEATS = 3
@@ -57,11 +58,11 @@ def check_command(
     if html:
         from ..toolkit.check.html import page
 
-        html.write_text(page(reports), "utf-8")
+        write_text(html, page(reports))
     if sarif:
         from ..toolkit.check.sarif import sarif as as_sarif
 
-        sarif.write_text(json.dumps(as_sarif(reports, _version()), indent=2) + "\n", "utf-8")
+        write_text(sarif, json.dumps(as_sarif(reports, _version()), indent=2) + "\n")
     if as_json:
         click.echo(json.dumps([as_dict(r) for r in reports], indent=2))
     else:

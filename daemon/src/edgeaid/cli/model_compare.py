@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from .common import write_text
+
 #: Operators listed per file in the terminal.
 _LISTED = 20
 
@@ -30,7 +32,7 @@ def compare(first: Path, second: Path, *, html: Path | None, as_json: bool) -> N
     a, b = inspect_path(first), inspect_path(second)
     result = differences.differences(a, b)
     if html:
-        html.write_text(differences.page(a, b), "utf-8")
+        write_text(html, differences.page(a, b))
     if as_json:
         click.echo(json.dumps(asdict(result), indent=1, ensure_ascii=False))
         return

@@ -17,8 +17,7 @@ from . import local
 from .common import Session, pass_session
 from .local import Description
 from .model_convert import normalisation, picture_options, say, shape_of, torch_options
-from .run import task_of
-from .transfer import push_file
+from .transfer import push_file, task_of
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..errors import EdgeaiError
+from .common import write_text
 
 
 @click.command("inspect")
@@ -49,7 +50,7 @@ def inspect(files: tuple[Path, ...], *, operators: bool, target: str | None, htm
     if html and reports:
         from ..toolkit.inspect.html import page
 
-        html.write_text(page(reports), "utf-8")
+        write_text(html, page(reports))
     if as_json:
         click.echo(json.dumps(to_json(reports), indent=1, ensure_ascii=False))
     elif reports and not html:

@@ -13,6 +13,7 @@ from ..errors import InvalidRequest
 from ..toolkit.plan import sources as plan_sources
 from ..toolkit.plan.cost import MIB, ON_CHIP_MIB, STREAM_OVERHEAD, USB2_BANDWIDTH
 from ..toolkit.plan.plan import Conditions, Plan, plans
+from .common import write_text
 from .text import plain, table, width
 
 
@@ -64,7 +65,7 @@ def plan(
     if html:
         from ..toolkit.plan.html import page
 
-        html.write_text(page(ranked[: max(top, 1)], conditions), "utf-8")
+        write_text(html, page(ranked[: max(top, 1)], conditions))
     if as_json:
         click.echo(json.dumps([as_dict(p) for p in ranked], indent=2))
         return

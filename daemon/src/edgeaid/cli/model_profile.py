@@ -14,6 +14,7 @@ import click
 from ..errors import InvalidRequest, NotFound, Unavailable, Unsupported
 from ..toolkit.profile.profile import Cost, Profile, page
 from ..toolkit.profile.profile import profile as measure
+from .common import write_text
 
 _BAR: Final = 30
 #: Reads the model from standard input, as a device has no copy of it.
@@ -43,7 +44,7 @@ def profile(model: Path, *, threads: int, runs: int, host: str, top: int, html: 
         raise NotFound(f"{model}: there is no such file")
     measured = _remote(model, host, threads, runs) if host else measure(model, threads, runs)
     if html:
-        html.write_text(page(measured), "utf-8")
+        write_text(html, page(measured))
     if as_json:
         click.echo(json.dumps(measured.as_dict(), indent=2))
     else:

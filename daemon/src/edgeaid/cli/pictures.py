@@ -49,7 +49,7 @@ def _places(pictures: Sequence[Path], output: Path) -> list[Path]:
     if len(pictures) == 1 and not output.is_dir() and (output.suffix or output.exists()):
         _format(output)
         if not output.parent.is_dir():
-            raise errors.InvalidRequest(
+            raise errors.CannotWrite(
                 f"{output} cannot be written: there is no directory {output.parent}; make it: mkdir -p {output.parent}"
             )
         return [output]
@@ -58,7 +58,7 @@ def _places(pictures: Sequence[Path], output: Path) -> list[Path]:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise errors.InvalidRequest(f"--output {output}: {error.strerror}") from error
+        raise errors.CannotWrite(f"--output {output}: {error.strerror}") from error
     names: list[str] = []
     for place, picture in enumerate(pictures, 1):
         stem = "picture" if str(picture) == "-" else picture.stem
@@ -90,7 +90,7 @@ def write(png: bytes, file: Path) -> None:
     try:
         file.write_bytes(data)
     except OSError as error:
-        raise errors.InvalidRequest(f"--output {file}: {error.strerror}") from error
+        raise errors.CannotWrite(f"--output {file}: {error.strerror}") from error
     hint(f"wrote {file}")
 
 

@@ -12,7 +12,7 @@ from .common import Session, pass_session
 from .infer import THRESHOLD, TOP, ask
 from .pictures import OUTPUT, PICTURES, SHOW, targets
 from .text import hint
-from .transfer import push_file
+from .transfer import push_file, task_of
 
 
 @click.command()
@@ -77,17 +77,3 @@ def use_private(session: Session) -> None:
         hint(f"no edgeaid answers at {session.socket}: started a private one, which ends after 15 minutes without use")
         hint(f"to use it with other verbs: export EDGEAI_SOCKET={socket}")
     session.use(str(socket))
-
-
-def task_of(session: Session, name: str) -> str:
-    """The task of a served model. NotFound, or InvalidRequest where the outputs' meaning is not known."""
-    rows = [row for row in session.client.models() if row["name"] == name]
-    if not rows:
-        raise errors.NotFound(f"unknown model {name!r}")
-    kind = str(next((row for row in rows if row.get("default")), rows[-1]).get("task", ""))
-    if kind not in ("classify", "detect", "segment", "pose"):
-        raise errors.InvalidRequest(
-            f"what the outputs of {name} mean is not known (task '{kind}'): say it with --task classify, detect or "
-            f"segment, or look at them: edgeai model inspect FILE"
-        )
-    return kind

@@ -94,7 +94,7 @@ def add(
         except OSError as error:
             raise errors.NotFound(f"{file}: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise errors.InvalidRequest(f"{file}: {error}") from error
+            raise errors.InvalidData(f"{file}: {error}") from error
     else:
         if not source:
             raise errors.InvalidRequest("give a source (for example rtsp://camera/stream), or --table FILE")
@@ -205,7 +205,7 @@ def frame(session: Session, name: str, width: int, boxes: bool, output: Path) ->
     try:
         output.write_bytes(data)
     except OSError as error:
-        raise errors.InvalidRequest(f"{output}: {error.strerror}") from error
+        raise errors.CannotWrite(f"{output}: {error.strerror}") from error
 
 
 @stream.command()

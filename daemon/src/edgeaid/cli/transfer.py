@@ -69,7 +69,7 @@ def push_file(
     "try_",
     metavar="DIRECTORY",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Then classify the pictures in its subdirectories, which are named by label, and print the accuracy.",
+    help="Then ask it about the pictures in its subdirectories, which are named by label, and print the accuracy.",
 )
 @click.option("--allow-older", is_flag=True, help="Take it although its serial is below that of a stored version.")
 @local.describing
@@ -109,8 +109,22 @@ def push(
         return
     if not session.as_json:
         click.echo(text)
-    result = measure(session, name, cases)
+    result = measure(session, name, task_of(session, name), cases)
     session.show({**stored, "accuracy": result.to_dict()}, result.text())
+
+
+def task_of(session: Session, name: str) -> str:
+    """The task of a served model. NotFound, or InvalidRequest where the outputs' meaning is not known."""
+    rows = [row for row in session.client.models() if row["name"] == name]
+    if not rows:
+        raise errors.NotFound(f"unknown model {name!r}")
+    kind = str(next((row for row in rows if row.get("default")), rows[-1]).get("task", ""))
+    if kind not in ("classify", "detect", "segment", "pose"):
+        raise errors.InvalidRequest(
+            f"what the outputs of {name} mean is not known (task '{kind}'): say it with --task classify, detect or "
+            f"segment, or look at them: edgeai model inspect FILE"
+        )
+    return kind
 
 
 def _name_and_file(arguments: tuple[str, ...]) -> tuple[str, Path]:

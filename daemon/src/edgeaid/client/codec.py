@@ -63,9 +63,17 @@ class Inference:
         }
 
 
-def error_of(status: int, text: str, retry_after: str | None = None) -> errors.EdgeaiError:
-    """The exception for an HTTP status and its error text."""
-    error = _BY_STATUS.get(status, errors.EdgeaiError)(text)
+#: Name -> exception, for what a status alone does not tell apart.
+_BY_NAME = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
+
+
+def error_of(status: int, text: str, headers: Mapping[str, str] | None = None) -> errors.EdgeaiError:
+    """The exception for an HTTP status, its error text and the answer's headers (names in lower case)."""
+    said = headers or {}
+    kind = _BY_STATUS.get(status, errors.EdgeaiError)
+    closer = _BY_NAME.get(said.get(errors.KIND_HEADER.lower(), ""), kind)
+    error = (closer if issubclass(closer, kind) else kind)(text)
+    retry_after = said.get("retry-after")
     if retry_after and retry_after.isdecimal():
         error.retry_after = float(retry_after)
     return error

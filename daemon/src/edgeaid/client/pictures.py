@@ -44,7 +44,7 @@ def picture_bytes(picture: Any) -> bytes:
     else:
         raise errors.InvalidArgument(f"a picture must be {ACCEPTED}; not {type(picture).__name__}")
     if not data:
-        raise errors.InvalidRequest("the picture is empty: it has no bytes (was the file read to its end before?)")
+        raise errors.InvalidData("the picture is empty: it has no bytes (was the file read to its end before?)")
     return data
 
 

@@ -51,4 +51,4 @@ def check_status(status: int, answered: Mapping[str, str], data: bytes) -> None:
     text = data.decode(errors="replace")
     with contextlib.suppress(ValueError, KeyError, TypeError):
         text = json.loads(data)["error"]
-    raise codec.error_of(status, text, answered.get("retry-after"))
+    raise codec.error_of(status, text, answered)

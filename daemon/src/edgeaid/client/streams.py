@@ -75,7 +75,8 @@ class Streams:
             response = connection.getresponse()
             if response.status != 200:
                 data = response.read()
-                raise codec.error_of(response.status, _error_text(data), response.headers.get("Retry-After"))
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                raise codec.error_of(response.status, _error_text(data), headers)
             identity = ""
             for line in response:
                 if line.startswith(b"id: "):

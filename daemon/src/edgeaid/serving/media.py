@@ -153,7 +153,7 @@ class MediaRunner:
     async def prepare(self, live: LiveModel, slot: int, picture: bytes | bytearray) -> dict[str, Any]:
         """Write a picture (the bytes of its file) into the first input of a slot; returns its placement."""
         if not picture:
-            raise errors.InvalidRequest("the request has no body; send a JPEG, PNG or BMP picture")
+            raise errors.InvalidData("the request has no body; send a JPEG, PNG or BMP picture")
         if len(live.inputs) != 1:
             raise errors.InvalidRequest(
                 f"model {live.name!r} has {len(live.inputs)} inputs; pictures go to models with one"

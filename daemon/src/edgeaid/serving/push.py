@@ -39,7 +39,7 @@ async def receive(chunks: AsyncIterator[bytes], file: Path, limit: int) -> str:
             digest.update(chunk)
             await loop.run_in_executor(None, stream.write, chunk)  # a slow card must not stall requests
     if total == 0:
-        raise errors.InvalidRequest("the upload is empty; download or export the file again")
+        raise errors.InvalidModel("the upload is empty; download or export the file again")
     return digest.hexdigest()
 
 

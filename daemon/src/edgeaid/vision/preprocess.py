@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import InvalidModel, InvalidRequest, TooLarge
+from ..errors import InvalidData, InvalidModel, TooLarge
 from ..models.rules import PictureRules
 from ..tensors import NUMPY, TensorSpec
 from .placement import Placement
@@ -59,7 +59,7 @@ def to_tensor(
 
     `out` has the shape and dtype of `spec`: [1,H,W,C] or [H,W,C], or channels first where only that fits; C is 1 or 3.
     A JPEG much larger than the tensor is decoded at a half, a quarter or an eighth of its size (see `_reduced`).
-    Returns where the tensor lies in the picture. Raises InvalidRequest for bytes that are not a picture, TooLarge
+    Returns where the tensor lies in the picture. Raises InvalidData for bytes that are not a picture, TooLarge
     for more than `max_pixels`, InvalidModel when rules and tensor do not go together.
     """
     height, width = _height_width_channels(out, spec.name, rules).shape[:2]
@@ -92,7 +92,7 @@ def _within(size: Size, side: int) -> Size:
 def decode(picture: bytes | memoryview, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a JPEG, PNG or BMP to an upright picture of mode RGB or L, alpha dropped, first frame only.
 
-    The size in the header is checked before anything of that size is allocated. Raises InvalidRequest or TooLarge.
+    The size in the header is checked before anything of that size is allocated. Raises InvalidData or TooLarge.
     """
     return _decode(picture, max_pixels, None)[0]
 
@@ -126,9 +126,9 @@ def _decode(
     except Image.DecompressionBombError as error:
         raise TooLarge(f"picture is larger than {max_pixels} pixels; send a smaller one") from error
     except UnidentifiedImageError as error:
-        raise InvalidRequest(_not_a_picture(picture)) from error
+        raise InvalidData(_not_a_picture(picture)) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes (SyntaxError, struct.error)
-        raise InvalidRequest(f"picture is damaged or not supported: {error}") from error
+        raise InvalidData(f"picture is damaged or not supported: {error}") from error
     return image if operation is None else image.transpose(operation), full
 
 

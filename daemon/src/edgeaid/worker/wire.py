@@ -59,6 +59,7 @@ _ANCILLARY: Final = socket.CMSG_SPACE(MAX_FDS * 4)
 ERRORS: Final[tuple[type[errors.EdgeaiError], ...]] = (
     errors.EdgeaiError,
     errors.InvalidRequest,
+    errors.InvalidData,
     errors.InvalidModel,
     errors.NotFound,
     errors.TooLarge,

@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from ... import errors
+from ...errors import KIND_HEADER as KIND
 from ..inference import JSON
 
 
@@ -31,7 +32,7 @@ def error_response(error: errors.EdgeaiError) -> web.Response:
 def failure(error: errors.EdgeaiError) -> tuple[dict[str, str], bytes]:
     """(headers, body) of an error, which has done its part with this."""
     errors.answered(error)
-    headers = {"Content-Type": JSON}
+    headers = {"Content-Type": JSON, KIND: type(error).__name__}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     if isinstance(error, MethodNotAllowed):

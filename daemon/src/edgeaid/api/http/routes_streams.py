@@ -82,7 +82,7 @@ class StreamRoutes:
         try:
             runner = await self.manager.put(name, await _table(call, name))
         except errors.InvalidConfig as error:
-            raise errors.InvalidRequest(str(error)) from error
+            raise errors.InvalidData(str(error)) from error
         return reply(runner.snapshot(), 201)
 
     async def remove(self, call: Call) -> web.Response:
@@ -213,7 +213,7 @@ async def _table(call: Call, name: str) -> dict[str, Any]:
     run = asyncio.get_running_loop().run_in_executor
     entries = await run(None, table.parse, text, "table")
     if [stream.name for stream, _ in entries] != [name]:
-        raise errors.InvalidRequest(f"the table must have exactly [stream.{name}]")
+        raise errors.InvalidData(f"the table must have exactly [stream.{name}]")
     return entries[0][1]
 
 

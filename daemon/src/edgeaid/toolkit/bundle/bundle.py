@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import InvalidModel, NotFound
+from ...errors import CannotWrite, InvalidModel, NotFound
 from ...models.bundle import (
     DIGESTS,
     MANIFEST,
@@ -80,9 +80,13 @@ def make_key(path: Path) -> bytes:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise InvalidModel(f"{path} cannot be created: {error.strerror}") from error
-    with os.fdopen(descriptor, "w") as file:
-        file.write(private.private_bytes_raw().hex() + "\n")
+        raise CannotWrite(f"{path} cannot be created: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(private.private_bytes_raw().hex() + "\n")
+    except OSError as error:
+        path.unlink()
+        raise CannotWrite(f"{path} cannot be written: {error.strerror}") from error
     public: bytes = private.public_key().public_bytes_raw()
     return public
 

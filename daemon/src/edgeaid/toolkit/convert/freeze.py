@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import InvalidRequest, NotFound
+from ...errors import InvalidModel, InvalidRequest, NotFound
 from ...formats.exchange import tensorflow
 from ..files import load
 from .conversion import RUNS
@@ -66,7 +66,7 @@ def freeze(job: Job, say: LogLine = lambda _: None) -> Frozen:
     elif job.model.suffix == ".pb":
         graph = tensorflow.read_graphdef(load(job.model))
     else:
-        raise InvalidRequest(f"{job.model} is neither a .meta with its checkpoint nor a .pb")
+        raise InvalidModel(f"{job.model} is neither a .meta with its checkpoint nor a .pb")
     shape = job.shape or _shape(graph, job.input_node)
     say("TensorFlow freezes the graph and compares it with what it was")
     with tempfile.TemporaryDirectory(prefix="edgeai-") as name:

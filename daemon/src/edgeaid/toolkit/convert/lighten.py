@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InvalidModel, InvalidRequest
+from ...errors import InvalidData, InvalidModel
 from ...formats.tflite import reader as tflite
 from ..files import weights
 from . import compare, representative
@@ -72,11 +72,11 @@ class Variant:
 
 
 def lighten(job: Job, say: LogLine = lambda _: None) -> list[Variant]:
-    """Make and measure the variants. Raises InvalidRequest, InvalidModel, NotFound, Unsupported."""
+    """Make and measure the variants. Raises InvalidData, InvalidModel, NotFound, Unsupported."""
     if job.teacher is not None and kind(job.teacher) != "keras":
-        raise InvalidRequest(f"{job.teacher} is not a Keras file: a teacher is a network that can be asked")
+        raise InvalidModel(f"{job.teacher} is not a Keras file: a teacher is a network that can be asked")
     if kind(job.model) != "keras":
-        raise InvalidRequest(
+        raise InvalidModel(
             f"{job.model} is not a Keras file: pruning and clustering train the model on, so they need it"
         )
     shape = input_shape(job.model)
@@ -121,10 +121,10 @@ def input_shape(model: Path) -> Sequence[int]:
 
 def _read(directory: Path, shape: Sequence[int], rules: Normalisation) -> list[tuple[Array, int]]:
     if not directory.is_dir():
-        raise InvalidRequest(f"{directory} is not a directory of pictures with one subdirectory per class number")
+        raise InvalidData(f"{directory} is not a directory of pictures with one subdirectory per class number")
     labelled = [(representative.picture(p, shape, rules), c) for p, c in representative.labelled(directory, ())]
     if not labelled:
-        raise InvalidModel(f"{directory} has no subdirectories with pictures; make one per class")
+        raise InvalidData(f"{directory} has no subdirectories with pictures; make one per class")
     return labelled
 
 

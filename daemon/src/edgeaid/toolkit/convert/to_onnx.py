@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ...errors import InvalidModel, InvalidRequest, Unsupported
+from ...errors import InvalidModel, InvalidRequest, NotFound, Unsupported
 from ...formats.exchange import caffe, openvino
 from ..files import load
 from .agreement import Reference, read_runs
@@ -68,7 +68,7 @@ def from_caffe(source: Path, made: Path, directory: Path, options: Options, say:
     """A prototxt and its .caffemodel (options.weights, default: of the same name)."""
     weights = options.weights or source.with_suffix(".caffemodel")
     if not weights.is_file():
-        raise InvalidRequest(f"{weights} does not exist: name the network's .caffemodel with --weights")
+        raise NotFound(f"{weights} does not exist: name the network's .caffemodel with --weights")
     net = caffe.read_prototxt(load(source))
     inputs = {i.name: [int(d) for d in i.shape] for i in net.inputs}
     if options.shape and inputs:

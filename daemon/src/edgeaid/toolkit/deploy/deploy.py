@@ -145,7 +145,7 @@ def _to_tflite(job: Job, done: Prepared, say: LogLine, tell: Callable[[Step], No
         if quantised:
             return
     elif kind not in _TENSORFLOW:
-        raise InvalidRequest(
+        raise InvalidModel(
             f"{source} is {kind}: deploy takes Keras, SavedModel, frozen graphs, ONNX, PyTorch, Caffe, OpenVINO IR "
             "and .tflite"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...errors import InvalidRequest
+from ...errors import InvalidModel
 from ...formats.tflite import reader as tflite
 from ..check import edgetpu
 from ..check.rules import PROFILES, Findings
@@ -17,14 +17,14 @@ TARGETS = ("edgetpu",)
 def placed(report: Report, data: bytes) -> Report:
     """The report with each operator on the Edge TPU that its compiler would map there, and a verdict.
 
-    InvalidRequest for files that are not plain TFLite.
+    InvalidModel for files that are not plain TFLite.
     """
     if report.kind == "edgetpu":
         mapped = sum(o.device == "Edge TPU" for o in report.operators)
         left = len(report.operators) - mapped
         return replace(report, verdict=f"compiled for the Edge TPU: {left} operators on the CPU")
     if report.kind != "tflite":
-        raise InvalidRequest(f"{report.path}: --target edgetpu is for .tflite files")
+        raise InvalidModel(f"{report.path}: --target edgetpu is for .tflite files")
     model = tflite.read(data)
     mapped_operators = edgetpu.mapped(data, model, Findings(PROFILES["default"]))
     first = len(model.subgraphs[0].operators)

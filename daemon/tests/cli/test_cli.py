@@ -99,7 +99,7 @@ def test_errors_go_to_stderr_with_their_exit_code(edgeai: Any, tmp_path: Path) -
     assert "No such file" in edgeai("classify", "digits", tmp_path / "none.png", code=66)
     bad = tmp_path / "bad.tflite"
     bad.write_bytes(b"\0\0\0\0TFL3" + b"\xff" * 100)
-    assert edgeai("push", "bad", bad, code=64)
+    assert edgeai("push", "bad", bad, code=65)
     assert "is it running" in edgeai("--socket", tmp_path / "x.sock", "models", code=75)
 
 
@@ -146,7 +146,7 @@ def test_doctor_names_a_report_that_cannot_be_written(daemon: Running, tmp_path:
         [*command, "--report", str(tmp_path / "none/r.txt")], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode not in (0, 1)
-    assert "r.txt: No such file or directory" in done.stderr
+    assert "r.txt cannot be written: No such file or directory" in done.stderr
 
 
 def test_every_verb_about_the_daemon_speaks_json(start: Callable[..., Running], tmp_path: Path) -> None:

@@ -275,3 +275,12 @@ def test_every_exit_status_of_an_error_is_explained_in_the_help() -> None:
     assert {kind.exit_code for kind in kinds} <= set(STATUSES)
     shown = call(None, "--help").stdout
     assert all(f"{code:>3}  {text}" in shown for code, text in STATUSES.items())
+
+
+def test_following_ends_when_its_reader_has_gone(daemon: Running) -> None:
+    environment = {**os.environ, "EDGEAI_SOCKET": str(daemon.socket)}
+    with subprocess.Popen([*COMMAND, "events"], stdout=subprocess.PIPE, text=True, env=environment) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline(), "what has happened already comes first"
+        following.stdout.close()
+        assert following.wait(60) == 0

@@ -161,7 +161,7 @@ def _of_system(error: OSError) -> EdgeaiError:
     file = error.filename2 or error.filename
     text = f"{file}: {error.strerror}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
-        return CannotWrite(text if file else f"{_unwritten()} cannot be written: {error.strerror}")
+        return CannotWrite(text if file else f"{_unwritten(error)} cannot be written: {error.strerror}")
     if error.errno in (errno.EACCES, errno.EPERM) and file:
         return PermissionDenied(text)
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG) and file:
@@ -169,15 +169,14 @@ def _of_system(error: OSError) -> EdgeaiError:
     raise error
 
 
-def _unwritten() -> str:
+def _unwritten(error: OSError) -> str:
     """What a full disk has no room for: the system does not say which file it was."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        # Python would try it once more at its end, and say so.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return "standard output"
-    return "a file"
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    # Python would try standard output once more at its end, and say so.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return "standard output" if step and step.tb_frame.f_code is click.echo.__code__ else "a file or standard output"
 
 
 def _refuse_usage(error: click.UsageError, args: Sequence[str] | None) -> NoReturn:

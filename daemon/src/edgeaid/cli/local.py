@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import click.shell_completion
 
 from .. import errors
 from ..models import bare, bundle, foreign
@@ -60,6 +61,11 @@ class _Optional(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return str(self.choice.convert(value, param, ctx)) if value else ""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        return self.choice.shell_complete(ctx, param, incomplete)
 
 
 def describing(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
+import signal
+import stat
+import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -112,9 +118,21 @@ def wait(session: Session, seconds: float | None) -> None:
     session.show({"ready": True}, "ready")
 
 
+def _interrupt_without_reader() -> None:
+    """Writing would tell that `| head -1` has ended, but between two events nothing may be written for hours."""
+    with contextlib.suppress(OSError, ValueError):  # standard output is closed, or not a file
+        output = sys.stdout.fileno()
+        if stat.S_ISFIFO(os.fstat(output).st_mode):
+            poll = select.poll()
+            poll.register(output, 0)  # only what is always told: an error when the last reader has gone
+            poll.poll()
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 @contextlib.contextmanager
 def until_interrupted() -> Iterator[None]:
-    """Ctrl-C is the documented end of what runs on: exit status 0."""
+    """Ctrl-C is the documented end of what runs on, and so is a reader of the output that goes away: exit status 0."""
+    threading.Thread(target=_interrupt_without_reader, daemon=True).start()
     try:
         yield
     except KeyboardInterrupt:

@@ -67,9 +67,10 @@ def test_a_mistyped_verb_is_answered_with_the_nearest_one(typed: str, meant: str
 
 
 def test_a_mistyped_model_is_answered_with_the_nearest_one(daemon: Running) -> None:
-    done = call(daemon.socket, "classify", "digit", PICTURE)
-    assert done.returncode == 66
-    assert "did you mean 'digits'?" in done.stderr
+    for typed in ("digit", "DIGITS"):
+        done = call(daemon.socket, "classify", typed, PICTURE)
+        assert done.returncode == 66
+        assert "did you mean 'digits'?" in done.stderr
 
 
 def test_json_may_stand_before_or_after_the_verb(daemon: Running, tmp_path: Path) -> None:

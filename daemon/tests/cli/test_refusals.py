@@ -278,3 +278,49 @@ def test_why_a_model_does_not_serve_is_told_where_the_table_has_no_room_for_it()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("COLUMNS", str(columns))
             assert models_table([row]).count(row["reason"]) == times
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("https://example.com/m.tflite",), "download it first (curl -O https://example.com/m.tflite)"),
+        (("m.tflite", "m.tflite"), "push takes one file"),
+        (("m.tflite", "--mean", "1", "--std", "nan"), "--std 'nan' must be finite"),
+        (("m.tflite", "--mean", "inf", "--std", "1"), "--mean 'inf' must be finite"),
+        (("m.tflite", "--input-format", "RGB"), "--input-format RGB: the model's pictures have 1 channel"),
+        (("m.tflite", "--task", "pose"), "edgeai model init FILE"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_the_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    shutil.copy(DIGITS / "model.tflite", tmp_path / "m.tflite")
+    monkeypatch.chdir(tmp_path)
+    done = call(None, "push", *words)
+    assert done.exit_code == 64, "75 would say that a daemon was asked"
+    assert said in done.stderr
+
+
+def test_a_refusal_of_the_daemon_names_the_file_of_the_model_not_where_it_was_staged(
+    steered: Running, tmp_path: Path
+) -> None:
+    shutil.copy(DIGITS / "model.tflite", tmp_path / "m.tflite")
+    done = call(steered.socket, "push", tmp_path / "m.tflite", "--task", "detect")
+    assert done.exit_code == 65
+    assert done.stderr.endswith("model.tflite: decoder ssd needs four outputs, the model has 1\n")
+    assert ".staging" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("plan", "a=5GiB"), 64, "a size is 3.75MiB"),
+        (("plan", PICTURE), 65, "is not a model file; a plan takes"),
+        (("profile", PICTURE), 65, "is a PNG picture; a profile is of a .tflite file"),
+        (("bundle", DIGITS, "-o", f"{PICTURE}/x"), 73, "x cannot be written: Not a directory"),
+    ],
+)
+def test_the_toolkit_names_what_it_was_given(words: tuple[object, ...], status: int, said: str) -> None:
+    done = call(None, "model", *words)
+    assert (done.exit_code, done.stdout) == (status, "")
+    assert said in done.stderr

@@ -209,5 +209,6 @@ def _nearest_model(error: EdgeaiError, session: Session) -> str:
         return ""
     if asked[1] in names:
         return "" if "failed to" in asked[0] else f"; edgeai load {asked[1]} serves it"
-    near = difflib.get_close_matches(asked[1], names, 1, _MIN_LIKENESS)
+    spelled = {name.casefold(): name for name in reversed(names)}
+    near = [spelled[n] for n in difflib.get_close_matches(asked[1].casefold(), spelled, 1, _MIN_LIKENESS)]
     return f"; did you mean '{near[0]}'?" if near else f"; there are: {', '.join(names[:20])}" if names else ""

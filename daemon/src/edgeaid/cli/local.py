@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import mmap
 import re
 import shlex
@@ -19,6 +20,7 @@ import click
 import click.shell_completion
 
 from .. import errors
+from ..client.pictures import refuse_address
 from ..models import bare, bundle, foreign
 from ..models import manifest as manifests
 
@@ -101,9 +103,12 @@ def description(mean: str, std: str, labels: Path | None, task: str, input_forma
 
 def _numbers(text: str, option: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
+        values = [float(part) for part in text.split(",")]
     except ValueError as error:
         raise errors.InvalidRequest(f"{option} {text!r} is not a number, nor numbers with commas between") from error
+    if not all(map(math.isfinite, values)):
+        raise errors.InvalidRequest(f"{option} {text!r} must be finite")
+    return values
 
 
 def name_of(file: Path) -> str:
@@ -146,6 +151,7 @@ def check_file(file: Path, *, any_model: bool = False) -> None:
     A directory must be a model directory, and its parents say where the model is. `any_model`: files for accelerators
     will do too. NotFound, PermissionDenied, InvalidRequest, InvalidModel.
     """
+    refuse_address(file)
     if not file.exists():
         raise errors.NotFound(f"{file}: there is no such file or directory")
     if file.is_dir():
@@ -214,12 +220,26 @@ def directory_of(file: Path, name: str, said: Description, directory: Path) -> t
     else:
         notes = _bare(file, name, directory)
     table = _manifest(directory)
+    _check(table, said)
     _apply(table, said, directory)
     text = dump(table)
     manifests.parse(text.encode(), name)
     (directory / "model.toml").write_text(text, "utf-8")
     answered = (("pixel", said.mean), ("label", said.labels), ("task", said.task), ("color", said.color))
     return tuple(note for note in notes if not any(value and word in note for word, value in answered))
+
+
+def _check(table: Mapping[str, Any], said: Description) -> None:
+    """InvalidRequest for what somebody says that cannot be true of the file."""
+    written = table.get("input", {}).get("color")
+    if said.color and written and (said.color == "GRAY") != (written == "GRAY"):
+        channels = 1 if written == "GRAY" else 3
+        raise errors.InvalidRequest(f"--input-format {said.color}: the model's pictures have {channels} channel(s)")
+    if said.task == "pose" and table.get("task") != "pose":
+        raise errors.InvalidRequest(
+            "--task pose: the file does not tell how its outputs become keypoints; make a model directory (edgeai "
+            "model init FILE) and write the decoder into [output] of its model.toml: movenet, posenet, yolov8-pose, ..."
+        )
 
 
 def _target(file: Path) -> str:

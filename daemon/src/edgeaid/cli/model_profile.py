@@ -11,12 +11,15 @@ from typing import Final
 
 import click
 
-from ..errors import InvalidRequest, NotFound, Unavailable, Unsupported
+from ..errors import InvalidModel, InvalidRequest, NotFound, Unavailable, Unsupported
+from ..models import foreign
 from ..toolkit.profile.profile import Cost, Profile, page
 from ..toolkit.profile.profile import profile as measure
 from .common import write_text
 
 _BAR: Final = 30
+#: Bytes that tell what a file is.
+_HEAD: Final = 4096
 #: Reads the model from standard input, as a device has no copy of it.
 _REMOTE: Final = (
     'set -e; f=$(mktemp --suffix=.tflite); trap \'rm -f "$f"\' EXIT; cat > "$f"; '
@@ -42,6 +45,8 @@ def profile(model: Path, *, threads: int, runs: int, host: str, top: int, html: 
     """
     if not model.is_file():
         raise NotFound(f"{model}: there is no such file")
+    if what := foreign.name_of(model.read_bytes()[:_HEAD]):
+        raise InvalidModel(f"{model} is {what}; a profile is of a .tflite file")
     measured = _remote(model, host, threads, runs) if host else measure(model, threads, runs)
     if html:
         write_text(html, page(measured))

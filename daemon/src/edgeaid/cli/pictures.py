@@ -49,6 +49,8 @@ def _places(pictures: Sequence[Path], output: Path) -> list[Path]:
     if len(pictures) == 1 and not output.is_dir() and (output.suffix or output.exists()):
         _format(output)
         if not output.parent.is_dir():
+            if output.parent.exists():
+                raise errors.CannotWrite(f"{output} cannot be written: {output.parent} is a file, not a directory")
             raise errors.CannotWrite(
                 f"{output} cannot be written: there is no directory {output.parent}; make it: mkdir -p {output.parent}"
             )

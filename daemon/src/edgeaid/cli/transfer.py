@@ -138,6 +138,8 @@ def _name_and_file(arguments: tuple[str, ...]) -> tuple[str, Path]:
     name, text = arguments
     if not Path(text).exists() and Path(name).exists():
         name, text = text, name
+    elif Path(name).is_file() and Path(text).is_file():
+        raise errors.InvalidRequest(f"push takes one file, {name} and {text} are two: push each by itself")
     local.check_file(Path(text))
     return name, Path(text)
 

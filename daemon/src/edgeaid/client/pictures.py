@@ -48,16 +48,21 @@ def picture_bytes(picture: Any) -> bytes:
     return data
 
 
-def read_file(path: Path) -> bytes:
-    """A file's bytes; NotFound names the path, and addresses for what they are."""
+def refuse_address(path: Path) -> None:
+    """InvalidRequest for an address where a file is wanted, with what to do instead."""
     if scheme := re.match(r"([a-z][a-z0-9+.-]+):/+", str(path)):  # pathlib makes one slash of two
         rest = str(path)[scheme.end() :]
         if scheme[1] == "file":
             raise errors.InvalidRequest(f"file:///{rest} is an address, not a path: name the file as /{rest}")
         address = f"{scheme[1]}://{rest}"
         if scheme[1] not in ("http", "https"):
-            raise errors.InvalidRequest(f"{address} is an address, not a file: save a picture of it first")
+            raise errors.InvalidRequest(f"{address} is an address, not a file: save it as a file first")
         raise errors.InvalidRequest(f"{address} is an address, not a file: download it first (curl -O {address})")
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes; NotFound names the path, and addresses for what they are."""
+    refuse_address(path)
     try:
         return path.read_bytes()
     except IsADirectoryError as error:

@@ -19,7 +19,7 @@ def check_formats(stored: StoredModel) -> None:
     for artifact in stored.manifest.artifacts:
         if artifact.target not in ("cpu", "edgetpu") or not artifact.file.endswith(".tflite"):
             continue
-        where = f"{stored.path / artifact.file}"
+        where = artifact.file
         with open(open_inside(stored.path, artifact.file), "rb") as stream:
             try:
                 data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)

@@ -6,6 +6,7 @@ deflated at level 9. The reader is `bundle`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import zipfile
@@ -15,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import InvalidModel, NotFound, TooLarge, Unsupported
+from ..errors import CannotWrite, InvalidModel, NotFound, TooLarge, Unsupported
 from .bundle import DIGESTS, MANIFEST, SIGNATURE, Signature, open_bundle
 from .bundle_entries import DEFAULT_LIMITS, Limits, safe_name
 from .manifest import MAX_BYTES, VERSION, Manifest, parse
@@ -127,8 +128,10 @@ def write(directory: Path, output: Path | None = None, key: bytes | None = None)
     try:
         temporary.write_bytes(content)
         temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise CannotWrite(f"{target} cannot be written: {error.strerror}") from error
     return target
 
 

@@ -57,6 +57,10 @@ def candidates(
         else:
             named = _NAMED.match(source) if not Path(source).exists() else None
             name, path = (named[1], Path(named[2])) if named else ("", Path(source))
+            if named and not path.suffix and not path.exists():
+                raise InvalidRequest(
+                    f"{source!r} is neither NAME=FILE nor NAME=SIZE; a size is 3.75MiB, 900KiB or 1000000B"
+                )
             model, remark = _from_model(path, name or model_name(path.name), rates, compute)
             planned.append(model)
             remarks += [remark] if remark else []
@@ -164,6 +168,10 @@ def kind_of(model: TfliteModel) -> str:
     return "segmentation or pose" if names & {"RESIZE_BILINEAR", "CONCATENATION"} else "classification"
 
 
+def _kind(kind: str) -> str:
+    return "not a model file" if kind == "unknown" else f"of the kind {KINDS[kind]}"
+
+
 def _from_model(
     path: Path, name: str, rates: Mapping[str, float], compute: Mapping[str, float]
 ) -> tuple[Candidate, str]:
@@ -171,7 +179,7 @@ def _from_model(
     kind_of_file = detect(data)
     if kind_of_file not in ("tflite", "edgetpu"):
         raise InvalidModel(
-            f"{path} is {KINDS[kind_of_file]}; a plan takes quantised .tflite files, compiled ones, logs of "
+            f"{path} is {_kind(kind_of_file)}; a plan takes quantised .tflite files, compiled ones, logs of "
             "edgetpu_compiler and NAME=SIZE"
         )
     model = tflite.read(data)

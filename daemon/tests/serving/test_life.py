@@ -141,7 +141,7 @@ def test_the_queue_is_bounded_and_deadlines_pass_in_it(start: Callable[..., Runn
     waiting = fill(60.0)
     eventually(lambda: metric(daemon, 'edgeai_slots_in_use{model="digits"') == 6)
     ask(60.0)
-    assert results == [errors.Unavailable], "there is no room for a seventh"
+    assert results == [errors.QueueFull], "there is no room for a seventh"
     os.kill(pid, signal.SIGCONT)
     for thread in waiting:
         thread.join()

@@ -95,7 +95,7 @@ def measure(session: Session, model: str, task: str, cases: Sequence[tuple[str, 
             unread += 1
             hint(f"{file}: {error}")
             continue
-        if any(_plain(label) == _plain(name) or label == str(index) for index, name in seen):
+        if any(_is(label, index, name) for index, name in seen):
             right += 1
         else:
             mistakes[label, seen[0][1] if seen else "(nothing)"] += 1
@@ -110,6 +110,11 @@ def _seen(client: Client, model: str, task: str, file: Path) -> Seen:
         return [(c.index, c.label) for c in client.segment(model, file).classes if c.fraction >= _AREA]
     answer = client.pose(model, file) if task == "pose" else client.detect(model, file)
     return [(o.index, o.label) for o in answer.objects]
+
+
+def _is(label: str, index: int, name: str) -> bool:
+    """Whether a directory's name means this class. Where names are numbers, a number is a name: 7 is not class 7."""
+    return _plain(label) == _plain(name) or (label == str(index) and not name.isdecimal())
 
 
 def _plain(label: str) -> str:

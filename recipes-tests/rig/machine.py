@@ -34,6 +34,7 @@ class Board:
     cpu: str = "cortex-a72"
     cpus: int = 2
     memory_mib: int = 1024
+    acceleration: str = "tcg,thread=multi"
     #: TCP port of the host's loopback that leads to SSH; 0 = none.
     ssh_port: int = 0
     #: Further words of QEMU's and the kernel's command lines.
@@ -67,7 +68,7 @@ class Machine:
         partition = f"{self.root_partition}" if self.root_partition else ""
         mode = "ro" if board.read_only_root else "rw"
         words = [
-            "qemu-system-aarch64", "-M", board.machine, "-accel", "tcg,thread=multi", "-display", "none", "-nodefaults",
+            "qemu-system-aarch64", "-M", board.machine, "-accel", board.acceleration, "-display", "none", "-nodefaults",
             "-kernel", str(kernel.image), "-initrd", str(initramfs.build(self.work, board.machine)),
             "-chardev", f"socket,id=con,path={self.directory}/console,server=on,wait=off,logfile={self.directory}/console.log",
             "-chardev", f"socket,id=agent,path={self.directory}/agent,server=on,wait=off",

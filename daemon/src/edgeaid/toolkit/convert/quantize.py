@@ -192,7 +192,9 @@ def _tensorflow(job: Job, source: str, directory: Path, more: dict[str, Any], sa
         "model": str(job.model.resolve()), "kind": source, "inputs": list(job.inputs), "outputs": list(job.outputs),
         "shape": list(job.shape), "schemes": {}, "io": job.io, "per_channel": job.per_channel, **more,
     }  # fmt: skip
-    run_child("tensorflow", "tf_convert", request, directory, say)
+    answer = run_child("tensorflow", "tf_convert", request, directory, say)
+    if answer.get("note"):
+        say(answer["note"])
     progress(1, 1)
 
 

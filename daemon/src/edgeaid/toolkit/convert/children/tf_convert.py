@@ -93,17 +93,32 @@ def quantise(converter: Any, scheme: str, request: dict[str, Any]) -> None:
 def main(path: str) -> None:
     with open(path) as file:
         request: dict[str, Any] = json.load(file)
+    tf_rounded: Any = import_module("tf_rounded")
+    graph = tf_rounded.load(request["model"]) if request["kind"] == "graphdef" else None
+    own, note = None, ""
+    if graph is not None and tf_rounded.rounded(graph):
+        if "int8" in request["schemes"]:
+            own = tf_rounded.by_own_ranges(request, graph)
+            note = "ranges are those that the graph was trained with" if own else (
+                "the graph has no range for some arrays: all ranges are measured with the representative data"
+            )  # fmt: skip
+        plain = os.path.join(os.path.dirname(request["answer"]), "without_ranges.pb")
+        tf_rounded.without(graph, plain)
+        request["model"] = plain
     make = function_of(request)
     if request.get("float_out"):
         with open(request["float_out"], "wb") as binary:
             binary.write(make().convert())
     for scheme, output in request["schemes"].items():
-        converter = make()
-        quantise(converter, scheme, request)
+        content = own if scheme == "int8" else None
+        if content is None:
+            converter = make()
+            quantise(converter, scheme, request)
+            content = converter.convert()
         with open(output, "wb") as binary:
-            binary.write(converter.convert())
+            binary.write(content)
     with open(request["answer"], "w") as file:
-        json.dump({"tensorflow": tf.__version__}, file)
+        json.dump({"tensorflow": tf.__version__, "note": note}, file)
 
 
 if __name__ == "__main__":

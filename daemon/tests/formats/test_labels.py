@@ -29,6 +29,35 @@ from edgeaid.formats.labels import parse
         ("{'author': 'Ultralytics', 'names': {0: 'cat', 1: 'dog'}}", ("cat", "dog")),
         ("0\n1\n2\n", ("0", "1", "2")),
         ("3 of a kind\n1 pair", ("3 of a kind", "1 pair")),
+        ("0. cat\n1. dog", ("cat", "dog")),
+        ("0) cat\n2) dog", ("cat", "", "dog")),
+        ("0 - cat\n1 - dog", ("cat", "dog")),
+        ("0 person\n1\n2 car\n3 bus", ("person", "", "car", "bus")),
+        ("# made by hand\n0 cat\n1 dog", ("cat", "dog")),
+        ("cat,0\ndog,1", ("cat", "dog")),
+        ("dog: 1\ncat: 0", ("cat", "dog")),
+        ("class 0\nclass 1", ("class 0", "class 1")),
+        ('"cat",\n"dog",', ("cat", "dog")),
+        ('"0","cat, domestic"\n"1","dog"', ("cat, domestic", "dog")),
+        ("index,mid,display_name\n0,/m/09x0r,Speech\n1,/m/0ytgt,\"Child speech, kid speaking\"",
+         ("Speech", "Child speech, kid speaking")),
+        ("ClassId,SignName\n0,Stop\n1,Yield", ("Stop", "Yield")),
+        ("id;name\n-1;none\n0;cat\n2;dog", ("cat", "", "dog")),
+        ('item: {\n id: 1 name: "a}b" keypoints { id: 7 label: "nose" } }\nitem < name: \'potter\\\'s wheel\' id: 2 >',
+         ("", "a}b", "potter's wheel")),
+        ('item { id: 0 name: "caf\\303\\251" }', ("caf\u00e9",)),
+        ('{"0": ["n01440764", "tench"], "1": ["n01443537", "goldfish"]}', ("tench", "goldfish")),
+        ('[{"supercategory": "person", "id": 1, "name": "person"}, {"id": 3, "name": "car"}]',
+         ("", "person", "", "car")),
+        ('{"categories": [{"id": 1, "name": "person"}]}', ("", "person")),
+        ('{"id2label": {"0": "cat", "1": "dog"}, "model_type": "vit"}', ("cat", "dog")),
+        ('{"labels": ["cat", null, "dog"]}', ("cat", "", "dog")),
+        ("path: x\ntrain: y\n\nnames:\n  0: person\n  # two wheels\n  1: 'bicycle'\n\nnc: 2", ("person", "bicycle")),
+        ("nc: 2\nnames: [person, 'bicycle']\n", ("person", "bicycle")),
+        ("names:\n- person\n- traffic light # red\n", ("person", "traffic light")),
+        ("names: {0: person, 2: car}", ("person", "", "car")),
+        ("item\nbox", ("item", "box")),
+        ("[]", ()),
         ("", ()),
         ("{ not json", ("{ not json",)),
     ],
@@ -37,7 +66,7 @@ def test_every_form_gives_the_names_by_class_number(text: str, names: tuple[str,
     assert parse(text.encode()).names == names
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_names_survive_the_encodings_that_editors_write(encoding: str) -> None:
     assert parse("Käfer\nVögel\n".encode(encoding)).names == ("Käfer", "Vögel")
 
@@ -79,6 +108,17 @@ def test_numbers_from_one_are_moved_to_begin_at_zero_when_the_scores_say_so() ->
     labels = parse("1: cat\n2: dog\n", 2)
     assert labels.names == ("cat", "dog")
     assert "numbered from 1" in labels.notes[0]
+
+
+def test_one_line_of_names_is_cut_at_its_commas_when_the_scores_say_so() -> None:
+    assert parse("cat, dog,bird\n", 3).names == ("cat", "dog", "bird")
+    assert parse("tench, Tinca tinca\n").names == ("tench, Tinca tinca",)
+
+
+def test_a_title_and_remarks_are_left_out_when_the_scores_say_so() -> None:
+    assert parse("labels\ncat\ndog\n", 2).names == ("cat", "dog")
+    assert parse("# of an old camera\ncat\ndog\n", 2).names == ("cat", "dog")
+    assert parse("labels\ncat\ndog\n", 3).names == ("labels", "cat", "dog")
 
 
 def test_labels_that_do_not_fit_are_a_warning_with_examples() -> None:

@@ -120,9 +120,9 @@ def test_a_bad_key_is_named_and_the_others_are_kept(line: str, named: str) -> No
     [
         b"",
         b"schema = 2",
-        b'schema = "1"',
+        b'schema = "2"',
         b"schema = true",
-        b"schema = 1\nhostname = ",
+        b"hostname = 'x'",
         b"\xff\xfe",
         b"schema = 1\n#" + b"x" * MAX_BYTES,
         b"x = " + b"[" * 5000,
@@ -260,16 +260,90 @@ def test_a_line_that_is_no_toml_costs_that_line_only() -> None:
     assert [p.partition(":")[0] for p in problems] == ["line 2", "line 4", "line 6"]
 
 
-@pytest.mark.parametrize("country", ["de", "De", "GB", "us"])
+KEY = ssh_key()
+GOOD = f"""schema = 1
+hostname = "pi"
+timezone = "Europe/Berlin"
+[wifi]
+ssid = "n"
+country = "DE"
+password = "{PHRASE}"
+[ssh]
+authorized_keys = [
+  "{KEY}",
+]
+[models]
+preload = ["bird-1.edgeai"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "lost", "said"),
+    [
+        ('hostname = "pi"', 'hostname = "pi', "hostname", "line 2"),
+        ('hostname = "pi"', "hostname: pi", "hostname", "line 2"),
+        ('hostname = "pi"', "hostname =", "hostname", "line 2"),
+        ('hostname = "pi"', "hostname = {", "hostname", "line 2"),
+        ('hostname = "pi"', 'hostname = """pi"', "hostname", "line 2"),
+        ('hostname = "pi"', "hostname = \'\'\'pi", "hostname", "line 2"),
+        ('hostname = "pi"', 'hostname = "p\0i"', "hostname", "line 2"),
+        ('hostname = "pi"', 'hostname = "pi"\nhostname = "other"', "", "line 3"),
+        ('hostname = "pi"', 'hostname = "pi"\nwifi = "n"', "", "wifi"),
+        ('hostname = "pi"', 'hostname = "pi"\nsome remark', "", "line 3"),
+        ("schema = 1", 'schema = "1"', "", "schema"),
+        ("schema = 1", "schema: 1", "", "line 1"),
+        ("[wifi]", "[wifi", "", "line 4"),
+        ("[wifi]", "wifi]", "", "line 4"),
+        ("[wifi]", "[[wifi]]", "", "wifi"),
+        ("[wifi]", "[wifi] x", "", "line 4"),
+        ('timezone = "Europe/Berlin"', "timezone = Europe/Berlin", "timezone", "line 3"),
+        ('timezone = "Europe/Berlin"', "timezone = \u201cEurope/Berlin\u201d", "timezone", "line 3"),
+        (f'  "{KEY}",\n]', f'  "{KEY}",', "", "line 9"),
+        (f'  "{KEY}",\n]', f'  "{KEY}"\n  "{KEY}"\n]', "", "line 11"),
+        (f'  "{KEY}",\n]', f'  "{KEY}",\n  {KEY},\n]', "", "line 11"),
+        (f'  "{KEY}",\n]', f'  "{KEY},\n]', "authorized_keys", "line 10"),
+        ("authorized_keys = [", "authorized_keys =", "authorized_keys", "line 9"),
+        ('preload = ["bird-1.edgeai"]', 'preload = ["bird-1.edgeai"', "", "line 13"),
+        ('preload = ["bird-1.edgeai"]', "preload = [bird-1.edgeai]", "preload", "line 13"),
+    ],
+)
+def test_a_wrong_line_costs_what_stands_in_it_and_nothing_else(right: str, wrong: str, lost: str, said: str) -> None:
+    whole, problems = parse(GOOD.encode())
+    assert problems == ()
+    parsed, problems = parse(GOOD.replace(right, wrong, 1).encode())
+    empty = Settings()
+    for name in ("hostname", "timezone", "wifi", "authorized_keys", "preload"):
+        assert getattr(parsed, name) == getattr(empty if name == lost else whole, name), (name, problems)
+    assert problems[0].startswith(said)
+    assert len(problems) == 1
+    assert PHRASE not in str(problems)
+
+
+def test_a_table_that_is_begun_twice_is_one_table() -> None:
+    text = GOOD.replace("[ssh]", '[ssh]\n[wifi]\nhidden = true\ncountry = "FR"\n[ssh]')
+    parsed, problems = parse(text.encode())
+    assert parsed.wifi == Wifi("n", "DE", PHRASE, hidden=True)
+    assert parsed.authorized_keys == (KEY,)
+    assert [p.partition(":")[0] for p in problems] == ["line 11"]
+
+
+@pytest.mark.parametrize("country", ["de", "De", "GB", "us", " fr "])
 def test_countries_are_known_by_their_codes_in_any_case(country: str) -> None:
     parsed, problems = parse(f'schema = 1\n[wifi]\nssid = "n"\ncountry = "{country}"\nopen = true'.encode())
     assert problems == ()
     assert parsed.wifi is not None
-    assert parsed.wifi.country == country.upper()
+    assert parsed.wifi.country == country.strip().upper()
+
+
+@pytest.mark.parametrize("country", ["XX", "ß", "EU", "Germany", "UK", "d e", "DE\u00a0", ""])
+def test_what_is_no_country_is_refused(country: str) -> None:
+    parsed, problems = parse(f'schema = 1\n[wifi]\nssid = "n"\ncountry = "{country}"\nopen = true'.encode())
+    assert parsed.wifi is None
+    assert any(problem.startswith("wifi.country") for problem in problems)
 
 
 @pytest.mark.parametrize(
-    "ssid", ["caf\u00e9", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "a\u00a0b", "\u3000x", "\u202eabc"]
+    "ssid", ["caf\u00e9", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "a\u00a0b", "\u3000x", "\u202eabc", "e\u0301", "\ue000", "a\u2028b", " a ", "é" * 16]
 )
 def test_any_unicode_is_a_networks_name(ssid: str) -> None:
     parsed, problems = parse(f'schema = 1\n[wifi]\nssid = "{ssid}"\ncountry = "DE"\nopen = true'.encode())

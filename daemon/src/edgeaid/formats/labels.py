@@ -1,24 +1,21 @@
 """Names of classes from the files that people keep them in.
 
-Understood: one name per line; `N name`, `N: name`, `N,name` with gaps; object detection's `.pbtxt`; JSON lists and
-tables; UTF-8, UTF-16 and Windows-1252; a first line `???` or `background`; empty lines; remarks below an empty line.
+Understood: one name per line; `N name`, `N: name`, `N,name`, `N. name` with gaps, and the name first; CSV with a line
+of column names; object detection's `.pbtxt`; JSON lists and tables, alone or in the files that trainers write (COCO,
+Keras, Hugging Face, Ultralytics, whose YAML is understood too); UTF-8, UTF-16 and Windows-1252; a first line `???` or
+`background`; empty lines; remarks below an empty line.
 """
 
 from __future__ import annotations
 
-import ast
 import codecs
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-#: Numbers of classes above this are not numbers of classes.
-MAX_CLASSES: Final = 1 << 17
-#: Characters of a first line that names columns, and of a table in Python's notation, which takes long to read.
-MAX_HEADER: Final = 100
-MAX_PYTHON: Final = 1 << 17
+from .label_tables import MAX_CLASSES, columns, notation, pbtxt, reversed_rows, yaml
+
 #: What stands for the class of nothing.
 PLACEHOLDERS: Final = frozenset({"???", "background", "__background__", "_background_", "n/a", "none of the above"})
 
@@ -27,13 +24,14 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_NUMBERED: Final = re.compile(r"\s*(\d{1,7})(\s*[:,;=|]\s*|\s+)(\S.*)")
-_ITEM: Final = re.compile(r"item\s*\{")
-_ID: Final = re.compile(r"\bid\s*:\s*(\d{1,7})")
-_NAME: Final = re.compile(r"\b(display_name|name)\s*:\s*(?:\"((?:[^\"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)')")
-_HEADER: Final = re.compile(
-    r"(id|index|class|class_?id|number)\s*[,;\t]\s*(name|label|class|class_?name)", re.IGNORECASE
-)
+_NUMBERED: Final = re.compile(r"\s*([0-9]{1,7})(\s*[:,;=|]\s*|[.)]\s+|\s+-\s+|\s+)(\S.*)")
+#: The class of a number whose name was left out.
+_NAMELESS: Final = re.compile(r"\s*([0-9]{1,7})(\s*[:,;=|.)]?)()")
+_REMARKS: Final = ("# ", "//")
+#: What a first line is called that names the only column.
+_TITLES: Final = frozenset({"label", "labels", "name", "names", "class", "classes", "class_name", "class name"})
+_QUOTED: Final = re.compile(r""""([^"]*)",?|'([^']*)',?""")
+_QUOTED_NUMBER: Final = re.compile(r'"([0-9]{1,7})"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,82 +48,54 @@ def parse(raw: bytes | str, classes: int | None = None) -> Labels:
     """Read a label file. `classes` = how many scores the model gives, where that is known: it settles doubts."""
     text, notes = (raw, []) if isinstance(raw, str) else _decoded(raw)
     stripped = text.strip()
-    table = _pbtxt(stripped) or _json(stripped)
+    table = next((t for t in (read(stripped) for read in (pbtxt, notation, yaml)) if t is not None), None)
     if table is None:
-        lines = [line.strip() for line in text.splitlines()]
-        while lines and not lines[0]:
-            lines.pop(0)
-        if lines and len(lines[0]) <= MAX_HEADER and _HEADER.fullmatch(lines[0]):
-            lines.pop(0)
-        numbered = _numbered(lines, classes, notes)
-        names = _named(numbered) if numbered is not None else _plain(lines, classes, notes)
+        lines = _stripped(text, classes)
+        table = columns(lines) or _numbered(lines, classes, notes) or reversed_rows(lines)
+        names = _named(table) if table is not None else _plain(lines, classes, notes)
     else:
         names = _named(table)
     return _aligned(names, classes, notes)
+
+
+def _stripped(text: str, classes: int | None) -> list[str]:
+    """Lines without what stands around them: white space, empty lines before, quotation marks, remarks."""
+    lines = [line.strip() for line in text.splitlines()]
+    while lines and not lines[0]:
+        lines.pop(0)
+    quoted = [_QUOTED.fullmatch(line) for line in lines if line]
+    if quoted and all(quoted):
+        lines = [row.group(1) or row.group(2) or "" for row in quoted if row is not None]
+    lines = [_QUOTED_NUMBER.sub(r"\1", line, count=1) if line.startswith('"') else line for line in lines]
+    plain = [line for line in lines if not line.startswith(_REMARKS)]
+    filled = sum(map(bool, plain))
+    if len(plain) < len(lines) and (filled == classes or (plain and all(map(_NUMBERED.fullmatch, filter(None, plain))))):
+        return plain
+    if classes is not None and len(lines) == 1 and lines[0].count(",") == classes - 1:
+        return [name.strip() for name in lines[0].split(",")]
+    return lines
 
 
 def _decoded(raw: bytes) -> tuple[str, list[str]]:
     for mark, encoding in _MARKS:
         if raw.startswith(mark):
             return raw.decode(encoding, "replace"), []
-    if raw[1:200:2].count(0) * 4 > len(raw[1:200:2]) * 3:
-        return raw.decode("utf-16-le", "replace"), []
+    for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if raw[first:200:2].count(0) * 4 > len(raw[first:200:2]) * 3:
+            return raw.decode(encoding, "replace"), []
     try:
         return raw.decode(), []
     except UnicodeDecodeError:
         return raw.decode("cp1252", "replace"), ["the labels are not UTF-8; they were read as Windows-1252"]
 
 
-def _pbtxt(text: str) -> dict[int, str] | None:
-    """Object detection's label map: `item { id: 1 name: "..." display_name: "..." }`."""
-    rest = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")).lstrip()
-    if not _ITEM.match(rest):
-        return None
-    table = {}
-    # Cut at the brackets: a search for both would look through the whole text from each one that is not closed.
-    for part in rest.split("}")[:-1]:
-        item = part.partition("{")[2]
-        number = _ID.search(item)
-        names = {m.group(1): m.group(2) or m.group(3) for m in _NAME.finditer(item)}
-        name = names.get("display_name") or names.get("name")
-        if number is not None and name and int(number.group(1)) < MAX_CLASSES:
-            table[int(number.group(1))] = name
-    return table or None
-
-
-def _json(text: str) -> dict[int, str] | None:
-    """A list of names, or a table of numbers and names either way round."""
-    if not text.startswith(("[", "{")):
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        if len(text) > MAX_PYTHON:
-            return None
-        try:
-            value = ast.literal_eval(text)  # Ultralytics writes Python's notation
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            return None
-    if isinstance(value, dict) and isinstance(value.get("names"), dict | list):
-        value = value["names"]
-    if isinstance(value, list) and all(isinstance(v, str) for v in value):
-        return dict(enumerate(value))
-    if not isinstance(value, dict):
-        return None
-    table: dict[int, str] = {}
-    for left, right in value.items():
-        swapped = isinstance(right, int) and not isinstance(right, bool)
-        key, entry = (str(right), left) if swapped else (str(left), right)
-        if not key.isascii() or not key.isdecimal() or len(key) > 7 or not isinstance(entry, str):
-            return None
-        table[int(key)] = entry
-    return table
-
-
 def _numbered(lines: Sequence[str], classes: int | None, notes: list[str]) -> dict[int, str] | None:
     """Lines that each begin with their class's number; None when they do not, or when the numbers belong to names."""
     rows = [_NUMBERED.fullmatch(line) for line in lines if line]
-    if not rows or any(row is None for row in rows):
+    if sum(row is not None for row in rows) * 2 <= len(rows):
+        return None
+    rows = [row or _NAMELESS.fullmatch(line) for row, line in zip(rows, filter(None, lines), strict=True)]
+    if any(row is None for row in rows):
         return None
     numbered = [(int(row.group(1)), row.group(2), row.group(3)) for row in rows if row is not None]
     numbers = [number for number, _, _ in numbered]
@@ -169,6 +139,8 @@ def _aligned(names: tuple[str, ...], classes: int | None, notes: list[str]) -> L
     """Make names and scores go together where it is clear how; else say which class would be called what."""
     if not names or classes is None or len(names) == classes:
         return Labels(names, tuple(notes))
+    if len(names) == classes + 1 and names[0].lower() in _TITLES:
+        return Labels(names[1:], tuple(notes))
     last = len(names) - 1
     if len(names) + 1 == classes and names[0].lower() not in PLACEHOLDERS and classes > 2:
         notes.append(

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InvalidModel, TooLarge
 from ..formats import detect
-from ..formats.labels import Labels
+from ..formats.labels import Labels, parse
 from ..formats.tflite import metadata as tflite_metadata
 from ..formats.tflite import reader as tflite
 from ..formats.tflite.entry import signature_of
@@ -124,9 +124,10 @@ def _labels(data: bytes, model: tflite.TfliteModel, facts: Mapping[str, Any]) ->
 
 
 def _written(names: tuple[str, ...]) -> str:
-    """A label file that reads back as `names`: numbered where a class has no name or a name begins with a number."""
-    if all(n and not n[0].isdecimal() for n in names):
-        return "\n".join(names) + "\n"
+    """A label file that reads back as `names`: one a line where that does, else a table of numbers and names."""
+    lines = "\n".join(names) + "\n"
+    if all(names) and parse(lines).names == names:
+        return lines
     return json.dumps({str(i): n for i, n in enumerate(names) if n}, ensure_ascii=False, indent=0) + "\n"
 
 

@@ -18,5 +18,5 @@ CODES: Final = frozenset(_CODES.split())
 
 
 def is_country(code: str) -> bool:
-    """Whether `code` is that of a country, in capital or small letters."""
-    return code.upper() in CODES
+    """Whether `code` is that of a country, in capital or small letters, blanks around it."""
+    return code.isascii() and code.strip().upper() in CODES

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import difflib
 import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 from ..errors import InvalidConfig
@@ -55,8 +57,12 @@ _KEY_TYPES: Final = frozenset(
 _HARMLESS: Final = re.compile(
     r"""\s*(?:(?:schema|hostname|timezone|country|ssid|authorized_keys|preload)\s*=.*|\[[a-z]+\]\s*|)"""
 )
-#: A line that begins a known table, however it goes on.
-_HEADER: Final = re.compile(r"\s*\[+\s*(wifi|ssh|models)\b")
+#: A line that begins a known table, with a bracket too few or too many.
+_HEADER: Final = re.compile(r"\s*(?:\[+\s*(wifi|ssh|models)\b[^=]*|(wifi|ssh|models)\s*\]+[^=]*)")
+#: A line that begins a table or a setting, however it goes on.
+_BEGINS: Final = re.compile(r"\s*(?:\[+\s*[a-z]+\s*(?:\]|$)|[a-z]+\s*\]|[\"']?[A-Za-z][A-Za-z0-9_.-]{0,40}[\"']?\s*[=:]|//)")
+#: The line with the number of the schema, damaged.
+_SCHEMA_LINE: Final = re.compile(r"(?m)^\s*[\"']?schema\b[^\w\n]*1\b\W*$")
 #: Keys whose values are not secrets, and lines of lists of such.
 _OPEN_KEYS: Final = (
     "schema",
@@ -171,11 +177,18 @@ def parse(data: bytes) -> tuple[Settings, tuple[str, ...]]:
     if len(data) > MAX_BYTES:
         raise InvalidConfig(f"{FILE} has {len(data)} bytes; at most {MAX_BYTES} are read")
     try:
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise InvalidConfig(f"{FILE} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     content, problems = _readable(text)
     schema = content.pop("schema", None)
+    for name, value in content.items():
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+            problems.append(f"{name}: has one pair of brackets, [{name}]; it is used")
+            content[name] = value[0]
+    if schema == str(SCHEMA):
+        problems.append("schema: must be a number, without quotes")
+        schema = SCHEMA
     if type(schema) is not int or schema != SCHEMA:
         raise InvalidConfig(f"{FILE}: this image reads schema {SCHEMA}; put 'schema = {SCHEMA}' at its top")
     top = _Reader(Table(content), problems)
@@ -196,23 +209,67 @@ def parse(data: bytes) -> tuple[Settings, tuple[str, ...]]:
 
 def _readable(text: str) -> tuple[dict[str, Any], list[str]]:
     """The TOML of a file without the lines that are none, and what is wrong with those. InvalidConfig if too many."""
-    lines = text.split("\n")
-    problems: list[str] = []
-    for _ in range(MAX_BAD_LINES + 1):
+    try:
+        return read_toml(text), []
+    except ValueError:
+        pass
+    # TOML knows no way to go on behind a fault: every setting is read alone.
+    content: dict[str, Any] = {}
+    table, problems = content, []
+    for number, lines in _statements(text.split("\n")):
+        header = _HEADER.fullmatch(lines[0])
+        if header is not None:
+            name = header[1] or header[2]
+            if lines[0].strip() != f"[{name}]":
+                problems.append(f"line {number}: is taken for [{name}]")
+            known = content.setdefault(name, {})
+            if not isinstance(known, dict):
+                problems.append(f"{name}: is not used, as there is a table [{name}] too")
+                known = content[name] = {}
+            table = known
+            lines = ["", *lines[1:]]
+        _take(table, number, lines, problems)
+        if len(problems) > MAX_BAD_LINES:
+            raise InvalidConfig(f"{FILE} has more than {MAX_BAD_LINES} lines that are not TOML; correct it")
+    if "schema" not in content and _SCHEMA_LINE.search(text):
+        content["schema"] = SCHEMA
+    return content, problems
+
+
+def _statements(lines: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """(number of the first line, lines) of every header and setting; what follows one belongs to it."""
+    begins = [n for n, line in enumerate(lines) if _BEGINS.match(line)]
+    if begins[:1] != [0]:
+        begins.insert(0, 0)
+    for begin, end in pairwise([*begins, len(lines)]):
+        yield begin + 1, lines[begin:end]
+
+
+def _take(table: dict[str, Any], number: int, lines: list[str], problems: list[str]) -> None:
+    """Read one setting into its table. Of a list with wrong lines the others are kept."""
+    lines = list(lines)
+    for _ in lines:
         try:
-            return read_toml("\n".join(lines)), problems
+            values = read_toml("\n".join(lines))
+            break
         except ValueError as error:
+            with contextlib.suppress(ValueError):
+                values = read_toml("\n".join([*lines, "]"]))
+                problems.append(f"line {number}: the list does not end, a ] is missing; it is used")
+                break
             place = re.search(r"at line (\d+), column \d+", str(error))
-            number = int(place[1]) if place else 0
-            if not 0 < number <= len(lines) or not lines[number - 1].strip():
-                raise InvalidConfig(
-                    f"{FILE} is not TOML ({place[0] if place else 'nested or long'}); correct it"
-                ) from None
-            header = _HEADER.match(lines[number - 1])
-            # What belongs to a table stays in it, also when the line that begins it has a typing error.
-            lines[number - 1] = f"[{header[1]}]" if header and lines[number - 1] != f"[{header[1]}]" else ""
-            problems.append(f"line {number}: is not TOML and is not used; texts need quotes at both ends")
-    raise InvalidConfig(f"{FILE} has more than {MAX_BAD_LINES} lines that are not TOML; correct it")
+            wrong = int(place[1]) - 1 if place and 0 < int(place[1]) <= len(lines) else 0
+            if not lines[wrong].strip() or wrong == 0:
+                wrong, lines[1:] = 0, [""] * (len(lines) - 1)  # the setting's first line: what follows belongs to it
+            lines[wrong] = ""
+            problems.append(f"line {number + wrong}: is not TOML and is not used; texts need quotes at both ends")
+    else:
+        return
+    for key, value in values.items():
+        if key in table:
+            problems.append(f"line {number}: {ascii(key)[:40]} is set a second time; the first is used")
+        else:
+            table[key] = value
 
 
 def _matches(pattern: re.Pattern[str]) -> Callable[[str], bool]:
@@ -225,7 +282,8 @@ def _wifi(table: _Reader | None) -> Wifi | None:
     ssid = table.text("ssid", _ssid_valid, "a network name of 1 to 32 bytes without control characters")
     country = table.text(
         "country", is_country, "the code of a country (ISO 3166-1) such as DE; Great Britain is GB"
-    ).upper()
+    )
+    country = country.strip().upper()
     password = table.text(
         "password", lambda v: bool(_PSK.fullmatch(v) or _PASSPHRASE.fullmatch(v)), "8 to 63 ASCII characters or 64 hex"
     )

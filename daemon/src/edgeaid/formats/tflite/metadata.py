@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ...errors import InvalidModel, TooLarge
+from ..label_tables import MAX_PYTHON
 from ..labels import Labels, parse
 from ..wire import zipdir
 from ..wire.binary import Data, as_view, text
@@ -140,10 +141,11 @@ def exporter_facts(data: Data) -> dict[str, Any]:
         entry = next((e for e in zipdir.entries(data) if e.name in _EXPORTER_FILES), None)
         if entry is None:
             return {}
-        written = text(zipdir.read(data, entry, MAX_LABEL_BYTES))
-        # Older releases write a Python literal, newer ones JSON.
-        value = json.loads(written) if entry.name.endswith(".json") else ast.literal_eval(written)
-    except (InvalidModel, TooLarge, ValueError, SyntaxError, MemoryError, RecursionError):
+        # Older releases write a Python literal, which takes long to read, newer ones JSON.
+        in_json = entry.name.endswith(".json")
+        written = text(zipdir.read(data, entry, MAX_LABEL_BYTES if in_json else MAX_PYTHON))
+        value = json.loads(written) if in_json else ast.literal_eval(written)
+    except (InvalidModel, TooLarge, ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return {}  # no runtime follows it
     return value if isinstance(value, dict) else {}
 
@@ -163,10 +165,11 @@ def exporter_labels(facts: Mapping[str, Any]) -> tuple[str, ...]:
 def attached_text(data: Data) -> str:
     """The beginnings of the text files in the appended zip: exporters leave notes about themselves there."""
     try:
-        texts = [zipdir.read(data, e, MAX_LABEL_BYTES) for e in zipdir.entries(data) if e.name.lower().endswith(_TEXTS)]
+        listed = [entry for entry in zipdir.entries(data) if entry.name.lower().endswith(_TEXTS)][:MAX_LABEL_FILES]
+        texts = [zipdir.read(data, entry, MAX_LABEL_BYTES)[:2048] for entry in listed]
     except (InvalidModel, TooLarge):
         return ""
-    return " ".join(text(raw[:2048]) for raw in texts[:MAX_LABEL_FILES])
+    return " ".join(map(text, texts))
 
 
 def _files(table: Table, slot: int) -> tuple[AssociatedFile, ...]:

@@ -110,7 +110,7 @@ def elements(shape: tuple[int, ...]) -> int:
         raise InvalidRequest(f"shape {list(shape)} has a negative dimension")
     count = math.prod(shape)
     if count > MAX_ELEMENTS:
-        raise InvalidRequest(f"shape {list(shape)} has more than {MAX_ELEMENTS} elements")
+        raise InvalidRequest(f"shape {list(shape)} causes total element count to exceed maximum size of {MAX_ELEMENTS}")
     return count
 
 

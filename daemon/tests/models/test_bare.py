@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
+import pickle
 import tomllib
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ import numpy as np
 import pytest
 
 from edgeaid.errors import InvalidModel
+from edgeaid.formats import labels
+from edgeaid.formats.tflite import metadata
 from edgeaid.models import bare, catalogue, manifest
 
 from ..formats import builders
@@ -196,7 +201,7 @@ def test_a_file_of_the_catalogue_gets_the_catalogues_manifest(tmp_path: Path, sh
 
 def archive(**files: bytes) -> bytes:
     data = io.BytesIO()
-    with zipfile.ZipFile(data, "w") as bundle:
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as bundle:
         for name, content in files.items():
             bundle.writestr(name.replace("__", "."), content)
     return data.getvalue()
@@ -218,6 +223,20 @@ def archive(**files: bytes) -> bytes:
         (gzip.compress(b"x" * 100), "gzip", "unpack"),
         (b"hello, this is a text\n", "text ('hello", "push"),
         (b"", "empty", "download"),
+        (b"<!-- mirror -->\n<!DOCTYPE html><p>404", "HTML page", "raw"),
+        (b"/annex/objects/SHA256E-s44--abc.tflite\n", "git-annex pointer", "git annex get"),
+        (b"../.git/annex/objects/x/y/SHA256E-s44--abc.tflite", "git-annex pointer", "git annex get"),
+        (b"outs:\n- md5: 00\n  path: model.tflite\n", "DVC pointer", "dvc pull"),
+        (b'{"format": "graph-model", "generatedBy": "2.0"}', "TensorFlow.js", "push"),
+        (b"#include <stdint.h>\nalignas(8) const unsigned char g_model[] = {\n  0x1c, 0x00", "C source", ".tflite"),
+        (b"unsigned char model_tflite[] = {0x1c, 0x00};", "C source", ".tflite"),
+        (base64.b64encode(bytes([28, 0, 0, 0]) + b"TFL3" + bytes(60)), "base64", "base64 -d"),
+        (pickle.dumps({"weights": [1.0] * 50}, protocol=4), "Python pickle", "ONNX"),
+        (b"RIFF\x24\0\0\0WAVEfmt " + bytes(60), "a sound", "push"),
+        (b"\x10\0\0\0ORTM" + bytes(60), "ONNX Runtime", "convert"),
+        (b"\x10\0\0\0ET12" + bytes(60), "ExecuTorch", "ONNX"),
+        (b"7767517\n75 83\nInput data 0 1 data\n", "ncnn", "ONNX"),
+        (b"LITERTLM\1\0" + bytes(60), "language model", "push"),
         (b"abc", "3 bytes", "download"),
         (np.random.default_rng(0).bytes(5000), "not a model", "push"),
         (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "error message", "address"),
@@ -260,6 +279,26 @@ def test_a_model_cut_short_is_said_to_be_so(tmp_path: Path) -> None:
 def test_a_manifest_is_valid_toml_whatever_the_names_in_the_file(tmp_path: Path) -> None:
     wrapped(tmp_path, classifier(name='q"\\\n'))
     assert tomllib.loads((tmp_path / "staged" / "model.toml").read_text())["name"] == "m"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("cat", "dog"), ("3 of a kind", "dog"), ("", "dog"), ("id,name", "dog"), ("[cat", "dog"), ("item {", "dog"),
+     ("cat\u2028x", "dog"), ("'cat'", "'dog'"), ("cat,0", "dog,1"), ("# cat", "0 dog"), (" cat", "dog"),
+     ("names:", "- a")],
+)  # fmt: skip
+def test_labels_are_written_so_that_they_read_back_the_same(names: tuple[str, ...]) -> None:
+    assert labels.parse(bare._written(names)).names == names
+
+
+def test_of_many_files_behind_a_model_only_some_are_inflated() -> None:
+    data = archive(**{f"{number}__txt": bytes(1 << 16) for number in range(1000)})
+    tracemalloc.start()
+    try:
+        metadata.attached_text(data)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_signatures_that_are_not_served_are_named(tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ preload = ["bird-1.edgeai"]
         ('hostname = "pi"', "hostname =", "hostname", "line 2"),
         ('hostname = "pi"', "hostname = {", "hostname", "line 2"),
         ('hostname = "pi"', 'hostname = """pi"', "hostname", "line 2"),
-        ('hostname = "pi"', "hostname = \'\'\'pi", "hostname", "line 2"),
+        ('hostname = "pi"', "hostname = '''pi", "hostname", "line 2"),
         ('hostname = "pi"', 'hostname = "p\0i"', "hostname", "line 2"),
         ('hostname = "pi"', 'hostname = "pi"\nhostname = "other"', "", "line 3"),
         ('hostname = "pi"', 'hostname = "pi"\nwifi = "n"', "", "wifi"),
@@ -343,7 +343,19 @@ def test_what_is_no_country_is_refused(country: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "ssid", ["caf\u00e9", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "a\u00a0b", "\u3000x", "\u202eabc", "e\u0301", "\ue000", "a\u2028b", " a ", "é" * 16]
+    "ssid",
+    [
+        "caf\u00e9",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "a\u00a0b",
+        "\u3000x",
+        "\u202eabc",
+        "e\u0301",
+        "\ue000",
+        "a\u2028b",
+        " a ",
+        "é" * 16,
+    ],
 )
 def test_any_unicode_is_a_networks_name(ssid: str) -> None:
     parsed, problems = parse(f'schema = 1\n[wifi]\nssid = "{ssid}"\ncountry = "DE"\nopen = true'.encode())

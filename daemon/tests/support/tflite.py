@@ -138,10 +138,13 @@ def tiles() -> bytes:
     return build(Graph(tensors, [Op("TILE", [0, 1], [2])], [0, 1], [2]))
 
 
-def echo() -> bytes:
-    """INPUT0 -> OUTPUT0, texts [1,16]."""
-    tensors = [T("in", "BYTES", [1, 16]), T("form", "INT32", [2], [1, 16]), T("out", "BYTES", [1, 16])]
-    graph = Graph(tensors, [Op("RESHAPE", [0, 1], [2], {0: ("i", [1, 16])})], [0], [2])
+def echo(*shape: int) -> bytes:
+    """INPUT0 -> OUTPUT0, texts of a shape, [1,16] unless said otherwise; -1 = variable."""
+    signature = shape or (1, 16)
+    now = [max(1, d) for d in signature]
+    tensors = [T("in", "BYTES", now, signature=signature), T("form", "INT32", [len(now)], list(signature)),
+               T("out", "BYTES", now, signature=signature)]  # fmt: skip
+    graph = Graph(tensors, [Op("RESHAPE", [0, 1], [2], {0: ("i", list(signature))})], [0], [2])
     return build(graph, signature=({"INPUT0": 0}, {"OUTPUT0": 2}))
 
 

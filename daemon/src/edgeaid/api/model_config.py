@@ -25,13 +25,24 @@ _OBJECTS: Final = frozenset(
     {
         "version_policy", "optimization", "dynamic_batching", "sequence_batching", "ensemble_scheduling",
         "cc_model_filenames", "metric_tags", "parameters", "model_operations", "model_transaction_policy",
-        "response_cache", "model_metrics",
+        "model_repository_agents", "response_cache", "model_metrics",
     }
 )  # fmt: skip
 _ARRAYS: Final = frozenset({"input", "output", "batch_input", "batch_output", "instance_group", "model_warmup"})
 #: Fields that proto3's JSON mapping may write as texts.
 _NUMERIC: Final = frozenset({"max_batch_size", "num_versions", "versions", "dims", "shape", "count"})
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
+#: Enumerations, which proto3's JSON mapping may write as numbers.
+_ENUMS: Final[dict[str, tuple[str, ...]]] = {
+    "data_type": (
+        "TYPE_INVALID", "TYPE_BOOL", "TYPE_UINT8", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64", "TYPE_INT8",
+        "TYPE_INT16", "TYPE_INT32", "TYPE_INT64", "TYPE_FP16", "TYPE_FP32", "TYPE_FP64", "TYPE_STRING", "TYPE_BF16",
+    ),
+    "format": FORMATS,
+}  # fmt: skip
+_CAPITAL: Final = re.compile(r"(?<=[a-z0-9])[A-Z]")
+#: Fields whose content has names of the client's own.
+_FREE: Final = frozenset({"parameters", "metric_tags", "cc_model_filenames"})
 _LARGEST: Final = (1 << 31) - 1
 
 
@@ -46,7 +57,7 @@ def read(text: object, name: str = "") -> dict[str, Any]:
     if len(text) > MAX_TEXT:
         raise _wrong(f"it has more than {MAX_TEXT} characters")
     try:
-        value = _numbers(json.loads(text))
+        value = _plain(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"failed to load: parameter 'config' is not valid JSON: {str(error)[:200]}") from error
     if not isinstance(value, dict):
@@ -59,14 +70,21 @@ def read(text: object, name: str = "") -> dict[str, Any]:
     return config
 
 
-def _numbers(value: Any, key: str = "") -> Any:
+def _plain(value: Any, key: str = "") -> Any:
+    """A value as proto3's JSON mapping may also write it: lowerCamelCase, numbers as texts, enumerations as numbers."""
     if isinstance(value, dict):
-        return {k: _numbers(v, k) for k, v in value.items()}
+        if key in _FREE:
+            return value
+        named = {_CAPITAL.sub(lambda m: "_" + m[0].lower(), k): v for k, v in value.items()}
+        return {k: _plain(v, k) for k, v in named.items()}
     if isinstance(value, list):
-        return [_numbers(v, key) for v in value]
+        return [_plain(v, key) for v in value]
     if key in _NUMERIC and isinstance(value, str) and _INTEGER.fullmatch(value):
         return int(value)
-    return value
+    if key in _NUMERIC and isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
+        return int(value)
+    names = _ENUMS.get(key, ())
+    return names[value] if type(value) is int and 0 <= value < len(names) else value
 
 
 def _check_field(key: str, field: Any) -> None:
@@ -112,7 +130,9 @@ def _check_tensor(side: str, entry: dict[str, Any]) -> None:
         raise _wrong(f"every {side} must have a 'name'")
     where = f"{side} {name[:100]!r}"
     kind = entry.get("data_type")
-    if kind is not None and kind not in DATA_TYPES:
+    if kind == "TYPE_INVALID":  # the value that stands for none
+        del entry["data_type"]
+    elif kind is not None and (not isinstance(kind, str) or kind not in DATA_TYPES):
         raise _wrong(f"{where}: there is no data_type {kind!r:.100}; known: {', '.join(sorted(DATA_TYPES))}")
     if entry.get("format", FORMATS[0]) not in FORMATS:
         raise _wrong(f"{where}: there is no format {entry['format']!r:.100}; known: {', '.join(FORMATS)}")

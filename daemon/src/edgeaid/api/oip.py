@@ -14,10 +14,10 @@ from typing import Any, Final
 from ..errors import InvalidRequest, TooLarge, Unsupported
 from ..serving.sequences import Named
 from ..serving.shm import Region
-from ..tensors import ITEMSIZE, TensorSpec, elements, nbytes
+from ..tensors import ITEMSIZE, MAX_ELEMENTS, TensorSpec, elements, nbytes
 from . import large_json
 from .json_text import loads
-from .tensor_json import TYPECODES, encode
+from .tensor_json import TYPECODES, encode, serialize_bytes
 
 MAX_TENSORS: Final = 256
 #: JSON that a request may have whatever the model, and further for each element of the model's inputs: a number with
@@ -166,22 +166,39 @@ def _sequence(parameters: dict[str, Any]) -> Named | None:
 
 
 def parse_raw(body: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> InferRequest:
-    """A raw request (header length 0): the body is the only input's data, all outputs come back binary."""
+    """A raw request (header length 0): the body is the only input's data, all outputs come back binary.
+
+    Of texts the body is one, without its length. The refusals have the words that Triton's clients know.
+    """
     if len(inputs) != 1:
-        raise InvalidRequest(f"a raw binary request needs a model with one input, this one has {len(inputs)}")
+        raise InvalidRequest(
+            f"Raw request must only have 1 input (found 1) to be deduced but got {len(inputs)} inputs in the model; "
+            "send an inference header that names them"
+        )
     spec = inputs[0]
     shape = _raw_shape(spec, len(body))
-    _check_size(spec, shape, len(body))
-    given = InputTensor(0, body, shape=() if spec.fixed else shape)
+    data: Body = serialize_bytes([bytes(body)]) if spec.datatype == "BYTES" else body
+    _check_size(spec, shape, len(data))
+    given = InputTensor(0, data, shape=() if spec.fixed else shape)
     return InferRequest("", (given,), tuple(OutputTensor(i, True) for i in range(len(outputs))), 0, None)
 
 
 def _raw_shape(spec: TensorSpec, size: int) -> tuple[int, ...]:
     """Shape of a raw request's input: one variable dimension follows from the size, a batch is of 1."""
     if spec.datatype == "BYTES":
+        if any(d != 1 for d in (spec.shape[1:] if spec.shape[:1] == (-1,) else spec.shape)) or spec.shape == (-1,):
+            raise InvalidRequest(
+                f"For BYTE datatype raw input {spec.name!r}, the model must have input shape [1]; "
+                f"it has {list(spec.shape)}"
+            )
         return spec.one.shape
     shape = spec.shape[:1] if spec.shape[:1] != (-1,) else (1,)
     shape += spec.shape[1:]
+    if shape.count(-1) > 1:
+        raise InvalidRequest(
+            f"The shape of the raw input {spec.name!r} can not be deduced because there are more than one "
+            f"variable-sized dimension: {list(spec.shape)}"
+        )
     if shape.count(-1) == 1:
         rest = math.prod(d for d in shape if d >= 0) * ITEMSIZE[spec.datatype]
         shape = tuple(size // rest if d < 0 and rest else d for d in shape)
@@ -296,6 +313,10 @@ def _shape(value: object, name: str) -> tuple[int, ...]:
     ):
         raise InvalidRequest(f"input {name!r}: 'shape' must be an array of whole numbers")
     shape = tuple(value)
+    if min(shape, default=0) >= 0 and MAX_ELEMENTS < math.prod(shape) < 1 << 63:
+        raise InvalidRequest(
+            f"byte size overflow for input {name!r}: shape {value} has more than {MAX_ELEMENTS} elements"
+        )
     elements(shape)  # refuses negative dimensions and products beyond every limit
     return shape
 
@@ -331,7 +352,7 @@ def _wanted(value: object, outputs: tuple[TensorSpec, ...], default_binary: bool
                 f"unexpected inference output {entry['name']!r}; the model has {', '.join(repr(n) for n in index_of)}"
             )
         if any(w.index == index for w in asked):
-            raise InvalidRequest(f"output {entry['name']!r} is asked for twice")
+            raise InvalidRequest(f"output {entry['name']!r} already exists in request: it is asked for twice")
         asked.append(wanted(index, outputs[index], _parameters(entry, f"output {entry['name']!r}"), default_binary))
     return tuple(asked)
 

@@ -30,7 +30,18 @@ _NUMBER: Final = re.compile(r"-?[0-9]{1,7}")
 
 #: Where files of JSON and YAML keep the names, and how tables call a number and a name.
 _PLACES: Final = ("names", "categories", "id2label", "labels", "classes", "label2id", "class_names")
-_NUMBERS: Final = ("id", "index", "idx", "class", "classid", "class_id", "class id", "number", "label_id", "category_id")
+_NUMBERS: Final = (
+    "id",
+    "index",
+    "idx",
+    "class",
+    "classid",
+    "class_id",
+    "class id",
+    "number",
+    "label_id",
+    "category_id",
+)
 _NAMES: Final = ("display_name", "name", "label", "class_name", "classname", "class name", "category", "title", "class")
 
 _YAML: Final = re.compile(rf"^(?:{'|'.join(_PLACES)})[ \t]*:[ \t]*(.*)$", re.MULTILINE)

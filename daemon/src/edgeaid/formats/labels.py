@@ -69,7 +69,9 @@ def _stripped(text: str, classes: int | None) -> list[str]:
     lines = [_QUOTED_NUMBER.sub(r"\1", line, count=1) if line.startswith('"') else line for line in lines]
     plain = [line for line in lines if not line.startswith(_REMARKS)]
     filled = sum(map(bool, plain))
-    if len(plain) < len(lines) and (filled == classes or (plain and all(map(_NUMBERED.fullmatch, filter(None, plain))))):
+    if len(plain) < len(lines) and (
+        filled == classes or (plain and all(map(_NUMBERED.fullmatch, filter(None, plain))))
+    ):
         return plain
     if classes is not None and len(lines) == 1 and lines[0].count(",") == classes - 1:
         return [name.strip() for name in lines[0].split(",")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from typing import Final
 
@@ -52,7 +53,15 @@ _MAGIC: Final = (
     (b"\x93NUMPY", "a NumPy array", _PUSH),
     (b"GGUF", "a language model (GGUF), which nothing here runs", _PUSH),
     (b"\x1aE\xdf\xa3", "a video", "edgeai stream add asks a detector about it"),
-    (b"\x80\x02", "a Python pickle, such as PyTorch writes", _EXPORT),
+    *((b"\x80" + bytes([n]), "a Python pickle, such as PyTorch and scikit-learn write", _EXPORT) for n in (2, 3, 4, 5)),
+    (b"ID3", "a sound", _PUSH),
+    (b"OggS", "a sound", _PUSH),
+    (b"fLaC", "a sound", _PUSH),
+    (b"LITERTLM", "a language model (LiteRT-LM), which nothing here runs", _PUSH),
+    (b"RKNN", "a model for Rockchip's accelerators, which nothing here runs", _PUSH),
+    (b"\x01HEF", "a model for Hailo's accelerators, which nothing here runs", _PUSH),
+    (b"7767517\n", "a network of ncnn", _EXPORT),
+    (b"SQLite format 3\0", "a database", _PUSH),
     (b"\x1f\x8b", "a gzip archive", "unpack it and push the model in it"),
     (b"BZh", "a bzip2 archive", "unpack it and push the model in it"),
     (b"\xfd7zXZ\0", "an xz archive", "unpack it and push the model in it"),
@@ -63,6 +72,9 @@ _MAGIC: Final = (
 _INNER_MAGIC: Final = (
     (8, b"WEBP", "a WebP picture", _CONVERT_PICTURE),
     (8, b"AVI ", "a video", "edgeai stream add asks a detector about it"),
+    (8, b"WAVE", "a sound", _PUSH),
+    (4, b"ORTM", "a model of ONNX Runtime (.ort)", "take the .onnx that it was made from: edgeai model convert FILE"),
+    (4, b"ET12", "a program of ExecuTorch (.pte)", _EXPORT),
     (4, b"ftyphei", "a HEIC picture", _CONVERT_PICTURE),
     (4, b"ftypmif", "a HEIC picture", _CONVERT_PICTURE),
     (4, b"ftypavif", "an AVIF picture", _CONVERT_PICTURE),
@@ -75,6 +87,11 @@ _INNER_MAGIC: Final = (
     ),
 )
 
+
+_HTML: Final = re.compile(rb"(?:<!--.{0,2000}?-->\s*)?<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+_C_ARRAY: Final = re.compile(rb"\[[A-Za-z0-9_ ]{0,40}\]\s{0,8}[A-Za-z0-9_()]{0,40}\s{0,8}=\s{0,8}\{\s{0,8}0x")
+#: "....TFL3" with the usual place of the root table.
+_BASE64: Final = (b"HAAAAFRGTDM", b"GAAAAFRGTDM", b"IAAAAFRGTDM", b"FAAAAFRGTDM", b"JAAAAFRGTDM")
 
 #: Kinds of `formats.detect` that a model directory is made of without reading them -> the target they are for.
 _TARGETS: Final = {
@@ -123,7 +140,10 @@ def refusal(data: Data) -> str:
         magic, what, hint = known
         return f"this is {what}, not a model that can be served; {hint}" + _inside(view, magic)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text[:15].lower().startswith((b"<!doctype html", b"<html", b"<head")):
+    reference = _reference(text)
+    if reference:
+        return reference
+    if _HTML.match(text):
         return "this is an HTML page, not a model; download the file itself (on GitHub: the link 'raw')"
     if text.startswith(b"<?xml") and b"<Error>" in head:
         return "this is a storage server's error message, not a model; check the address that it was downloaded from"
@@ -134,6 +154,21 @@ def refusal(data: Data) -> str:
         return f"this is a file of the kind: {detect.KINDS[kind]}; {_NEXT[kind]}"
     if kind == "unknown":
         return _unknown(head, len(view))
+    return ""
+
+
+def _reference(text: bytes) -> str:
+    """What only says where a model is, or holds one in another writing."""
+    if b"/annex/objects/" in text[:400]:
+        return "this is a git-annex pointer: a note of where the model is, not the model; fetch it with `git annex get`"
+    if text.startswith(b"outs:") and b"md5:" in text[:400]:
+        return "this is a DVC pointer: a note of where the model is, not the model; fetch it with `dvc pull`"
+    if text.startswith(b"{") and (b'"graph-model"' in text or b'"layers-model"' in text):
+        return f"this is the description of a TensorFlow.js model; take the model that it was made from; {_PUSH}"
+    if _C_ARRAY.search(text):
+        return "this is a C source with a model in it, as microcontrollers take it; push the .tflite it was made from"
+    if text.startswith(_BASE64):
+        return "this is a .tflite in base64; decode it first: base64 -d FILE > model.tflite"
     return ""
 
 

@@ -60,7 +60,9 @@ _HARMLESS: Final = re.compile(
 #: A line that begins a known table, with a bracket too few or too many.
 _HEADER: Final = re.compile(r"\s*(?:\[+\s*(wifi|ssh|models)\b[^=]*|(wifi|ssh|models)\s*\]+[^=]*)")
 #: A line that begins a table or a setting, however it goes on.
-_BEGINS: Final = re.compile(r"\s*(?:\[+\s*[a-z]+\s*(?:\]|$)|[a-z]+\s*\]|[\"']?[A-Za-z][A-Za-z0-9_.-]{0,40}[\"']?\s*[=:]|//)")
+_BEGINS: Final = re.compile(
+    r"\s*(?:\[+\s*[a-z]+\s*(?:\]|$)|[a-z]+\s*\]|[\"']?[A-Za-z][A-Za-z0-9_.-]{0,40}[\"']?\s*[=:]|//)"
+)
 #: The line with the number of the schema, damaged.
 _SCHEMA_LINE: Final = re.compile(r"(?m)^\s*[\"']?schema\b[^\w\n]*1\b\W*$")
 #: Keys whose values are not secrets, and lines of lists of such.
@@ -227,7 +229,7 @@ def _readable(text: str) -> tuple[dict[str, Any], list[str]]:
                 problems.append(f"{name}: is not used, as there is a table [{name}] too")
                 known = content[name] = {}
             table = known
-            lines = ["", *lines[1:]]
+            lines[0] = ""
         _take(table, number, lines, problems)
         if len(problems) > MAX_BAD_LINES:
             raise InvalidConfig(f"{FILE} has more than {MAX_BAD_LINES} lines that are not TOML; correct it")
@@ -280,9 +282,7 @@ def _wifi(table: _Reader | None) -> Wifi | None:
     if table is None:
         return None
     ssid = table.text("ssid", _ssid_valid, "a network name of 1 to 32 bytes without control characters")
-    country = table.text(
-        "country", is_country, "the code of a country (ISO 3166-1) such as DE; Great Britain is GB"
-    )
+    country = table.text("country", is_country, "the code of a country (ISO 3166-1) such as DE; Great Britain is GB")
     country = country.strip().upper()
     password = table.text(
         "password", lambda v: bool(_PSK.fullmatch(v) or _PASSPHRASE.fullmatch(v)), "8 to 63 ASCII characters or 64 hex"

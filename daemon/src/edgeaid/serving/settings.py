@@ -78,7 +78,9 @@ class Settings:
             if key not in LOG_DEFAULTS:
                 raise InvalidRequest(f"unknown log setting {key!r}; known: {', '.join(LOG_DEFAULTS)}")
             if key == "log_file" and value:
-                raise InvalidRequest("log_file cannot be set by a client; logs go to the journal")
+                raise InvalidRequest(
+                    "log file location can not be updated through network protocol; logs go to the journal"
+                )
             given = integral(value)
             if type(given) is not type(LOG_DEFAULTS[key]):
                 raise InvalidRequest(f"log setting {key!r} must be of type {type(LOG_DEFAULTS[key]).__name__}")

@@ -35,6 +35,12 @@ def load(daemon: Running, config: object) -> Any:
         {"input": [{"name": "image", "dims": [4]}]},
         {"input": [{"name": "image", "dims": ["x"]}]},
         {"input": [{"name": "image", "format": "FORMAT_X"}]},
+        {"input": [{"name": "image", "format": 7}]},
+        {"input": [{"name": "image", "data_type": 99}]},
+        {"input": [{"name": "image", "data_type": []}]},
+        {"input": [{"name": "image", "dims": [1.5]}]},
+        {"max_batch_size": 1.5},
+        {"max_batch_size": "1e3"},
         {"input": [{"name": "image", "reshape": [16]}]},
         {"output": [{"name": "x", "data_type": "TYPE_FP32", "dims": ["4"]}]},
         {"name": 5},
@@ -72,6 +78,11 @@ def test_a_wrong_configuration_is_400_and_the_model_serves_on(daemon: Running, c
         {"platform": None, "name": "digits"},
         {"parameters": {"a": {"string_value": "b"}}},
         {"dynamic_batching": {"max_queue_delay_microseconds": 100}},
+        {"model_repository_agents": {"agents": [{"name": "checksum"}]}},
+        {"input": [{"name": "image", "data_type": 6, "format": 1, "dims": [1.0, 32, "32", 1], "optional": True}]},
+        {"input": [{"name": "image", "data_type": "TYPE_INVALID", "allow_ragged_batch": False}]},
+        {"output": [{"name": "scores", "label_filename": "labels.txt", "is_shape_tensor": False}]},
+        {"max_batch_size": 0.0, "model_warmup": [{"name": "w", "batch_size": 1, "inputs": {}}]},
     ],
 )
 def test_what_tritons_clients_may_say_is_taken(daemon: Running, config: dict[str, Any]) -> None:
@@ -86,6 +97,25 @@ def test_what_tritons_clients_may_say_is_taken(daemon: Running, config: dict[str
                 assert shown[key] == value
     finally:
         assert load(daemon, {})[0] == 200
+
+
+def test_the_names_of_protos_json_mapping_are_understood_too(daemon: Running) -> None:
+    config = {
+        "maxBatchSize": "0",
+        "instanceGroup": [{"kind": "KIND_CPU"}],
+        "input": [{"name": "image", "dataType": "TYPE_INT8"}],
+        "parameters": {"ownName": {"stringValue": "b"}},
+    }
+    try:
+        assert load(daemon, config)[0] == 200
+        shown = daemon.json("GET", "/v2/models/digits/config")[1]
+        assert shown["instance_group"] == [{"kind": "KIND_CPU"}]
+        assert "ownName" in shown["parameters"]
+    finally:
+        assert load(daemon, {})[0] == 200
+    status, answer = load(daemon, {"input": [{"name": "image", "dataType": "TYPE_FP32"}]})
+    assert status == 400
+    assert "TYPE_INT8" in answer["error"]
 
 
 def test_every_configuration_that_was_seen_to_fail_is_taken_or_refused_and_the_model_serves_on(

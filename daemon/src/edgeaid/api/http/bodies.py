@@ -78,7 +78,10 @@ async def chunks(
             count += ended
             pieces += 1
             if count > limits.chunks:
-                raise errors.InvalidRequest(f"the body comes in more than {limits.chunks} chunks")
+                raise errors.InvalidRequest(
+                    f"Chunked request body exceeds maximum of {limits.chunks} non-empty chunks. "
+                    "Send fewer or larger HTTP chunks."
+                )
             total += len(chunk)
             now = time.monotonic()
             good = min(now, started + total / MIN_RATE)

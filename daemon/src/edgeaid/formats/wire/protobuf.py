@@ -17,6 +17,9 @@ from .binary import Data, as_view, text
 #: Fields visited in one file. A GraphDef with 10,000 nodes has some 500,000.
 MAX_FIELDS: Final = 3_000_000
 
+#: Fields visited to see which kind of file it is: other files than those look like endless small fields.
+MAX_GUESSED: Final = 100_000
+
 VARINT: Final = 0
 FIXED64: Final = 1
 BYTES: Final = 2
@@ -142,7 +145,7 @@ def _is_node(wire: Wire, message: memoryview | None) -> bool:
 
 def guess(data: Data) -> str:
     """Which protobuf-based model this is (a kind of detect.KINDS), "" when none fits. Never raises."""
-    wire = Wire(data, "file", 400_000)
+    wire = Wire(data, "file", MAX_GUESSED)
     if not wire.view:
         return ""
     seen: Counter[tuple[int, int]] = Counter()

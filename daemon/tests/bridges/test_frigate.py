@@ -119,13 +119,41 @@ def test_a_wrong_size_is_said_once_with_both_shapes_and_not_with_every_frame(cap
 
 
 @pytest.mark.parametrize(
-    "change", [{"dtype": "float32"}, {"dtype": "object"}, {"shape": [1, -1]}, {"shape": "x"}, {"dtype": 3}]
+    "change",
+    [
+        {"dtype": "float32"},
+        {"dtype": "object"},
+        {"shape": [1, -1]},
+        {"shape": "x"},
+        {"dtype": 3},
+        {"dtype": "x" * 999},
+        {"shape": [1] * 5000},
+        {"shape": [True, 96, 96, 3]},
+        {"shape": [1.0, 96, 96, 3]},
+        {"shape": []},
+        {"dtype": None},
+        {"shape": [65535] * 8},
+        {"shape": {"0": 1}},
+    ],
 )
 def test_a_header_that_lies_about_its_tensor_gets_zeros(bridge: Any, change: dict[str, Any]) -> None:
     header = {"shape": list(SCENE.shape), "dtype": str(SCENE.dtype), "model_type": "ssd", **change}
     frigate = Frigate(bridge[1])
     assert frigate.ask(header, SCENE.tobytes()) == [EMPTY]
     assert frigate.detect(SCENE).any()
+
+
+def test_what_frigate_sent_is_said_in_a_few_words(caplog: pytest.LogCaptureFixture) -> None:
+    class Model:
+        def get(self, _path: Any) -> dict[str, Any]:
+            return {"inputs": [{"name": "in", "datatype": "UINT8", "shape": [1, 300, 300, 3]}]}
+
+    detector = Detector(cast(Any, Model()), "ssd")
+    for header in ({"shape": [1] * 9000, "dtype": "uint8"}, {"shape": [1, 3], "dtype": "x" * 50_000}):
+        assert detector.answer([json.dumps(header).encode(), b"abc"]) == [EMPTY]
+    said = [r.getMessage() for r in caplog.records]
+    assert len(said) == 2
+    assert max(map(len, said)) < 400
 
 
 def test_tensors_with_channels_first_and_unsigned_pixels_are_turned_into_what_the_model_takes(bridge: Any) -> None:

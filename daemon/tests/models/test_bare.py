@@ -184,6 +184,16 @@ def test_a_map_of_classes_is_a_segmenter(tmp_path: Path) -> None:
     assert (written.task, written.output.decoder) == ("segment", "segmentation")
 
 
+def test_a_mask_of_one_thing_has_its_label_where_the_mask_is_set(tmp_path: Path) -> None:
+    tensors = [T("in", [1, 32, 32, 3]), T("axes", [1], "INT32", [3]), T("mask", [1, 32, 32, 1])]
+    mean = Op("MEAN", ["in", "axes"], ["mask"], [(0, "?", True)])
+    data = build(Graph(tensors, [mean], ["in"], ["mask"])) + archive(labels__txt=b"selfie\n")
+    written, _, staged = wrapped(tmp_path, data)
+    assert written.output is not None
+    assert (written.task, written.output.decoder, written.output.threshold) == ("segment", "segmentation", 0.5)
+    assert (staged / "labels.txt").read_text().splitlines() == ["background", "selfie"]
+
+
 def test_a_picture_out_of_a_picture_is_not_taken_for_classes(tmp_path: Path) -> None:
     data = build(
         Graph([T("in", [1, 32, 32, 3]), T("out", [1, 32, 32, 3])], [Op("RELU", ["in"], ["out"])], ["in"], ["out"])

@@ -30,6 +30,8 @@ ROWS: Final = 20
 COLUMNS: Final = 6
 #: One tensor of a camera picture, with room to spare; larger messages are not read.
 MAX_BYTES: Final = 16 << 20
+#: A tensor that Frigate sends has four.
+MAX_DIMENSIONS: Final = 8
 EMPTY: Final = bytes(ROWS * COLUMNS * 4)
 
 
@@ -42,6 +44,10 @@ def rows(objects: Sequence[dict[str, Any]]) -> bytes:
         row = (detected["index"], detected["score"], box["ymin"], box["xmin"], box["ymax"], box["xmax"])
         values[number * COLUMNS : (number + 1) * COLUMNS] = array.array("f", row)
     return values.tobytes()
+
+
+def _is_dimension(value: object) -> bool:
+    return type(value) is int and 0 < value < 1 << 16
 
 
 class Detector:
@@ -89,11 +95,11 @@ class Detector:
         wanted_shape, datatype = self._input()
         dtype = NUMPY.get(datatype, "")
         sent, sent_dtype = header.get("shape"), header.get("dtype")
-        if not isinstance(sent, list) or not all(isinstance(d, int) and 0 < d < 1 << 16 for d in sent):
+        if not isinstance(sent, list) or len(sent) > MAX_DIMENSIONS or not all(_is_dimension(d) for d in sent):
             raise errors.InvalidRequest(f"Frigate's header has no usable shape: {sent!r:.80}")
         refusal = errors.InvalidRequest(
-            f"Frigate sent {sent} {sent_dtype}, model {self.model!r} wants {list(wanted_shape)} {dtype}; set width, "
-            "height, input_tensor, input_pixel_format and input_dtype of Frigate's `model:` accordingly"
+            f"Frigate sent {sent} {sent_dtype!s:.40}, model {self.model!r} wants {list(wanted_shape)} {dtype}; set "
+            "width, height, input_tensor, input_pixel_format and input_dtype of Frigate's `model:` accordingly"
         )
         if sent_dtype not in ("uint8", "int8", "float32") or math.prod(sent) * np.dtype(sent_dtype).itemsize != len(
             data

@@ -61,6 +61,8 @@ def wrap_tflite(upload: Path, staged: Path, name: str) -> tuple[str, ...]:
     known = guess([i.shape for i in model.inputs], [o.shape for o in model.outputs], facts)
     labels = _labels(data, model, facts)
     task = known.task if known is not None else pictures.task_of(model, len(labels.names))
+    if task == "segment" and _is_one_mask(model) and len(labels.names) == 1:
+        labels = Labels(("background", *labels.names), labels.notes)  # the file's label is what the mask shows
     lines = [
         "schema = 1",
         f'name = "{name}"',
@@ -150,6 +152,12 @@ def _input(data: bytes, model: tflite.TfliteModel, about: Metadata | None, decod
     return lines
 
 
+def _is_one_mask(model: tflite.TfliteModel) -> bool:
+    """Whether the output is one score per pixel: how much it belongs to what the model looks for."""
+    shape = model.outputs[0].shape
+    return len(shape) == 4 and shape[-1] == 1
+
+
 def _short(values: tuple[float, ...]) -> str:
     return f"{values[0]:g}" if len(values) == 1 else str([round(v, 4) for v in values])
 
@@ -160,7 +168,7 @@ def _output(
     if task == "classify":
         return ["[output]", 'decoder = "classification"', f'activation = "{pictures.activation_of(model)}"']
     if task == "segment":
-        return ["[output]", 'decoder = "segmentation"']
+        return ["[output]", 'decoder = "segmentation"', *(["threshold = 0.5"] if _is_one_mask(model) else [])]
     if task != "detect":
         return []
     guessed = pictures.guessed_order(model, about)

@@ -119,6 +119,20 @@ def test_texts_go_in_and_out_as_json_and_as_binary_data(served: Running) -> None
     assert outputs["OUTPUT0"] == [[str(n + 1) for n in range(16)]]
 
 
+def test_bytes_that_json_cannot_hold_are_refused_there_and_given_as_binary_data(served: Running) -> None:
+    tail = b"\2\0\0\0\xff\xfe" * 16
+    entry = {"name": "INPUT0", "datatype": "BYTES", "shape": [1, 16], "parameters": {"binary_data_size": len(tail)}}
+    for binary in (False, True):
+        message = {"inputs": [entry], "outputs": [{"name": "OUTPUT0", "parameters": {"binary_data": binary}}]}
+        head = json.dumps(message).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        status, _, answer = served.http("POST", "/v2/models/echo/infer", head + tail, headers)
+        if binary:
+            assert (status, answer[-len(tail) :]) == (200, tail)
+        else:
+            assert (status, b"binary_data" in answer) == (400, True)
+
+
 @pytest.mark.parametrize("data", [["too", "few"], [["a"] * 16, ["b"] * 16], [[1] * 16]])
 def test_texts_that_do_not_fit_are_the_callers_mistake(served: Running, data: list[Any]) -> None:
     entry = {"name": "INPUT0", "datatype": "BYTES", "shape": [1, 16], "data": data}

@@ -110,7 +110,7 @@ def decode(
 def _decode(live: LiveModel, head: oip.Body, tail: memoryview, depth: int) -> oip.InferRequest:
     if len(head):
         return oip.parse(head, tail, live.inputs, live.outputs, depth)
-    return oip.parse_raw(tail, live.inputs, live.outputs)
+    return oip.parse_raw(tail, live.inputs, live.outputs, live.name)
 
 
 def fill(plane: Plane, request: Request, wanted: oip.InferRequest, peer: Peer) -> None:

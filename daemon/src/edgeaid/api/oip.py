@@ -165,15 +165,17 @@ def _sequence(parameters: dict[str, Any]) -> Named | None:
     return Named(identity, *flags) if identity else None
 
 
-def parse_raw(body: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> InferRequest:
+def parse_raw(
+    body: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], model: str = ""
+) -> InferRequest:
     """A raw request (header length 0): the body is the only input's data, all outputs come back binary.
 
     Of texts the body is one, without its length. The refusals have the words that Triton's clients know.
     """
     if len(inputs) != 1:
         raise InvalidRequest(
-            f"Raw request must only have 1 input (found 1) to be deduced but got {len(inputs)} inputs in the model; "
-            "send an inference header that names them"
+            f"Raw request must only have 1 input (found 1) to be deduced but got {len(inputs)} inputs in {model!r} model "
+            "configuration; send an inference header that names them"
         )
     spec = inputs[0]
     shape = _raw_shape(spec, len(body))

@@ -131,9 +131,17 @@ def _json_values(data: memoryview, datatype: str) -> list[Any]:
 
 
 def to_list(data: memoryview, datatype: str) -> list[Any]:
-    """Bytes of a tensor as JSON values; NaN and infinities become None (JSON null)."""
+    """Bytes of a tensor as JSON values; NaN and infinities become None (JSON null).
+
+    InvalidRequest for texts that are not UTF-8: JSON cannot hold them, and others would be another answer.
+    """
     if datatype == "BYTES":
-        return [item.decode("utf-8", "replace") for item in deserialize_bytes(data)]
+        try:
+            return [item.decode("utf-8", "surrogatepass") for item in deserialize_bytes(data)]
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(
+                "an output has bytes that are not UTF-8, which JSON cannot hold; ask for it with binary_data"
+            ) from error
     values = _json_values(data, datatype)
     if datatype in ("FP32", "FP64") and not all(map(math.isfinite, values)):
         return [v if math.isfinite(v) else None for v in values]

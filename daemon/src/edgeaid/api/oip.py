@@ -174,8 +174,8 @@ def parse_raw(
     """
     if len(inputs) != 1:
         raise InvalidRequest(
-            f"Raw request must only have 1 input (found 1) to be deduced but got {len(inputs)} inputs in {model!r} model "
-            "configuration; send an inference header that names them"
+            f"Raw request must only have 1 input (found 1) to be deduced but got {len(inputs)} inputs in {model!r} "
+            "model configuration; send an inference header that names them"
         )
     spec = inputs[0]
     shape = _raw_shape(spec, len(body))
@@ -366,7 +366,9 @@ def wanted(index: int, spec: TensorSpec, parameters: dict[str, Any], default_bin
     if classes and region is not None:
         raise InvalidRequest(f"output {spec.name!r}: classification and shared memory do not go together")
     if classes and spec.datatype not in TYPECODES:
-        raise Unsupported(f"output {spec.name!r} of datatype {spec.datatype} cannot be classified")
+        raise Unsupported(
+            f"class result not available for output due to unsupported type {spec.datatype!r}: {spec.name!r} has no scores"
+        )
     if region is not None and spec.fixed and region.size < spec.nbytes:
         raise InvalidRequest(
             f"output {spec.name!r} has {spec.nbytes} bytes, the shared memory given for it {region.size}"

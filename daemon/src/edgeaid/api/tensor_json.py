@@ -167,7 +167,7 @@ def classify(data: memoryview, spec: TensorSpec, k: int, labels: tuple[str, ...]
     count = elements(spec.shape)
     if count > MAX_CLASSIFIED:
         raise InvalidRequest(
-            f"output {spec.name!r} has {count} elements, classification takes at most {MAX_CLASSIFIED}"
+            f"classification output tensor too large: {spec.name!r} has {count} elements, {MAX_CLASSIFIED} are allowed"
         )
     values = _values(data, spec.datatype)
     batches = spec.shape[0] if len(spec.shape) > 1 else 1

@@ -367,7 +367,7 @@ def wanted(index: int, spec: TensorSpec, parameters: dict[str, Any], default_bin
         raise InvalidRequest(f"output {spec.name!r}: classification and shared memory do not go together")
     if classes and spec.datatype not in TYPECODES:
         raise Unsupported(
-            f"class result not available for output due to unsupported type {spec.datatype!r}: {spec.name!r} has no scores"
+            f"class result not available for output due to unsupported type {spec.datatype!r}: {spec.name!r}"
         )
     if region is not None and spec.fixed and region.size < spec.nbytes:
         raise InvalidRequest(

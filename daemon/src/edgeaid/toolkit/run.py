@@ -31,6 +31,8 @@ class Finished:
     #: stdout and stderr as they came, cut to 1 MiB each.
     output: str
     error: str
+    #: Bytes of data that it might have, 0 = as many as it liked.
+    memory: int = 0
 
     @property
     def ran_out(self) -> bool:
@@ -45,16 +47,25 @@ class Finished:
             return ""
         if self.status is None:
             return "did not end within the time limit"
+        limit = f" (it may take {self.memory >> 20} MiB)" if self.memory and self.ran_out else ""
         if self.status < 0:
-            return f"died of {signal.Signals(-self.status).name}"
+            return f"died of {signal.Signals(-self.status).name}{limit}"
         last = [line for line in self.error.splitlines() if line.strip()]
-        return last[-1][:500] if last else f"ended with status {self.status}"
+        return (last[-1][:500] if last else f"ended with status {self.status}") + limit
+
+
+def _physical() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _memory() -> int:
-    """Bytes that a child which opens a foreign file may take: half of the machine's, at most 4 GiB."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(512 << 20, min(4 << 30, physical // 2))
+    """Bytes that a child which runs a foreign file may take: half of the machine's, at most 4 GiB."""
+    return max(512 << 20, min(4 << 30, _physical() // 2))
+
+
+def _most_memory() -> int:
+    """Bytes that any child may take, converters with whole frameworks among them: three quarters of the machine's."""
+    return max(4 << 30, _physical() // 4 * 3)
 
 
 def child(
@@ -67,7 +78,8 @@ def child(
 ) -> Finished:
     """Run a command in a process group of its own; the whole group is killed when the time is over.
 
-    `memory` = bytes of data that it may have (RLIMIT_DATA), None = no limit of its own.
+    `memory` = bytes of data that it may have (RLIMIT_DATA), None = three quarters of the machine's: nearly every child
+    opens a file that somebody else made, and one that takes everything takes the machine.
 
     Raises Unsupported if the program does not exist.
     """
@@ -80,10 +92,10 @@ def child(
             )  # fmt: skip
         except OSError as error:
             raise Unsupported(f"{command[0]} cannot be run: {error.strerror}") from error
-        if memory is not None:
-            # It has just begun, and its own code is not read yet: there is no gap in which a model could be opened.
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
+        memory = memory or _most_memory()
+        # It has just begun, and its own code is not read yet: there is no gap in which a model could be opened.
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
         try:
             status: int | None = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -96,7 +108,7 @@ def child(
         for stream in (out, err):
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - _MAX_TEXT))
             texts.append(stream.read().decode("utf-8", "replace"))
-    return Finished(status, texts[0], texts[1])
+    return Finished(status, texts[0], texts[1], memory)
 
 
 def have_litert() -> bool:
@@ -123,7 +135,6 @@ def litert(
             memory=memory or _memory(),
         )
         if done.status != 0 or not answer.is_file():
-            limit = f" (it may take {(memory or _memory()) >> 20} MiB)" if done.ran_out else ""
-            raise InvalidModel(f"{model.name} cannot be run: the runtime {done.reason or 'gave no answer'}{limit}")
+            raise InvalidModel(f"{model.name} cannot be run: the runtime {done.reason or 'gave no answer'}")
         with np.load(answer, allow_pickle=False) as loaded:
             return dict(loaded)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from edgeaid.errors import InvalidModel
 from edgeaid.toolkit.check.check import Options, check
 from edgeaid.toolkit.check.rules import PROFILES, Violation
-from edgeaid.toolkit.run import litert
+from edgeaid.toolkit.run import child, litert
 
 from ...formats import builders
 from ...support import tflite
@@ -269,6 +271,16 @@ def test_a_model_that_keeps_state_between_runs_is_told_to_do_so(tmp_path: Path) 
     for data, state in ((tflite.sequence(), "resources"), (tflite.text_sum(), None), (tflite.batches(), None)):
         path.write_bytes(data)
         assert check(path, "cpu", Options(run=False)).facts.get("state") == state
+
+
+def test_no_child_may_take_all_memory_and_one_that_runs_out_says_what_it_might_have() -> None:
+    wait = "import resource, time\nwhile resource.getrlimit(resource.RLIMIT_DATA)[0] < 0: time.sleep(0.01)\n"
+    done = child([sys.executable, "-c", f"{wait}print(resource.getrlimit(resource.RLIMIT_DATA)[0])"], timeout=60)
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert int(done.output) <= max(4 << 30, physical)
+    done = child([sys.executable, "-c", f"{wait}bytes(1 << 30)"], timeout=60, memory=200 << 20)
+    assert done.ran_out
+    assert "200 MiB" in done.reason
 
 
 def test_a_child_that_opens_a_foreign_file_has_a_memory_limit(tmp_path: Path) -> None:

@@ -110,7 +110,9 @@ def elements(shape: tuple[int, ...]) -> int:
         raise InvalidRequest(f"shape {list(shape)} has a negative dimension")
     count = math.prod(shape)
     if count > MAX_ELEMENTS:
-        raise InvalidRequest(f"shape {list(shape)} causes total element count to exceed maximum size of {MAX_ELEMENTS}")
+        raise InvalidRequest(
+            f"shape {list(shape)} causes total element count to exceed maximum size of {MAX_ELEMENTS} elements"
+        )
     return count
 
 

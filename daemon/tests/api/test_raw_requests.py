@@ -19,7 +19,7 @@ def parsed(body: bytes, *specs: TensorSpec) -> oip.InputTensor:
 def test_a_text_is_the_whole_body_without_its_length(shape: tuple[int, ...]) -> None:
     given = parsed(b"427", TensorSpec("in", "BYTES", shape, room=1000))
     assert isinstance(given.data, bytes)
-    assert given.data == b"\3\0\0\0427"
+    assert given.data == b"\x03\x00\x00\x00" + b"427"
 
 
 @pytest.mark.parametrize("shape", [(-1,), (2,), (1, 16), (-1, -1)])

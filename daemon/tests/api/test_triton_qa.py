@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from ..support import tflite
+from ..support.addresses import Addresses, serving
 from ..support.daemon import Running
 from ..support.environments import environment
 from ..toolkit.tflite_builder import Graph, Op, T, build
-from .test_triton_examples import forwarded
 
 pytestmark = pytest.mark.slow
 
@@ -150,31 +150,17 @@ def models() -> dict[str, bytes]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Addresses of a daemon with the models of the suites."""
-
-    http: str
-    grpc: str
-
-
 @pytest.fixture(scope="module")
-def server(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory = tmp_path_factory.mktemp("qa")
-    files = {}
-    for name, data in models().items():
-        files[name] = directory / f"{name}.tflite"
-        files[name].write_bytes(data)
-    grpc = f'name = "triton"\ngrpc_socket = "{directory}/run/g.sock"\ngrpc_role = "control"\n'
-    running = launch(directory, f"[server]\n{grpc}[shared_memory]\nenabled = true\n", models=files)
-    with forwarded(running) as address:
-        yield Server(address, f"unix:{directory}/run/g.sock")
-    assert running.stop() == 0, running.log.read_text()
+def server(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+    """A daemon with the models of the suites, which calls itself as they want it."""
+    config = 'name = "triton"\ngrpc_role = "control"\n[shared_memory]\nenabled = true\n'
+    with serving(launch, tmp_path_factory.mktemp("qa"), models(), config) as addresses:
+        yield addresses
 
 
 @pytest.mark.parametrize("suite", SUITES, ids=lambda s: s.file)
 def test_every_case_of_a_suite_passes_or_has_its_reason(
-    server: Server, tmp_path: Path, suite: Suite, capsys: pytest.CaptureFixture[str]
+    server: Addresses, tmp_path: Path, suite: Suite, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = server.http.rpartition(":")[2]
     text = source(suite.file).replace("localhost:8000", server.http).replace("localhost:8001", server.grpc)

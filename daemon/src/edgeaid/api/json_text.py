@@ -33,7 +33,7 @@ def loads(text: bytes | bytearray | memoryview, depth: int) -> Any:
                 break
             left = inner
         if left.count(b"[") + left.count(b"{") > depth or b"[]" in left or b"{}" in left:
-            raise InvalidRequest(f"JSON nesting depth exceeds maximum allowed limit ({depth})")
+            raise InvalidRequest(f"JSON nesting depth exceeds maximum allowed limit ({depth}): it is nested deeper")
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:

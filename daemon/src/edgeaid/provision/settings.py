@@ -184,7 +184,8 @@ def parse(data: bytes) -> tuple[Settings, tuple[str, ...]]:
         raise InvalidConfig(f"{FILE} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     content, problems = _readable(text)
     schema = content.pop("schema", None)
-    for name, value in content.items():
+    for name in ("wifi", "ssh", "models"):
+        value = content.get(name)
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
             problems.append(f"{name}: has one pair of brackets, [{name}]; it is used")
             content[name] = value[0]

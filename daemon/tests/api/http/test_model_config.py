@@ -93,7 +93,7 @@ def test_what_tritons_clients_may_say_is_taken(daemon: Running, config: dict[str
         assert status == 200
         assert shown["input"][0]["data_type"] == "TYPE_INT8"
         for key, value in config.items():
-            if key not in ("input", "max_batch_size", "platform", "version_policy"):
+            if key not in ("input", "output", "max_batch_size", "platform", "version_policy"):
                 assert shown[key] == value
     finally:
         assert load(daemon, {})[0] == 200

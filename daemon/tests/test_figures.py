@@ -15,7 +15,9 @@ RUN: dict[str, Any] = {
 
 
 def test_the_benchmark_makes_every_block_that_stands_in_a_page_and_each_block_ends() -> None:
-    for page in pages.PAGES:
+    here = [page for page in pages.PAGES if page.is_file()]  # an image has daemon/, not the README above it
+    assert here
+    for page in here:
         text = page.read_text()
         begun = re.findall(r"<!-- figures: (\w+) -->", text)
         assert begun

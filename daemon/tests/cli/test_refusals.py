@@ -314,7 +314,7 @@ def test_a_refusal_of_the_daemon_names_the_file_of_the_model_not_where_it_was_st
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (("plan", "a=5GiB"), 64, "a size is 3.75MiB"),
+        (("plan", "a=5GiB"), 64, "sizes are written 3.75MiB"),
         (("plan", PICTURE), 65, "is not a model file; a plan takes"),
         (("profile", PICTURE), 65, "is a PNG picture; a profile is of a .tflite file"),
         (("bundle", DIGITS, "-o", f"{PICTURE}/x"), 73, "x cannot be written: Not a directory"),

@@ -57,9 +57,9 @@ def candidates(
         else:
             named = _NAMED.match(source) if not Path(source).exists() else None
             name, path = (named[1], Path(named[2])) if named else ("", Path(source))
-            if named and not path.suffix and not path.exists():
+            if named is None and "=" in source and not path.exists():
                 raise InvalidRequest(
-                    f"{source!r} is neither NAME=FILE nor NAME=SIZE; a size is 3.75MiB, 900KiB or 1000000B"
+                    f"{source!r} is neither NAME=FILE.tflite nor NAME=SIZE; sizes are written 3.75MiB, 900KiB, 1000000B"
                 )
             model, remark = _from_model(path, name or model_name(path.name), rates, compute)
             planned.append(model)

@@ -168,6 +168,19 @@ def test_sequences_keep_their_state_apart_from_each_other_and_from_single_reques
     assert step(served, 10, 1, sequence_end=True)[1] == {"OUTPUT": [[10]]}
 
 
+def test_a_model_with_variables_that_was_pushed_begins_anew_with_each_request_too(
+    served: Running, tmp_path: Path
+) -> None:
+    """It is loaded where it waits to be accepted, and opened once more where it lies then."""
+    file = tmp_path / "model.tflite"
+    file.write_bytes(tflite.sequence())
+    with served.client() as client:
+        client.push("pushed-sequence", file)
+        for _ in range(3):
+            assert client.infer("pushed-sequence", {"INPUT": np.array([[5]], np.int32)})["OUTPUT"].tolist() == [[6]]
+        client.unload("pushed-sequence")
+
+
 def test_a_sequence_that_was_not_begun_is_refused_with_what_to_do(served: Running) -> None:
     for identity in (77, "two"):
         status, text = step(served, 1, identity)

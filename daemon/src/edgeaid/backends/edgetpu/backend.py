@@ -102,9 +102,11 @@ class EdgeTpuBackend:
         threads = _tflite.threads(options, self._options.get("threads"))
         runtime, library, device = self._runtime, self._library, self._device
 
+        reopen = _tflite.reopener(runtime, artifact, num_threads=threads)
+
         def opener() -> Any:
             delegate = library.create(device, performance)  # shares the open device
-            return _tflite.open_interpreter(runtime, artifact, experimental_delegates=[delegate], num_threads=threads)
+            return reopen(experimental_delegates=[delegate])
 
         contents = _tflite.read_file(artifact, reader.read)
         # What was compiled has its shapes for good: batches are run one after the other.

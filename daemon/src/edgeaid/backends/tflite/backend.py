@@ -70,7 +70,7 @@ class CpuBackend:
         runtime = self._runtime
         contents = _tflite.read_file(artifact, reader.read)
         model = TfliteModel(
-            lambda: _tflite.open_interpreter(runtime, artifact, **arguments),
+            _tflite.reopener(runtime, artifact, **arguments),
             contents,
             options_of(options),
             InvalidModel,

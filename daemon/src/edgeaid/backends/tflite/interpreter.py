@@ -118,8 +118,30 @@ def read_file(artifact: Path, reader: Callable[[bytes], _Read]) -> _Read:
         raise InvalidModel(f"{artifact.name}: {error}") from None
 
 
-def open_interpreter(runtime: Runtime, artifact: Path, **arguments: Any) -> Any:
-    """An Interpreter that maps `artifact`; raises InvalidModel when the file is missing, damaged or too new."""
+def reopener(runtime: Runtime, artifact: Path, **arguments: Any) -> Callable[..., Any]:
+    """What opens `artifact` now and as often as it is called, wherever the file has been moved meanwhile.
+
+    A pushed model is loaded where it waits to be accepted, and its directory is renamed then. InvalidModel.
+    """
+    try:
+        file = open(artifact, "rb")  # noqa: SIM115  it lives as long as what is returned
+    except OSError as error:
+        raise InvalidModel(f"{artifact.name} cannot be read: {error}") from None
+    place = Path(f"/proc/self/fd/{file.fileno()}")
+
+    def reopen(**more: Any) -> Any:
+        # `file` is held by naming it here: closed, its number would be another file's.
+        return open_interpreter(runtime, artifact if file.closed else place, artifact.name, **arguments, **more)
+
+    return reopen
+
+
+def open_interpreter(runtime: Runtime, artifact: Path, name: str = "", **arguments: Any) -> Any:
+    """An Interpreter that maps `artifact`; raises InvalidModel when the file is missing, damaged or too new.
+
+    Errors call it `name`, where that is given.
+    """
+    name = name or artifact.name
     if runtime.family != "litert":
         # These trust every offset in the file: measured, 12 of 40 damaged files killed the process.
         from ...formats.tflite import reader as tflite
@@ -128,6 +150,6 @@ def open_interpreter(runtime: Runtime, artifact: Path, **arguments: Any) -> Any:
     try:
         return runtime.module.Interpreter(model_path=str(artifact), **arguments)
     except (ValueError, RuntimeError) as error:
-        raise InvalidModel(f"{artifact.name} cannot be loaded: {explain(str(error))}") from None
+        raise InvalidModel(f"{name} cannot be loaded: {explain(str(error))}") from None
     except SystemError as error:  # tflite_runtime 2.14 and old LiteRT with numpy 2
         raise DeviceError(f"{runtime.name} does not work with numpy {np.__version__}: {error}") from None

@@ -330,3 +330,19 @@ def adder(file: Path, shape: tuple[int, ...]) -> Path:
     tensors = [T("x", shape), T("y", shape)]
     file.write_bytes(build(Graph(tensors, [Op("ADD", ["x", "x"], ["y"])], ["x"], ["y"])))
     return file
+
+
+def test_files_that_cannot_be_read_uneven_lists_and_odd_waits_are_refused_in_a_sentence(
+    daemon: Running, tmp_path: Path
+) -> None:
+    closed = open(PICTURE, "rb")  # noqa: SIM115  it is the closing that is tried
+    closed.close()
+    with daemon.client() as client, open(tmp_path / "written", "wb") as written:
+        for file in (closed, written):
+            with pytest.raises(errors.InvalidArgument, match="open it with 'rb'"):
+                client.classify("digits", file)
+        with pytest.raises(errors.InvalidRequest, match="do not all have the same length"):
+            client.infer("digits", [[1], [1, 2]])
+        with pytest.raises(errors.InvalidArgument, match="timeout must be seconds"):
+            client.wait("soon")  # type: ignore[arg-type]  # the wrong type is what is tried
+        client.wait(0)

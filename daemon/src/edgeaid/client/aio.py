@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from .. import errors
 from . import codec, http, questions, results
-from .arguments import DEFAULT_SOCKET, Address, Progress, upload_of
+from .arguments import DEFAULT_SOCKET, Address, Progress, check_timeout, upload_of
 from .codec import Inference, Inputs
 from .core import Core
 from .inventory import Device, Model
@@ -114,6 +114,7 @@ class AsyncClient:
 
     async def wait(self, timeout: float | None = None) -> None:
         """See Client.wait."""
+        check_timeout(timeout or None)
         try:
             async with asyncio.timeout(self.timeout if timeout is None else timeout):
                 pause = 0.02

@@ -109,7 +109,10 @@ def _fitted(name: str, value: Any, datatype: str, shape: tuple[int, ...]) -> Arr
     elif datatype not in NUMPY:
         raise errors.Unsupported(f"input {name!r} is {datatype}, which numpy does not have")
     else:
-        array = np.asarray(value, order="C")
+        try:
+            array = np.asarray(value, order="C")
+        except ValueError as error:
+            raise errors.InvalidRequest(f"input {name!r}: its lists do not all have the same length") from error
         dtype = np.dtype(NUMPY[datatype])
         if not hasattr(value, "dtype") and array.dtype != dtype:
             array = _converted(name, array, dtype)

@@ -38,7 +38,10 @@ def picture_bytes(picture: Any) -> bytes:
     elif callable(getattr(picture, "save", None)) and hasattr(picture, "mode"):
         data = _png_of_pil(picture)
     elif callable(getattr(picture, "read", None)):
-        data = b"" if isinstance(picture, io.TextIOBase) else picture.read()
+        try:
+            data = b"" if isinstance(picture, io.TextIOBase) else picture.read()
+        except ValueError as error:  # closed, or opened for writing
+            raise errors.InvalidArgument(f"the picture's file cannot be read: {error}; open it with 'rb'") from error
         if not isinstance(data, bytes) or isinstance(picture, io.TextIOBase):
             raise errors.InvalidArgument("the picture's file was opened as text; open it with open(path, 'rb')")
     else:

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 from .. import errors
 from . import codec, http, questions, results
-from .arguments import DEFAULT_SOCKET, DEFAULT_TIMEOUT, Address, Progress, upload_of
+from .arguments import DEFAULT_SOCKET, DEFAULT_TIMEOUT, Address, Progress, check_timeout, upload_of
 from .blocking import BlockingTransport, run
 from .codec import Inference, Inputs
 from .core import Core
@@ -98,6 +98,7 @@ class Client:
 
     def wait(self, timeout: float | None = None) -> None:
         """Return as soon as every model is ready. DeadlineExceeded after `timeout` seconds (default: the client's)."""
+        check_timeout(timeout or None)  # 0 = look once
         until = time.monotonic() + (self.timeout if timeout is None else timeout)
         pause = 0.02
         while not self.is_ready():

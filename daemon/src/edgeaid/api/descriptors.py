@@ -40,6 +40,8 @@ PATIENCE_SECONDS: Final = 0.5
 MANY: Final = 64
 
 _FLAGS: Final = int(socket.MSG_CMSG_CLOEXEC)
+#: Connections accepted at once; the others wait for the next turn of the event loop.
+ACCEPTED: Final = 4
 _CUT_SHORT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
 
@@ -185,6 +187,8 @@ class ListeningSocket(socket.socket):
 
     #: Whether the kernel is asked to keep descriptors out.
     refusing = True
+    #: Accepted since the loop was last made to come back.
+    _accepted = 0
 
     @staticmethod
     def of(sock: socket.socket, *, refusing: bool = True) -> ListeningSocket:
@@ -197,8 +201,12 @@ class ListeningSocket(socket.socket):
         return listening
 
     def accept(self) -> tuple[ClientSocket, Any]:
-        """Like socket.accept."""
+        """Like socket.accept; BlockingIOError after every few, for the loop to come back: asyncio takes a hundred."""
+        if self._accepted >= ACCEPTED:
+            self._accepted = 0
+            raise BlockingIOError
         accepted, address = super().accept()
+        self._accepted += 1
         client = ClientSocket(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
         client.setblocking(False)
         if self.refusing:

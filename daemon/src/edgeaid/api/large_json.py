@@ -23,14 +23,14 @@ from .tensor_json import TYPECODES, pack
 #: Bytes searched or converted at once.
 PIECE: Final = 1 << 16
 #: JSON longer than this is read here.
-LARGE: Final = 1 << 16
+LARGE: Final = 1 << 14
 #: Arrays and texts longer than this are cut out.
 LONG_ARRAY: Final = 1 << 12
 LONG_TEXT: Final = 1 << 16
 #: Bytes looked through for either at once.
 WINDOW: Final = 1 << 12
 #: What may be left.
-MAX_REST: Final = 1 << 18
+MAX_REST: Final = 1 << 17
 MAX_PARTS: Final = 1024
 MAX_ESCAPES: Final = 20_000
 #: Characters of one number.

@@ -33,6 +33,7 @@ from .registry import Registry
 from .settings import Settings
 from .shm import Regions
 from .tasks import Tasks
+from .turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Plane:
         self._configure_poller()
         self.denials = Denials(self.events)
         self.holdings = Holdings(lambda: self.config.limits)
+        self.turns = Turns()
         self.settings = Settings()
         self.regions = Regions(config.shared_memory)
         #: What makes devices of targets that have no hardware, by target: others' than those of runtimes.

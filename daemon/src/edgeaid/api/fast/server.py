@@ -22,6 +22,7 @@ from ...serving.access import Peer, Role, Roles
 from ...serving.holdings import Kind
 from ...serving.model import Request
 from ...serving.plane import Plane
+from ...serving.turns import Share
 from ...worker import wire
 from ..descriptors import ListeningSocket, Refused, closer, receive_into, set_rights
 from .memory import MAX_BINDINGS, MAX_REGION_BYTES, MAX_REGIONS, ClientMemory
@@ -40,7 +41,7 @@ INFER: Final = struct.Struct("<BBHIQQQ")
 RESULT: Final = struct.Struct("<BBHIQQQQQ")
 KIND_INFER: Final = 1
 KIND_RESULT: Final = 2
-MAX_JSON: Final = 64 << 10
+MAX_JSON: Final = 16 << 10
 MAX_WAITING: Final = 64
 #: Room for the longest message; a message is copied out of it before the next is read.
 _BUFFER: Final = memoryview(bytearray(wire.MAX_MESSAGE))
@@ -123,6 +124,7 @@ class _Connection:
         #: When it last did something; infinity while requests are under way.
         self.since = monotonic()
         self._out: list[bytes] = []
+        self._share = Share()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._readable)
 
@@ -141,33 +143,42 @@ class _Connection:
         self.plane.holdings.give(self.peer.uid, Kind.FAST)
 
     def _readable(self) -> None:
-        # A bounded number of messages per turn: one client cannot keep the loop from the others.
-        for _ in range(8):
-            try:
-                size, fds, cut = receive_into(self.sock, _BUFFER)
-            except BlockingIOError:
-                return
-            except Refused as error:
-                self._refuse_descriptors(str(error))
-                return
-            except OSError:
-                self.close()
-                return
-            if not size or (fds and not self.greeted):
-                closer.close(fds)
-                self.close()
-                return
-            if cut:
-                closer.close(fds)
-                self._send_json({"error": "message cut short: too long, or too many descriptors", "code": 400})
-                continue
-            data = bytes(_BUFFER[:size])
-            if data[0] == KIND_INFER and size == INFER.size and not fds:
-                self._infer(data)
-                return  # the loop calls again when there is more; looking now would seldom find any
+        if self.plane.turns.free():
+            self._read()
+            return
+        self._loop.remove_reader(self.sock.fileno())
+        self.plane.turns.wait(self.peer.uid, self._share, self._turn)
+
+    def _turn(self) -> None:
+        if self.sock.fileno() >= 0:
+            self._loop.add_reader(self.sock.fileno(), self._readable)
+            self._read()
+
+    def _read(self) -> None:
+        """One message; the loop calls again when there is more."""
+        try:
+            size, fds, cut = receive_into(self.sock, _BUFFER)
+        except BlockingIOError:
+            return
+        except Refused as error:
+            self._refuse_descriptors(str(error))
+            return
+        except OSError:
+            self.close()
+            return
+        if not size or (fds and not self.greeted):
+            closer.close(fds)
+            self.close()
+            return
+        if cut:
+            closer.close(fds)
+            self._send_json({"error": "message cut short: too long, or too many descriptors", "code": 400})
+            return
+        data = bytes(_BUFFER[:size])
+        if data[0] == KIND_INFER and size == INFER.size and not fds:
+            self._infer(data)
+        else:
             self._control(data, fds)
-            if self.sock.fileno() < 0:
-                return
 
     def _refuse_descriptors(self, why: str) -> None:
         self._send_json({"error": why, "code": 400})

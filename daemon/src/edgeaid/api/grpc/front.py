@@ -14,7 +14,7 @@ import re
 import secrets
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +22,13 @@ from ... import errors
 from ...serving.access import Peer, Role, credentials
 from ...serving.holdings import Kind
 from ...serving.plane import Plane
+from ...serving.turns import Share
 from ..descriptors import ListeningSocket
 
 _PREFACE: Final = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 _FRAME: Final = 9
+#: Bytes whose frames are followed in one step.
+PIECE: Final = 1 << 13
 _DATA, _HEADERS, _RST_STREAM = 0, 1, 3
 _END_STREAM: Final = 1
 _ENHANCE_YOUR_CALM: Final = 11
@@ -42,6 +45,11 @@ class Frames:
     def __init__(self, skip: int = 0) -> None:
         self._skip = skip
         self._part = b""
+
+    @property
+    def missing(self) -> int:
+        """Bytes that the frame under way still lacks."""
+        return self._skip
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, int, int]]:
         """(bytes of payload, type, flags, stream) of the frames that begin in `data`."""
@@ -78,7 +86,7 @@ class Front:
         self.role = role
         self.listening = listening
         #: Who is behind the inner connection of this number.
-        self.peers: dict[int, Peer] = {}
+        self.peers: dict[int, Client] = {}
         self.connections: set[Client] = set()
         self._names = f"\0edgeaid-grpc-{secrets.token_hex(8)}-"
         self._numbers = itertools.count(1)
@@ -96,11 +104,13 @@ class Front:
         for client in list(self.connections):
             client.close()
 
-    def peer(self, text: str) -> Peer:
+    def peer(self, text: str) -> tuple[Peer, Share]:
         """Who made a call, from what gRPC says of its connection."""
         match = _PEER.search(text)
-        known = self.peers.get(int(match[1])) if match is not None else None
-        return known or Peer(-1, 0, self.role)
+        client = self.peers.get(int(match[1])) if match is not None else None
+        if client is None:  # it has left
+            return Peer(-1, 0, self.role), Share()
+        return Peer(client.uid, client.pid, self.role), client.share
 
     def connect(self, number: int) -> socket.socket:
         """A connection to the server, known to it by its number."""
@@ -127,6 +137,73 @@ class Front:
         return min(most, _SMALL + 4 * max((sum(s.capacity for s in live.inputs) for live in models), default=0))
 
 
+class Flow:
+    """One direction of a connection: bytes from `source` go on in pieces, each when it is the client's turn."""
+
+    def __init__(self, client: Client, frames: Frames, pass_on: Callable[[bytes], None]) -> None:
+        self.source: asyncio.Transport | None = None
+        self._client = client
+        self._frames = frames
+        self._pass_on = pass_on
+        self._kept = bytearray()
+        self._waiting = False
+        #: The other end takes no more for now.
+        self._full = False
+
+    def take(self, data: bytes) -> None:
+        """Bytes that came: at once, or as soon as it is this client's turn."""
+        if self._kept or not self._client.front.plane.turns.free():
+            self._keep(data)
+            return
+        piece = data[: self._piece]
+        self._pass_on(piece)
+        if len(data) > len(piece):
+            self._keep(data[len(piece) :])
+
+    @property
+    def _piece(self) -> int:
+        """Frames cost, not bytes: the rest of a large one costs nothing."""
+        return max(PIECE, self._frames.missing)
+
+    def _keep(self, data: bytes) -> None:
+        self._kept += data
+        if self.source is not None:
+            self.source.pause_reading()
+        if not self._waiting:
+            self._waiting = True
+            self._client.front.plane.turns.wait(self._client.uid, self._client.share, self._step)
+
+    def _step(self) -> None:
+        self._waiting = False
+        if self.source is None or self.source.is_closing():
+            self._kept.clear()
+            return
+        data = bytes(self._kept[: self._piece])
+        del self._kept[: len(data)]
+        self._pass_on(data)
+        if self._kept:
+            self._keep(b"")
+        elif not self._full:
+            self.source.resume_reading()
+
+    def end(self) -> None:
+        """No more comes: pass on what is left."""
+        data = bytes(self._kept)
+        self._kept.clear()
+        if data:
+            self._pass_on(data)
+
+    def full(self, full: bool) -> None:
+        """The other end takes no more for now, or again."""
+        self._full = full
+        if self.source is None or self.source.is_closing():
+            return
+        if full:
+            self.source.pause_reading()
+        elif not self._kept:
+            self.source.resume_reading()
+
+
 class Client(asyncio.Protocol):
     """One client, and its connection to the server."""
 
@@ -134,6 +211,7 @@ class Client(asyncio.Protocol):
         self.front = front
         self.number = front.number()
         self.uid = -1
+        self.pid = 0
         self.transport: asyncio.Transport | None = None
         self.inner: asyncio.Transport | None = None
         #: Bytes of bodies by stream, until the server answers.
@@ -142,14 +220,18 @@ class Client(asyncio.Protocol):
         #: What came before there was a connection to the server: asyncio of Python 3.11.2 (Debian 12) reads on after a
         #: pause in `connection_made`.
         self._early = bytearray()
+        self.share = Share()
+        self.flow = Flow(self, self._frames, self._pass_on)
+        #: The other direction, once there is a connection to the server.
+        self.back: Flow | None = None
         self._admitted = False
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  stream servers have stream transports
-        self.transport = transport
-        pid, self.uid, _, _ = credentials(transport.get_extra_info("socket"))
+        self.transport = self.flow.source = transport
+        self.pid, self.uid, _, _ = credentials(transport.get_extra_info("socket"))
         try:
             self.front.plane.holdings.take(self.uid, Kind.GRPC)
         except errors.Unavailable as error:
@@ -157,7 +239,7 @@ class Client(asyncio.Protocol):
             return
         self._admitted = True
         self.front.connections.add(self)
-        self.front.peers[self.number] = Peer(self.uid, pid, self.front.role)
+        self.front.peers[self.number] = self
         transport.pause_reading()
         self._task = asyncio.get_running_loop().create_task(self._connect())
 
@@ -175,26 +257,30 @@ class Client(asyncio.Protocol):
         if self._early:
             self.inner.write(bytes(self._early))
             self._early.clear()
-        self.transport.resume_reading()
+        self.flow.full(False)
 
     def data_received(self, data: bytes) -> None:
         """Bytes for the server."""
+        self.flow.take(data)
+
+    def _pass_on(self, data: bytes) -> None:
+        limit = 0
         for size, kind, _, stream in self._frames.feed(data):
             if kind == _RST_STREAM:
                 self.release(stream)
             elif kind == _DATA and size:
+                limit = limit or self.front.body_limit()
                 try:
-                    self._hold(stream, size)
+                    self._hold(stream, size, limit)
                 except errors.EdgeaiError as error:
                     self._refuse(str(error))
                     return
         if self.inner is None:
             self._early += data
-        else:
+        elif not self.inner.is_closing():  # asyncio writes a line to the log for what it cannot send
             self.inner.write(data)
 
-    def _hold(self, stream: int, size: int) -> None:
-        limit = self.front.body_limit()
+    def _hold(self, stream: int, size: int, limit: int) -> None:
         held = self.streams.get(stream, 0)
         if held + size > limit:
             raise errors.TooLarge(f"a message is larger than {limit} bytes")
@@ -209,13 +295,13 @@ class Client(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not read: take no more from the server."""
-        if self.inner is not None:
-            self.inner.pause_reading()
+        if self.back is not None:
+            self.back.full(True)
 
     def resume_writing(self) -> None:
         """The client has read."""
-        if self.inner is not None:
-            self.inner.resume_reading()
+        if self.back is not None:
+            self.back.full(False)
 
     def _refuse(self, text: str) -> None:
         if self.transport is not None:
@@ -249,26 +335,34 @@ class Inner(asyncio.Protocol):
     def __init__(self, client: Client) -> None:
         self.client = client
         self._frames = Frames()
+        client.back = self._flow = Flow(client, self._frames, self._pass_on)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The server has taken the connection."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  a stream
+        self._flow.source = transport
 
     def data_received(self, data: bytes) -> None:
         """Bytes for the client."""
+        self._flow.take(data)
+
+    def _pass_on(self, data: bytes) -> None:
         for size, kind, flags, stream in self._frames.feed(data):
             if (kind == _DATA and size) or kind == _RST_STREAM or (kind == _HEADERS and flags & _END_STREAM):
                 self.client.release(stream)
-        if self.client.transport is not None:
+        if self.client.transport is not None and not self.client.transport.is_closing():
             self.client.transport.write(data)
 
     def pause_writing(self) -> None:
         """The server takes no more for now: neither do we."""
-        if self.client.transport is not None:
-            self.client.transport.pause_reading()
+        self.client.flow.full(True)
 
     def resume_writing(self) -> None:
         """The server takes more."""
-        if self.client.transport is not None and not self.client.transport.is_closing():
-            self.client.transport.resume_reading()
+        self.client.flow.full(False)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """The server closed this connection."""
+        """The server closed this connection, once what it said before is said."""
+        self._flow.end()
         if self.client.transport is not None:
             self.client.transport.close()

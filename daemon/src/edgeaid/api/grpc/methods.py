@@ -62,7 +62,8 @@ class Methods:
         """One message in, one out."""
 
         async def call(data: bytes, context: Any) -> bytes:
-            peer = self.front.peer(context.peer())
+            peer, share = self.front.peer(context.peer())
+            await self.plane.turns.turn(peer.uid, share)
             CALLER.set(peer)
             answer = b""
             failure: Failure | None = None
@@ -89,6 +90,8 @@ class Methods:
         """One message in, many out."""
 
         async def call(data: bytes, context: Any) -> AsyncIterator[bytes]:
+            peer, share = self.front.peer(context.peer())
+            await self.plane.turns.turn(peer.uid, share)
             failure: Failure | None = None
             try:
                 async for answer in function(_parsed(kind, data)):
@@ -104,10 +107,12 @@ class Methods:
         """Many messages in and out."""
 
         async def call(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
-            CALLER.set(self.front.peer(context.peer()))
+            peer, share = self.front.peer(context.peer())
+            CALLER.set(peer)
 
             async def parsed() -> AsyncIterator[Message]:
                 async for data in messages:
+                    await self.plane.turns.turn(peer.uid, share)
                     yield _parsed(kind, data)
 
             failure: Failure | None = None

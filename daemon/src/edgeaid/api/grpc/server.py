@@ -27,6 +27,8 @@ from .service import UNARY, Service
 
 #: Calls under way at once on a connection.
 MAX_STREAMS: Final = 64
+#: Bytes of a call's headers, each counted with 32 bytes beside its texts.
+MAX_METADATA: Final = 8 << 10
 
 
 def handlers(plane: Plane, front: Front) -> list[Any]:
@@ -81,6 +83,8 @@ async def start(plane: Plane, path: str) -> Running:
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", limit),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.max_metadata_size", MAX_METADATA),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA),
     ]
     server = grpc.aio.server(options=options)
     inner = Path(directory.name) / "s"

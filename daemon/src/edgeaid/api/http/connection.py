@@ -24,6 +24,7 @@ from ...serving.access import Peer, Role, credentials
 from ...serving.holdings import Kind
 from ...serving.model import LiveModel, Request
 from ...serving.plane import Plane
+from ...serving.turns import Share
 from .. import answers, inference, oip, pictures
 from .account import Account
 from .bodies import MIN_RATE
@@ -35,8 +36,12 @@ log = logging.getLogger(__name__)
 
 #: aiohttp's own timer for idle connections; `HttpServer` closes those.
 _NEVER: Final = 1e8
-#: Bytes behind a request under way (pipelining) before reading stops.
-_MAX_BEHIND: Final = 1 << 18
+#: Bytes looked at in one step where requests begin.
+PIECE: Final = 1 << 12
+#: The same where it is not known where they begin (chunks), and behind a request under way before reading stops.
+LONG_PIECE: Final = 1 << 14
+#: Requests that aiohttp has taken from the bytes and not begun, before it gets no more.
+MAX_MESSAGES: Final = 8
 #: What still comes of a refused body is read for so long, so that its sender gets to the answer.
 LINGER_SECONDS: Final = 2.0
 #: How long a connection that is one too many stays to read its refusal.
@@ -61,7 +66,7 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         "_account", "_asking", "_begun", "_behind", "_body", "_framing", "_head", "_last", "_memory", "_running",
-        "admitted", "peer", "receiving", "server", "since", "uid",
+        "_waiting", "admitted", "fresh", "peer", "receiving", "server", "share", "since", "uid",
     )  # fmt: skip
 
     def __init__(self, server: Owner, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
@@ -95,8 +100,13 @@ class Connection(web.RequestHandler):
         self._running: tuple[Request, oip.InferRequest, str] | None = None
         #: The plain picture under way.
         self._asking: asyncio.Task[None] | None = None
-        #: What came behind the request under way.
+        #: What came behind the request under way, or before this client's turn.
         self._behind = bytearray()
+        #: It waits for its turn.
+        self._waiting = False
+        self.share = Share()
+        #: aiohttp was given bytes in this client's turn, whose first request needs no other turn.
+        self.fresh = False
         #: The last plain head: clients that keep a connection send the same one again.
         self._last: Head | None = None
         self._memory = inference.Memory()
@@ -156,6 +166,7 @@ class Connection(web.RequestHandler):
             self._account.set_unread(0)
             if self.since != inf:
                 self.since = time.monotonic()
+        self._go_on()
 
     def look(self) -> None:
         """See whether the client reads what lies here for it."""
@@ -201,30 +212,100 @@ class Connection(web.RequestHandler):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the client."""
+        """Bytes from the client; none when aiohttp goes on with what it has."""
         if not self.admitted:
             return
-        if self._running is not None or self._asking is not None or self._behind:
-            try:
-                self._account.take(len(data))
-            except errors.Unavailable:
-                if self.transport is not None:
-                    self.transport.abort()  # an answer is under way: there is no place for another
-                return
-            self._behind += data
-            if len(self._behind) > _MAX_BEHIND and self.transport is not None:
-                self.transport.pause_reading()
+        if not data:
+            super().data_received(data)
+        elif self._behind or self._waiting or not self._able() or not self.server.plane.turns.free():
+            self._keep(data)
+            self._go_on()
         elif self._head is not None:
             self._more(self._head, data)
+        elif (head := self._plain(data)) is not None:
+            self._begin(head, data)
+        elif len(data) <= self._piece:
+            self._pass_on(data)
         else:
+            self._keep(data)
+            self._step()
+
+    @property
+    def _piece(self) -> int:
+        """Bytes that aiohttp may have at once."""
+        return max(PIECE, self._framing.missing) if self._framing.followed else LONG_PIECE
+
+    def _able(self) -> bool:
+        """Whether more can be made of what came: nothing is under way that it has to wait for."""
+        transport = self.transport
+        if self._running is not None or self._asking is not None or self._paused:
+            return False
+        if transport is None or transport.is_closing():
+            return False
+        return not self._reading_paused and len(self._messages) < MAX_MESSAGES
+
+    def _keep(self, data: bytes | memoryview) -> None:
+        """Put aside what has to wait, and read no more meanwhile."""
+        transport = self.transport
+        try:
+            self._account.take(len(data))
+        except errors.Unavailable:
+            if transport is not None:
+                transport.abort()  # an answer is under way: there is no place for another
+            return
+        self._behind += data
+        if len(self._behind) > LONG_PIECE and transport is not None:
+            transport.pause_reading()
+
+    def _go_on(self) -> None:
+        """Wait for the next turn to make something of what was put aside."""
+        if self._behind and not self._waiting and self._able():
+            self._waiting = True
+            self.server.plane.turns.wait(self.uid, self.share, self._step)
+
+    def _step(self) -> None:
+        """Go on with some of what was put aside: one plain request, or a piece for aiohttp."""
+        self._waiting = False
+        transport = self.transport
+        if not self._behind or transport is None or not self._able():
+            return
+        if self._head is not None:
+            self._more(self._head, self._taken(len(self._behind)))
+        else:
+            data = bytes(memoryview(self._behind)[:PIECE])
             head = self._plain(data)
-            if head is None:
-                self._pass_on(data)
+            if head is not None:
+                self._begin(head, self._taken(len(head.raw) + head.length))
             else:
-                self._begin(head, data)
+                self._pass_on(self._taken(self._piece))
+        if len(self._behind) <= LONG_PIECE and not self._reading_paused:
+            transport.resume_reading()
+        self._go_on()
+
+    def _taken(self, size: int) -> bytes:
+        """The first bytes of what was put aside."""
+        with memoryview(self._behind) as view:
+            data = bytes(view[:size])
+        del self._behind[: len(data)]
+        self._account.give(len(data))
+        return data
+
+    def resume_reading(self, *args: Any, **options: Any) -> None:
+        """Like aiohttp's, which calls this when it has room again: what was put aside comes first."""
+        super().resume_reading(*args, **options)
+        if self._behind and self.transport is not None:
+            self.transport.pause_reading()
+            self._go_on()
+
+    def handled(self) -> None:
+        """aiohttp's request is answered: the next one may come."""
+        self.receiving = False
+        self.since = time.monotonic()
+        self._go_on()
 
     def _pass_on(self, data: bytes) -> None:
         """Bytes for aiohttp."""
+        self.fresh = True
         self._framing.feed(data)
         super().data_received(data)
         # aiohttp answers what it cannot read behind the request that is under way, which would wait for its body.
@@ -240,7 +321,7 @@ class Connection(web.RequestHandler):
             return None
         waiter: asyncio.Future[None] | None = getattr(self, "_waiter", None)  # aiohttp's: waits for a request
         transport = self.transport
-        if waiter is None or waiter.done() or transport is None or transport.get_write_buffer_size():
+        if waiter is None or waiter.done() or transport is None:
             return None
         head = self._last
         if head is None or not data.startswith(head.raw):
@@ -264,23 +345,24 @@ class Connection(web.RequestHandler):
             self._more(head, body)
             return
         if len(body) > head.length:
-            self._account.take(len(body) - head.length)
-            self._behind += body[head.length :]
+            self._keep(body[head.length :])
             body = body[: head.length]
         self._infer(head, body)
 
     def _more(self, head: Head, data: bytes | memoryview) -> None:
         missing = head.length - len(self._body)
+        if len(data) > missing:
+            self._keep(memoryview(data)[missing:])
+            data = data[:missing]
         try:
             self._account.take(len(data))
         except errors.Unavailable as error:
             self._fail(error, close=True)
             return
-        self._body += data[:missing]
-        if len(data) < missing:
+        self._body += data
+        if len(self._body) < head.length:
             self.since = min(time.monotonic(), self._begun + len(self._body) / MIN_RATE)
             return
-        self._behind += data[missing:]
         body = self._body
         self._body = bytearray()
         self._head = None
@@ -339,7 +421,8 @@ class Connection(web.RequestHandler):
 
     def _hand_over(self, head: Head, body: oip.Body) -> None:
         """What takes a thread or another process takes a task: it is aiohttp's, and so is what came behind."""
-        self._pass_on(b"".join((head.raw, body, self._taken_behind())))
+        self._pass_on(b"".join((head.raw, body)))
+        self._go_on()
 
     def _done(self, request: Request) -> None:
         running, self._running = self._running, None
@@ -372,20 +455,7 @@ class Connection(web.RequestHandler):
     def _write(self, status: int, headers: dict[str, str], pieces: list[oip.Body]) -> None:
         self.since = time.monotonic()
         transport = self.transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             return
         transport.write(plain_answer(status, headers, pieces))
-        if self._behind:
-            self._loop.call_soon(self._next)
-
-    def _taken_behind(self) -> bytes:
-        data, self._behind = bytes(self._behind), bytearray()
-        self._account.give(len(data))
-        return data
-
-    def _next(self) -> None:
-        """Go on with what came behind the request just answered."""
-        data = self._taken_behind()
-        if self.transport is not None and data:
-            self.transport.resume_reading()
-            self.data_received(data)
+        self._go_on()

@@ -36,6 +36,16 @@ class Framing:
         """Whether a request begins with the next byte."""
         return not self._lost and not self._body
 
+    @property
+    def followed(self) -> bool:
+        """Whether it is known where requests begin."""
+        return not self._lost
+
+    @property
+    def missing(self) -> int:
+        """Bytes that the body under way still lacks."""
+        return self._body
+
     def feed(self, data: bytes) -> None:
         """Bytes that aiohttp gets."""
         at = 0

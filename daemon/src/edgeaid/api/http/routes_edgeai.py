@@ -33,11 +33,16 @@ def register(routes: Routes) -> None:
     add("GET", "/metrics", Role.OBSERVE, gives=("text/plain",))(show_metrics)
     add("GET", "/edgeai/v1", Role.OBSERVE)(about)
 
+    described = b""  # the same for everybody, once all routes are there
+
     async def openapi(_call: Call) -> web.Response:
         """This description."""
-        from .openapi import describe
+        nonlocal described
+        if not described:
+            from .openapi import describe
 
-        return reply(describe(routes))
+            described = json.dumps(describe(routes), separators=(",", ":")).encode()
+        return web.Response(body=described, content_type=JSON)
 
     add("GET", "/edgeai/v1/openapi.json", Role.OBSERVE)(openapi)
     add("GET", "/edgeai/v1/devices", Role.OBSERVE, gives=("Devices",))(devices)

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from ...streams.runner import StreamRunner
     from .server import Call, Routes
 
-#: A stream's table, as JSON or TOML.
+#: A stream's table, as TOML and as JSON.
 MAX_TABLE: Final = 4 << 20
+JSON_TABLE: Final = 64 << 10
 SSE_HEADERS: Final = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
 NO_STORE: Final = {"Cache-Control": "no-store"}
 BOUNDARY: Final = "edgeai-frame"
@@ -206,7 +207,7 @@ class StreamRoutes:
 
 async def _table(call: Call, name: str) -> dict[str, Any]:
     if "toml" not in call.request.headers.get("Content-Type", ""):
-        return await call.json()
+        return await call.json(JSON_TABLE)
     from ...streams import table
 
     text = (await call.body(MAX_TABLE)).decode(errors="replace")

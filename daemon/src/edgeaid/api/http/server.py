@@ -31,7 +31,7 @@ from .replies import MethodNotAllowed, error_response
 log = logging.getLogger(__name__)
 
 #: Bytes of JSON that a route takes which needs little of it.
-SMALL_JSON: Final = 64 << 10
+SMALL_JSON: Final = 16 << 10
 #: A request that held so many bytes leaves a heap behind that the C library keeps for the next one.
 MUCH: Final = 8 << 20
 #: It is given back to the kernel at most once in so many seconds.
@@ -290,6 +290,9 @@ class HttpServer:
         connection.since = inf
         call: Call | None = None
         try:
+            if not connection.fresh:
+                await self.plane.turns.turn(connection.uid, connection.share)
+            connection.fresh = False
             role, handler, args = self.routes.find(request.method, request.rel_url.raw_path)
             peer = connection.peer or (
                 self.identify(connection, _secret(request.headers))
@@ -310,8 +313,7 @@ class HttpServer:
         finally:
             if call is not None:
                 call.release()
-            connection.receiving = False
-            connection.since = time.monotonic()
+            connection.handled()
 
     def _failed(self, request: web.BaseRequest, error: errors.EdgeaiError) -> web.Response:
         response = error_response(error)

@@ -107,3 +107,32 @@ def test_a_file_in_memory_comes_with_the_answer_that_may_bring_one(
         spawner.close()
 
     asyncio.run(scenario())
+
+
+def test_a_worker_is_not_blamed_for_a_file_whose_client_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "strange_worker.py").write_text(STRANGE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), *filter(None, sys.path))))
+
+    async def scenario() -> None:
+        spawner = Spawner()
+        await spawner.start()
+        handle = await Strange.spawn(spawner, "strange", lambda *_: None, lambda _: None)
+        body = {"kind": Kind.REPLY, "lingers": False}
+        _, files = await handle.call(Kind.DECODE, body, timeout=30, gives_file=True)
+        os.close(files[0])
+        before = descriptors()
+        for _ in range(5):
+            call = asyncio.create_task(handle.call(Kind.DECODE, body, timeout=30, gives_file=True))
+            await asyncio.sleep(0)  # sent, and not answered yet
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        _, files = await handle.call(Kind.DECODE, body, timeout=30, gives_file=True)
+        os.close(files[0])
+        assert descriptors() == before
+        await handle.stop()
+        spawner.close()
+
+    asyncio.run(scenario())

@@ -66,13 +66,22 @@ class Memory:
             self.wanted = replace(wanted, inputs=tuple(oip.InputTensor(g.index, None) for g in wanted.inputs))
 
 
-async def in_thread(function: Callable[..., T], *args: object) -> T:
-    """Call in a thread and wait for its end even when cancelled: it works on memory that is given back then."""
+async def in_thread(plane: Plane, function: Callable[..., T], *args: object) -> T:
+    """Call in a thread and wait for its end even when cancelled: it works on memory that is given back then.
+
+    Few at a time: each that computes has the interpreter's lock now and then, and the event loop needs it often.
+    """
+    async with plane.computing:
+        return await _in_thread(function, *args)
+
+
+async def _in_thread(function: Callable[..., T], *args: object) -> T:
     future = asyncio.get_running_loop().run_in_executor(None, functools.partial(function, *args))
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         await asyncio.wait([future])
+        future.exception()  # looked at: else asyncio writes it to the log when nobody is there to get it
         raise
     finally:
         del future  # it keeps its error, whose traceback has this frame: the arguments would stay until a collection

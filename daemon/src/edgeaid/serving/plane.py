@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from time import monotonic as clock
+from typing import Final
 
 from .. import config as configuration
 from .. import errors
@@ -37,6 +38,9 @@ from .turns import Turns
 
 log = logging.getLogger(__name__)
 
+#: Threads that compute at once: that read or write large JSON.
+COMPUTING: Final = 2
+
 
 class Plane:
     """Everything that serves: the devices, the registry of models that run on them, and requests on their way."""
@@ -56,6 +60,8 @@ class Plane:
         self.denials = Denials(self.events)
         self.holdings = Holdings(lambda: self.config.limits)
         self.turns = Turns()
+        #: Held by a thread that computes.
+        self.computing = asyncio.Semaphore(COMPUTING)
         self.settings = Settings()
         self.regions = Regions(config.shared_memory)
         #: What makes devices of targets that have no hardware, by target: others' than those of runtimes.

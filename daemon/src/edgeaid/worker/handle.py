@@ -58,6 +58,8 @@ class WorkerHandle:
         #: It ended by a signal that a fault of the program brings, as SIGSEGV or SIGABRT.
         self.crashed = False
         self._doubted = False
+        #: Calls whose client has left before the answer, which may bring a file.
+        self._left: set[int] = set()
         self._sock = sock
         self._oom_kills = oom_kills()
         self._ended = asyncio.Event()
@@ -156,10 +158,14 @@ class WorkerHandle:
             async with asyncio.timeout(timeout):
                 return await future
         except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and not future.exception():
+                wire.close_all(future.result()[1])  # answered, but nobody is there to take it
             if writes and number in self._calls:
                 ended: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
                 self._calls[number] = ended, False
                 await asyncio.wait([ended], timeout=timeout)
+                if ended.done():
+                    ended.exception()  # looked at: else asyncio writes it to the log
             raise
         except TimeoutError:
             raise errors.DeadlineExceeded(
@@ -167,6 +173,8 @@ class WorkerHandle:
             ) from None
         finally:
             self._calls.pop(number, None)
+            if gives_file and not (future.done() and not future.cancelled()):
+                self._left.add(number)
 
     def kill(self, cause: str) -> None:
         """SIGKILL; `on_exit` follows with this cause once the kernel has taken the process away."""
@@ -223,7 +231,7 @@ class WorkerHandle:
 
     def _may_give(self, request: int, fds: list[int]) -> bool:
         """Whether these are what the request asks for. Closing a file in memory takes no time, unlike other things."""
-        asked = request in self._calls and self._calls[request][1]
+        asked = request in self._left or (request in self._calls and self._calls[request][1])
         return asked and len(fds) == 1 and os.readlink(f"/proc/self/fd/{fds[0]}").startswith("/memfd:")
 
     def refuse(self, fds: list[int]) -> None:
@@ -232,6 +240,7 @@ class WorkerHandle:
         self.kill("sent descriptors that nobody asked for")
 
     def _reply(self, request: int, status: int, data: bytes, fds: list[int]) -> None:
+        self._left.discard(request)
         future, _ = self._calls.get(request, (None, False))
         if future is None or future.done():
             self._calls.pop(request, None)

@@ -187,7 +187,7 @@ async def detect(call: Call) -> web.Response:
         data = await call.body(call.plane.config.limits.picture_bytes * 4 // 3 + (64 << 10))
         depth = call.plane.config.limits.json_depth
         if len(data) > large_json.LARGE:
-            body = await inference.in_thread(large_json.parse, data, depth)
+            body = await inference.in_thread(call.plane, large_json.parse, data, depth)
         else:
             body = json_text.loads(data, depth) if data else {}
         if not isinstance(body, dict):
@@ -201,7 +201,11 @@ async def detect(call: Call) -> web.Response:
         live = _detector(call, "" if name == "default" else name)
         lowest = min((*wanted.values(), *(t for r in regions for t in r["detect"].values())), default=0.0)
         answer = await ask(
-            call.plane, live, await inference.in_thread(_picture, body.get("data")), call.peer.pid, threshold=lowest
+            call.plane,
+            live,
+            await inference.in_thread(call.plane, _picture, body.get("data")),
+            call.peer.pid,
+            threshold=lowest,
         )
     except errors.EdgeaiError as error:
         errors.answered(error)

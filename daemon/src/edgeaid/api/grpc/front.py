@@ -27,9 +27,11 @@ from ..descriptors import ListeningSocket
 
 _PREFACE: Final = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 _FRAME: Final = 9
+#: Bytes of a call's headers; gRPC counts 32 for each beside its texts.
+MAX_METADATA: Final = 8 << 10
 #: Bytes whose frames are followed in one step.
 PIECE: Final = 1 << 13
-_DATA, _HEADERS, _RST_STREAM = 0, 1, 3
+_DATA, _HEADERS, _RST_STREAM, _CONTINUATION = 0, 1, 3, 9
 _END_STREAM: Final = 1
 _ENHANCE_YOUR_CALM: Final = 11
 #: Body bytes of a call of a client that may not load models, beside four times the largest model's inputs.
@@ -224,6 +226,8 @@ class Client(asyncio.Protocol):
         self.flow = Flow(self, self._frames, self._pass_on)
         #: The other direction, once there is a connection to the server.
         self.back: Flow | None = None
+        #: Bytes of the headers that are coming: gRPC's own limit lets through what never ends.
+        self._block = 0
         self._admitted = False
         self._task: asyncio.Task[None] | None = None
 
@@ -268,6 +272,11 @@ class Client(asyncio.Protocol):
         for size, kind, _, stream in self._frames.feed(data):
             if kind == _RST_STREAM:
                 self.release(stream)
+            elif kind in (_HEADERS, _CONTINUATION):
+                self._block = size + (self._block if kind == _CONTINUATION else 0)
+                if self._block > MAX_METADATA:
+                    self._refuse(f"the headers of a call have more than {MAX_METADATA} bytes")
+                    return
             elif kind == _DATA and size:
                 limit = limit or self.front.body_limit()
                 try:

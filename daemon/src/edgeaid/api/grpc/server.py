@@ -19,7 +19,7 @@ from ...serving.access import Role
 from ...serving.plane import Plane
 from ..descriptors import ListeningSocket
 from ..sockets import bind
-from .front import Front
+from .front import MAX_METADATA, Front
 from .methods import Methods
 from .reflection import HEALTH, REFLECTION, SERVICE, Health, Reflection, files
 from .schema import HEALTH_MESSAGES, MESSAGES, REFLECTION_MESSAGES
@@ -27,8 +27,6 @@ from .service import UNARY, Service
 
 #: Calls under way at once on a connection.
 MAX_STREAMS: Final = 64
-#: Bytes of a call's headers, each counted with 32 bytes beside its texts.
-MAX_METADATA: Final = 8 << 10
 
 
 def handlers(plane: Plane, front: Front) -> list[Any]:

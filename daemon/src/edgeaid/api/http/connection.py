@@ -233,7 +233,9 @@ class Connection(web.RequestHandler):
     @property
     def _piece(self) -> int:
         """Bytes that aiohttp may have at once."""
-        return max(PIECE, self._framing.missing) if self._framing.followed else LONG_PIECE
+        if self._framing.followed or self._payload_parser is not None:  # messages of a WebSocket are small too
+            return max(PIECE, self._framing.missing)
+        return LONG_PIECE
 
     def _able(self) -> bool:
         """Whether more can be made of what came: nothing is under way that it has to wait for."""

@@ -259,7 +259,7 @@ async def _load_request(call: Call) -> tuple[dict[str, Any], dict[str, bytes | b
     data = await call.body()
     depth = call.plane.config.limits.json_depth
     if len(data) > LARGE:
-        body = await inference.in_thread(large_json.parse, data, depth)
+        body = await inference.in_thread(call.plane, large_json.parse, data, depth)
     else:
         body = json_text.loads(data, depth) if data else {}
     if not isinstance(body, dict):
@@ -267,7 +267,7 @@ async def _load_request(call: Call) -> tuple[dict[str, Any], dict[str, bytes | b
     parameters = body.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise errors.InvalidRequest("failed to load: 'parameters' must be an object")
-    return await inference.in_thread(load_parameters, parameters, call.args["m"])
+    return await inference.in_thread(call.plane, load_parameters, parameters, call.args["m"])
 
 
 async def load_model(plane: Plane, name: str, config: dict[str, Any], files: dict[str, bytes | bytearray]) -> None:
@@ -310,7 +310,7 @@ async def infer(call: Call) -> web.Response:
     body = await call.body(inference.body_limit(model, plane.config.limits, length))
     given = (model, body, length, plane.config.limits.json_depth)
     if inference.json_size(body, length) > LARGE:
-        wanted = await inference.in_thread(inference.decode, *given)
+        wanted = await inference.in_thread(plane, inference.decode, *given)
     else:
         wanted = inference.decode(*given)
     accept = headers.get("Accept-Encoding", "")
@@ -321,7 +321,7 @@ async def infer(call: Call) -> web.Response:
         await plane.infer(request)
         answering = (plane, request, wanted, call.peer, accept)
         if answers.is_heavy(wanted, model.outputs, accept):
-            answered, pieces = await inference.in_thread(inference.answer, *answering)
+            answered, pieces = await inference.in_thread(plane, inference.answer, *answering)
         else:
             answered, pieces = inference.answer(*answering)
         return web.Response(body=b"".join(pieces), headers=answered)

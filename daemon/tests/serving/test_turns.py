@@ -1,0 +1,148 @@
+"""Clients that send fast take turns: the one that seldom asks comes first, and users are served alike."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from edgeaid.serving.turns import BUDGET, Share, Turns
+
+
+def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def busy(seconds: float) -> None:
+    """What a step does: it takes processor time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+class Greedy:
+    """A client that always has something more to do."""
+
+    def __init__(self, turns: Turns, uid: int, name: str, served: list[str]) -> None:
+        self.turns, self.uid, self.name, self.served = turns, uid, name, served
+        self.share = Share()
+        self.ended = False
+
+    def ask(self) -> None:
+        self.turns.wait(self.uid, self.share, self.step)
+
+    def step(self) -> None:
+        self.served.append(self.name)
+        busy(BUDGET / 4)
+        if not self.ended:
+            self.ask()
+
+
+async def until_served(served: list[str], count: int) -> None:
+    while len(served) < count:
+        await asyncio.sleep(0)
+
+
+def test_a_client_alone_need_not_wait_and_one_that_takes_long_leaves_the_rest_for_the_next_turn() -> None:
+    async def scenario() -> None:
+        turns = Turns()
+        assert turns.free()
+        assert turns.free()
+        busy(2 * BUDGET)
+        assert not turns.free()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert turns.free()
+
+    run(scenario)
+
+
+def test_the_loop_goes_on_between_the_steps_of_many_clients() -> None:
+    async def scenario() -> None:
+        served: list[str] = []
+        turns = Turns()
+        clients = [Greedy(turns, 1, str(number), served) for number in range(100)]
+        for client in clients:
+            client.ask()
+        seen = []
+        for _ in range(20):
+            await asyncio.sleep(0)
+            seen.append(len(served))
+        # Each turn of the loop makes some steps, and never all that wait.
+        assert all(after - before < 50 for before, after in itertools.pairwise(seen))
+        await until_served(served, 300)
+        assert {served[:300].count(client.name) for client in clients} <= {2, 3, 4}
+        for client in clients:
+            client.ended = True
+
+    run(scenario)
+
+
+def test_who_comes_later_and_asks_once_is_served_before_those_who_never_stop() -> None:
+    async def scenario() -> None:
+        served: list[str] = []
+        turns = Turns()
+        clients = [Greedy(turns, 1, "greedy", served) for _ in range(100)]
+        for client in clients:
+            client.ask()
+        await until_served(served, 1000)
+        late = Greedy(turns, 1, "late", served)
+        late.ended = True
+        before = len(served)
+        late.ask()
+        while "late" not in served:
+            await asyncio.sleep(0)
+        assert served.index("late") - before <= 1
+        for client in clients:
+            client.ended = True
+
+    run(scenario)
+
+
+def test_a_user_with_many_clients_has_no_more_than_one_with_few() -> None:
+    async def scenario() -> None:
+        served: list[str] = []
+        turns = Turns()
+        clients = [Greedy(turns, 1, "many", served) for _ in range(50)] + [Greedy(turns, 2, "one", served)]
+        for client in clients:
+            client.ask()
+        await until_served(served, 400)
+        assert abs(served.count("many") - served.count("one")) <= 2
+        for client in clients:
+            client.ended = True
+
+    run(scenario)
+
+
+def test_a_task_waits_for_its_turn_and_one_that_is_cancelled_holds_up_nobody() -> None:
+    async def scenario() -> None:
+        served: list[str] = []
+        turns = Turns()
+        greedy = Greedy(turns, 1, "greedy", served)
+        greedy.ask()
+        gone = asyncio.create_task(turns.turn(2, Share()))
+        await asyncio.sleep(0)
+        gone.cancel()
+        for _ in range(20):
+            await turns.turn(2, Share())
+        greedy.ended = True
+        assert "greedy" in served
+
+    run(scenario)
+
+
+def test_a_step_that_fails_does_not_keep_the_others_from_theirs() -> None:
+    async def scenario() -> None:
+        served: list[str] = []
+        turns = Turns()
+
+        def fail() -> None:
+            raise ValueError("a fault of ours")
+
+        turns.wait(1, Share(), fail)
+        turns.wait(1, Share(), lambda: served.append("next"))
+        await until_served(served, 1)
+
+    run(scenario)

@@ -90,7 +90,7 @@ class Limits:
     buffer_bytes: int = 256 << 20
     #: The same of one user. Root and the daemon's own user have no limit of their own.
     buffer_bytes_per_user: int = 128 << 20
-    #: Shared memory that clients of the fast socket have attached, by size.
+    #: Shared memory that clients of the fast socket have attached, and named regions, by size.
     region_bytes: int = 512 << 20
     region_bytes_per_user: int = 256 << 20
     bundle_bytes: int = 512 << 20

@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..errors import Unavailable
-
 log = logging.getLogger("edgeaid.events")
 
 #: systemd journal MESSAGE_ID of each kind of event, for `journalctl MESSAGE_ID=...`. Random, fixed for ever.
@@ -37,8 +35,6 @@ MESSAGE_IDS: Final[dict[str, str]] = {
 KEEP: Final = 256
 #: Events a slow listener may lag behind before it is cut off.
 LISTENER_QUEUE: Final = 256
-#: Listeners at once; each keeps a connection.
-MAX_LISTENERS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +82,6 @@ class EventLog:
                 queue.put_nowait(event)
             except asyncio.QueueFull:
                 self._listeners.discard(queue)
-
-    def check_room(self) -> None:
-        """Unavailable when there are too many listeners."""
-        if len(self._listeners) >= MAX_LISTENERS:
-            raise Unavailable(f"{MAX_LISTENERS} clients listen to events already, the limit")
 
     async def listen(self, after: int = 0) -> AsyncIterator[Event | None]:
         """Events numbered above `after`, then new ones as they come; None every 15 s as a sign of life.

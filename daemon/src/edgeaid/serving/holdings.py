@@ -18,6 +18,9 @@ from ..errors import Unavailable
 
 #: Share of a limit that only root and the daemon's own user may use, on top of it.
 RESERVE: Final = 1 / 8
+#: Clients that are told of things as they happen: each keeps a connection, and has work done for each event.
+LISTENERS: Final = 128
+LISTENERS_PER_USER: Final = 48
 
 
 class Kind(Enum):
@@ -28,6 +31,7 @@ class Kind(Enum):
     GRPC = "gRPC connections"
     BYTES = "bytes of bodies and answers"
     REGIONS = "bytes of shared memory"
+    LISTENERS = "listeners to events, results and pictures"
 
 
 class Holdings:
@@ -46,6 +50,8 @@ class Holdings:
             return limits.buffer_bytes_per_user, limits.buffer_bytes
         if kind is Kind.REGIONS:
             return limits.region_bytes_per_user, limits.region_bytes
+        if kind is Kind.LISTENERS:
+            return LISTENERS_PER_USER, LISTENERS
         return limits.connections_per_user, limits.connections
 
     def privileged(self, uid: int) -> bool:

@@ -63,7 +63,7 @@ class Plane:
         #: Held by a thread that computes.
         self.computing = asyncio.Semaphore(COMPUTING)
         self.settings = Settings()
-        self.regions = Regions(config.shared_memory)
+        self.regions = Regions(config.shared_memory, self.holdings)
         #: What makes devices of targets that have no hardware, by target: others' than those of runtimes.
         self.makers: dict[str, Callable[..., DeviceRunner]] = {}
         self.registry.need = self._need

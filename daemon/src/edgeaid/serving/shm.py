@@ -6,6 +6,7 @@ and the daemon no SIGBUS. The caller of register must own the region's file.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from ..errors import (
     NotFound,
     PermissionDenied,
     TooLarge,
+    Unavailable,
     Unsupported,
 )
 from .access import Peer, Role
+from .holdings import Holdings, Kind
 from .settings import integral
 
 DIRECTORY = Path("/dev/shm")  # noqa: S108  where POSIX shared memory lives on Linux
@@ -44,11 +47,17 @@ class _Registered:
     size: int
 
 
+def _close(fd: int) -> None:
+    """Close in a thread: its owner may have removed the file, and to give back gigabytes takes its time."""
+    asyncio.get_running_loop().run_in_executor(None, os.close, fd)
+
+
 class Regions:
     """Registered regions; each user has names of its own, so that no user can take another's."""
 
-    def __init__(self, config: SharedMemory) -> None:
+    def __init__(self, config: SharedMemory, holdings: Holdings) -> None:
         self.config = config
+        self._holdings = holdings
         self._regions: dict[tuple[int, str], _Registered] = {}
 
     def _check_enabled(self) -> None:
@@ -79,17 +88,23 @@ class Regions:
             raise NotFound(f"region {name!r}: cannot open {key!r}: {error.strerror}") from error
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != peer.uid:
-            os.close(fd)
+            _close(fd)
             raise PermissionDenied(f"region {name!r}: {key!r} does not belong to user id {peer.uid}")
         if size > self.config.max_bytes:
-            os.close(fd)
+            _close(fd)
             raise TooLarge(f"region {name!r} has {size} bytes, the limit is {self.config.max_bytes}")
         if offset + size > status.st_size:
-            os.close(fd)
+            _close(fd)
             raise InvalidRequest(
                 f"region {name!r}: offset {offset} + byte_size {size} is beyond the end of {key!r} "
                 f"({status.st_size} bytes)"
             )
+        try:
+            # By size, whatever is in it now: an answer written where nothing was makes a page, and on our account.
+            self._holdings.take(peer.uid, Kind.REGIONS, size)
+        except Unavailable:
+            _close(fd)
+            raise
         self._regions[peer.uid, name] = _Registered(fd, key, offset, size)
 
     def _mine(self, peer: Peer, name: str) -> list[tuple[int, str]]:
@@ -106,7 +121,9 @@ class Regions:
         if name and not mine and any(name == known for _, known in self._regions):
             raise PermissionDenied(f"shared memory region {name!r} was registered by another user")
         for known in mine:
-            os.close(self._regions.pop(known).fd)
+            region = self._regions.pop(known)
+            self._holdings.give(known[0], Kind.REGIONS, region.size)
+            _close(region.fd)
 
     def close(self) -> None:
         """Close all."""

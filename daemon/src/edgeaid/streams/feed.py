@@ -10,13 +10,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..errors import Unavailable
-
 KEEP: Final = 512
 #: A listener that lags behind by so many is cut off; it comes back with its last number.
 LISTENER_QUEUE: Final = 256
-#: Listeners of one feed at once; each keeps a connection.
-MAX_LISTENERS: Final = 32
 ALIVE_SECONDS: Final = 15.0
 
 
@@ -57,11 +53,6 @@ class Feed:
     def listeners(self) -> int:
         """How many listen."""
         return len(self._listeners)
-
-    def check_room(self) -> None:
-        """Unavailable when there are too many listeners."""
-        if len(self._listeners) >= MAX_LISTENERS:
-            raise Unavailable(f"{MAX_LISTENERS} clients listen already, the limit")
 
     def after(self, last: str) -> list[Item]:
         """What is kept and newer than an identity; all of it when that is from another run of the daemon."""

@@ -23,6 +23,7 @@ from edgeaid.tensors import TensorSpec
 
 from ...support.daemon import Running
 from ...support.examples import examples
+from ...support.users import OTHER, STRANGER, connect_as
 from ...support.waiting import eventually, has_read_all
 
 PATH = "/v2/models/digits/infer"
@@ -168,15 +169,18 @@ def test_bodies_of_all_connections_together_are_bounded(start: Callable[..., Run
     raise AssertionError("what went with its clients is still counted")
 
 
-def test_listeners_to_events_are_bounded(start: Callable[..., Running]) -> None:
-    daemon = start()
+def test_listeners_to_events_are_bounded_per_user_and_root_gets_in(start: Callable[..., Running]) -> None:
+    daemon = start('[access]\nobserve = ["root"]\n')
     held = []
     try:
-        for _ in range(70):
-            held.append(daemon.raw())
+        for uid in [STRANGER] * 50 + [OTHER] * 50 + [OTHER - 1] * 50 + [0]:
+            held.append(connect_as(uid, daemon.socket))
             held[-1].sendall(b"GET /edgeai/v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
-        firsts = [sock.recv(12) for sock in held]
-        assert (firsts.count(b"HTTP/1.1 200"), firsts.count(b"HTTP/1.1 503")) == (64, 6)
+        firsts = [sock.recv(12)[-3:] for sock in held]
+        accepted = [firsts[at : at + 50].count(b"200") for at in (0, 50, 100)]
+        assert accepted == [48, 48, 32]
+        assert firsts[-1] == b"200"
+        assert set(firsts) == {b"200", b"503"}
     finally:
         for sock in held:
             sock.close()

@@ -16,7 +16,9 @@ import pytest
 from edgeaid.models.repository import EMBEDDED
 
 from ...support.daemon import Running
+from ...support.memory import open_files
 from ...support.users import OTHER, STRANGER, as_user, connect_as
+from ...support.waiting import eventually
 
 IMAGE = np.load(EMBEDDED / "digits" / "1" / "golden" / "0.in.npy")
 SCORES = np.load(EMBEDDED / "digits" / "1" / "golden" / "0.out.npy")
@@ -116,3 +118,24 @@ def test_one_user_cannot_use_up_the_regions_of_another(server: Running, regions:
     assert other("POST", f"{PLACE}/region/r0/register", region_of(regions[OTHER]))[0] == 200
     for ask in (owner, other):
         assert ask("POST", f"{PLACE}/unregister")[0] == 200
+
+
+def test_regions_count_by_size_and_closing_them_holds_up_nobody(
+    start: Callable[..., Running], regions: dict[int, Path]
+) -> None:
+    limits = "[limits]\nregion_bytes_per_user = 3000000\n"
+    daemon = start(limits + '[shared_memory]\nenabled = true\n[access]\ninfer = ["root"]\n')
+    file = regions[STRANGER]
+    os.truncate(file, 2 << 20)
+    ask = user(daemon, STRANGER)
+    assert ask("POST", f"{PLACE}/region/one/register", region_of(file))[0] == 200
+    status, answer = ask("POST", f"{PLACE}/region/two/register", region_of(file))
+    assert status == 503
+    assert "shared memory" in answer["error"]
+    file.unlink()  # the daemon's is the last descriptor now
+    assert ask("POST", f"{PLACE}/unregister")[0] == 200
+    eventually(lambda: not any(file.name in name for name in open_files(daemon.process.pid)))
+    file.write_bytes(bytes(10))
+    os.chown(file, STRANGER, -1)
+    os.truncate(file, 2 << 20)
+    assert ask("POST", f"{PLACE}/region/one/register", region_of(file))[0] == 200

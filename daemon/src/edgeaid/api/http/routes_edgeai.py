@@ -115,21 +115,21 @@ async def models(call: Call) -> web.Response:
 
 async def events(call: Call) -> web.StreamResponse:
     """Server-sent events; `Last-Event-ID` continues where a client left off."""
-    call.plane.events.check_room()
     last = call.request.headers.get("Last-Event-ID", "0")
     after = int(last) if last.isascii() and last.isdecimal() and len(last) < 19 else 0
     headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
     if call.request.method == "HEAD":
         return web.Response(headers=headers)
     response = web.StreamResponse(headers=headers)
-    await response.prepare(call.request)
-    async for event in call.plane.events.listen(after):
-        if event is None:
-            await response.write(b": still here\n\n")
-        else:
-            await response.write(
-                f"id: {event.number}\nevent: {event.kind}\ndata: {json.dumps(event.to_json())}\n\n".encode()
-            )
+    with call.listening():
+        await response.prepare(call.request)
+        async for event in call.plane.events.listen(after):
+            if event is None:
+                await response.write(b": still here\n\n")
+            else:
+                await response.write(
+                    f"id: {event.number}\nevent: {event.kind}\ndata: {json.dumps(event.to_json())}\n\n".encode()
+                )
     return response
 
 

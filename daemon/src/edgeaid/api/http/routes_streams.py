@@ -131,39 +131,40 @@ class StreamRoutes:
         query = call.request.rel_url.query
         boxes, width, step = query.get("boxes", "1") == "1", _width(query.get("width")), 1 / _fps(query.get("fps"))
         kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
-        response = web.StreamResponse(headers={"Content-Type": kind, **NO_STORE})
-        data, number = await runner.picture(boxes=boxes, width=width)  # an error is raised before the answer begins
-        await response.prepare(call.request)
-        loop = asyncio.get_running_loop()
-        shown = -1
-        while True:
-            due = loop.time() + step
-            if number != shown:
-                head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n"
-                await response.write(f"{head}X-Edgeai-Frame: {number}\r\n\r\n".encode() + data + b"\r\n")
-                shown = number
-            await asyncio.sleep(max(0.0, due - loop.time()))
-            try:
-                data, number = await runner.picture(boxes=boxes, width=width)
-            except errors.Unavailable:
-                if self.manager.runners.get(runner.stream.name) is not runner:
-                    return response
-                await asyncio.sleep(1.0)  # the view goes on when the stream does
+        data, number = await runner.picture(boxes=boxes, width=width)  # an error is told before the answer begins
+        with call.listening():
+            response = web.StreamResponse(headers={"Content-Type": kind, **NO_STORE})
+            await response.prepare(call.request)
+            loop = asyncio.get_running_loop()
+            shown = -1
+            while True:
+                due = loop.time() + step
+                if number != shown:
+                    head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n"
+                    await response.write(f"{head}X-Edgeai-Frame: {number}\r\n\r\n".encode() + data + b"\r\n")
+                    shown = number
+                await asyncio.sleep(max(0.0, due - loop.time()))
+                try:
+                    data, number = await runner.picture(boxes=boxes, width=width)
+                except errors.Unavailable:
+                    if self.manager.runners.get(runner.stream.name) is not runner:
+                        return response
+                    await asyncio.sleep(1.0)  # the view goes on when the stream does
 
     async def websocket(self, call: Call) -> web.WebSocketResponse:
         """Each result as a text message, followed by the JPEG of the same frame when it is the newest still."""
         runner = self.manager.runner(call.args["s"])
         query = call.request.rel_url.query
         boxes, width, step = query.get("boxes", "0") == "1", _width(query.get("width")), 1 / _fps(query.get("fps"))
-        runner.results.check_room()
         socket = web.WebSocketResponse(heartbeat=15.0, max_msg_size=1024)
-        await socket.prepare(call.request)
-        reader = asyncio.ensure_future(_read_all(socket))
-        try:
-            await self._feed(socket, reader, runner, boxes=boxes, width=width, step=step)
-        finally:
-            reader.cancel()
-            runner.listen()
+        with call.listening():
+            await socket.prepare(call.request)
+            reader = asyncio.ensure_future(_read_all(socket))
+            try:
+                await self._feed(socket, reader, runner, boxes=boxes, width=width, step=step)
+            finally:
+                reader.cancel()
+                runner.listen()
         return socket
 
     async def _feed(
@@ -233,16 +234,16 @@ async def _server_sent(
     past: bool,
     joined: Callable[[], None] | None = None,
 ) -> web.StreamResponse:
-    feed.check_room()
     response = web.StreamResponse(headers=SSE_HEADERS)
-    await response.prepare(call.request)
-    await response.write(b": listening\n\n")
-    subscription = feed.subscribe()
-    if joined is not None:
-        joined()
-    async for item in feed.listen(subscription, feed.after(last) if past else ()):
-        if text := _text(item, types):
-            await response.write(text)
+    with call.listening():
+        await response.prepare(call.request)
+        await response.write(b": listening\n\n")
+        subscription = feed.subscribe()
+        if joined is not None:
+            joined()
+        async for item in feed.listen(subscription, feed.after(last) if past else ()):
+            if text := _text(item, types):
+                await response.write(text)
     return response
 
 

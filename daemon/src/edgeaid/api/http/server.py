@@ -11,8 +11,8 @@ import ctypes
 import hmac
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
@@ -73,6 +73,16 @@ class Call:
         """Count bytes that this request keeps until it is answered. Unavailable over a limit."""
         self.plane.holdings.take(self._uid, Kind.BYTES, size)
         self._held += size
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Count the client among those that are told of things as they happen. Unavailable over a limit."""
+        holdings, uid = self.plane.holdings, self._uid
+        holdings.take(uid, Kind.LISTENERS)
+        try:
+            yield
+        finally:
+            holdings.give(uid, Kind.LISTENERS)
 
     def release(self) -> None:
         """The request is answered."""

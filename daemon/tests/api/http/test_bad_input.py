@@ -131,7 +131,7 @@ def test_a_short_or_left_over_binary_tail_is_400(daemon: Running) -> None:
 
 
 def test_deep_json_is_refused_and_flat_brackets_in_texts_are_not(daemon: Running) -> None:
-    assert "nested" in daemon.json("POST", PATH, b"[" * 60_000)[1]["error"]
+    assert "nested" in daemon.json("POST", PATH, b"[" * 10_000)[1]["error"]
     assert daemon.json("POST", PATH, b"[" * 100_000)[0] == 400
     status, answer = daemon.json("POST", PATH, json.dumps({"id": "[" * 500, "inputs": []}).encode())
     assert status == 400

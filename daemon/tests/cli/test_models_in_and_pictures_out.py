@@ -153,7 +153,7 @@ def test_remove_without_a_version_takes_the_model_away(start: Callable[..., Runn
 def test_a_parent_directory_says_where_the_model_is(daemon: Running) -> None:
     for directory in (EMBEDDED, EMBEDDED / "digits"):
         done = call(daemon.socket, "push", directory)
-        assert done.returncode == 64
+        assert done.returncode == 65
         assert str(DIGITS) in done.stderr
     assert call(daemon.socket, "push", "nowhere.tflite").returncode == 66
 

@@ -199,7 +199,7 @@ def test_a_picture_that_cannot_be_read_is_named_with_what_it_is(daemon: Running,
         else:
             Image.new("RGB", (8, 8)).save(file)
         done = call(daemon.socket, "classify", "digits", file)
-        assert done.exit_code == 64
+        assert done.exit_code == 65
         assert done.stderr.startswith(f"edgeai: {file}: ")
         assert what in done.stderr
         assert "JPEG, PNG, BMP" in done.stderr

@@ -65,7 +65,7 @@ def test_a_target_that_needs_the_float_model_is_left_out_for_a_quantised_one(tmp
 def test_a_file_that_is_no_model_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     (tmp_path / "notes.tflite").write_text("nothing")
     result = CliRunner().invoke(edgeai, ["model", "deploy", str(tmp_path / "notes.tflite"), "-o", str(tmp_path / "w")])
-    assert result.exit_code == 64, result.output
+    assert result.exit_code == 65, result.output
     assert "deploy takes" in result.output
     result = CliRunner().invoke(edgeai, ["model", "deploy", str(DIGITS), "--target", "toaster", "-o", str(tmp_path)])
     assert "toaster" in result.output

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeaid.errors import InvalidModel, NotFound, PermissionDenied
+from edgeaid.errors import CannotWrite, InvalidModel, NotFound, PermissionDenied
 from edgeaid.models import repository
 from edgeaid.models.bundle import extract
 from edgeaid.models.pack import write
@@ -111,7 +111,7 @@ def test_a_signature_over_other_content_is_refused(directory: Path, tmp_path: Pa
 def test_a_private_key_is_readable_by_its_owner_only_and_never_replaced(tmp_path: Path) -> None:
     make_key(tmp_path / "key")
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
-    with pytest.raises(InvalidModel, match="exists"):
+    with pytest.raises(CannotWrite, match="exists"):
         make_key(tmp_path / "key")
 
 

@@ -134,6 +134,18 @@ def fetch_debs(work: Path, some: Sequence[str] = ()) -> Path:
     return directory
 
 
+def debian_root(work: Path, names: Sequence[str], directory: Path) -> None:
+    """Unpack Debian packages for arm64 and everything that they depend on below `directory`; no script of theirs runs."""
+    need("apt-get", "dpkg-deb")
+    env = _apt_root(work / "apt")
+    for words in (["update"], ["install", "--yes", "--download-only", *names]):
+        done = subprocess.run(["apt-get", "-q", *words], env=env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Missing(f"Debian's packages cannot be reached:\n{done.stderr.strip()}")
+    for path in sorted((work / "apt/cache/archives").glob("*.deb")):
+        subprocess.run(["dpkg-deb", "--extract", path, directory], check=True)
+
+
 def _current_kernel(env: dict[str, str]) -> str:
     """The kernel package that the meta-package linux-image-arm64 depends on today."""
     show = subprocess.run(

@@ -294,6 +294,27 @@ def test_sighup_takes_a_new_configuration_and_keeps_the_old_when_it_is_bad(start
     assert daemon.json("POST", "/v2/models/digits/infer", b"x" * 2000)[0] == 400
 
 
+def test_a_request_under_way_is_answered_after_a_reload(start: Callable[..., Running]) -> None:
+    daemon = start("[limits]\nbody_bytes = 10000\ninvoke_seconds = 60\n")
+    pid = daemon.worker()
+    os.kill(pid, signal.SIGSTOP)
+    got = []
+
+    def ask() -> None:
+        with daemon.client(fast=False) as client:
+            got.append(client.infer("digits", IMAGE))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    eventually(lambda: metric(daemon, 'edgeai_slots_in_use{model="digits"') == 1)
+    daemon.config.write_text("[limits]\nbody_bytes = 20000\ninvoke_seconds = 60\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    eventually(lambda: daemon.json("POST", "/v2/models/absent/infer", b"x" * 15000)[0] != 413)
+    os.kill(pid, signal.SIGCONT)
+    thread.join(30)
+    assert got
+
+
 def test_a_change_made_while_the_configuration_is_being_read_is_read_too(start: Callable[..., Running]) -> None:
     daemon = start("[limits]\nbody_bytes = 1000\n")
     for number in range(300):  # reading again tries to load them all

@@ -96,8 +96,8 @@ class Connection(web.RequestHandler):
         #: Head and what has come of the body of a plain request that is not whole yet.
         self._head: Head | None = None
         self._body = bytearray()
-        #: The plain request under way, what it asked for and the encodings that its client takes.
-        self._running: tuple[Request, oip.InferRequest, str] | None = None
+        #: The plain request under way, what it asked for, whose it is and the encodings that its client takes.
+        self._running: tuple[Request, oip.InferRequest, Peer, str] | None = None
         #: The plain picture under way.
         self._asking: asyncio.Task[None] | None = None
         #: What came behind the request under way, or before this client's turn.
@@ -393,7 +393,7 @@ class Connection(web.RequestHandler):
             request = plane.request(live, peer.pid, priority=wanted.priority, timeout=wanted.timeout)
             inference.fill(plane, request, wanted, peer)
             request.done = self._done
-            self._running = (request, wanted, head.accept)
+            self._running = (request, wanted, peer, head.accept)
             plane.submit(request)
         except Exception as error:
             self._running = None
@@ -428,15 +428,14 @@ class Connection(web.RequestHandler):
 
     def _done(self, request: Request) -> None:
         running, self._running = self._running, None
-        if running is None or self.peer is None:
+        if running is None:
             request.release()
             return
+        _, wanted, peer, accept = running
         try:
             if request.error is not None:
                 raise request.error
-            headers, pieces = inference.answer(
-                self.server.plane, request, running[1], self.peer, running[2], self._memory
-            )
+            headers, pieces = inference.answer(self.server.plane, request, wanted, peer, accept, self._memory)
             self._write(200, headers, pieces)
         except Exception as error:
             self._fail(error)

@@ -48,8 +48,10 @@ def package(firmware: Path, model: Path | None) -> tuple[bytes, list[str]]:
                 raise Refused(f"{model} is not a kmodel; `edgeai model check` says what it is")
             parts[kfpkg.MODEL] = model
         data, findings = kfpkg.build(parts)
-    except (EdgeaiError, OSError) as error:
+    except EdgeaiError as error:
         raise Refused(str(error)) from None
+    except OSError as error:
+        raise Refused(f"{error.filename}: {os.strerror(error.errno or 0)}") from None
     return data, [finding.text for finding in findings]
 
 

@@ -103,9 +103,6 @@ class LazyGroup(click.Group):
         except (click.exceptions.Abort, KeyboardInterrupt):
             click.echo(err=True)
             sys.exit(INTERRUPTED)
-        except BrokenPipeError:
-            sys.stderr.close()
-            sys.exit(0)
         except click.UsageError as error:
             _refuse_usage(error, args)
         except click.ClickException as error:
@@ -120,6 +117,9 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # `| head -1` has what it wanted; click would end with 1
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+            sys.exit(0)
         except EdgeaiError as error:
             if ctx.parent is not None:
                 raise

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import select
-import signal
 import stat
 import sys
 import threading
@@ -118,7 +117,7 @@ def wait(session: Session, seconds: float | None) -> None:
     session.show({"ready": True}, "ready")
 
 
-def _interrupt_without_reader() -> None:
+def _end_without_reader() -> None:
     """Writing would tell that `| head -1` has ended, but between two events nothing may be written for hours."""
     with contextlib.suppress(OSError, ValueError):  # standard output is closed, or not a file
         output = sys.stdout.fileno()
@@ -126,13 +125,13 @@ def _interrupt_without_reader() -> None:
             poll = select.poll()
             poll.register(output, 0)  # only what is always told: an error when the last reader has gone
             poll.poll()
-            os.kill(os.getpid(), signal.SIGINT)
+            os._exit(0)  # at once: a signal could come while the program is ending by itself
 
 
 @contextlib.contextmanager
 def until_interrupted() -> Iterator[None]:
     """Ctrl-C is the documented end of what runs on, and so is a reader of the output that goes away: exit status 0."""
-    threading.Thread(target=_interrupt_without_reader, daemon=True).start()
+    threading.Thread(target=_end_without_reader, daemon=True).start()
     try:
         yield
     except KeyboardInterrupt:

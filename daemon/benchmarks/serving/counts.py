@@ -85,7 +85,7 @@ def processor(pids: dict[str, int], once: Callable[[], Any], count: int) -> dict
 def under_way(client: Client, data: Any, count: int) -> Callable[[], Any]:
     """`count` requests sent before their answers are read; the figures are divided by it."""
     client.infer("bench", data)
-    session, sock = client._core._fast, client._transport._fast
+    session, sock = client._core._fast, client._transport._fast.sock
     assert session is not None
     assert sock is not None
     (binding,) = session._bindings.values()

@@ -53,18 +53,20 @@ class Strange(WorkerHandle):
     module: ClassVar[str] = "strange_worker"
 
 
+@pytest.fixture(autouse=True)
+def strange_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module that the class above names, where workers find it."""
+    (tmp_path / "strange_worker.py").write_text(STRANGE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), *filter(None, sys.path))))
+
+
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.mark.parametrize("kind", [Kind.REPLY, Kind.RESULT])
 @pytest.mark.parametrize("gives_file", [False, True])
-def test_descriptors_that_nobody_asked_for_end_the_worker_and_hold_up_nobody(
-    kind: Kind, gives_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "strange_worker.py").write_text(STRANGE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), *filter(None, sys.path))))
-
+def test_descriptors_that_nobody_asked_for_end_the_worker_and_hold_up_nobody(kind: Kind, gives_file: bool) -> None:
     async def scenario() -> None:
         spawner = Spawner()
         await spawner.start()
@@ -89,12 +91,7 @@ def test_descriptors_that_nobody_asked_for_end_the_worker_and_hold_up_nobody(
     asyncio.run(scenario())
 
 
-def test_a_file_in_memory_comes_with_the_answer_that_may_bring_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "strange_worker.py").write_text(STRANGE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), *filter(None, sys.path))))
-
+def test_a_file_in_memory_comes_with_the_answer_that_may_bring_one() -> None:
     async def scenario() -> None:
         spawner = Spawner()
         handle = await Strange.spawn(spawner, "strange", lambda *_: None, lambda _: None)
@@ -109,12 +106,7 @@ def test_a_file_in_memory_comes_with_the_answer_that_may_bring_one(
     asyncio.run(scenario())
 
 
-def test_a_worker_is_not_blamed_for_a_file_whose_client_has_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "strange_worker.py").write_text(STRANGE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), *filter(None, sys.path))))
-
+def test_a_worker_is_not_blamed_for_a_file_whose_client_has_left() -> None:
     async def scenario() -> None:
         spawner = Spawner()
         await spawner.start()

@@ -11,15 +11,15 @@ import pytest
 from click.testing import CliRunner
 
 from edgeaid.cli.model import model
-from edgeaid.errors import Unsupported
 from edgeaid.models import manifest as manifests
-from edgeaid.toolkit.convert import environments
 from edgeaid.toolkit.run import child
 
 pytest.importorskip("ai_edge_litert", reason="the CPU runtime is not installed")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
 
 import measure
+
+from ..support.toolkit import need, run
 
 DETECTOR = Path(manifests.__file__).parent / "defaults" / "digit-scenes" / "1"
 DIGITS = Path(__file__).resolve().parents[1] / "models" / "data" / "held-out-digits.npz"
@@ -39,19 +39,6 @@ for n, stride in ((8, 2), (12, 2), (16, 1), (24, 2), (24, 1)):
     x = conv(x, n, stride)
 keras.Model(start, layers.Conv2D(30, 1)(x)).save(sys.argv[1])
 """
-
-
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(model, [str(a) for a in arguments])
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.stdout
-
-
-def need(name: str) -> Path:
-    try:
-        return environments.python(name)
-    except Unsupported as error:
-        pytest.skip(str(error))
 
 
 def test_a_teacher_that_cannot_be_asked_is_refused(tmp_path: Path) -> None:

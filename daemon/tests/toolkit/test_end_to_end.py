@@ -20,7 +20,6 @@ from click.testing import CliRunner
 
 from edgeaid.cli import main as edgeai
 from edgeaid.cli.model import model
-from edgeaid.errors import Unsupported
 from edgeaid.formats.k210 import kmodel
 from edgeaid.formats.tflite import reader as tflite
 from edgeaid.models.bundle import extract
@@ -28,21 +27,10 @@ from edgeaid.models.manifest import parse
 from edgeaid.toolkit.convert import environments
 from edgeaid.toolkit.run import child
 
+from ..support.toolkit import need, run
+
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(model, [str(a) for a in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result.stdout
-
-
-def need(name: str) -> Path:
-    try:
-        return environments.python(name)
-    except Unsupported as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,11 @@ from PIL import Image, ImageDraw
 
 from edgeaid.cli import main as edgeai
 from edgeaid.cli.model import model
-from edgeaid.errors import Unsupported
 from edgeaid.models import manifest as manifests
-from edgeaid.toolkit.convert import environments
 from edgeaid.toolkit.run import child
 
 from ..support.daemon import Running
+from ..support.toolkit import need
 from .train_digits import draw
 
 TOP = Path(__file__).resolve().parents[2]
@@ -52,15 +51,8 @@ def test_the_page_names_its_scripts_and_shows_how_answers_are_read() -> None:
     assert manifest.output.decoder == "yolov8"
 
 
-def tensorflow() -> Path:
-    try:
-        return environments.python("tensorflow")
-    except Unsupported as error:
-        pytest.skip(str(error))
-
-
 def train(script: str, *arguments: object) -> None:
-    done = child([tensorflow(), RECIPES / script, *map(str, arguments)], timeout=1500)
+    done = child([need("tensorflow"), RECIPES / script, *map(str, arguments)], timeout=1500)
     assert done.status == 0, done.error[-3000:]
     print(done.output[-400:])
 

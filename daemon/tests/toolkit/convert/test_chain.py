@@ -12,7 +12,6 @@ import pytest
 from click.testing import CliRunner
 
 from edgeaid.cli.model import model
-from edgeaid.errors import Unsupported
 from edgeaid.formats.exchange import caffe, onnx
 from edgeaid.formats.tflite import reader as tflite
 from edgeaid.toolkit.check.caffe_shapes import sizes, window
@@ -20,6 +19,7 @@ from edgeaid.toolkit.convert import environments
 from edgeaid.toolkit.run import child
 
 from ...formats.builders_exchange import OLD_IR, pb, varint
+from ...support.toolkit import need as interpreter
 
 slow = pytest.mark.slow
 
@@ -43,10 +43,7 @@ def error_of(report: dict[str, object]) -> float:
 
 def need(*names: str) -> None:
     for name in names:
-        try:
-            environments.python(name)
-        except Unsupported as error:
-            pytest.skip(str(error))
+        interpreter(name)
 
 
 # --- Caffe ------------------------------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 from edgeaid.cli import main as edgeai
-from edgeaid.errors import Unsupported
 from edgeaid.toolkit.convert import environments
 from edgeaid.toolkit.run import child
 
 from ...support.daemon import Running
+from ...support.toolkit import need as interpreter
 from ..check.test_check_k210 import onnx_file
 from ..float_networks import NETWORKS
 
@@ -35,10 +35,7 @@ def need(*names: str) -> None:
     for name in names:
         if name == "torch" and environments.ready(name) is None:
             pytest.skip("the torch environment (6 GB) is not there: edgeai model environments torch --create")
-        try:
-            environments.python(name)
-        except Unsupported as error:
-            pytest.skip(str(error))
+        interpreter(name)
 
 
 def onnx(path: Path) -> None:

@@ -12,6 +12,8 @@ from .tensor_json import classify, dumps, serialize_bytes, to_list
 #: Elements of an output, above which a thread writes or sorts it, or packs the answer.
 HEAVY: Final = 8192
 HEAVY_PACKED: Final = 1 << 17
+#: Bytes of an output that is not worth writing apart from the rest of the answer.
+SHORT: Final = 256
 
 
 def is_heavy(request: InferRequest, outputs: tuple[TensorSpec, ...], accept: str) -> bool:
@@ -58,7 +60,7 @@ def answer(
         elif want.binary:
             parts.append(data)
             entry["parameters"] = {"binary_data_size": len(data)}
-        elif len(data) > HEAVY:
+        elif len(data) > SHORT:
             entry["data"] = f"\0{want.index}"
             long[b'"\\u0000%d"' % want.index] = dumps(data, spec.datatype)
         else:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import binascii
 import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from typing import Any, Final
 
 from ..errors import InvalidRequest, TooLarge
 from ..tensors import TensorSpec
+from . import json_text
 from .json_text import load_numbers, loads
+from .small_numbers import bytes_of
 from .tensor_json import TYPECODES, pack
 
 #: Bytes searched or converted at once.
@@ -37,6 +38,8 @@ MAX_ESCAPES: Final = 20_000
 LONG: Final = 1 << 12
 
 _NUMERIC: Final = re.compile(rb"[-+0-9.eE, \t\r\n\[\]truefalsn]*")
+#: What most pieces are made of, so that most need no regular expression.
+_PLAIN: Final = b"0123456789., -"
 _NO_SKELETON: Final = bytes(c for c in range(256) if c not in b"[],")
 #: A value beside a bracket where only a comma may stand, in a text without white space. Each begins with the bracket:
 #: the search then goes from one to the next instead of trying every digit.
@@ -90,10 +93,12 @@ class Numbers:
         what = f"input {spec.name!r}"
         if spec.datatype not in TYPECODES:
             raise InvalidRequest(f"{what} of datatype {spec.datatype} has no JSON form; send it as binary data")
-        skeleton = b"".join(piece.translate(None, _NO_SKELETON) for piece in self._pieces())
-        flat = skeleton == _nested((math.prod(spec.shape),))
-        if not flat and skeleton != _nested(spec.shape):
-            raise InvalidRequest(f"{what}: data is nested differently from shape {list(spec.shape)}")
+        differs = InvalidRequest(f"{what}: data is nested differently from shape {list(spec.shape)}")
+        flat = sum(piece.count(b"[") + piece.count(b"]") for piece in self._pieces()) == 2
+        if not flat:
+            skeleton = b"".join(piece.translate(None, _NO_SKELETON) for piece in self._pieces())
+            if skeleton != _nested(spec.shape):
+                raise differs
         out = bytearray()
         rest = b""
         for piece in self._pieces():
@@ -105,7 +110,12 @@ class Numbers:
             if len(rest) > LONG:
                 raise InvalidRequest(f"{what}: a value has more than {LONG} characters")
             out += _packed(text, spec)
-        out += _packed(rest, spec)
+        last = _packed(rest, spec)
+        if not last:
+            raise InvalidRequest(f"{what}: data is not an array of numbers")  # it ends with a comma
+        out += last
+        if len(out) != spec.nbytes:
+            raise differs
         return bytes(out)
 
     def _pieces(self) -> Iterator[bytes]:
@@ -124,6 +134,8 @@ def _packed(text: bytes, spec: TensorSpec) -> bytes:
     plain = text.translate(None, b"[]").strip().removesuffix(b",")
     if not plain:
         return b""
+    if spec.datatype == "UINT8" and json_text.orjson is None and (packed := bytes_of(plain)) is not None:
+        return packed
     try:
         values = load_numbers(b"[" + plain + b"]", spec.datatype)
     except (ValueError, RecursionError) as error:
@@ -231,6 +243,10 @@ class _Cut:
         """End of the array of numbers that begins at `start`; `start` when it is short or something else is in it."""
         raw, at = self._raw, start
         while at < len(raw):
+            piece = raw[at : at + PIECE] if at > start else b""
+            if len(piece) == PIECE and not piece.translate(None, _PLAIN):
+                at += PIECE
+                continue
             match = _NUMERIC.match(raw, at, at + PIECE)
             end = match.end() if match is not None else at
             whole = end == at + PIECE

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 from ..errors import InvalidRequest
 from ..tensors import ITEMSIZE, TensorSpec, elements
+from . import json_text
 from .json_text import dump_numbers
+from .small_numbers import text_of
 
 #: array typecodes for the datatypes that JSON numbers can carry. FP16 and BF16 have no JSON form.
 TYPECODES: Final[dict[str, str]] = {
@@ -153,8 +155,13 @@ def dumps(data: memoryview, datatype: str) -> bytes:
     if datatype == "BYTES":
         return json.dumps(to_list(data, datatype), separators=(",", ":")).encode()
     step = _PIECE * ITEMSIZE[datatype]
-    texts = [dump_numbers(_json_values(data[at : at + step], datatype))[1:-1] for at in range(0, len(data), step)]
+    texts = [_dumped(data[at : at + step], datatype)[1:-1] for at in range(0, len(data), step)]
     return b"[" + b",".join(texts) + b"]"
+
+
+def _dumped(data: memoryview, datatype: str) -> bytes:
+    text = text_of(data, datatype) if json_text.orjson is None else None
+    return dump_numbers(_json_values(data, datatype)) if text is None else text
 
 
 def serialize_bytes(items: Iterable[bytes]) -> bytes:

@@ -164,7 +164,7 @@ def test_the_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "edgeaid.demo"], capture_output=True, text=True, cwd=tmp_path, timeout=240, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")  # what the daemon and its runtimes log is not mixed in
     shown = re.search(r"## What the demo prints\n```\n(.*?)```", README, re.S)
     assert shown is not None
 

@@ -23,11 +23,11 @@ DIGIT = EMBEDDED / "digits" / "1" / "samples" / "digit-5.png"
 DRAWN = Path("edgeai-demo.png")
 
 
-def _wait(client: Client, process: subprocess.Popen[bytes]) -> None:
+def _wait(client: Client, process: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
         if process.poll() is not None:
-            sys.exit(f"edgeaid ended with status {process.returncode}")
+            sys.exit(f"edgeaid ended with status {process.returncode}:\n{log.read_text(errors='replace')}")
         if client.is_ready():
             return
         time.sleep(0.02)
@@ -110,24 +110,17 @@ def main(argv: list[str]) -> int:
             say(f"demo: {name}: there is no such file", file=sys.stderr)
             return 66
     with tempfile.TemporaryDirectory(prefix="edgeai-demo-") as directory:
-        socket = Path(directory) / "edgeaid.sock"
+        socket, log = Path(directory) / "edgeaid.sock", Path(directory) / "log"
         started = time.perf_counter()
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "edgeaid",
-                "--socket",
-                socket,
-                "--model-repository",
-                Path(directory) / "models",
-                "--log-level",
-                "warning",
-            ]
-        )
+        with log.open("wb") as written:  # what runtimes print at their start is not the demonstration's
+            process = subprocess.Popen(
+                [sys.executable, "-m", "edgeaid", "--socket", socket,
+                 "--model-repository", Path(directory) / "models", "--log-level", "warning"],
+                stderr=written,
+            )  # fmt: skip
         try:
             with Client(socket) as client:
-                _wait(client, process)
+                _wait(client, process, log)
                 device = client.devices()[0]
                 say(
                     f"edgeaid is ready after {(time.perf_counter() - started) * 1e3:.0f} ms: "

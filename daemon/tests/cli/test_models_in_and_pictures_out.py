@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from edgeaid import errors
+from edgeaid.cli import accuracy
 from edgeaid.cli import private as private_daemon
 from edgeaid.cli.text import picture_lines
 from edgeaid.models import manifest as manifests
@@ -220,6 +221,37 @@ def test_a_detector_is_tried_on_labelled_pictures_too(daemon: Running, tmp_path:
     wrong = [(m["label"], m["answer"]) for m in accuracy["mistakes"]]
     assert sorted(wrong) == [("blue", "green"), ("green", "(nothing)")]
     assert accuracy["task"] == "detect"
+
+
+@pytest.mark.parametrize(
+    ("directory", "index", "label"),
+    [
+        ("tench", 1, "tench, Tinca tinca"),
+        ("Tinca_tinca", 1, "tench, Tinca tinca"),
+        ("speed-limit 30", 4, "Speed limit/30"),
+        ("Ka\u0308se", 2, "K\u00e4se"),  # as macOS writes directories, and as label files are written
+        ("007", 7, "ship"),
+        ("03", 0, "3"),
+    ],
+)
+def test_a_directory_means_a_label_in_every_spelling_that_directories_have(
+    directory: str, index: int, label: str
+) -> None:
+    assert accuracy._is(directory, index, label)
+    assert not accuracy._is(directory, 12, "another")
+
+
+def test_labels_that_were_never_right_are_named_and_what_tools_leave_is_not_counted(
+    daemon: Running, tmp_path: Path
+) -> None:
+    for name in ("2/a.png", "zwei/a.png", "2/._a.png", ".ipynb_checkpoints/a.png", "__MACOSX/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(next(p for p in PICTURES if p.stem == "digit-2"), tmp_path / name)
+    words = ("push", DIGITS, "--try", tmp_path)
+    done = call(daemon.socket, *words)
+    assert "accuracy: 1 of 2 pictures, 50.0%" in done.stdout
+    assert "no picture of 'zwei' was right" in done.stdout
+    assert json.loads(call(daemon.socket, *words, "--json").stdout)["accuracy"]["never_right"] == ["zwei"]
 
 
 def test_a_segmenter_is_right_where_the_label_covers_a_part_of_the_picture(daemon: Running, tmp_path: Path) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from edgeaid.cli import local, main
+from edgeaid.cli import model as of_model
 from edgeaid.cli.models import models_table
 from edgeaid.errors import EdgeaiError, InvalidRequest
+from edgeaid.models import foreign
 from edgeaid.models.repository import EMBEDDED
 
 from ..support.daemon import Running
@@ -60,7 +64,7 @@ def _picture(form: str) -> Callable[[Path], None]:
 
 #: Name -> (how it is made, what the refusal says).
 WRONG: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
-    "net.keras": (_zip("metadata.json", "config.json", "model.weights.h5"), ("Keras model", "edgeai model convert ")),
+    "net.keras": (_zip("metadata.json", "config.json", "model.weights.h5"), ("Keras model", "edgeai model quantize ")),
     "net.pt": (_zip("archive/data.pkl", "archive/version"), ("PyTorch", "edgeai model convert ")),
     "converted.zip": (_zip("model_unquant.tflite", "labels.txt"), ("zip archive", "push model_unquant.tflite")),
     "docs.zip": (_zip("a.txt"), ("zip archive", "edgeai model bundle")),
@@ -98,13 +102,71 @@ def test_what_cannot_be_served_is_refused_without_a_daemon(tmp_path: Path) -> No
     for verb in (("push", tmp_path / "net.keras"), ("run", tmp_path / "net.keras", PICTURE)):
         done = call(tmp_path / "none.sock", *verb)
         assert (done.exit_code, done.stdout) == (65, "")
-        assert f"edgeai model convert {tmp_path / 'net.keras'}" in done.stderr
+        assert f"edgeai model quantize {tmp_path / 'net.keras'}" in done.stderr
+
+
+def _commands(texts: Iterable[str]) -> set[str]:
+    """Commands of edgeai in sentences: verbs, then at least one argument in capitals, options and their values."""
+    word = r"(?:--[a-z-]+|[A-Z][A-Za-z]*(?:\.\w+)?|\d[\d,]*|\w+\.py|tflite|ncs)"
+    return {
+        c for text in texts for c in re.findall(rf"edgeai ((?:[a-z]+ ){{1,2}}[A-Z]+(?:\.\w+)?\b(?: {word})*)", text)
+    }
+
+
+def test_every_command_that_a_refusal_names_is_one_that_edgeai_takes() -> None:
+    sources = [Path(module.__file__ or "").read_text() for module in (foreign, local)]
+    sources = [re.sub(r'"\n\s*f?"', "", source) for source in sources]  # texts that are written on several lines
+    for name in ("_CONVERT", "_QUANTISE", "_EXPORT", "_NODES"):
+        sources = [source.replace(f"{{{name}}}", getattr(foreign, name)) for source in sources]
+    commands = _commands([*foreign._NEXT.values(), *sources])
+    assert len(commands) > 8
+    for command in sorted(commands):
+        group: click.Command = main
+        context = click.Context(main)
+        words = command.split()
+        while isinstance(group, click.Group):
+            _, below, words = group.resolve_command(context, words)
+            assert below is not None
+            group = below
+        group.make_context(command, words, parent=context)  # a missing or unknown option is an error
+
+
+def test_verbs_of_another_group_are_named_where_they_are_looked_for() -> None:
+    for verb in of_model.VERBS:
+        assert f"Did you mean 'edgeai model {verb}'?" in call(None, verb, "x.tflite").output
+    assert "Did you mean 'edgeai push'?" in call(None, "model", "push", "x.tflite").output
+    assert "Did you mean 'help'?" in call(None, "helo").output
+
+
+def test_where_the_system_s_daemon_does_not_answer_the_private_one_is_named(
+    steered: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "edgeai").mkdir()
+    socket = tmp_path / "edgeai" / "edgeaid.sock"
+    monkeypatch.setattr("edgeaid.cli.common.HTTP_SOCKET", str(tmp_path / "none.sock"))
+    environment = {"XDG_RUNTIME_DIR": str(tmp_path), "EDGEAI_SOCKET": None}
+    said = f"export EDGEAI_SOCKET={socket}"
+    verb = ["--timeout", "0.1", "models"]
+    assert said not in CliRunner().invoke(main, verb, prog_name="edgeai", env=environment).stderr
+    socket.symlink_to(steered.socket)
+    assert said in CliRunner().invoke(main, verb, prog_name="edgeai", env=environment).stderr
+    named = ["--socket", str(tmp_path / "other.sock"), *verb]
+    assert said not in CliRunner().invoke(main, named, prog_name="edgeai", env=environment).stderr
+
+
+def test_run_looks_at_the_pictures_before_anything_is_uploaded(steered: Running, tmp_path: Path) -> None:
+    for picture, said in ((tmp_path, "is a directory"), ("nope.jpg", "No such file"), ("http://x/a.jpg", "address")):
+        done = call(steered.socket, "run", DIGITS / "model.tflite", picture)
+        assert said in done.stderr
+        assert done.exit_code in (64, 66)
+    with steered.client() as client:
+        assert "model" not in {model.name for model in client.models()}
 
 
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        (("saved_model.pb",), "edgeai model convert "),
+        (("saved_model.pb",), "edgeai model quantize "),
         (("labels.txt", "model.tflite"), "model.tflite --labels "),
         (("net.kmodel",), "net.kmodel"),
         (("net.onnx", "read.me"), "net.onnx"),

@@ -5,6 +5,7 @@ One module per group of verbs, imported when used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import click
@@ -42,6 +43,11 @@ VERBS: Final[dict[str, Verb]] = {
     "version": Verb("version", "version", "Versions of this command and of the daemon, and your role there.", _OTHER),
     "completion": Verb("version", "completion", "Print the completion script of a shell.", _OTHER),
 }
+#: Verbs of `edgeai model`, which is not installed everywhere.
+_OF_MODEL: Final = (
+    "init", "inspect", "compare", "check", "plan", "profile", "quantize", "convert", "kfpkg", "freeze", "compile",
+    "lighten", "distill", "deploy", "bundle", "verify", "keygen", "environments",
+)  # fmt: skip
 ALIASES: Final = {"ls": "models", "list": "models", "rm": "remove", "delete": "remove", "upload": "push"}
 
 #: Exit status -> when; the codes are those of `edgeaid.errors`.
@@ -79,6 +85,7 @@ Examples:
 class _Main(LazyGroup):
     verbs = VERBS
     aliases = ALIASES
+    elsewhere: Mapping[str, str] = {verb: f"edgeai model {verb}" for verb in (*_OF_MODEL, "quantise")}
 
 
 @click.group(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from ..client import Client
 
 _SHOWN: Final = 10
+#: What file managers and notebooks leave beside pictures.
+_OF_TOOLS: Final = re.compile(r"\.|__MACOSX$")
+_BETWEEN: Final = re.compile(r"[\s_/\\:-]+")
 #: An area below this part of the picture is taken for noise.
 _AREA: Final = 0.01
 #: (class number, name), what is surest first.
@@ -41,6 +46,8 @@ class Accuracy:
     unread: int
     #: (label, answer) -> how often, for wrong ones.
     mistakes: Counter[tuple[str, str]]
+    #: Labels of directories that no answer was right about: perhaps the model calls them otherwise.
+    never: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -52,7 +59,7 @@ class Accuracy:
         mistakes = [{"label": a, "answer": b, "count": n} for (a, b), n in self.mistakes.most_common()]
         return {
             "task": self.task, "right_means": RIGHT[self.task], "right": self.right, "asked": self.asked,
-            "unread": self.unread, "accuracy": self.share, "mistakes": mistakes,
+            "unread": self.unread, "accuracy": self.share, "mistakes": mistakes, "never_right": list(self.never),
         }  # fmt: skip
 
     def text(self) -> str:
@@ -62,6 +69,12 @@ class Accuracy:
             line += f" (right: {RIGHT[self.task]})"
         if self.unread:
             line += f"; {self.unread} could not be read"
+        if self.never:
+            names = ", ".join(map(repr, self.never[:_SHOWN])) + (", ..." if len(self.never) > _SHOWN else "")
+            line += (
+                f"\nno picture of {names} was right: if the model calls it otherwise, name the directory as the model "
+                "does, or by its class number"
+            )
         rows = [(n, a, b) for (a, b), n in self.mistakes.most_common(_SHOWN)]
         return f"{line}\n{table(('WRONG>', 'LABEL', 'ANSWER'), rows)}" if rows else line
 
@@ -73,9 +86,9 @@ def labelled(directory: Path) -> tuple[tuple[str, Path], ...]:
     """
     cases = tuple(
         (subdirectory.name, file)
-        for subdirectory in sorted(p for p in directory.iterdir() if p.is_dir())
+        for subdirectory in sorted(p for p in directory.iterdir() if p.is_dir() and not _OF_TOOLS.match(p.name))
         for file in sorted(subdirectory.iterdir())
-        if file.suffix.lower() in FORMATS
+        if file.suffix.lower() in FORMATS and not _OF_TOOLS.match(file.name)
     )
     if not cases:
         raise errors.InvalidData(
@@ -86,7 +99,8 @@ def labelled(directory: Path) -> tuple[tuple[str, Path], ...]:
 
 def measure(session: Session, model: str, task: str, cases: Sequence[tuple[str, Path]]) -> Accuracy:
     """Ask a model of `task` about labelled pictures and count the right answers; `RIGHT` says what these are."""
-    right = unread = 0
+    unread = 0
+    right: Counter[str] = Counter()
     mistakes: Counter[tuple[str, str]] = Counter()
     for label, file in cases:
         try:
@@ -96,10 +110,11 @@ def measure(session: Session, model: str, task: str, cases: Sequence[tuple[str, 
             hint(f"{file}: {error}")
             continue
         if any(_is(label, index, name) for index, name in seen):
-            right += 1
+            right[label] += 1
         else:
             mistakes[label, seen[0][1] if seen else "(nothing)"] += 1
-    return Accuracy(task, right, len(cases) - unread, unread, mistakes)
+    never = dict.fromkeys(label for label, _ in mistakes if label not in right)
+    return Accuracy(task, right.total(), len(cases) - unread, unread, mistakes, tuple(never))
 
 
 def _seen(client: Client, model: str, task: str, file: Path) -> Seen:
@@ -113,10 +128,15 @@ def _seen(client: Client, model: str, task: str, file: Path) -> Seen:
 
 
 def _is(label: str, index: int, name: str) -> bool:
-    """Whether a directory's name means this class. Where names are numbers, a number is a name: 7 is not class 7."""
-    return _plain(label) == _plain(name) or (label == str(index) and not name.isdecimal())
+    """Whether a directory's name means this class. Where names are numbers, a number is a name: 7 is not class 7.
+
+    Of a label that lists synonyms ("tench, Tinca tinca", as ImageNet's do) each will do.
+    """
+    if _plain(label) in {_plain(name), *map(_plain, name.split(","))}:
+        return True
+    return label.isdecimal() and int(label) == (int(name) if name.isdecimal() else index)
 
 
 def _plain(label: str) -> str:
-    """A label as directories spell it too."""
-    return label.casefold().replace("_", " ").strip()
+    """A label as directories spell it too: without what a directory's name cannot hold or is spelt otherwise in it."""
+    return _BETWEEN.sub(" ", unicodedata.normalize("NFC", label).casefold()).strip()

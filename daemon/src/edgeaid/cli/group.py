@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from ..errors import CannotWrite, EdgeaiError, NotFound, PermissionDenied, Unsupported
+from ..errors import CannotWrite, EdgeaiError, NotFound, PermissionDenied, Unavailable, Unsupported
 
 if TYPE_CHECKING:
     from .common import Session
@@ -52,6 +52,8 @@ class LazyGroup(click.Group):
     verbs: Mapping[str, Verb] = {}
     #: What people type -> verb.
     aliases: Mapping[str, str] = {}
+    #: Verbs of another group that people look for here -> the command.
+    elsewhere: Mapping[str, str] = {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.verbs)
@@ -67,6 +69,7 @@ class LazyGroup(click.Group):
             )
         command: click.Command = getattr(importlib.import_module(f".{verb.module}", __package__), verb.command)
         _take_json(command)
+        _open_later(command)
         return command
 
     def resolve_command(
@@ -80,11 +83,11 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            words = [*self.verbs, *self.aliases]
-            near = difflib.get_close_matches(args[0], words, 1, _MIN_LIKENESS) if args else []
+            meant = {"help": "help", **self.elsewhere, **self.aliases, **{verb: verb for verb in self.verbs}}
+            near = difflib.get_close_matches(args[0], meant, 1, _MIN_LIKENESS) if args else []
             if not near:
                 raise
-            text = f"{error.message} Did you mean '{self.aliases.get(near[0], near[0])}'?"
+            text = f"{error.message} Did you mean '{meant[near[0]]}'?"
             raise click.UsageError(text, ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -144,6 +147,15 @@ def _take_json(command: click.Command) -> None:
         )
 
 
+def _open_later(command: click.Command) -> None:
+    """Leave it to the verbs to open files: click calls one that may not be read wrong use, which is another status."""
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _open_later(below)
+    for parameter in command.params:
+        if isinstance(parameter.type, click.Path):
+            parameter.type.readable = False
+
+
 def _asked_for_json() -> bool:
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.find_root().params.get("as_json"))
@@ -163,10 +175,17 @@ def _of_system(error: OSError) -> EdgeaiError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
         return CannotWrite(text if file else f"{_unwritten(error)} cannot be written: {error.strerror}")
     if error.errno in (errno.EACCES, errno.EPERM) and file:
-        return PermissionDenied(text)
+        return CannotWrite(f"{file} cannot be written: {error.strerror}") if _to_write(file) else PermissionDenied(text)
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG) and file:
         return NotFound(text)
     raise error
+
+
+def _to_write(file: str | bytes | int) -> bool:
+    """Whether a file that was refused was to be written: it can be read, or is to be made in a directory."""
+    if os.path.exists(file) or isinstance(file, int):
+        return os.access(file, os.R_OK)
+    return os.access(os.path.dirname(os.fsdecode(file)) or ".", os.X_OK)
 
 
 def _unwritten(error: OSError) -> str:
@@ -190,12 +209,22 @@ def _refuse_usage(error: click.UsageError, args: Sequence[str] | None) -> NoRetu
 
 def _refuse(error: EdgeaiError, session: Session | None = None) -> NoReturn:
     """Say why, and end with the error's exit status."""
-    text = str(error) + (_nearest_model(error, session) if session is not None else "")
+    text = str(error) + (_nearest_model(error, session) or _private_daemon(error, session) if session else "")
     if session is not None and session.as_json:
         click.echo(json.dumps({"error": text, "kind": type(error).__name__}))
     else:
         click.echo(f"edgeai: {text}", err=True)
     sys.exit(error.exit_code)
+
+
+def _private_daemon(error: EdgeaiError, session: Session) -> str:
+    """Where the private daemon of `edgeai run` answers, when the system's does not and no other was named."""
+    if session.named or not isinstance(error, Unavailable) or not str(error).startswith("cannot reach edgeaid"):
+        return ""
+    from . import private
+
+    socket = private.answering()
+    return f"; the private one of `edgeai run` answers: export EDGEAI_SOCKET={socket}" if socket else ""
 
 
 def _nearest_model(error: EdgeaiError, session: Session) -> str:

@@ -118,7 +118,11 @@ def name_of(file: Path) -> str:
     if _is_bundle(file):
         with bundle.open_bundle(file) as opened:
             return manifests.parse(opened.read("model.toml")).name
-    stem = _SUFFIXES.sub("", file.name)
+    return name_in(_SUFFIXES.sub("", file.name), file)
+
+
+def name_in(stem: str, file: Path) -> str:
+    """A model's name from the stem of its file. InvalidRequest for one that names cannot be."""
     ascii_ = unicodedata.normalize("NFKD", stem.replace("ß", "ss")).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_).strip("._-")[:64]
     if name in manifests.RESERVED:
@@ -183,8 +187,8 @@ def _check_directory(directory: Path) -> None:
         return
     if (directory / "saved_model.pb").is_file():
         raise errors.InvalidModel(
-            f"{directory} is a TensorFlow SavedModel; convert it first: "
-            f"edgeai model convert {shlex.quote(str(directory))}"
+            f"{directory} is a TensorFlow SavedModel; make a .tflite of it first: "
+            f"edgeai model quantize {shlex.quote(str(directory))} --representative PICTURES"
         )
     below = sorted(path.parent for path in (*directory.glob("*/model.toml"), *directory.glob("*/*/model.toml")))
     if below:

@@ -5,10 +5,13 @@ Each verb lives in a module of its own that is imported when the verb is used: `
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import click
 
+from . import ALIASES as TOP_ALIASES
+from . import VERBS as TOP_VERBS
 from .group import LazyGroup, Verb
 
 VERBS: Final[dict[str, Verb]] = {
@@ -35,6 +38,8 @@ VERBS: Final[dict[str, Verb]] = {
 
 class _Model(LazyGroup):
     verbs = VERBS
+    aliases: Mapping[str, str] = {"quantise": "quantize"}
+    elsewhere: Mapping[str, str] = {verb: f"edgeai {verb}" for verb in (*TOP_VERBS, *TOP_ALIASES)}
 
 
 @click.group("model", cls=_Model, context_settings={"help_option_names": ["-h", "--help"]})

@@ -56,7 +56,7 @@ def deploy(session: Session, /, model: Path, *, targets: tuple[str, ...], repres
     """
     if not model.exists():
         raise errors.NotFound(f"{model}: there is no such file")
-    name = name or local.name_of(model.with_suffix(".tflite"))
+    name = name or local.name_in(model.stem, model)
     wanted = tuple(dict.fromkeys(t for given in targets for t in given.split(",") if t)) or ("cpu",)
     work = output or Path(f"{name}-deploy")
     rules = normalisation(mean, std, color, invert)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from .. import errors
+from ..client.pictures import check_file
 from .common import Session, read_picture
 from .text import hint, picture_lines, plain
 
@@ -29,6 +30,23 @@ OUTPUT = click.option(
     "pictures, a directory.",
 )
 SHOW = click.option("--show", is_flag=True, help="Show the picture with the answer in the terminal.")
+
+
+def check_readable(pictures: Sequence[Path]) -> None:
+    """Refuse when none of the pictures can be read, with the reason for the first: what asks about them may be an
+    upload away. One bad picture among others is named when its turn comes.
+    """
+    refused: list[errors.EdgeaiError] = []
+    for picture in pictures:
+        if str(picture) == "-":
+            return
+        try:
+            check_file(picture)
+            return
+        except errors.EdgeaiError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
 
 
 def targets(pictures: Sequence[Path], output: Path | None) -> list[Path | None]:

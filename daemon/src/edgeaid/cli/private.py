@@ -24,12 +24,16 @@ START_SECONDS: Final = 60.0
 _LOOK: Final = 5.0
 
 
-def place() -> Path:
-    """The directory of this user's private daemon, which nobody else can write to."""
+def _directory() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     # After `su` or `sudo` it often names a directory that is not there, or another user's.
     usable = bool(runtime) and os.access(runtime, os.W_OK | os.X_OK) and os.stat(runtime).st_uid == os.getuid()
-    directory = Path(runtime) / "edgeai" if usable else Path(tempfile.gettempdir()) / f"edgeai-{os.getuid()}"
+    return Path(runtime) / "edgeai" if usable else Path(tempfile.gettempdir()) / f"edgeai-{os.getuid()}"
+
+
+def place() -> Path:
+    """The directory of this user's private daemon, which nobody else can write to."""
+    directory = _directory()
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         facts = directory.lstat()
@@ -40,6 +44,18 @@ def place() -> Path:
     if facts.st_uid != os.getuid() or facts.st_mode & 0o077 or directory.is_symlink():
         raise errors.PermissionDenied(f"{directory} is not this user's alone; remove it and run again")
     return directory
+
+
+def answering() -> Path | None:
+    """The socket of this user's private daemon where one runs; nothing is made or started."""
+    socket = _directory() / "edgeaid.sock"
+    try:
+        if socket.lstat().st_uid != os.getuid():
+            return None
+        with Client(socket, fast=False, timeout=1.0) as client:
+            return socket if client.is_ready() else None
+    except (OSError, errors.EdgeaiError):
+        return None
 
 
 def start(directory: Path) -> Path:

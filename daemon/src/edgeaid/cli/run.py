@@ -10,7 +10,7 @@ from .. import errors
 from . import local, private
 from .common import Session, pass_session
 from .infer import THRESHOLD, TOP, ask
-from .pictures import OUTPUT, PICTURES, SHOW, targets
+from .pictures import OUTPUT, PICTURES, SHOW, check_readable, targets
 from .text import hint
 from .transfer import push_file, task_of
 
@@ -45,6 +45,7 @@ def run(
     """
     said = local.description(mean, std, labels, task, input_format)
     targets(pictures, output)  # refuses before anything is started
+    check_readable(pictures)
     file = Path(model)
     if file.exists() or "/" in model or file.suffix:
         local.check_file(file)

@@ -7,8 +7,9 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
@@ -65,9 +66,19 @@ def refuse_address(path: Path) -> None:
 
 def read_file(path: Path) -> bytes:
     """A file's bytes; NotFound names the path, and addresses for what they are."""
+    return _opened(path, lambda file: file.read())
+
+
+def check_file(path: Path) -> None:
+    """Refuse what `read_file` refuses, without reading it."""
+    _opened(path, lambda _: b"")
+
+
+def _opened(path: Path, use: Callable[[BinaryIO], bytes]) -> bytes:
     refuse_address(path)
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return use(file)
     except IsADirectoryError as error:
         raise errors.InvalidRequest(f"{path} is a directory, not a picture; name its files: {path}/*") from error
     except PermissionError as error:

@@ -86,7 +86,7 @@ def run(places: Places | None = None, *, user: str | None = None) -> list[Observ
     """All checks, worst first. `user`: whose groups count, by default those of this process."""
     places = places or Places()
     hardware = scan(places.sysfs, places.dev)
-    name = user or pwd.getpwuid(os.geteuid()).pw_name
+    name = user or _own_name()
     findings = [
         *_devices(hardware),
         *_access(places, hardware, name),
@@ -99,6 +99,14 @@ def run(places: Places | None = None, *, user: str | None = None) -> list[Observ
         *_daemon(places),
     ]
     return sorted(findings, key=lambda finding: -LEVELS.index(finding.level))
+
+
+def _own_name() -> str:
+    """This user's name; its number where no list of users has it, as in a container."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _devices(hardware: Iterable[Hardware]) -> Iterator[Observation]:

@@ -61,7 +61,7 @@ def groups_of(user: str) -> set[str]:
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
-        return set()
+        return {group_name(number) for number in os.getgroups()} if user == str(os.geteuid()) else set()
     numbers = os.getgroups() if entry.pw_uid == os.geteuid() else os.getgrouplist(user, entry.pw_gid)
     return {group_name(number) for number in (*numbers, entry.pw_gid)}
 

@@ -10,7 +10,9 @@ from typing import Final
 from ..formats import detect
 from ..formats.wire.binary import Data, as_view
 
-_CONVERT: Final = "convert it first: edgeai model convert FILE"
+_CONVERT: Final = "convert it first: edgeai model convert FILE --to tflite"
+_QUANTISE: Final = "make a .tflite of it first: edgeai model quantize FILE --representative PICTURES"
+_NODES: Final = "--input-node NAME --output-node NAME"
 _DIRECTORY: Final = "edgeai model init FILE makes a model directory of it, to be pushed"
 #: Kinds of `formats.detect` -> the next step.
 _NEXT: Final = {
@@ -23,22 +25,25 @@ _NEXT: Final = {
     "kmodel-v5": f"it runs on a K210 as [artifacts.k210]; {_DIRECTORY}",
     "kfpkg": "it holds a .kmodel among firmware; push that in a model directory as [artifacts.k210]",
     "onnx": _CONVERT,
-    "keras": _CONVERT,
-    "keras-h5": _CONVERT,
+    "keras": _QUANTISE,
+    "keras-h5": _QUANTISE,
     "torch-export": _CONVERT,
-    "torchscript": _CONVERT,
-    "torch-pickle": "with its class: edgeai model convert FILE --module net.py --class Net",
+    "torchscript": f"{_CONVERT} --via-onnx --shape 1,3,224,224",
+    "torch-pickle": "with its class: edgeai model convert FILE --to tflite --via-onnx --module net.py --class Net "
+    "--shape 1,3,224,224",
     "tar": "unpack it and push the model in it",
-    "tf-savedmodel": "push the whole SavedModel directory as an artifact, or " + _CONVERT,
-    "tf-graphdef": _CONVERT,
-    "tf-metagraph": f"it is part of a checkpoint; {_CONVERT}",
-    "tf-checkpoint-index": f"it is part of a checkpoint; {_CONVERT}",
+    "tf-savedmodel": "it is part of a SavedModel; make a .tflite of the directory that it lies in: "
+    "edgeai model quantize DIRECTORY --representative PICTURES",
+    "tf-graphdef": f"{_QUANTISE} {_NODES}",
+    "tf-metagraph": f"it is part of a checkpoint; make a graph of it first: edgeai model freeze FILE {_NODES}",
+    "tf-checkpoint-index": "it is part of a checkpoint; make a graph of its .meta first: "
+    f"edgeai model freeze MODEL.meta {_NODES}",
     "caffe-prototxt": "with its .caffemodel it is compiled by: edgeai model compile FILE --target ncs",
     "caffemodel": "with its .prototxt it is compiled by: edgeai model compile FILE --target ncs",
 }
 _ASK: Final = "to ask a model about it: edgeai classify NAME FILE"
 _CONVERT_PICTURE: Final = "models answer JPEG, PNG and BMP pictures: convert it, then: edgeai classify NAME PICTURE"
-_EXPORT: Final = "export the model to ONNX, then: edgeai model convert FILE"
+_EXPORT: Final = "export the model to ONNX, then: edgeai model convert MODEL.onnx --to tflite"
 _PUSH: Final = "push a .tflite file or a bundle"
 _MAGIC: Final = (
     (b"\xff\xd8\xff", "a JPEG picture", _ASK),
@@ -73,7 +78,12 @@ _INNER_MAGIC: Final = (
     (8, b"WEBP", "a WebP picture", _CONVERT_PICTURE),
     (8, b"AVI ", "a video", "edgeai stream add asks a detector about it"),
     (8, b"WAVE", "a sound", _PUSH),
-    (4, b"ORTM", "a model of ONNX Runtime (.ort)", "take the .onnx that it was made from: edgeai model convert FILE"),
+    (
+        4,
+        b"ORTM",
+        "a model of ONNX Runtime (.ort)",
+        "take the .onnx that it was made from: edgeai model convert MODEL.onnx --to tflite",
+    ),
     (4, b"ET12", "a program of ExecuTorch (.pte)", _EXPORT),
     (4, b"ftyphei", "a HEIC picture", _CONVERT_PICTURE),
     (4, b"ftypmif", "a HEIC picture", _CONVERT_PICTURE),

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Final
 
-from ..errors import InvalidModel, NotFound, TooLarge
+from ..errors import InvalidModel, NotFound, PermissionDenied, TooLarge
 from ..formats.labels import parse
 from ..formats.tflite.reader import Operator, Subgraph, TfliteModel
 
@@ -17,7 +17,7 @@ WEIGHTED: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", 
 
 
 def load(path: Path, most: int = MAX_FILE) -> bytes:
-    """The bytes of a file. Raises NotFound, TooLarge, InvalidModel."""
+    """The bytes of a file. Raises NotFound, PermissionDenied, TooLarge, InvalidModel."""
     try:
         size = path.stat().st_size
         if path.is_dir():
@@ -25,6 +25,8 @@ def load(path: Path, most: int = MAX_FILE) -> bytes:
         if size > most:
             raise TooLarge(f"{path} has {size} bytes; at most {most} are read")
         return path.read_bytes()
+    except PermissionError as error:
+        raise PermissionDenied(f"{path}: {error.strerror}; make it readable: chmod +r {path}") from error
     except OSError as error:
         raise NotFound(f"{path} cannot be read: {error.strerror}") from error
 

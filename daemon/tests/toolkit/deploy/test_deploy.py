@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,17 @@ def test_a_target_that_needs_the_float_model_is_left_out_for_a_quantised_one(tmp
     made = steps(deploy(DIGITS, "--name", "mine", "--target", "k210,cpu", "--no-push", "-o", tmp_path))
     assert made["compile k210"]["state"] == "left out"
     assert "float model" in made["compile k210"]["text"]
+
+
+def test_the_name_comes_from_the_file_whatever_its_kind(tmp_path: Path) -> None:
+    net = tmp_path / "My net.keras"
+    with zipfile.ZipFile(net, "w") as archive:
+        for part in ("metadata.json", "config.json", "model.weights.h5"):
+            archive.writestr(part, "x")
+    done = CliRunner().invoke(edgeai, ["model", "deploy", str(net), "-o", str(tmp_path / "work")])
+    assert (done.exit_code, "no representative data" in done.stderr) == (65, True), done.stderr
+    assert "[left out] quantise" in done.stderr
+    assert "My net.keras cannot be deployed" in done.stderr
 
 
 def test_a_file_that_is_no_model_is_refused_before_anything_is_made(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from ...errors import NotFound, Unsupported
+from ...errors import CannotWrite, NotFound, Unsupported
 from ..run import child
 
 #: Written last: without it an environment is unfinished and made again.
@@ -61,8 +61,20 @@ ENVIRONMENTS: Final[dict[str, Environment]] = {
 
 def cache() -> Path:
     """Directory of all environments: ${XDG_CACHE_HOME:-~/.cache}/edgeai/environments."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "edgeai" / "environments"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "edgeai" / "environments"
+    home = _home()
+    if home is None:
+        raise CannotWrite("this user has no home directory for the environments; set XDG_CACHE_HOME to a directory")
+    return home / ".cache" / "edgeai" / "environments"
+
+
+def _home() -> Path | None:
+    """None where neither HOME nor the list of users names one, as in a container that runs under any user id."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 def lock(name: str) -> str:
@@ -191,7 +203,9 @@ def _candidates(version: str) -> Iterator[Path]:
     for place in os.environ.get("PATH", "").split(os.pathsep):
         if place:
             yield Path(place) / f"python{version}"
-    home = Path.home()
+    home = _home()
+    if home is None:
+        return
     for pattern in (f".pyenv/versions/{version}*/bin/python", f".local/share/uv/python/cpython-{version}*/bin/python3"):
         yield from sorted(home.glob(pattern), reverse=True)
 
@@ -199,7 +213,12 @@ def _candidates(version: str) -> Iterator[Path]:
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
     """Only one process creates an environment; the others wait for it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(
+            f"{target.parent} cannot be made: {error.strerror}; set XDG_CACHE_HOME to a directory of yours"
+        ) from error
     with target.with_name(f".{target.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

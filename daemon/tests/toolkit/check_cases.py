@@ -211,7 +211,7 @@ TFLITE: dict[str, tuple[str, bytes, bytes]] = {
     "SAN008": ("cpu", one("LOG", (1, 8), (1, 8), type=FP), one("EXP", (1, 8), (1, 8), type=FP)),
     "ETP001": ("edgetpu", relu(type=FP), relu()),
     "ETP002": ("edgetpu", one("ADD", (1, 8), (1, 8), type="INT32", order=["x", "x"]), relu()),
-    "ETP003": ("edgetpu", relu(signature=(-1, 8)), relu()),
+    "ETP003": ("edgetpu", relu(signature=(1, -1)), relu(signature=(-1, 8))),
     "ETP004": ("edgetpu", conv(constant=False), conv()),
     "ETP005": ("edgetpu", relu((2, 3, 4, 5)), relu((1, 3, 4, 5))),
     "ETP006": ("edgetpu", conv((1, 4, 4, 1024), 1024, weights=1), conv((1, 4, 4, 256), 256, weights=1)),

@@ -16,7 +16,21 @@ from edgeaid.toolkit.run import child, litert
 
 from ...formats import builders
 from ...support import tflite
-from ..check_cases import FP, TFLITE, bias_only, concat, conv, dense, input_range, one, padded_conv, relu, strided_slice
+from ..check_cases import (
+    FP,
+    TFLITE,
+    axes,
+    bias_only,
+    concat,
+    conv,
+    dense,
+    input_range,
+    one,
+    padded_conv,
+    relu,
+    strided_slice,
+    tensor,
+)
 from ..compile.test_compile_logs import LOG_16
 from ..tflite_builder import Graph, Op, T, build
 
@@ -51,13 +65,32 @@ def test_a_rule_is_broken_by_the_wrong_model_and_kept_by_the_right_one(rule: str
             ),
         ),
         ("ETP026", one("PACK", (1, 8), (1, 1, 8), options=[(0, "i", 1), (1, "i", 0)])),
-        ("ETP030", one("SOFTMAX", (1, 16001), (1, 16001), options=[(0, "f", 1.0)])),
+        ("ETP030", one("SOFTMAX", (1, 16385), (1, 16385), options=[(0, "f", 1.0)])),
+        ("ETP005", one("RESHAPE", (1, 4, 2, 4, 2), (1, 4, 4, 4), constants=[axes(1, 4, 4, 4)])),
+        ("ETP003", one("RESHAPE", (1, 8), (2, 4), constants=[T("n", (2,), "INT32")])),
         ("ETP032", strided_slice((1, 1), mask=1)),
         ("KPU008", conv((1, 8, 8, 8), in_channels=4, type=FP)),
     ],
 )
 def test_further_forms_of_a_rule_are_found(rule: str, bad: bytes, tmp_path: Path) -> None:
     assert rule in broken(bad, "k210" if rule.startswith("KPU") else "edgetpu", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        # Seen in files that the compiler took: temporal convolutions, a softmax over a picture, an open batch.
+        conv((1, 16, 1, 4), kernel=(3, 1), dilation=(2, 1)),
+        conv((1, 1, 16, 4), kernel=(1, 3), dilation=(1, 4)),
+        one("SOFTMAX", (1, 16384), (1, 16384), options=[(0, "f", 1.0)]),
+        one("RESHAPE", (1, 8), (2, 4), constants=[axes(2, 4)], signature=(-1, 8)),
+    ],
+)
+def test_forms_that_the_edge_tpu_compiler_takes_are_mapped_without_a_word(good: bytes, tmp_path: Path) -> None:
+    (tmp_path / "m.tflite").write_bytes(good)
+    report = check(tmp_path / "m.tflite", "edgetpu", Options(run=False))
+    assert not {v.rule.id for v in report.violations if v.rule.id.startswith("ETP")}
+    assert report.facts["cpu_operators"] == 0
 
 
 def test_normalisation_is_compared_with_the_quantised_range(tmp_path: Path) -> None:

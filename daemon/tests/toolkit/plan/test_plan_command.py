@@ -140,13 +140,18 @@ def test_real_files_compiled_apart_are_two_groups(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["mobilenet_v1_0.25_128_quant", "mobilenet_v1_0.5_160_quant", "mobilenet_v1_1.0_224_quant_embedding_extractor"],
+    ("name", "missing"),
+    [
+        # The newest compiler adds these bytes for 1001 classes and their softmax; older ones do not.
+        ("mobilenet_v1_0.25_128_quant", 47_968),
+        ("mobilenet_v1_0.5_160_quant", 48_256),
+        ("mobilenet_v1_1.0_224_quant_embedding_extractor", 0),
+    ],
 )
-def test_compiled_parameters_are_predicted_from_the_plain_file(shared_data: Path, name: str) -> None:
+def test_compiled_parameters_are_predicted_from_the_plain_file(shared_data: Path, name: str, missing: int) -> None:
     plain = tflite.read((shared_data / "coral" / f"{name}.tflite").read_bytes())
     compiled = edgetpu.read((shared_data / "coral" / f"{name}_edgetpu.tflite").read_bytes())
-    assert edgetpu_parameters(plain) == pytest.approx(compiled.cached_bytes + compiled.streamed_bytes, rel=0.03)
+    assert edgetpu_parameters(plain) == compiled.cached_bytes + compiled.streamed_bytes - missing
 
 
 def test_the_multiply_accumulates_of_mobilenet_v2_are_the_published_300_million(shared_data: Path) -> None:

@@ -32,10 +32,16 @@ COMPUTE_FIXED_MS: Final = 2.12
 COMPUTE_MS_PER_GMAC: Final = 0.7
 #: What a MobileNet v2 at 224x224 moves with every inference beside parameters: input, output, instructions.
 MOBILENET_TRANSFER: Final = 281_032
-#: Instructions of a compiled model: at least this much, and per value that its operators make. With inputs and outputs
-#: that was off by 4 % in the median, 27 % at worst on 19 public models (two tiny ones without convolutions left out).
-INSTRUCTION_BYTES: Final = 128_000
-INSTRUCTION_BYTES_PER_VALUE: Final = 0.008
+#: Instructions among them.
+MOBILENET_INSTRUCTIONS: Final = 128_000
+#: Instructions of a compiled model: a fixed part and a part per operator, but at least so much per value that its
+#: operators make, as maps that do not fit in the chip are computed in pieces.
+INSTRUCTION_BYTES: Final = 3_000
+INSTRUCTION_BYTES_PER_OPERATOR: Final = 1_900
+INSTRUCTION_BYTES_PER_VALUE: Final = 0.006
+#: A softmax has more of them, per element up to so many elements.
+SOFTMAX_BYTES_PER_ELEMENT: Final = 40
+SOFTMAX_ELEMENTS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ from ..check_cases import (
     padded_conv,
     relu,
     strided_slice,
-    tensor,
 )
 from ..compile.test_compile_logs import LOG_16
 from ..tflite_builder import Graph, Op, T, build

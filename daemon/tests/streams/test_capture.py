@@ -440,6 +440,43 @@ def test_damaged_pictures_of_a_directory_are_left_out(take: Callable[..., Taken]
     assert len(taken.frames) == 3
 
 
+def moving(file: Path, count: int, **options: Any) -> Path:
+    """A file of pictures that move."""
+    made_up = [Noise(40, 30).frame(n) for n in range(count)]
+    made_up[0].save(file, save_all=count > 1, append_images=made_up[1:], **options)
+    return file
+
+
+@pytest.mark.parametrize("name", ["loop.gif", "moving.png", "moving.webp", "called a video.mp4"])
+def test_pictures_that_move_are_worked_through_once_at_their_own_speed(
+    take: Callable[..., Taken], tmp_path: Path, name: str
+) -> None:
+    kind = "GIF" if name.endswith("mp4") else None
+    file = moving(tmp_path / name, 6, duration=200, loop=0, format=kind)
+    taken = take(source=str(file), fps=10)
+    eventually(lambda: taken.state is State.ENDED)
+    assert len(taken.frames) == 12
+    assert taken.capture.size == (40, 30)
+
+
+@pytest.mark.parametrize("name", ["one.gif", "one.png", "one.webp", "one.jpg"])
+def test_a_single_picture_is_a_film_of_one_frame(take: Callable[..., Taken], tmp_path: Path, name: str) -> None:
+    taken = take(source=f"file://{moving(tmp_path / name, 1)}")
+    eventually(lambda: taken.state is State.ENDED)
+    assert len(taken.frames) == 1
+
+
+def test_a_damaged_animation_ends_with_its_name_after_the_pictures_that_it_has(
+    take: Callable[..., Taken], tmp_path: Path
+) -> None:
+    file = moving(tmp_path / "cut.gif", 8)
+    file.write_bytes(file.read_bytes()[:-4000])
+    taken = take(source=str(file))
+    eventually(lambda: taken.state is State.FAILED)
+    assert taken.states[-1][1].startswith(f"{file}: ")
+    assert 0 < len(taken.frames) < 8
+
+
 def test_secrets_are_taken_out_of_whatever_is_said() -> None:
     said = redacted("cannot open rtsp://admin:pa:ss@10.0.0.9:554/x?token=abc&a=1 now")
     assert said == "cannot open rtsp://***@10.0.0.9:554/x?token=***&a=1 now"

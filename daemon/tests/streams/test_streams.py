@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from edgeaid.cli import main
 from edgeaid.client import Client
 from edgeaid.client.streams import Streams
 from edgeaid.streams.memory import Count, Shared
@@ -341,3 +343,32 @@ def test_who_listens_goes_on_listening_when_the_table_changes_and_is_told_of_the
 @pytest.mark.parametrize("line", ["[" + " " * 60_000, "[a" + " " * 60_000 + "b", "[[" * 30_000, "a" + " . a" * 15_000])
 def test_a_long_line_in_a_table_costs_no_more_than_its_length(line: str) -> None:
     assert lines_of(f"[stream.a]\n{line}\n[stream.b]\nfps = 3\n")["stream", "b", "fps"] == 4
+
+
+PORCH = '[stream.porch]\nsource = "test:pattern"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (PORCH + "fsp = 3\n", ", line 3: stream.porch.fsp: "),
+        (PORCH + "\n[[stream.porch.stage]]\ndetect = 'nobody'\n", ", line 5: stream.porch.stage[0].detect: there is no"),
+        ("[stream.porch]\nfps = 3\nsource = 'gopher://u:hunter2@camera'\n", ", line 3: stream.porch.source: "),
+        (PORCH + "fps = 3 3\n", ": Expected newline or end of document after a statement (at line 3"),
+        ("[stream.lawn]\nsource = 'test:pattern'\n", ": the table must have exactly [stream.porch]"),
+        ("# " + "x" * (5 << 20), ": "),
+        (b"[stream.porch]\nsource = '/\xff'\n", ": 'utf-8' codec"),
+    ],
+    ids=["unknown key", "no such model", "scheme", "syntax", "another name", "too large", "not UTF-8"],
+)
+def test_a_table_that_is_refused_is_named_with_its_file_and_line(
+    daemon: Running, tmp_path: Path, text: str | bytes, said: str
+) -> None:
+    file = tmp_path / "door of the house.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    words = ["--socket", str(daemon.socket), "stream", "add", "porch", "--table", str(file)]
+    done = CliRunner().invoke(main, words, prog_name="edgeai")
+    assert done.exit_code == 65, done.output
+    assert f"{file}{said}" in done.output
+    assert "hunter2" not in done.output
+    assert daemon.json("GET", "/edgeai/v1/streams/porch")[0] == 404

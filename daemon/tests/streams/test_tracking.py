@@ -176,6 +176,13 @@ HEAD = '[stream.a]\nsource = "test:pattern"\n'
         (HEAD + "[[stream.a.stage]]\nmotion = {}\n[[stream.a.stage]]\ntrack = {}\n", 5, "stage[1]"),
         (HEAD + '[stream.a.events]\nenter = "door"\n', 4, "door"),
         ("[stream.a]\nfps = 3\n", 1, "source"),
+        (HEAD + "zones.z = [\n  [0, 0],\n  [1, 0],\n  [1, 1]\n]\nfsp = 3\n", 8, "fsp"),
+        (HEAD + "zones = {z = [[0, 0], # a ] b\n  [1, 0], [1, 1]]}\nfsp = 3\n", 5, "fsp"),
+        ('[stream.a]\nsource = """\nfps = 3\n"""\nfps = "x"\n', 5, "fps"),
+        ('[stream.a]\nsource = "[[{# \\" "\nfps = "x"\n', 3, "fps"),
+        ("[stream.a]\nsource = '''/a'''\r\n  [[ stream . 'a' . stage ]]  # x\r\n  motion = { area = 7 }\r\n", 4, "area"),
+        ("stream.a.source = '/a'\n\nstream.a.fps = -1\n", 3, "fps"),
+        ('[stream."tür"]\nsource = "/a"\n', 1, "letters"),
     ],
 )
 def test_a_mistake_in_a_table_is_told_with_its_line(text: Any, line: int, reason: str) -> None:

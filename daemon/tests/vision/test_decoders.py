@@ -200,6 +200,29 @@ def test_blazeface_adds_its_anchors_and_gives_keypoints() -> None:
     assert objects.keypoints[0, 0, :2] == pytest.approx(best[1:], abs=1e-5)
 
 
+def test_efficientdets_cells_share_an_input_that_is_no_multiple_of_their_stride() -> None:
+    anchors = efficientdet_anchors((320, 320), 3.0)
+    coarsest = anchors[-81:].reshape(3, 3, 9, 4)
+    thirds = np.array([1, 3, 5]) / 6
+    assert coarsest[0, :, 0, 0] == pytest.approx(thirds)
+    assert coarsest[:, 0, 0, 1] == pytest.approx(thirds)
+    assert coarsest[0, 0, 0, 2:] == pytest.approx([1.0, 1.0])  # three strides of a third
+
+
+def test_a_face_detector_with_one_anchor_a_cell_is_told_by_their_number() -> None:
+    anchors = blaze_anchors((192, 192), (4,), 1)
+    assert len(anchors) == 48 * 48
+    raw = np.zeros((1, 2304, 16), dtype=np.float32)
+    raw[..., 2:4] = 19.2
+    logits = np.full((1, 2304, 1), -9, dtype=np.float32)
+    logits[0, 100] = 3
+    objects = decoded("blazeface", raw, logits, size=(192, 192), threshold=0.5)
+    x, y = anchors[100]
+    assert objects.boxes[0] == pytest.approx([x - 0.05, y - 0.05, x + 0.05, y + 0.05], abs=1e-6)
+    with pytest.raises(InvalidModel, match=r"192 x 192 has 2016 or 1008 or 4608 or 2304 anchors"):
+        decoded("blazeface", raw[:, :100], logits[:, :100], size=(192, 192))
+
+
 def test_faces_of_the_k210_have_five_landmarks() -> None:
     priors = face_priors((320, 240))
     assert len(priors) == 4420  # of the detector's paper, at 320 x 240
@@ -229,6 +252,8 @@ def test_movenet_answers_one_person_with_a_box_around_what_is_seen() -> None:
     objects = decoded("movenet", points, threshold=0.3)
     assert objects.keypoints[0, 0] == pytest.approx([0.3, 0.2, 0.9])
     assert objects.boxes[0] == pytest.approx([0.3, 0.2, 0.3 + 0.6 * 15 / 16, 0.2 + 0.4 * 15 / 16], abs=1e-5)
+    points[0, 0, 8:, 2] = 0.1  # the other half is hidden
+    assert decoded("movenet", points, threshold=0.3).scores == pytest.approx([0.9])
     six = np.zeros((1, 6, 56), dtype=np.float32)
     six[0, 2, 51:] = [0.1, 0.2, 0.5, 0.6, 0.8]
     objects = decoded("movenet", six, threshold=0.3)

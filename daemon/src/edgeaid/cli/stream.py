@@ -89,17 +89,25 @@ def add(
     if file is not None:
         if source or detect or classify or labels or fps or motion or snapshot:
             raise errors.InvalidRequest("--table says everything; leave the source and the other options out")
-        try:
-            answer = streams_of(session).put(name, file.read_text())
-        except OSError as error:
-            raise errors.NotFound(f"{file}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise errors.InvalidData(f"{file}: {error}") from error
+        answer = _put_file(session, name, file)
     else:
         if not source:
             raise errors.InvalidRequest("give a source (for example rtsp://camera/stream), or --table FILE")
         answer = streams_of(session).put(name, _made(source, detect, labels, classify, fps, motion, snapshot))
     session.show(answer, f"{name} is {answer['state']}")
+
+
+def _put_file(session: Session, name: str, file: Path) -> dict[str, Any]:
+    """A table of a file; what is wrong with it is said with the file and the line."""
+    try:
+        return streams_of(session).put(name, file.read_text())
+    except OSError as error:
+        raise errors.NotFound(f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise errors.InvalidData(f"{file}: {error}") from error
+    except (errors.InvalidData, errors.TooLarge) as error:
+        said = str(error)
+        raise type(error)(f"{file}{', ' if said.startswith('line ') else ': '}{said}") from error
 
 
 def _made(

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 from .. import errors
 from ..config import Config
+from ..models.stages import Crop, Detect
 from ..serving.plane import Plane
+from ..tables import KeyPath, WrongValue
 from . import table as tables
 from .runner import StreamRunner
 from .sources import understand
@@ -134,11 +136,12 @@ class StreamManager:
             raise errors.NotFound(f"no stream {name!r:.80}; known: {known}")
         return runner
 
-    async def put(self, name: str, table: Mapping[str, Any]) -> StreamRunner:
-        """Add or change a stream. InvalidConfig leaves the old one as it is."""
+    async def put(self, name: str, table: Mapping[str, Any], text: str = "") -> StreamRunner:
+        """Add or change a stream. InvalidConfig leaves the old one as it is; it names the line of `text`, the TOML that
+        the table was read from."""
         stream = tables.from_table(name, table)
-        understand(stream.source)
-        self._check_entry(stream)
+        with tables.located(text):
+            self._check_entry(stream)
         async with self._lock:
             old = self._wanted.get(name)
             if old is not None and old.origin != _OWN:
@@ -152,17 +155,25 @@ class StreamManager:
         return self.runners[name]
 
     def _check_entry(self, stream: Stream) -> None:
-        """A model that does not exist is most likely a slip: said at once. One that is loading or broken is not."""
+        """WrongValue for what cannot work here. A model that is loading or broken may be mended; one that does not
+        exist is most likely a slip."""
+        path: KeyPath = ("stream", stream.name)
+        try:
+            understand(stream.source)
+        except errors.InvalidConfig as error:
+            raise WrongValue((*path, "source"), str(error)) from error
         known = {row["name"] for row in self.plane.registry.index()}
-        for model in stream.models:
-            if model not in known:
-                raise errors.InvalidConfig(f"stream.{stream.name}: there is no model {model!r:.80}; push it first")
-            served = self.plane.registry.served.get(model)
+        for number, stage in enumerate(stream.stages):
+            if not isinstance(stage, Detect | Crop):
+                continue
+            where = (*path, "stage", number, stage.kind if isinstance(stage, Crop) else "detect")
+            if stage.model not in known:
+                raise WrongValue(where, f"there is no model {stage.model!r:.80}; push it first")
+            served = self.plane.registry.served.get(stage.model)
             live = served.default if served is not None else None
             if live is not None and live.stored.manifest.ensemble is not None:
-                raise errors.InvalidConfig(
-                    f"stream.{stream.name}: model {model!r:.80} is an ensemble; give the stream its stages instead"
-                )
+                said = f"model {stage.model!r:.80} is an ensemble; give the stream its stages instead"
+                raise WrongValue(where, said)
 
     async def remove(self, name: str) -> None:
         """Stop and forget a stream that a client has added."""

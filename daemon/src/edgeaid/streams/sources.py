@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..errors import InvalidConfig, Unsupported
 
@@ -33,6 +33,8 @@ class Kind(StrEnum):
     MJPEG = "mjpeg"
     #: Made here.
     TEST = "test"
+    #: A file of one picture, or of several that move; told by its first bytes when it is read.
+    ANIMATION = "animation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,9 @@ class Source:
     port: int = 0
 
 
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
 def understand(text: str) -> Source:
     """What `text` names. InvalidConfig where it can be none of the known ones."""
     if not text.isprintable():
@@ -60,12 +65,17 @@ def understand(text: str) -> Source:
                 f"source {text!r}: no such test picture; known: {', '.join('test:' + t for t in TESTS)}"
             )
         return Source(Kind.TEST, text, live=True)
+    scheme = _SCHEME.match(text)
+    if scheme is not None:
+        text = scheme[0].lower() + text[scheme.end() :]
     if text.startswith(("rtsp://", "rtsps://", "http://", "https://")):
         return _network(text)
     if text.startswith("libcamera:") or re.fullmatch(r"/dev/(video\d+|v4l/.+)", text):
         return Source(Kind.COMMAND, text, live=True)
-    if "://" in text:
-        raise InvalidConfig(f"source {redacted(text)!r}: the scheme is not known; use rtsp, rtsps, http or https")
+    if text.startswith(("file:///", "file://localhost/")):
+        text = unquote(urlsplit(text).path)
+    elif scheme is not None:
+        raise InvalidConfig(f"source {redacted(text)!r}: the scheme is not known; use rtsp, rtsps, http, https or file")
     path = Path(text.removeprefix("file:"))
     if not path.is_absolute():
         raise InvalidConfig(
@@ -152,7 +162,7 @@ def command(source: Source, reader: str, fps: float, size: int) -> Invocation:
     words = (_ffmpeg if reader == "ffmpeg" else _gstreamer)(source, fps, size)
     program = shutil.which(words[0])
     words[0] = program or words[0]
-    network = "://" in source.text
+    network = bool(source.host)
     secret = network and redacted(source.text) != source.text
     if not secret:
         reads = () if network or source.live else (source.text,)
@@ -232,7 +242,7 @@ def _ffmpeg(source: Source, fps: float, size: int) -> list[str]:
     elif text.startswith("libcamera:"):
         raise Unsupported("ffmpeg cannot read libcamera cameras; install GStreamer with libcamerasrc")
     # The url of a file is "file:..." so that a name like "a:b" is not taken for a protocol.
-    where = text if "://" in text or text.startswith("/dev/") else f"file:{text}"
+    where = text if source.host or text.startswith("/dev/") else f"file:{text}"
     rate = [f"fps={fps:g}"] if fps else [] if source.live else [f"fps={DEFAULT_FPS:g}"]
     square = "scale=w=iw*sar:h=ih,setsar=1"
     fit = f"scale=w='min({size},iw)':h='min({size},ih)':force_original_aspect_ratio=decrease"

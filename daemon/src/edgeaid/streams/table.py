@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -308,21 +309,32 @@ def from_table(name: str, table: object) -> Stream:
         return _stream(name, table, ("stream", name))
 
 
-def parse(text: str, where: str) -> list[tuple[Stream, dict[str, Any]]]:
-    """The streams of a TOML file, each with its table. InvalidConfig names the file, the line and the key."""
+@contextmanager
+def located(text: str, where: str = "") -> Iterator[None]:
+    """WrongValue becomes InvalidConfig that names `where` (a file; "" = nothing), the line of `text` and the key."""
+    try:
+        yield
+    except WrongValue as error:
+        number = line_of(text, error.path)
+        place = ", ".join(part for part in (where, f"line {number}" if number else "") if part)
+        said = f"{dotted(error.path)}: {error}" if error.path else str(error)
+        raise InvalidConfig(f"{place}: {said}" if place else said) from error
+
+
+def parse(text: str, where: str = "") -> list[tuple[Stream, dict[str, Any]]]:
+    """The streams of a TOML file, each with its table. InvalidConfig as in `located`."""
+    before = f"{where}: " if where else ""
     if len(text) > MAX_BYTES:
-        raise InvalidConfig(f"{where}: the file has more than {MAX_BYTES} bytes")
+        raise InvalidConfig(f"{before}the file has more than {MAX_BYTES} bytes")
     try:
         top = read_toml(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidConfig(f"{where}: {error}") from error
-    try:
+        raise InvalidConfig(f"{before}{error}") from error
+    with located(text, where):
         table = Table(top)
         streams = table.table("stream").rest
         table.done()
         return [(_stream(name, content, ("stream", name)), content) for name, content in streams.items()]
-    except WrongValue as error:
-        raise InvalidConfig(f"{where}, line {line_of(text, error.path)}: {dotted(error.path)}: {error}") from error
 
 
 def read(path: Path) -> list[tuple[Stream, dict[str, Any]]]:

@@ -81,7 +81,7 @@ class StreamRoutes:
         """Add or change a stream: its table as JSON, or as TOML with `Content-Type: application/toml`."""
         name = call.args["s"]
         try:
-            runner = await self.manager.put(name, await _table(call, name))
+            runner = await self.manager.put(name, *await _table(call, name))
         except errors.InvalidConfig as error:
             raise errors.InvalidData(str(error)) from error
         return reply(runner.snapshot(), 201)
@@ -206,17 +206,21 @@ class StreamRoutes:
         return web.Response(body=data, content_type="image/jpeg")
 
 
-async def _table(call: Call, name: str) -> dict[str, Any]:
+async def _table(call: Call, name: str) -> tuple[dict[str, Any], str]:
+    """A stream's table, and the TOML that it was sent as ("" for JSON)."""
     if "toml" not in call.request.headers.get("Content-Type", ""):
-        return await call.json(JSON_TABLE)
+        return await call.json(JSON_TABLE), ""
     from ...streams import table
 
-    text = (await call.body(MAX_TABLE)).decode(errors="replace")
+    try:
+        text = (await call.body(MAX_TABLE)).decode()
+    except UnicodeDecodeError as error:
+        raise errors.InvalidData(f"the table is not UTF-8 text: {error}") from error
     run = asyncio.get_running_loop().run_in_executor
-    entries = await run(None, table.parse, text, "table")
+    entries = await run(None, table.parse, text)
     if [stream.name for stream, _ in entries] != [name]:
         raise errors.InvalidData(f"the table must have exactly [stream.{name}]")
-    return entries[0][1]
+    return entries[0][1], text
 
 
 async def _read_all(socket: web.WebSocketResponse) -> None:

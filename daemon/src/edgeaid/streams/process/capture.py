@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import re
 import select
@@ -19,6 +20,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -39,8 +41,11 @@ from ..sources import (
 )
 from ..states import State
 from ..table import Stream
+from . import animations
 from .frames import Clock, Frame, Ring, now
 from .pictures import SourceError, pictures
+
+log = logging.getLogger(__name__)
 
 #: A program gets so long to show its first frame: a decoder may have to wait for a key frame.
 START_SECONDS: Final = 15.0
@@ -124,6 +129,9 @@ class Capture(threading.Thread):
                 failure = None
             except SourceError as error:
                 failure = error
+            except Exception as error:  # whatever a source makes a library do, the stream says so and goes on
+                log.exception("stream %s: its source", self.stream.name)
+                failure = SourceError(f"reading it failed: {type(error).__name__}: {error}", final=not source.live)
             if self._halt.is_set():
                 break
             if failure is None or (failure.final and not source.live):
@@ -144,6 +152,8 @@ class Capture(threading.Thread):
         self.ring.shared.add(Count.CONNECTIONS)
         if source.host:
             _probe(source.host, source.port)
+        if source.kind is Kind.COMMAND and not source.live and not source.host and animations.is_animation(source.text):
+            source = replace(source, kind=Kind.ANIMATION)
         if source.kind is Kind.COMMAND:
             try:
                 invocation = command(source, reader_of(self.stream.reader), self.stream.fps, self.stream.size)

@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from ..sources import PROGRAMS
+from ...errors import EdgeaiError
+from ..sources import PROGRAMS, Source, understand
 from ..table import STAGE_GROUP, Call, Stream
 from .reader import confine, plugin_paths, registry_directory
 
@@ -31,8 +32,10 @@ def shut_in(stream: Stream, reads: Sequence[str], directory: str) -> int:
         writes.append(registry)
     if directory:
         Path(directory).mkdir(parents=True, exist_ok=True)
-    network = "://" in stream.source or bool(stream.webhooks)
-    version = confine([*reads, *_python(), *_programs(stream), *_own(stream)], writes, network=network)
+    source = _source(stream)
+    network = bool(stream.webhooks) or (source is not None and bool(source.host))
+    files = [source.text] if source is not None and not source.live and not source.host else []
+    version = confine([*reads, *_python(), *_programs(), *_own(stream), *files], writes, network=network)
     if not version:
         log.info("this kernel has no Landlock: stages of stream %s may do what the daemon may", stream.name)
     return version
@@ -44,15 +47,20 @@ def _python() -> Iterator[str]:
     yield str(Path(__file__).parents[3])
 
 
-def _programs(stream: Stream) -> Iterator[str]:
-    """Programs that read sources, their plug-ins, and a source that is a file."""
+def _programs() -> Iterator[str]:
+    """Programs that read sources, and their plug-ins."""
     for program in PROGRAMS:
         if path := shutil.which(program):
             yield os.path.dirname(os.path.realpath(path))
             yield os.path.dirname(path)
     yield from plugin_paths()
-    if "://" not in stream.source and os.path.isabs(stream.source):
-        yield stream.source
+
+
+def _source(stream: Stream) -> Source | None:
+    try:
+        return understand(stream.source)
+    except EdgeaiError:  # the capture says what is wrong with it
+        return None
 
 
 def _own(stream: Stream) -> Iterator[str]:

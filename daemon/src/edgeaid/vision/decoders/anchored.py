@@ -15,8 +15,10 @@ from .candidates import Array, Candidates, Floats, best, corners, real, rows
 Size = tuple[int, int]
 #: MediaPipe's clip of scores before the sigmoid (tensors_to_detections_calculator, score_clipping_thresh).
 CLIP: Final = 100.0
-#: Strides of MediaPipe's anchors: face_detection_short_range and palm_detection (128 and 192 pixels).
+#: Strides of MediaPipe's anchors: face_detection_short_range and palm_detection (128 and 192 pixels), with two anchors
+#: a cell for each layer, and face_detection_full_range (192 pixels) with one.
 BLAZE_STRIDES: Final = (8, 16, 16, 16)
+BLAZE_FULL_RANGE: Final = (4,)
 #: Ultra-Light-Fast-Generic-Face-Detector: sizes of the prior boxes in pixels at each stride, and their variances.
 FACE_SIZES: Final = ((10.0, 16.0, 24.0), (32.0, 48.0), (64.0, 96.0), (128.0, 192.0, 256.0))
 FACE_STRIDES: Final = (8, 16, 32, 64)
@@ -45,15 +47,16 @@ def efficientdet_anchors(size: Size, scale: float) -> Floats:
     """[N,4] centre x, centre y, width, height in units of the input."""
     levels = []
     for level in range(3, 8):
-        stride = 2**level
-        columns, lines = -(-size[0] // stride), -(-size[1] // stride)
-        x, y = np.meshgrid((np.arange(columns) + 0.5) * stride, (np.arange(lines) + 0.5) * stride)
+        columns, lines = -(-size[0] // 2**level), -(-size[1] // 2**level)
+        # The trainers' stride is what makes the cells cover the input: 320 pixels have three cells of 106.7 at level 7.
+        strides = np.array([size[0] / columns, size[1] / lines])
+        x, y = np.meshgrid((np.arange(columns) + 0.5) * strides[0], (np.arange(lines) + 0.5) * strides[1])
         centre = np.stack([x, y], axis=-1)
         cell = []
         for octave in range(3):
             for aspect in (1.0, 2.0, 0.5):
-                side = scale * stride * 2 ** (octave / 3)
-                extent = np.broadcast_to([side * aspect**0.5, side / aspect**0.5], centre.shape)
+                side = scale * strides * 2 ** (octave / 3)
+                extent = np.broadcast_to(side * [aspect**0.5, 1 / aspect**0.5], centre.shape)
                 cell.append(np.concatenate([centre, extent], axis=-1))
         levels.append(np.stack(cell, axis=2).reshape(-1, 4))
     return np.asarray(np.concatenate(levels) / np.array([*size, *size]), dtype=np.float32)
@@ -64,9 +67,7 @@ def blazeface(rules: OutputRules, specs: Sequence[TensorSpec], outputs: Sequence
     boxes_at = next(i for i, s in enumerate(specs) if s.shape[-1] > 4)
     scores_at = 1 - boxes_at
     table = rows(outputs[boxes_at])
-    anchors = blaze_anchors(size, rules.strides or BLAZE_STRIDES)
-    if len(anchors) != len(table):
-        raise ValueError(f"an input of {size[0]} x {size[1]} has {len(anchors)} anchors")
+    anchors = _blaze_anchors_of(len(table), size, rules.strides)
     logits = real(specs[scores_at], outputs[scores_at].reshape(len(table)))
     chosen = np.flatnonzero(logits >= _logit(rules.threshold))
     pixels = real(specs[boxes_at], table[chosen])
@@ -79,15 +80,27 @@ def blazeface(rules: OutputRules, specs: Sequence[TensorSpec], outputs: Sequence
     return Candidates(corners(picked[:, :4]), scores, classes, keypoints=keypoints)
 
 
-@lru_cache(maxsize=4)
-def blaze_anchors(size: Size, strides: tuple[int, ...]) -> Floats:
-    """[N,2] centres in units of the input: two anchors a cell for each layer, layers of one stride together."""
+def _blaze_anchors_of(count: int, size: Size, strides: tuple[int, ...]) -> Floats:
+    """The anchors of a model with `count` of them; its strides may be left to be told from that."""
+    counts = []
+    for chosen in (strides,) if strides else (BLAZE_STRIDES, BLAZE_FULL_RANGE):
+        for each in (2, 1):
+            anchors = blaze_anchors(size, chosen, each)
+            if len(anchors) == count:
+                return anchors
+            counts.append(str(len(anchors)))
+    raise ValueError(f"an input of {size[0]} x {size[1]} has {' or '.join(counts)} anchors")
+
+
+@lru_cache(maxsize=8)
+def blaze_anchors(size: Size, strides: tuple[int, ...], each: int = 2) -> Floats:
+    """[N,2] centres in units of the input: `each` anchors a cell for each layer, layers of one stride together."""
     levels = []
     for stride in dict.fromkeys(strides):
         columns, lines = -(-size[0] // stride), -(-size[1] // stride)
         x, y = np.meshgrid((np.arange(columns) + 0.5) / columns, (np.arange(lines) + 0.5) / lines)
         centre = np.stack([x, y], axis=-1).reshape(-1, 2)
-        levels.append(np.repeat(centre, 2 * strides.count(stride), axis=0))
+        levels.append(np.repeat(centre, each * strides.count(stride), axis=0))
     return np.concatenate(levels).astype(np.float32)
 
 

@@ -13,6 +13,9 @@ from .candidates import Array, Candidates, Floats, real
 
 Size = tuple[int, int]
 KEYPOINTS: Final = 17
+#: MoveNet's authors take a person's score from the keypoints that are surer than this (their package pose-detection,
+#: MIN_CROP_KEYPOINT_SCORE): who is half hidden is a person all the same.
+SURE: Final = 0.2
 
 
 def movenet(rules: OutputRules, specs: Sequence[TensorSpec], outputs: Sequence[Array], _size: Size) -> Candidates:
@@ -24,7 +27,7 @@ def movenet(rules: OutputRules, specs: Sequence[TensorSpec], outputs: Sequence[A
         boxes, scores = table[:, [52, 51, 54, 53]], table[:, 55]
     else:
         points = values.reshape(-1, KEYPOINTS, 3)
-        boxes, scores = around(points, rules.threshold), points[..., 2].mean(axis=1)
+        boxes, scores = around(points, rules.threshold), _of_sure_ones(points[..., 2])
     return _people(points, boxes, scores, rules.threshold)
 
 
@@ -60,6 +63,12 @@ def _from_heat_maps(
     sure = 0.5 * (1 + np.tanh(0.5 * maps[y, x, which]))
     points = np.stack([place_y, place_x, sure], axis=-1)[None].astype(np.float32)
     return _people(points, around(points, rules.threshold), points[..., 2].mean(axis=1), rules.threshold)
+
+
+def _of_sure_ones(scores: Floats) -> Floats:
+    """[n] mean of those scores of [n,K] that are above SURE, 0 where none is."""
+    sure = scores > SURE
+    return np.asarray((scores * sure).sum(axis=1) / np.maximum(sure.sum(axis=1), 1), dtype=np.float32)
 
 
 def around(points: Floats, threshold: float) -> Floats:

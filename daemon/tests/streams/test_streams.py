@@ -352,7 +352,10 @@ PORCH = '[stream.porch]\nsource = "test:pattern"\n'
     ("text", "said"),
     [
         (PORCH + "fsp = 3\n", ", line 3: stream.porch.fsp: "),
-        (PORCH + "\n[[stream.porch.stage]]\ndetect = 'nobody'\n", ", line 5: stream.porch.stage[0].detect: there is no"),
+        (
+            PORCH + "\n[[stream.porch.stage]]\ndetect = 'nobody'\n",
+            ", line 5: stream.porch.stage[0].detect: there is no",
+        ),
         ("[stream.porch]\nfps = 3\nsource = 'gopher://u:hunter2@camera'\n", ", line 3: stream.porch.source: "),
         (PORCH + "fps = 3 3\n", ": Expected newline or end of document after a statement (at line 3"),
         ("[stream.lawn]\nsource = 'test:pattern'\n", ": the table must have exactly [stream.porch]"),

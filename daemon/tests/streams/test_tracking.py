@@ -180,7 +180,11 @@ HEAD = '[stream.a]\nsource = "test:pattern"\n'
         (HEAD + "zones = {z = [[0, 0], # a ] b\n  [1, 0], [1, 1]]}\nfsp = 3\n", 5, "fsp"),
         ('[stream.a]\nsource = """\nfps = 3\n"""\nfps = "x"\n', 5, "fps"),
         ('[stream.a]\nsource = "[[{# \\" "\nfps = "x"\n', 3, "fps"),
-        ("[stream.a]\nsource = '''/a'''\r\n  [[ stream . 'a' . stage ]]  # x\r\n  motion = { area = 7 }\r\n", 4, "area"),
+        (
+            "[stream.a]\nsource = '''/a'''\r\n  [[ stream . 'a' . stage ]]  # x\r\n  motion = { area = 7 }\r\n",
+            4,
+            "area",
+        ),
         ("stream.a.source = '/a'\n\nstream.a.fps = -1\n", 3, "fps"),
         ('[stream."tür"]\nsource = "/a"\n', 1, "letters"),
     ],

@@ -37,7 +37,16 @@ def node_packages(*packages: str) -> Path:
     place = _place("npm", *packages)
     if not (place / "complete").is_file():
         place.mkdir(parents=True)
-        install = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--legacy-peer-deps", "--prefix", "."]
+        install = [
+            "npm",
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            "--legacy-peer-deps",
+            "--prefix",
+            ".",
+        ]
         done = subprocess.run(
             [*install, *packages], cwd=place, capture_output=True, text=True, timeout=900, check=False
         )

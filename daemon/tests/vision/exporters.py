@@ -114,8 +114,8 @@ def efficientdet(root, tensors, rules):
         "min_level": 3, "max_level": 7, "num_scales": 3, "aspect_ratios": [1.0, 2.0, 0.5],
         "anchor_scale": float(rules["anchor_scale"]), "image_size": (height, width), "data_format": "channels_last",
         "num_classes": classes, "nms_configs": {
-            "method": "hard", "iou_thresh": float(rules["iou"]), "score_thresh": float(rules["threshold"]), "sigma": None,
-            "max_nms_inputs": 0, "max_output_size": 100,
+            "method": "hard", "iou_thresh": float(rules["iou"]), "score_thresh": float(rules["threshold"]),
+            "sigma": None, "max_nms_inputs": 0, "max_output_size": 100,
         },
     }  # fmt: skip
     levels, start = ([], []), 0

@@ -1,7 +1,8 @@
 """Decoders against the post-processing of those who export the models, run unmodified on the same random tensors.
 
 `EDGEAI_EXPORTERS` names a directory with checkouts or bare copies of github.com/Megvii-BaseDetection/YOLOX,
-RangiLyu/nanodet, Deci-AI/super-gradients and google/automl, each under the repository's name; without it they are cloned.
+RangiLyu/nanodet, Deci-AI/super-gradients and google/automl, each under the repository's name; without it they are
+cloned.
 The first three run in an interpreter with torch, torchvision and OpenCV, which `EDGEAI_ULTRALYTICS_PYTHON` names.
 MediaPipe's, MoveNet's and PoseNet's post-processing comes from npm.
 """
@@ -181,7 +182,8 @@ def same(objects: Candidates, answer: list[dict[str, Any]], tolerance: float = 1
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "count", "points"), [("face-short", 128, 896, 6), ("face-full", 192, 2304, 6), ("palm", 192, 2016, 7)]
+    ("name", "side", "count", "points"),
+    [("face-short", 128, 896, 6), ("face-full", 192, 2304, 6), ("palm", 192, 2016, 7)],
 )
 def test_faces_and_palms_are_decoded_as_mediapipe_does(
     name: str, side: int, count: int, points: int, tmp_path: Path

@@ -12,6 +12,7 @@ import importlib.util
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ import numpy as np
 class Nothing:
     """Stands for whatever decoding does not use: a base class, a function, a decorator with or without arguments."""
 
-    def __new__(cls, *args, **_kwargs):
+    def __new__(cls, *args: Any, **_kwargs: Any) -> Any:
         if not cls.__dict__.get("nothing"):
             return super().__new__(cls)  # a class of the exporter that is derived from it
         return args[0] if len(args) == 1 and callable(args[0]) else lambda function, *_: function
@@ -28,20 +29,20 @@ class Nothing:
 class Partly(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Loads some modules of a checkout; all others below the same packages, and missing packages, do nothing."""
 
-    def __init__(self, root, packages, real):
+    def __init__(self, root: Path, packages: set[str], real: list[str]) -> None:
         self.root, self.packages, self.real = root, packages, real
 
-    def find_spec(self, name, _path=None, _target=None):
+    def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if name in self.real:
             return importlib.util.spec_from_file_location(name, self.root / (name.replace(".", "/") + ".py"))
         if name.partition(".")[0] in self.packages:
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 
-    def create_module(self, spec):
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         module = types.ModuleType(spec.name)
 
-        def missing(name):
+        def missing(name: str) -> Any:
             if name.startswith("__"):
                 raise AttributeError(name)
             for known in self.real:  # what a package passes on from its modules
@@ -49,20 +50,20 @@ class Partly(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                     return vars(sys.modules[known])[name]
             return type(name, (Nothing,), {"nothing": True})
 
-        module.__getattr__ = missing
+        vars(module)["__getattr__"] = missing
         return module
 
-    def exec_module(self, module):
-        pass
+    def exec_module(self, module: types.ModuleType) -> None:
+        """There is nothing in it."""
 
 
-def load(root, real, *missing):
+def load(root: Path, real: list[str], *missing: str) -> Any:
     """The modules of a checkout, the last one is returned."""
     sys.meta_path.insert(0, Partly(root, {real[0].partition(".")[0], *missing}, real))
     return [importlib.import_module(name) for name in real][-1]
 
 
-def yolox(root, tensors, rules):
+def yolox(root: Path, tensors: list[Any], rules: Any) -> tuple[Any, Any, Any]:
     utils = load(root, ["yolox.utils.demo_utils"])
     size = tuple(int(v) for v in rules["size"])
     table = utils.demo_postprocess(tensors[0].copy(), size[::-1])[0]
@@ -72,7 +73,7 @@ def yolox(root, tensors, rules):
     return rows[:, :4], rows[:, 4], rows[:, 5]
 
 
-def nanodet(root, tensors, rules):
+def nanodet(root: Path, tensors: list[Any], rules: Any) -> tuple[Any, Any, Any]:
     import torch
 
     real = ["nanodet.util.box_transform", "nanodet.model.module.nms", "nanodet.model.head.gfl_head"]
@@ -89,7 +90,7 @@ def nanodet(root, tensors, rules):
     return rows[:, :4].numpy(), rows[:, 4].numpy(), labels.numpy()
 
 
-def yolo_nas(root, tensors, rules):
+def yolo_nas(root: Path, tensors: list[Any], rules: Any) -> tuple[Any, Any, Any]:
     import torch
 
     package = "super_gradients.training"
@@ -102,11 +103,9 @@ def yolo_nas(root, tensors, rules):
     return rows[:, :4], rows[:, 4], rows[:, 5]
 
 
-def efficientdet(root, tensors, rules):
+def efficientdet(root: Path, tensors: list[Any], rules: Any) -> tuple[Any, Any, Any]:
     sys.path.insert(0, str(root / "efficientdet"))
-    import utils
-    from tf2 import postprocess
-
+    utils, postprocess = importlib.import_module("utils"), importlib.import_module("tf2.postprocess")
     boxes, scores = tensors
     width, height = (int(v) for v in rules["size"])
     count, classes = 9, scores.shape[2]
@@ -118,7 +117,8 @@ def efficientdet(root, tensors, rules):
             "sigma": None, "max_nms_inputs": 0, "max_output_size": 100,
         },
     }  # fmt: skip
-    levels, start = ([], []), 0
+    levels: tuple[list[Any], list[Any]] = ([], [])
+    start = 0
     for size in utils.get_feat_sizes((height, width), 7)[3:]:
         end = start + size["height"] * size["width"] * count
         for level, table in zip(levels, (scores, boxes), strict=True):
@@ -132,7 +132,7 @@ def efficientdet(root, tensors, rules):
 EXPORTERS = {"yolox": yolox, "nanodet": nanodet, "yolo-nas": yolo_nas, "efficientdet": efficientdet}
 
 
-def main(name, checkout, *files):
+def main(name: str, checkout: str, *files: str) -> None:
     for file in files:
         saved = np.load(file)
         outputs = [saved[f"output{i}"] for i in range(2) if f"output{i}" in saved]

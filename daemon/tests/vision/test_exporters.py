@@ -57,7 +57,7 @@ def checkout(repository: str, directory: Path) -> Path:
         done = subprocess.run(clone, capture_output=True, text=True, timeout=600, check=False, env=environ)
         if done.returncode:
             pytest.skip(f"no copy of {repository} (EDGEAI_EXPORTERS): {done.stderr.strip()[-200:]}")
-    archive = ["git", "-C", place, "archive", "HEAD", "--", ":(glob)**/*.py"]
+    archive = ["git", "-C", str(place), "archive", "HEAD", "--", ":(glob)**/*.py"]
     packed = subprocess.run(archive, stdout=subprocess.PIPE, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as files:
         files.extractall(directory / name, filter="data")

@@ -23,7 +23,8 @@ LIST_FD: Final = 9
 class Kind(StrEnum):
     """How frames are read."""
 
-    #: A child process that writes PPM pictures: files, cameras, networks.
+    #: A child process that writes PPM pictures: files, cameras, networks. A file that begins as a picture that moves
+    #: does is read without one.
     COMMAND = "command"
     #: A directory of pictures, in the order of their names.
     DIRECTORY = "directory"
@@ -33,8 +34,6 @@ class Kind(StrEnum):
     MJPEG = "mjpeg"
     #: Made here.
     TEST = "test"
-    #: A file of one picture, or of several that move; told by its first bytes when it is read.
-    ANIMATION = "animation"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ...vision.preprocess import MAX_PIXELS
 from ..sources import DEFAULT_FPS, Source
-from .pictures import SourceError, Wait
+from .pictures import SourceError, Wait, fitted
 
 FORMATS: Final = ("GIF", "PNG", "WEBP")
 #: A picture that says no time, or less than a screen can show, is shown for so long: what browsers do.
@@ -34,8 +34,11 @@ def is_animation(path: str) -> bool:
     return head.startswith((b"GIF87a", b"GIF89a", b"\x89PNG\r\n\x1a\n")) or (head[:4], head[8:]) == (b"RIFF", b"WEBP")
 
 
-def pictures(source: Source, fps: float, wait: Wait) -> Iterator[Image.Image]:
-    """Its pictures at the rate of the stream, each for as long as it is shown; once, however often it says."""
+def pictures(source: Source, fps: float, size: int, wait: Wait) -> Iterator[Image.Image]:
+    """Its pictures at the rate of the stream, each for as long as it is shown; once, however often it says.
+
+    Mode RGB, longer side at most `size`, as `pictures.pictures` gives them.
+    """
     step, at, due, count = 1 / (fps or DEFAULT_FPS), 0.0, 0.0, 0
     try:
         with warnings.catch_warnings():
@@ -46,7 +49,7 @@ def pictures(source: Source, fps: float, wait: Wait) -> Iterator[Image.Image]:
                 size = f"{opened.width} x {opened.height}"
                 raise SourceError(f"{source.text}: its pictures of {size} pixels are too large", final=True)
             while True:
-                picture = opened.convert("RGB")
+                picture = fitted(opened.convert("RGB"), size)
                 at += _seconds(opened)
                 while due < at - step / 1000 or not count:
                     if wait(0):

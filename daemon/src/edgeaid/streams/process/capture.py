@@ -20,7 +20,6 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -152,16 +151,16 @@ class Capture(threading.Thread):
         self.ring.shared.add(Count.CONNECTIONS)
         if source.host:
             _probe(source.host, source.port)
-        if source.kind is Kind.COMMAND and not source.live and not source.host and animations.is_animation(source.text):
-            source = replace(source, kind=Kind.ANIMATION)
-        if source.kind is Kind.COMMAND:
+        moving = source.kind is Kind.COMMAND and not source.live and animations.is_animation(source.text)
+        if source.kind is Kind.COMMAND and not moving:
             try:
                 invocation = command(source, reader_of(self.stream.reader), self.stream.fps, self.stream.size)
             except EdgeaiError as error:
                 raise SourceError(str(error), final=True) from error
             _Program(self, invocation, source).read()
             return
-        for picture in pictures(source, self.stream.fps, self.stream.size, self.wait):
+        made = animations.pictures if moving else pictures
+        for picture in made(source, self.stream.fps, self.stream.size, self.wait):
             slot = self._slot()
             if slot is None:
                 return

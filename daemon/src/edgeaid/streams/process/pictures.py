@@ -47,12 +47,7 @@ class SourceError(Exception):
 
 def pictures(source: Source, fps: float, size: int, wait: Wait) -> Iterator[Image.Image]:
     """Pictures of mode RGB, longer side at most `size`, one per frame. SourceError ends them."""
-    from . import animations  # which builds on this module
-
-    makers = {
-        Kind.DIRECTORY: _directory, Kind.STILL: _still, Kind.MJPEG: _mjpeg, Kind.TEST: _test,
-        Kind.ANIMATION: animations.pictures,
-    }  # fmt: skip
+    makers = {Kind.DIRECTORY: _directory, Kind.STILL: _still, Kind.MJPEG: _mjpeg, Kind.TEST: _test}
     for picture in makers[source.kind](source, fps, wait):
         yield fitted(picture, size)
 

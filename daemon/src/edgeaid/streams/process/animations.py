@@ -46,8 +46,8 @@ def pictures(source: Source, fps: float, size: int, wait: Wait) -> Iterator[Imag
             opened = Image.open(source.text, formats=FORMATS)
         with opened:
             if opened.width * opened.height > MAX_PIXELS:
-                size = f"{opened.width} x {opened.height}"
-                raise SourceError(f"{source.text}: its pictures of {size} pixels are too large", final=True)
+                extent = f"{opened.width} x {opened.height}"
+                raise SourceError(f"{source.text}: its pictures of {extent} pixels are too large", final=True)
             while True:
                 picture = fitted(opened.convert("RGB"), size)
                 at += _seconds(opened)

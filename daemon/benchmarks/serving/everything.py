@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ def main() -> None:
         "load_average": os.getloadavg()[0],
     }
     failed = []
+    # Installed software is compiled: an environment that forbids it would have every start compile all modules again.
+    bytecode = tempfile.TemporaryDirectory(prefix="edgeai-bytecode-")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = bytecode.name
     for part, arguments in commands(options.data, options.peers, quick=options.quick).items():
         if options.only and part not in options.only:
             continue
@@ -77,7 +82,7 @@ def main() -> None:
         file = options.out / f"{part}.json"
         file.unlink(missing_ok=True)
         command = [sys.executable, str(HERE / f"{part}.py"), *arguments, "--json", str(file)]
-        status = subprocess.run(command, check=False).returncode
+        status = subprocess.run(command, check=False, env=environment).returncode
         print(f"    {time.monotonic() - begin:.0f} s", flush=True)
         if status or not file.is_file():
             failed.append(part)
@@ -90,6 +95,7 @@ def main() -> None:
     print(pages.tables(results))
     if options.pages:
         pages.write(results)
+    bytecode.cleanup()
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from edgeaid.serving.poller import Poller
 from edgeaid.serving.turns import BUDGET, Share, Turns
 
 
@@ -57,6 +58,54 @@ def test_a_client_alone_need_not_wait_and_one_that_takes_long_leaves_the_rest_fo
         assert turns.free()
 
     run(scenario)
+
+
+def test_with_the_loops_own_poller_a_client_alone_adds_nothing_to_the_turns_of_the_loop() -> None:
+    poller = Poller()
+
+    async def scenario() -> None:
+        turns = Turns(poller)
+        loop = asyncio.get_running_loop()
+        for _ in range(3):
+            before = poller.turn
+            assert turns.free()
+            assert turns.free()
+            busy(2 * BUDGET)
+            assert not turns.free(), "what one turn of the loop may take is used up"
+            # The loop sleeps until the timer: nothing that a client left behind makes it turn before.
+            slept = loop.create_future()
+            loop.call_later(0.05, slept.set_result, None)
+            await slept
+            assert poller.turn - before <= 3
+            assert turns.free(), "another turn of the loop"
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:
+        runner.run(asyncio.wait_for(scenario(), 30))
+
+
+def test_with_the_loops_own_poller_a_client_that_waited_gets_its_turn_and_others_stay_within_the_budget() -> None:
+    poller = Poller()
+
+    async def scenario() -> None:
+        turns = Turns(poller)
+        served: list[str] = []
+        clients = [Greedy(turns, 1, str(number), served) for number in range(20)]
+        assert turns.free()
+        for client in clients:
+            client.ask()
+        assert not turns.free(), "others wait"
+        seen = []
+        for _ in range(20):
+            await asyncio.sleep(0)
+            seen.append(len(served))
+        assert all(after - before < 20 for before, after in itertools.pairwise(seen))
+        for client in clients:
+            client.ended = True
+        while not turns.free():
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:
+        runner.run(asyncio.wait_for(scenario(), 30))
 
 
 def test_the_loop_goes_on_between_the_steps_of_many_clients() -> None:

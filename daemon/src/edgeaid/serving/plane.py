@@ -59,7 +59,7 @@ class Plane:
         self._configure_poller()
         self.denials = Denials(self.events)
         self.holdings = Holdings(lambda: self.config.limits)
-        self.turns = Turns()
+        self.turns = Turns(poller)
         #: Held by a thread that computes.
         self.computing = asyncio.Semaphore(COMPUTING)
         self.settings = Settings()

@@ -23,6 +23,8 @@ class Poller(selectors.EpollSelector):
     def __init__(self) -> None:
         super().__init__()
         self.window = 0.0
+        #: Turns of the loop so far: it selects once in each.
+        self.turn = 0
         self._processors = 1
         self._expected = inf
 
@@ -41,6 +43,7 @@ class Poller(selectors.EpollSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Ready descriptors, as the base class gives them."""
+        self.turn += 1
         if self._expected != inf and self.window and (timeout is None or timeout > 0):
             self._wait(timeout)
         return super().select(timeout)

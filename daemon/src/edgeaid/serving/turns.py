@@ -14,6 +14,8 @@ from collections.abc import Callable
 from time import monotonic as clock
 from typing import Final
 
+from .poller import Poller
+
 log = logging.getLogger(__name__)
 
 #: Seconds of one turn of the loop that clients' messages get.
@@ -48,9 +50,15 @@ class _User:
 
 
 class Turns:
-    """Who may go on. A crowd begins when somebody has to wait and ends when nobody does any more."""
+    """Who may go on. A crowd begins when somebody has to wait and ends when nobody does any more.
 
-    def __init__(self) -> None:
+    With the loop's own `poller` the turns of the loop need no callback to be told apart: a client alone costs none.
+    """
+
+    def __init__(self, poller: Poller | None = None) -> None:
+        self._poller = poller
+        #: The loop's turn, as the poller counts, that `_until` is of.
+        self._number = -1
         self._until = 0.0
         self._scheduled = False
         self._crowd = 0
@@ -63,7 +71,11 @@ class Turns:
         if self._waiting:
             return False
         now = clock()
-        if not self._scheduled:
+        if self._poller is not None:
+            if self._poller.turn != self._number:
+                self._number = self._poller.turn
+                self._until = now + BUDGET
+        elif not self._scheduled:
             self._schedule()
             self._until = now + BUDGET
         return now < self._until
@@ -104,6 +116,8 @@ class Turns:
 
     def _turn(self) -> None:
         self._until = clock() + BUDGET
+        if self._poller is not None:
+            self._number = self._poller.turn
         while self._waiting and clock() < self._until:
             try:
                 self._next()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import pytest
 from benchmarks.serving import pages
 
 RUN: dict[str, Any] = {
@@ -21,7 +25,7 @@ def test_the_benchmark_makes_every_block_that_stands_in_a_page_and_each_block_en
         text = page.read_text()
         begun = re.findall(r"<!-- figures: (\w+) -->", text)
         assert begun
-        assert set(begun) <= set(pages.BLOCKS)
+        assert set(begun) <= {*pages.BLOCKS, *pages.ELSEWHERE}
         assert text.count("<!-- end of figures -->") == len(begun)
 
 
@@ -43,3 +47,50 @@ def test_a_chart_shows_each_row_of_the_run() -> None:
     drawing = pages.charts(RUN)["pictures.svg"]
     assert drawing.count("<rect") == 1 + 2
     assert "640x480, 4 clients" in drawing
+
+
+BOOT = """\
+Startup finished in 2.500s (kernel) + 1min 7.500s (userspace) = 1min 10s
+multi-user.target reached after 1min 7.400s in userspace.
+The time when unit became active or started is printed after the "@" character.
+The time the unit took to start is printed after the "+" character.
+
+edgeaid.service +10.000s
+└─basic.target @7.500s
+  └─sockets.target @7.450s
+    └─edgeaid-late.socket @7.400s +50ms
+      └─-.mount
+18.750s systemd-networkd-wait-online.service
+10.000s edgeaid.service
+  340ms dev-disk-by\\x2dpartuuid-1.device
+"""
+
+
+@pytest.fixture
+def boot(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(pages.__file__).parent))  # the benchmarks are programs beside each other
+    return import_module("boot")
+
+
+def test_the_time_from_power_on_to_ready_is_told_in_shares_of_it(boot: ModuleType) -> None:
+    parsed = boot.parsed(BOOT)
+    assert parsed["phases"] == {"kernel": 2.5, "userspace": 67.5}
+    assert [step["unit"] for step in parsed["chain"]] == [
+        "edgeaid-late.socket", "sockets.target", "basic.target", "edgeaid.service",
+    ]  # fmt: skip
+    # The daemon's own start begins where what it waited for ended.
+    assert parsed["chain"][-1] == {"unit": "edgeaid.service", "at": 7.5, "takes": 10.0}
+    assert parsed["ready"] == 20.0
+    table = boot.table({"boot": parsed})
+    assert "| kernel and what comes before it | 0 % | 12 % |" in table
+    assert "| edgeaid.service | 50 % | 50 % |" in table
+    assert "systemd-networkd-wait-online.service 94 %, edgeaid.service 50 %" in table
+    assert boot.chart({"boot": parsed}).count("<rect") == 6
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Bootup is not yet finished. Please try again later.", BOOT[: BOOT.index("18.750s")]]
+)
+def test_a_start_that_is_not_over_is_not_told(boot: ModuleType, text: str) -> None:
+    with pytest.raises(ValueError, match="systemd-analyze"):
+        boot.parsed(text)

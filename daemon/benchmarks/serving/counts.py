@@ -99,11 +99,37 @@ def under_way(client: Client, data: Any, count: int) -> Callable[[], Any]:
     return once
 
 
+def bare_clients(client: Client, plain: Client, data: Any) -> dict[str, Callable[[], Any]]:
+    """The least that a client of each transport has to do: what ours is above it is its own cost."""
+    client.infer("bench", data)
+    plain.infer("bench", data)
+    session, sock = client._core._fast, client._transport._fast.sock
+    assert session is not None
+    (binding,) = session._bindings.values()
+    (place,), (output,) = binding.inputs.values(), binding.outputs.values()
+    (_, request), stream = plain._core._prepared["bench", ""], plain._transport._http._sock
+    assert stream is not None
+
+    def over_fast() -> None:
+        place[...] = data
+        sock.send(session.question(binding, 0, None))
+        sock.recv(4096)
+        output.copy()
+
+    def over_http() -> None:
+        stream.sendmsg([*request, data.data.cast("B")])
+        answer = stream.recv(65536)
+        np.frombuffer(answer, output.dtype, output.size, len(answer) - output.nbytes)
+
+    return {"fast socket, bare client": over_fast, "HTTP binary, bare client": over_http}
+
+
 def ways(client: Client, plain: Client, data: Any, picture: bytes) -> dict[str, Callable[[], Any]]:
     """One blocking call per row of the table."""
     return {
         "fast socket": lambda: client.infer("bench", data),
         "HTTP binary": lambda: plain.infer("bench", data),
+        **bare_clients(client, plain, data),
         "fast socket, 8 under way": under_way(client, data, 8),
         "picture, 640x480": lambda: plain.classify("bench", picture, max_results=1),
     }

@@ -162,6 +162,9 @@ BLOCKS: Final[dict[str, tuple[str, Callable[[Results], str]]]] = {
     "life": ("life", life),
 }
 
+#: Blocks that another program fills: the start is measured in a machine that boots (boot.py).
+ELSEWHERE: Final = ("boot",)
+
 
 def charts(results: Results) -> dict[str, str]:
     """SVG files by name."""
@@ -188,10 +191,17 @@ def filled(text: str, results: Results) -> str:
     """A page with its blocks replaced. KeyError for a block that nobody makes."""
 
     def block(match: re.Match[str]) -> str:
+        if match[2] in ELSEWHERE:
+            return match[0]
         part, make = BLOCKS[match[2]]
         return match[0] if part and part not in results else f"{match[1]}{make(results)}{match[3]}"
 
     return _BLOCK.sub(block, text)
+
+
+def replaced(text: str, name: str, content: str) -> str:
+    """A page with one block replaced."""
+    return _BLOCK.sub(lambda match: f"{match[1]}{content}{match[3]}" if match[2] == name else match[0], text)
 
 
 def write(results: Results) -> None:

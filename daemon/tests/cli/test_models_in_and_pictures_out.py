@@ -26,6 +26,7 @@ from edgeaid.models import manifest as manifests
 from edgeaid.models.repository import EMBEDDED
 
 from ..support.daemon import Running
+from ..support.waiting import eventually
 from ..toolkit.tflite_builder import Graph, Op, T, build
 from .test_manners import COMMAND, call
 
@@ -397,3 +398,24 @@ def test_pictures_are_shown_as_coloured_half_blocks(daemon: Running) -> None:
 def served(daemon: Running) -> int:
     with daemon.client() as client:
         return sum(s["inference_stats"]["success"]["count"] for s in client.stats())
+
+
+def test_a_frame_of_a_stream_is_written_as_its_suffix_says_and_a_wrong_table_is_named(
+    daemon: Running, tmp_path: Path
+) -> None:
+    table = tmp_path / "cam.toml"
+    table.write_text('[stream.cam]\nsource = "test:digits?width=64&height=48"\nfpss = 2\n')
+    refused = call(daemon.socket, "stream", "add", "cam", "--table", table)
+    assert refused.returncode == 65
+    assert f"{table}, line 3: stream.cam.fpss: unknown key" in refused.stderr
+    table.write_text(table.read_text().replace("fpss", "fps"))
+    assert call(daemon.socket, "stream", "add", "cam", "--table", table).returncode == 0
+    try:
+        assert call(daemon.socket, "stream", "frame", "cam", "-o", tmp_path / "now.txt").returncode == 64
+        eventually(lambda: daemon.http("GET", "/edgeai/v1/streams/cam/frame")[0] == 200)
+        for suffix, form in ((".png", "PNG"), (".jpg", "JPEG")):
+            file = tmp_path / f"now{suffix}"
+            assert f"wrote {file}" in call(daemon.socket, "stream", "frame", "cam", "-o", file).stderr
+            assert Image.open(file).format == form
+    finally:
+        call(daemon.socket, "stream", "remove", "cam")

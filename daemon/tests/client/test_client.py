@@ -343,6 +343,15 @@ def test_files_that_cannot_be_read_uneven_lists_and_odd_waits_are_refused_in_a_s
                 client.classify("digits", file)
         with pytest.raises(errors.InvalidRequest, match="do not all have the same length"):
             client.infer("digits", [[1], [1, 2]])
+        for wrong in ("3", True, 1.5):
+            with pytest.raises(errors.InvalidArgument, match="max_results must be a whole number"):
+                client.classify("digits", PICTURE, max_results=wrong)  # type: ignore[arg-type]  # what is tried
+            with pytest.raises(errors.InvalidArgument, match="after must be a whole number"):
+                next(client.events(wrong))  # type: ignore[arg-type]  # what is tried
+        assert client.classify("digits", PICTURE, max_results=np.int64(1)).label  # type: ignore[arg-type]  # as they come
+        for method in (client.classify, client.push):
+            with pytest.raises(errors.InvalidRequest, match="zero byte"):
+                method("digits", "a\0b")
         with pytest.raises(errors.InvalidArgument, match="timeout must be seconds"):
             client.wait("soon")  # type: ignore[arg-type]  # the wrong type is what is tried
         client.wait(0)

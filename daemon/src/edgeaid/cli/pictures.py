@@ -65,7 +65,7 @@ def _places(pictures: Sequence[Path], output: Path) -> list[Path]:
     if str(output) == "-":
         raise errors.InvalidRequest("--output -: pictures are not written to standard output; name a file")
     if len(pictures) == 1 and not output.is_dir() and (output.suffix or output.exists()):
-        _format(output)
+        format_of(output)
         if not output.parent.is_dir():
             if output.parent.exists():
                 raise errors.CannotWrite(f"{output} cannot be written: {output.parent} is a file, not a directory")
@@ -87,23 +87,24 @@ def _places(pictures: Sequence[Path], output: Path) -> list[Path]:
     return [output / name for name in names]
 
 
-def _format(file: Path) -> str:
+def format_of(file: Path) -> str:
+    """Pillow's name of the format that the file's suffix says. InvalidRequest for other suffixes."""
     form = FORMATS.get(file.suffix.lower())
     if form is None:
         raise errors.InvalidRequest(f"--output {file}: pictures are written as {', '.join(FORMATS)}")
     return form
 
 
-def write(png: bytes, file: Path) -> None:
-    """Write a drawn picture in the format of the file's suffix."""
-    data = png
-    form = _format(file)
-    if form != "PNG":
+def write(picture: bytes, file: Path) -> None:
+    """Write a picture, a PNG or JPEG, in the format of the file's suffix."""
+    data = picture
+    form = format_of(file)
+    if form != ("PNG" if picture.startswith(b"\x89PNG") else "JPEG"):
         from PIL import Image
 
         buffer = io.BytesIO()
         try:
-            Image.open(io.BytesIO(png)).convert("RGB").save(buffer, form)
+            Image.open(io.BytesIO(picture)).convert("RGB").save(buffer, form)
         except (OSError, KeyError) as error:
             raise errors.Unsupported(f"--output {file}: {form} cannot be written here: {error}") from error
         data = buffer.getvalue()

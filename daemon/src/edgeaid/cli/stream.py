@@ -15,6 +15,7 @@ import click
 from .. import errors
 from ..paths import HTTP_SOCKET
 from .common import Session, complete_model, pass_session
+from .pictures import format_of, write
 from .text import table
 from .watch import until_interrupted
 
@@ -205,15 +206,14 @@ def remove(session: Session, name: str) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("-"), help="File, - for standard output.")
 @pass_session
 def frame(session: Session, name: str, width: int, boxes: bool, output: Path) -> None:
-    """The newest frame as JPEG."""
+    """The newest frame; the suffix of the file decides the format, standard output (-) gets JPEG."""
+    if str(output) != "-":
+        format_of(output)
     data: bytes = streams_of(session).frame(name, boxes=boxes, width=width)
     if str(output) == "-":
         sys.stdout.buffer.write(data)
         return
-    try:
-        output.write_bytes(data)
-    except OSError as error:
-        raise errors.CannotWrite(f"{output}: {error.strerror}") from error
+    write(data, output)
 
 
 @stream.command()

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from .. import errors
 from . import codec, http, questions, results
-from .arguments import DEFAULT_SOCKET, Address, Progress, check_timeout, upload_of
+from .arguments import DEFAULT_SOCKET, Address, Progress, check_number, check_timeout, upload_of
 from .codec import Inference, Inputs
 from .core import Core
 from .inventory import Device, Model
@@ -264,6 +264,7 @@ class AsyncClient:
 
     async def events(self, after: int = 0) -> AsyncIterator[dict[str, Any]]:
         """See Client.events."""
+        check_number(after, "after", whole=True)
         reader, writer = await open_http(self.path)
         try:
             # HTTP/1.0: lines until the end, without chunks around them.

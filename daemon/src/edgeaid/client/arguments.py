@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Final, Self
 
@@ -81,6 +82,8 @@ def upload_of(file: object, progress: Progress | None) -> Upload:
     """An upload of a path. InvalidArgument for other types, NotFound without the file."""
     if not isinstance(file, str | Path):
         raise errors.InvalidArgument(f"a model must be given as the path of its file, not {type(file).__name__}")
+    if "\0" in str(file):
+        raise errors.InvalidRequest(f"{str(file)!r} is not a path: it has a zero byte")
     return Upload(Path(file), progress)
 
 
@@ -101,6 +104,12 @@ def check_timeout(timeout: object) -> None:
         raise errors.InvalidArgument(f"timeout must be seconds or None, not {type(timeout).__name__}")
     if not 0 < timeout < 1e6:
         raise errors.InvalidRequest(f"timeout must be above 0 and below 1e6 seconds, not {timeout:g}; None = default")
+
+
+def check_number(value: object, name: str, *, whole: bool = False) -> None:
+    """InvalidArgument unless it is a number (a whole one), numpy's too, or None."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Integral if whole else Real)):
+        raise errors.InvalidArgument(f"{name} must be {'a whole number' if whole else 'a number'}, not {value!r:.40}")
 
 
 def check_priority(priority: object) -> None:

@@ -76,6 +76,8 @@ def check_file(path: Path) -> None:
 
 def _opened(path: Path, use: Callable[[BinaryIO], bytes]) -> bytes:
     refuse_address(path)
+    if "\0" in str(path):
+        raise errors.InvalidRequest(f"{str(path)!r} is not a path: it has a zero byte")
     try:
         with path.open("rb") as file:
             return use(file)

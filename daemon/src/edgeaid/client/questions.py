@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from .. import errors
 from . import results
-from .arguments import check_timeout
+from .arguments import check_number, check_timeout
 from .core import Core, edgeai_path
 from .pictures import picture_bytes
 
@@ -54,6 +54,8 @@ async def _answer(core: Core, task: str, model: str, picture: Any, options: Opti
 
 async def _ask(core: Core, task: str, model: str, picture: Any, options: Options, accept: str) -> bytes:
     check_timeout(options.timeout)
+    check_number(options.threshold, "threshold")
+    check_number(options.max_results, "max_results", whole=True)
     if task not in _TASKS:
         raise errors.InvalidArgument(f"a picture is asked about as one of {', '.join(_TASKS)}, not {task!r}")
     data = picture_bytes(picture)
@@ -64,6 +66,7 @@ async def _ask(core: Core, task: str, model: str, picture: Any, options: Options
 
 async def detect_tensor(core: Core, model: str, tensor: bytes, threshold: float | None) -> results.Detection:
     """See Client.detect_tensor."""
+    check_number(threshold, "threshold")
     query = "" if threshold is None else f"?threshold={threshold}"
     headers = {"Content-Type": "application/octet-stream"}
     data, _ = await core.request("POST", edgeai_path(model, "detect") + query, bytes(tensor), headers)

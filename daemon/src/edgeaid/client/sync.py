@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 from .. import errors
 from . import codec, http, questions, results
-from .arguments import DEFAULT_SOCKET, DEFAULT_TIMEOUT, Address, Progress, check_timeout, upload_of
+from .arguments import DEFAULT_SOCKET, DEFAULT_TIMEOUT, Address, Progress, check_number, check_timeout, upload_of
 from .blocking import BlockingTransport, run
 from .codec import Inference, Inputs
 from .core import Core
@@ -249,6 +249,7 @@ class Client:
 
     def events(self, after: int = 0) -> Iterator[dict[str, Any]]:
         """Events as they happen, on a connection of their own; `after` a number: those since then too."""
+        check_number(after, "after", whole=True)
         connection = HTTPConnection("localhost")
         connection.sock = http.connect(self.path, DEFAULT_TIMEOUT)
         try:

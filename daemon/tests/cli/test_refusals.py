@@ -154,6 +154,13 @@ def test_where_the_system_s_daemon_does_not_answer_the_private_one_is_named(
     assert said not in CliRunner().invoke(main, named, prog_name="edgeai", env=environment).stderr
 
 
+def test_colours_are_left_out_where_the_environment_says_so() -> None:
+    for wish, coloured in (("", True), ("1", False)):
+        environment = {"NO_COLOR": wish, "EDGEAI_SOCKET": "/nonexistent/edgeaid.sock"}
+        done = CliRunner().invoke(main, ["doctor"], prog_name="edgeai", env=environment, color=True)
+        assert ("\x1b[" in done.output) is coloured
+
+
 def test_run_looks_at_the_pictures_before_anything_is_uploaded(steered: Running, tmp_path: Path) -> None:
     for picture, said in ((tmp_path, "is a directory"), ("nope.jpg", "No such file"), ("http://x/a.jpg", "address")):
         done = call(steered.socket, "run", DIGITS / "model.tflite", picture)

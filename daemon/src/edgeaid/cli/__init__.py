@@ -5,6 +5,7 @@ One module per group of verbs, imported when used.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -114,6 +115,8 @@ def main(ctx: click.Context, socket: str | None, host: str | None, timeout: floa
     """Ask and control a running edgeaid, and prepare models for it."""
     from .common import Session
 
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
     ctx.obj = Session(socket, host, timeout, as_json)
     ctx.call_on_close(ctx.obj.close)
 

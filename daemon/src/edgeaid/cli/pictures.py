@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -156,7 +157,7 @@ def ask_about(
             click.echo(f"{plain(picture)}  ({times(answer)})")
             click.echo(text(answer))
             if show:
-                click.echo(picture_lines(drawn))
+                click.echo(picture_lines(drawn), color=sys.stdout.isatty() or None)  # NO_COLOR is not about pictures
         if place is not None:
             write(drawn, place)
     if session.as_json:

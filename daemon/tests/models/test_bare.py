@@ -286,6 +286,24 @@ def test_a_model_cut_short_is_said_to_be_so(tmp_path: Path) -> None:
             wrapped(directory, data[:size])
 
 
+@pytest.mark.parametrize(
+    ("tensors", "operator", "what"),
+    [
+        ((T("bias", [3], "INT32", 0, [(1.0, 0)] * 3, axis=3),), Op("ADD", ["in", "in"], ["out"]), "dimension 3"),
+        ((T("w", [2, 2], "INT32", 0, [(1.0, 0)] * 3, axis=0),), Op("ADD", ["in", "in"], ["out"]), "3 scales"),
+        ((), Op("MAX_POOL_2D", ["in"], ["out"], [(1, "i", 0), (2, "i", 1)]), "stride_w is 0"),
+    ],
+)
+def test_a_whole_file_whose_parts_do_not_go_together_is_not_called_damaged(
+    tmp_path: Path, tensors: tuple[T, ...], operator: Op, what: str
+) -> None:
+    shown = [T("in", [1, 2, 2, 3]), T("out", [1, 2, 2, 3]), *tensors]
+    with pytest.raises(InvalidModel, match=what) as refusal:
+        wrapped(tmp_path, build(Graph(shown, [operator], ["in"], ["out"])))
+    assert "contradicts itself" in str(refusal.value)
+    assert "damaged" not in str(refusal.value)
+
+
 def test_a_manifest_is_valid_toml_whatever_the_names_in_the_file(tmp_path: Path) -> None:
     wrapped(tmp_path, classifier(name='q"\\\n'))
     assert tomllib.loads((tmp_path / "staged" / "model.toml").read_text())["name"] == "m"

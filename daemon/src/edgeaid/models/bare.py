@@ -48,9 +48,7 @@ def wrap_tflite(upload: Path, staged: Path, name: str) -> tuple[str, ...]:
     try:
         model = tflite.read(data)
     except InvalidModel as error:
-        raise InvalidModel(
-            f"the .tflite file is damaged or cut short ({len(data)} bytes came): {error}; download or export it again"
-        ) from error
+        raise InvalidModel(f"{error} ({len(data)} bytes came)") from error
     try:
         about = tflite_metadata.metadata(data, model)
     except InvalidModel:

@@ -54,14 +54,14 @@ def read(data: Data) -> TfliteModel:
     buffers = tuple(_buffer(t) for t in root.tables(4, "buffers"))
     graphs = root.tables(2, "subgraphs")
     if not graphs:
-        raise flat.fail("it has no subgraph")
+        raise flat.contradiction("it has no subgraph")
     subgraphs = tuple(_subgraph(t, codes, buffers, len(graphs)) for t in graphs)
     _check_calls(subgraphs, flat)
     metadata = []
     for table in root.tables(6, "metadata"):
         name, index = table.string(0), table.integer(1, "I")
         if index >= len(buffers):
-            raise table.fail(f"metadata {name!r} is in buffer {index} of {len(buffers)}")
+            raise table.contradiction(f"metadata {name!r} is in buffer {index} of {len(buffers)}")
         metadata.append((name, index))
     model = TfliteModel(
         version=version,
@@ -75,7 +75,7 @@ def read(data: Data) -> TfliteModel:
     )
     for index in subgraphs[0].inputs:
         if subgraphs[0].tensors[index].constant:
-            raise flat.fail(f"input {subgraphs[0].tensors[index].name!r} is a constant")
+            raise flat.contradiction(f"input {subgraphs[0].tensors[index].name!r} is a constant")
     return model
 
 
@@ -100,7 +100,7 @@ def _operator_code(table: Table) -> tuple[str, str, int]:
     code = max(table.integer(0, "b"), table.integer(3, "i"))
     custom = table.string(1) if code == _CUSTOM else ""
     if code == _CUSTOM and not custom:
-        raise table.fail("custom operator without a name")
+        raise table.contradiction("custom operator without a name")
     return tflite_ops.operator_name(code), custom, table.integer(2, "i", 1)
 
 
@@ -122,12 +122,12 @@ def _subgraph(table: Table, codes: list[tuple[str, str, int]], buffers: tuple[Bu
     for what, indices in (("input", inputs), ("output", outputs)):
         for index in indices:
             if not 0 <= index < len(tensors):
-                raise table.fail(f"{what} is tensor {index} of {len(tensors)}")
+                raise table.contradiction(f"{what} is tensor {index} of {len(tensors)}")
     operators = tuple(_operator(i, t, codes, len(tensors), graphs) for i, t in enumerate(table.tables(3, "operators")))
     for operator in operators:
         problem = tflite_kernels.problem(operator, tensors)
         if problem:
-            raise table.fail(f"operator {operator.index} ({operator.name}): {problem}")
+            raise table.contradiction(f"operator {operator.index} ({operator.name}): {problem}")
     return Subgraph(table.string(4), tensors, inputs, outputs, operators)
 
 
@@ -136,12 +136,12 @@ def _tensor(index: int, table: Table, buffers: tuple[Buffer, ...]) -> Tensor:
     number, buffer = table.integer(1, "b"), table.integer(2, "I")
     # Number 0 means "no values" whatever it holds, and may even be missing.
     if buffer and buffer >= len(buffers):
-        raise table.fail(f"tensor {name!r} is in buffer {buffer} of {len(buffers)}")
+        raise table.contradiction(f"tensor {name!r} is in buffer {buffer} of {len(buffers)}")
     shape, signature = table.ints(0), table.ints(7)
     if len(shape) > MAX_RANK or len(signature) > MAX_RANK:
-        raise table.fail(f"tensor {name!r} has {len(shape)} dimensions, more than {MAX_RANK}")
+        raise table.contradiction(f"tensor {name!r} has {len(shape)} dimensions, more than {MAX_RANK}")
     if any(d < -1 for d in shape):
-        raise table.fail(f"tensor {name!r} has the impossible shape {list(shape)}")
+        raise table.contradiction(f"tensor {name!r} has the impossible shape {list(shape)}")
     datatype, bits = tflite_ops.datatype(number)
     tensor = Tensor(
         index=index, name=name, datatype=datatype, shape=shape, shape_signature=signature,
@@ -150,11 +150,11 @@ def _tensor(index: int, table: Table, buffers: tuple[Buffer, ...]) -> Tensor:
     )  # fmt: skip
     if tensor.constant:
         if tensor.is_variable:
-            raise table.fail(f"variable tensor {name!r} has constant data")
+            raise table.contradiction(f"variable tensor {name!r} has constant data")
         if tensor.sparse:
             _check_sparsity(table, name)
         elif bits and (-1 in shape or tensor.nbytes != tensor.buffer_size):
-            raise table.fail(
+            raise table.contradiction(
                 f"tensor {name!r} of {datatype} {list(shape)} needs {tensor.nbytes} bytes but has {tensor.buffer_size}"
             )
     return tensor
@@ -170,9 +170,9 @@ def _quantization(table: Table | None, name: str, shape: tuple[int, ...]) -> Qua
         zero = (zero or (0,)) * len(scale)
     axis = table.integer(6)
     if len(zero) != len(scale):
-        raise table.fail(f"tensor {name!r} has {len(scale)} scales but {len(zero)} zero points")
+        raise table.contradiction(f"tensor {name!r} has {len(scale)} scales but {len(zero)} zero points")
     if len(scale) > 1 and not (0 <= axis < len(shape) and shape[axis] in (-1, len(scale))):
-        raise table.fail(f"tensor {name!r} {list(shape)} has {len(scale)} scales along dimension {axis}")
+        raise table.contradiction(f"tensor {name!r} {list(shape)} has {len(scale)} scales along dimension {axis}")
     return Quantization(scale, zero, axis)
 
 
@@ -185,7 +185,7 @@ def _check_sparsity(table: Table, name: str) -> None:
     blocks = sparsity.ints(1)
     dims = sparsity.tables(2, "dim_metadata")
     if len(dims) != len(order) or any(not 0 <= d < len(order) for d in order) or len(blocks) > len(order):
-        raise table.fail(f"sparse tensor {name!r} contradicts itself")
+        raise table.contradiction(f"sparse tensor {name!r} contradicts itself")
     for dim in dims:
         for slot in (2, 4):
             kind = {1: "i", 2: "H", 3: "B"}.get(dim.integer(slot, "B"))
@@ -197,14 +197,14 @@ def _check_sparsity(table: Table, name: str) -> None:
 def _operator(index: int, table: Table, codes: list[tuple[str, str, int]], tensors: int, graphs: int) -> Operator:
     opcode = table.integer(0, "I")
     if opcode >= len(codes):
-        raise table.fail(f"operator code {opcode} of {len(codes)}")
+        raise table.contradiction(f"operator code {opcode} of {len(codes)}")
     name, custom, version = codes[opcode]
     inputs, outputs = table.ints(1), table.ints(2)
     for what, indices in (("input", inputs), ("output", outputs), ("intermediate", table.ints(8))):
         for i in indices:
             # -1 = left out; a builtin operator has no optional outputs.
             if not (0 <= i < tensors or (i == -1 and (what == "input" or custom))):
-                raise table.fail(f"{custom or name}: {what} is tensor {i} of {tensors}")
+                raise table.contradiction(f"{custom or name}: {what} is tensor {i} of {tensors}")
     table.raw(7)
     options: dict[str, int | float | bool | str | tuple[int, ...] | tuple[float, ...]] = {}
     layout = tflite_ops.OPTIONS.get(name, ())
@@ -213,9 +213,9 @@ def _operator(index: int, table: Table, codes: list[tuple[str, str, int]], tenso
         for key, slot, kind, default in layout:
             options[key] = _option(builtin, slot, kind, default)
             if kind == "G" and not 0 <= builtin.integer(slot) < graphs:
-                raise builtin.fail(f"{key} is subgraph {builtin.integer(slot)} of {graphs}")
+                raise builtin.contradiction(f"{key} is subgraph {builtin.integer(slot)} of {graphs}")
     elif any(kind == "G" for _, _, kind, _ in layout):
-        raise table.fail(f"{name} does not say which subgraph it runs")
+        raise table.contradiction(f"{name} does not say which subgraph it runs")
     table.table(12, "options2")
     offset, size = table.span(5)
     if not size:
@@ -249,14 +249,14 @@ def _option(
 def _signature(table: Table, subgraphs: tuple[Subgraph, ...]) -> Signature:
     graph = table.integer(4, "I")
     if graph >= len(subgraphs):
-        raise table.fail(f"signature is of subgraph {graph} of {len(subgraphs)}")
+        raise table.contradiction(f"signature is of subgraph {graph} of {len(subgraphs)}")
     maps = []
     for slot, what in ((0, "inputs"), (1, "outputs")):
         pairs = []
         for entry in table.tables(slot, what):
             name, index = entry.string(0), entry.integer(1, "I")
             if index >= len(subgraphs[graph].tensors):
-                raise entry.fail(f"{name!r} is tensor {index} of {len(subgraphs[graph].tensors)}")
+                raise entry.contradiction(f"{name!r} is tensor {index} of {len(subgraphs[graph].tensors)}")
             pairs.append((name, index))
         maps.append(tuple(pairs))
     return Signature(table.string(2), graph, maps[0], maps[1])
@@ -284,6 +284,6 @@ def _check_calls(subgraphs: tuple[Subgraph, ...], flat: Flatbuffer) -> None:
                 state[node] = 2
                 stack.pop()
             elif state[callee] == 1:
-                raise flat.fail(f"subgraph {callee} runs itself")
+                raise flat.contradiction(f"subgraph {callee} runs itself")
             elif not state[callee]:
                 stack.append((callee, iter(calls[callee])))

@@ -35,8 +35,15 @@ class Flatbuffer:
         self._vtables: dict[int, tuple[tuple[int, ...], int]] = {}
 
     def fail(self, problem: str) -> InvalidModel:
-        """An error to raise, with the buffer's name in front."""
-        return InvalidModel(f"{self.what}: {problem}; the file is damaged")
+        """An error to raise where a part is not where it should be, with the buffer's name in front."""
+        return InvalidModel(f"{self.what}: {problem}; the file is damaged or cut short, download or export it again")
+
+    def contradiction(self, problem: str) -> InvalidModel:
+        """An error to raise where everything is in its place and does not go together."""
+        return InvalidModel(
+            f"{self.what}: {problem}; the file can be read but contradicts itself, and runtimes refuse it or crash on "
+            "it: export it again, with a current converter"
+        )
 
     def spend(self, count: int) -> None:
         """Take `count` bytes off the budget."""
@@ -94,8 +101,12 @@ class Table:
         self._size = size
 
     def fail(self, problem: str) -> InvalidModel:
-        """An error to raise, with this table's place in front."""
+        """`Flatbuffer.fail` with this table's place in front."""
         return self.buffer.fail(f"{self.where}: {problem}")
+
+    def contradiction(self, problem: str) -> InvalidModel:
+        """`Flatbuffer.contradiction` with this table's place in front."""
+        return self.buffer.contradiction(f"{self.where}: {problem}")
 
     def has(self, slot: int) -> bool:
         """Whether the slot is present."""

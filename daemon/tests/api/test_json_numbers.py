@@ -42,6 +42,36 @@ def test_nested_and_flat_arrays_with_any_white_space_are_one_tensor(
     assert tensor(nested.replace("[", "").replace("]", "").join("[]")) == BYTES
 
 
+@pytest.mark.parametrize("rows", [2, ROWS])
+def test_more_or_fewer_dimensions_of_one_make_no_difference(rows: int) -> None:
+    values = VALUES[:rows]
+    raw = BYTES[: 4 * rows * COLUMNS]
+    forms = (
+        ("[%s]", [[[n] for n in row] for row in values]),
+        ("[[%s]]", values),
+        ("%s", [[row] for row in values]),
+        ("[[%s]]", [n for row in values for n in row]),
+    )
+    for wrapped, value in forms:
+        text = wrapped % json.dumps(value)
+        for shape in ((rows, COLUMNS), (1, rows, COLUMNS), (rows, 1, COLUMNS, 1)):
+            assert tensor(text, TensorSpec("x", "INT32", shape)) == raw
+            assert tensor_json.encode(json.loads(text), TensorSpec("x", "INT32", shape)) == raw
+    for shape in ((COLUMNS, rows), (rows, COLUMNS // 2, 2), (rows, COLUMNS + 1)):
+        spec = TensorSpec("x", "INT32", shape)
+        with pytest.raises(InvalidRequest, match="nested differently"):
+            tensor(json.dumps(values), spec)
+        with pytest.raises(InvalidRequest, match="nested differently"):
+            tensor_json.encode(values, spec)
+
+
+@pytest.mark.parametrize("depth", [1, 50, 98])
+def test_one_value_may_be_nested_as_deep_as_json_may(depth: int) -> None:
+    assert (
+        tensor_json.encode(json.loads("[" * depth + "7" + "]" * depth), TensorSpec("x", "INT32", (1, 1))) == b"\7\0\0\0"
+    )
+
+
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [

@@ -13,9 +13,10 @@ from PIL import Image
 
 from edgeaid.backends import create
 from edgeaid.backends.tflite.backend import CpuBackend
-from edgeaid.backends.tflite.interpreter import find_runtime
+from edgeaid.backends.tflite.interpreter import explain, find_runtime
 from edgeaid.errors import InvalidModel, InvalidRequest, NotFound, Unsupported
 
+from ..toolkit.tflite_builder import Graph, Op, T, build
 from .conftest import arrays, infer
 
 
@@ -90,6 +91,42 @@ def test_an_edge_tpu_model_is_refused_with_the_way_out(cpu: CpuBackend, shared_d
 def test_an_unknown_custom_operator_is_named(cpu: CpuBackend, shared_data: Path) -> None:
     with pytest.raises(InvalidModel, match="custom operator 'fake-op-double'"):
         cpu.load("m", shared_data / "coral/invalid_models/model_invoking_error.tflite", {})
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("Encountered unresolved custom op: DISPATCH_OP. See: x Node number 0 (DISPATCH_OP) failed to prepare.",
+         "neural processor of a phone"),
+        ("Encountered unresolved custom op: ethos-u.\nSee x Node number 0 (ethos-u) failed to prepare.", "Ethos-U"),
+        ("Encountered unresolved custom op: PosenetDecoderOp.\nSee x", "without it"),
+        ("Encountered unresolved custom op: tftext:WhitespaceTokenizer.\nSee x", "TensorFlow Text"),
+        ("Encountered unresolved custom op: Normalize.\nSee x", "custom operator 'Normalize'"),
+        ("Select TensorFlow op(s), included in the given model, is(are) not supported by this interpreter. "
+         "Node number 0 (FlexSentencepieceOp) failed to prepare.", "Select TF ops"),
+        ("squeeze.cc:70 current >= 0 was not true.Node number 3 (SQUEEZE) failed to prepare.", "SQUEEZE (number 3"),
+        ("Didn't find op for builtin opcode 'ADD' version '99'.", "newer runtime"),
+    ],
+)  # fmt: skip
+def test_a_refusal_of_the_runtime_says_whose_the_model_is_and_what_to_do(said: str, words: str) -> None:
+    assert words in explain(said)
+    assert " ".join(said.split()) in explain(said)
+
+
+def test_a_model_that_only_xnnpack_refuses_runs_with_the_runtimes_own_kernels(cpu: CpuBackend, tmp_path: Path) -> None:
+    tensors = [
+        T("in", [1, 1, 1, 2], "UINT8", q=(0.5, 0)),
+        T("size", [2], "INT32", [3, 3]),
+        T("out", [1, 3, 3, 2], "UINT8", q=(1.0, 0)),  # XNNPACK takes no other scale than the input's
+    ]
+    resize = Op("RESIZE_BILINEAR", ["in", "size"], ["out"], [(2, "?", True)])
+    file = tmp_path / "resize.tflite"
+    file.write_bytes(build(Graph(tensors, [resize], ["in"], ["out"])))
+    assert cpu.load("m", file, {}).facts["delegated_parts"] == 0
+    inputs, outputs = arrays(cpu.load("m", file, {}))
+    inputs[0][...] = 7
+    cpu.infer("m", inputs, outputs)
+    assert (outputs[0] == 7).all()
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 4096, 200_000])

@@ -247,6 +247,8 @@ def archive(**files: bytes) -> bytes:
         (b"\x10\0\0\0ET12" + bytes(60), "ExecuTorch", "ONNX"),
         (b"7767517\n75 83\nInput data 0 1 data\n", "ncnn", "ONNX"),
         (b"LITERTLM\1\0" + bytes(60), "language model", "push"),
+        (b'--f00\r\nContent-Disposition: form-data; name="f"\r\n\r\n\x1c\0\0\0TFL3', "a form", "--data-binary"),
+        (classifier().replace(b"\0", b"").replace(b"\r", b"").replace(b"\n", b""), "taken out", "curl -T"),
         (b"abc", "3 bytes", "download"),
         (np.random.default_rng(0).bytes(5000), "not a model", "push"),
         (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "error message", "address"),

@@ -52,13 +52,20 @@ def forwarded(running: Running) -> Iterator[str]:
 
 @contextmanager
 def serving(
-    launch: type[Running], directory: Path, models: Mapping[str, bytes], config: str = ""
+    launch: type[Running],
+    directory: Path,
+    models: Mapping[str, bytes],
+    config: str = "",
+    options: Mapping[str, str] | None = None,
 ) -> Iterator[Addresses]:
-    """A daemon with these models by name, files of TFLite; it must end well. `config` comes after [server]."""
+    """A daemon with these models by name, files of TFLite; it must end well. `config` comes after [server], `options`
+    of a model into its artifact's table.
+    """
     files = {name: directory / f"{name}.tflite" for name in models}
     for name, file in files.items():
         file.write_bytes(models[name])
-    running = launch(directory, f'[server]\ngrpc_socket = "{directory}/run/g.sock"\n{config}', models=files)
+    config = f'[server]\ngrpc_socket = "{directory}/run/g.sock"\n{config}'
+    running = launch(directory, config, models=files, options=options)
     with forwarded(running) as address:
         yield Addresses(address, f"unix:{directory}/run/g.sock")
     assert running.stop() == 0, running.log.read_text()

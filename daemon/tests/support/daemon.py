@@ -33,6 +33,7 @@ class Running:
         config: str = "",
         *,
         models: Mapping[str, Path] | None = None,
+        options: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         repository: Path | None = None,
     ) -> None:
@@ -45,7 +46,7 @@ class Running:
         self.log = directory / "log"
         self.env = {**os.environ, **(env or {}), "STATE_DIRECTORY": str(directory / "state")}
         for name, path in (models or {}).items():
-            self.store(name, path)
+            self.store(name, path, options=(options or {}).get(name, ""))
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -89,14 +90,15 @@ class Running:
             self.process.send_signal(number)
         return self.process.wait(30)
 
-    def store(self, name: str, file: Path, version: str = "1", extra: str = "") -> Path:
-        """Put a .tflite into the repository as a model directory."""
+    def store(self, name: str, file: Path, version: str = "1", extra: str = "", options: str = "") -> Path:
+        """Put a .tflite into the repository as a model directory; `options` go into the artifact's table."""
         directory = self.repository / name / version
         directory.mkdir(parents=True)
         shutil.copy(file, directory / "model.tflite")
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         (directory / "model.toml").write_text(
             f'schema = 1\nname = "{name}"\n{extra}\n[artifacts.cpu]\nfile = "model.tflite"\nsha256 = "{digest}"\n'
+            f"{options}\n"
         )
         return directory
 

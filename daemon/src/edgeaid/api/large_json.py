@@ -19,7 +19,7 @@ from ..tensors import TensorSpec
 from . import json_text
 from .json_text import load_numbers, loads
 from .small_numbers import bytes_of
-from .tensor_json import TYPECODES, pack
+from .tensor_json import TYPECODES, pack, same_nesting
 
 #: Bytes searched or converted at once.
 PIECE: Final = 1 << 16
@@ -34,6 +34,8 @@ WINDOW: Final = 1 << 12
 MAX_REST: Final = 1 << 17
 MAX_PARTS: Final = 1024
 MAX_ESCAPES: Final = 20_000
+#: Brackets around the values of a tensor.
+MAX_NESTING: Final = 100
 #: Characters of one number.
 LONG: Final = 1 << 12
 
@@ -97,7 +99,7 @@ class Numbers:
         flat = sum(piece.count(b"[") + piece.count(b"]") for piece in self._pieces()) == 2
         if not flat:
             skeleton = b"".join(piece.translate(None, _NO_SKELETON) for piece in self._pieces())
-            if skeleton != _nested(spec.shape):
+            if skeleton != _nested(spec.shape) and not _same_but_for_ones(skeleton, spec.shape):
                 raise differs
         out = bytearray()
         rest = b""
@@ -155,6 +157,23 @@ def _nested(shape: tuple[int, ...]) -> bytes:
     for depth, size in enumerate(reversed(shape)):
         text = b"[" + (b"," * (size - 1) if depth == 0 else b",".join([text] * size)) + b"]"
     return text
+
+
+def _same_but_for_ones(skeleton: bytes, shape: tuple[int, ...]) -> bool:
+    """Whether brackets and commas are those of an array of `shape` with more or fewer dimensions of 1."""
+    depth = len(skeleton) - len(skeleton.lstrip(b"["))
+    if not 0 < depth <= MAX_NESTING or skeleton.count(b",") + 1 != math.prod(shape):
+        return False
+    unit = skeleton[depth - 1 : skeleton.find(b"]") + 1]
+    given = [len(unit) - 1]
+    for start in range(depth - 2, -1, -1):
+        end = start + 1 + len(unit)
+        size = 1
+        while skeleton.startswith(b"," + unit, end):
+            end, size = end + 1 + len(unit), size + 1
+        unit = skeleton[start : end + 1]
+        given.insert(0, size)
+    return unit == skeleton and skeleton == _nested(tuple(given)) and same_nesting(given, shape)
 
 
 def parse(raw: bytes | bytearray | memoryview, depth: int) -> Any:

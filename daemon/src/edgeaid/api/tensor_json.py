@@ -9,7 +9,7 @@ import heapq
 import json
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -31,22 +31,33 @@ _PIECE: Final = 8192
 
 
 def _flatten(data: list[Any], shape: tuple[int, ...], name: str) -> Iterable[Any]:
-    """Nested lists of the given shape, or a flat one, as one flat list."""
+    """Lists nested in a way that `same_nesting` allows, as one flat list."""
     if not data or not isinstance(data[0], list):
         return data
-    level: list[Any] = data
-    for depth in range(len(shape)):
-        if len(level) != math.prod(shape[: depth + 1]):
-            raise InvalidRequest(f"input {name!r}: data is nested differently from shape {list(shape)}")
-        if depth == len(shape) - 1:
-            break
-        if not all(isinstance(item, list) and len(item) == shape[depth + 1] for item in level):
+    level: list[Any] = [data]
+    given: list[int] = []
+    while level and isinstance(level[0], list):
+        size = len(level[0])
+        if not all(isinstance(item, list) and len(item) == size for item in level):
             raise InvalidRequest(
                 f"input {name!r}: data is nested differently from shape {list(shape)} "
-                f"(dimension {depth + 1} is not {shape[depth + 1]})"
+                f"(dimension {len(given)} is not the same everywhere)"
             )
+        given.append(size)
         level = [inner for item in level for inner in item]
+    if not same_nesting(given, shape):
+        raise InvalidRequest(f"input {name!r}: data is nested differently from shape {list(shape)}, as {given}")
     return level
+
+
+def same_nesting(given: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether lists nested as `given` hold the elements of a tensor of `shape` in its order: nested as the shape or
+    flat, with more or fewer dimensions of 1.
+    """
+    left = [d for d in given if d != 1]
+    if left == [d for d in shape if d != 1]:
+        return True
+    return len(left) <= 1 and math.prod(left) == math.prod(shape)
 
 
 def encode(data: object, spec: TensorSpec) -> bytes:

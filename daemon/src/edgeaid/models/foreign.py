@@ -45,9 +45,13 @@ _ASK: Final = "to ask a model about it: edgeai classify NAME FILE"
 _CONVERT_PICTURE: Final = "models answer JPEG, PNG and BMP pictures: convert it, then: edgeai classify NAME PICTURE"
 _EXPORT: Final = "export the model to ONNX, then: edgeai model convert MODEL.onnx --to tflite"
 _PUSH: Final = "push a .tflite file or a bundle"
+_AS_IT_IS: Final = "send the file as it is: curl --data-binary @FILE, or curl -T FILE"
+_STRIPPED: Final = "whose zeros and line ends were taken out on its way, as `curl -d` does"
 _MAGIC: Final = (
     (b"\xff\xd8\xff", "a JPEG picture", _ASK),
     (b"\x89PNG\r\n\x1a\n", "a PNG picture", _ASK),
+    (b"\x89PNG\x1a", f"a PNG picture {_STRIPPED}", _AS_IT_IS),
+    (b"\x89PNG\n\x1a", "a PNG picture whose line ends were changed on its way", _AS_IT_IS),
     (b"GIF8", "a GIF picture", _CONVERT_PICTURE),
     (b"II*\0", "a TIFF picture", _CONVERT_PICTURE),
     (b"MM\0*", "a TIFF picture", _CONVERT_PICTURE),
@@ -99,6 +103,7 @@ _INNER_MAGIC: Final = (
 
 
 _HTML: Final = re.compile(rb"(?:<!--.{0,2000}?-->\s*)?<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+_FORM: Final = re.compile(rb"--[^\r\n]{1,100}\r?\ncontent-disposition:[ \t]*form-data", re.IGNORECASE)
 _C_ARRAY: Final = re.compile(rb"\[[A-Za-z0-9_ ]{0,40}\]\s{0,8}[A-Za-z0-9_()]{0,40}\s{0,8}=\s{0,8}\{\s{0,8}0x")
 #: "....TFL3" with the usual place of the root table.
 _BASE64: Final = (b"HAAAAFRGTDM", b"GAAAAFRGTDM", b"IAAAAFRGTDM", b"FAAAAFRGTDM", b"JAAAAFRGTDM")
@@ -129,6 +134,10 @@ def _known(head: bytes) -> tuple[bytes, str, str] | None:
     for start, magic, what, hint in _INNER_MAGIC:
         if head[start : start + len(magic)] == magic:
             return magic, what, hint
+    if _FORM.match(head):
+        return b"--", "a form with a file in it, as `curl -F` sends", _AS_IT_IS
+    if 0 < head[:8].find(b"TFL3") < 4:
+        return b"", f"a .tflite {_STRIPPED}", _AS_IT_IS
     return None
 
 

@@ -137,7 +137,7 @@ def _not_a_picture(data: bytes | memoryview) -> str:
 
     what = foreign.name_of(data)
     this = f"this is {what}" if what else "this is not a picture that can be read"
-    if what.startswith(tuple(f"a {name} " for name in FORMATS)):
+    if what in {f"a {name} picture" for name in FORMATS}:
         this += " with a damaged header"
     return f"{this}; send one of {', '.join(FORMATS)}"
 

@@ -243,6 +243,25 @@ def test_bad_pictures_are_400_and_wrong_tasks_too(daemon: Running, three: bytes)
     assert daemon.json("POST", "/edgeai/v1/models/digits/classify", three)[0] == 200
 
 
+def test_a_picture_that_the_client_packed_or_changed_is_named_for_what_came(daemon: Running, three: bytes) -> None:
+    form = (
+        b'--f00\r\nContent-Disposition: form-data; name="image"; filename="3.png"\r\n\r\n' + three + b"\r\n--f00--\r\n"
+    )
+    stripped = three.replace(b"\0", b"").replace(b"\r", b"").replace(b"\n", b"")
+    for body, what in ((form, "form with a file in it, as `curl -F`"), (stripped, "line ends were taken out")):
+        status, answer = daemon.json("POST", "/edgeai/v1/models/digits/classify", body)
+        assert status == 400
+        assert what in answer["error"]
+
+
+def test_http2_without_asking_is_refused_by_its_name(daemon: Running) -> None:
+    with daemon.raw() as sock:
+        sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        answer = sock.recv(65536)
+    assert b" 400 " in answer.partition(b"\r\n")[0]
+    assert b"HTTP/2 is not spoken here" in answer
+
+
 def test_shared_memory_belongs_to_its_caller_and_ends_where_it_ends(daemon: Running, tmp_path: Path) -> None:
     region = Path("/dev/shm") / f"edgeai-test-{os.getpid()}"
     region.write_bytes(b"\0" * 4096)

@@ -192,6 +192,8 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         """What is not HTTP: answered in JSON, cut short, and counted rather than written."""
         text = shown((message or "").strip().partition("\n")[0] or "the request cannot be read", 200)
+        if text.startswith("Pause on PRI"):  # the parser's words for HTTP/2 without asking
+            text = "HTTP/2 is not spoken here, HTTP/1.1 is; gRPC has a socket of its own (server.grpc_socket)"
         if status >= 500:
             log.error("HTTP", exc_info=exc)
             error: errors.EdgeaiError = errors.EdgeaiError("internal error; see the journal of edgeaid")

@@ -2,7 +2,7 @@
 
 `open` takes no device name. Options of `open` and of an artifact:
     threads   CPU threads per inference, 1..64; default: CPUs this process may use, at most 4
-    xnnpack   false = the reference kernels without XNNPACK (slower; other rounding)
+    xnnpack   false = the reference kernels without XNNPACK (slower; other rounding), as for a model that it refuses
     runtime   only at open: "litert", "tflite-runtime" or "tensorflow" instead of the first one present
     shapes    only for an artifact: { "input" = [1, 224, 224, 3] } for inputs of variable size
     room      only for an artifact: bytes kept for each tensor whose size varies, 1..256 MiB
@@ -59,26 +59,28 @@ class CpuBackend:
             saved = SavedModel(artifact, _tflite.shapes_option(options))
             self._models[key] = saved
             return saved.io()
-        if self._runtime is None:
+        runtime = self._runtime
+        if runtime is None:
             raise InvalidRequest("open the cpu backend before loading a model")
         count = _tflite.threads(options, self._options.get("threads"))
-        arguments: dict[str, Any] = {"num_threads": count}
-        if not _flag(options, self._options, "xnnpack"):
-            arguments["experimental_op_resolver_type"] = (
-                self._runtime.module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-            )
-        runtime = self._runtime
         contents = _tflite.read_file(artifact, reader.read)
-        model = TfliteModel(
-            _tflite.reopener(runtime, artifact, **arguments),
-            contents,
-            options_of(options),
-            InvalidModel,
-        )
+        xnnpack = _flag(options, self._options, "xnnpack")
+        resolver = runtime.module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+
+        def opened(**arguments: Any) -> TfliteModel:
+            opener = _tflite.reopener(runtime, artifact, num_threads=count, **arguments)
+            return TfliteModel(opener, contents, options_of(options), InvalidModel)
+
+        try:
+            model = opened() if xnnpack else opened(experimental_op_resolver_type=resolver)
+        except InvalidModel as error:
+            if not xnnpack or not _tflite.refused_by_xnnpack(error):
+                raise
+            model = opened(experimental_op_resolver_type=resolver)
         self._models[key] = model
         operators = model.operators()
         facts = {
-            "family": self._runtime.family,
+            "family": runtime.family,
             "threads": count,
             "operators": len(operators) - model.delegated(),
             "delegated_parts": model.delegated(),

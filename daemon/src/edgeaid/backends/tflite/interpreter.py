@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,25 +88,62 @@ def shapes_option(options: Mapping[str, Any]) -> Mapping[str, Sequence[int]]:
     return shapes
 
 
+#: How the names of other people's custom operators begin -> what they are, and what to do.
+_FOREIGN_OPERATORS: Final = (
+    ("edgetpu-custom-op",
+     "the model was compiled for an Edge TPU and cannot run without one; list it as artifact `edgetpu` and add the "
+     "file it was compiled from as artifact `cpu`"),
+    ("ethos-u", "the model was compiled for Arm's Ethos-U; take the file that it was compiled from"),
+    ("dispatch_op",
+     "the model was compiled for the neural processor of a phone (Qualcomm, MediaTek or Google Tensor); take the file "
+     "that it was compiled from"),
+    ("mtkext_", "the model was converted for MediaTek's processors; convert the original with TensorFlow or LiteRT"),
+    ("posenetdecoderop",
+     "the model ends with Coral's decoder of poses, which only Coral's libraries have; take the file without it "
+     "(`..._quant.tflite` for `..._quant_decoder.tflite`)"),
+    ("flex",
+     "the model uses operators of full TensorFlow (Select TF ops), which this runtime does not have; convert it with "
+     "tf.lite.OpsSet.TFLITE_BUILTINS alone, or push it as a SavedModel where TensorFlow is installed"),
+    ("tftext:",
+     "the model begins with a tokenizer of TensorFlow Text, which this runtime does not have; export it without, and "
+     "run the tokenizer in the client"),
+    ("signal", "the model needs the signal operators of TensorFlow Lite Micro, which runs on microcontrollers only"),
+)  # fmt: skip
+_CUSTOM: Final = re.compile(r"unresolved custom op: (\S+?)\.?(?:\s|$)", re.IGNORECASE)
+_UNPREPARED: Final = re.compile(r"Node number (\d+) \(([^)]*)\) failed to prepare")
+#: How the runtime calls its delegate for the CPU, which refuses some graphs that its own kernels run.
+_XNNPACK: Final = re.compile(r"\(TfLiteXNNPackDelegate\) failed to prepare|failed to delegate \w+ node")
+
+
 def explain(text: str) -> str:
     """The runtime's message with what to do about it in front, where the cause is known."""
     text = " ".join(text.split())
-    if "edgetpu-custom-op" in text:
-        return (
-            "the model was compiled for an Edge TPU and cannot run without one; list it as artifact `edgetpu` and add "
-            f"the file it was compiled from as artifact `cpu` (runtime said: {text})"
-        )
+    custom, unprepared = _CUSTOM.search(text), _UNPREPARED.search(text)
+    name = custom[1] if custom is not None else unprepared[2] if unprepared is not None else ""
+    cause = next((told for start, told in _FOREIGN_OPERATORS if name.lower().startswith(start)), "")
     lowered = text.lower()
-    marker = "unresolved custom op: "
-    if marker in lowered:
-        name = text[lowered.index(marker) + len(marker) :].split()[0].rstrip(".")
-        return (
+    if cause:
+        pass
+    elif custom is not None:
+        cause = (
             f"the model needs the custom operator {name!r}, which this runtime does not have; export it without (such "
-            f"as with tf.lite.OpsSet.TFLITE_BUILTINS alone) (runtime said: {text})"
+            "as with tf.lite.OpsSet.TFLITE_BUILTINS alone)"
         )
-    if "didn't find op for builtin opcode" in lowered or "registration failed" in lowered:
-        return f"the model was made for a newer runtime than the one installed here (runtime said: {text})"
-    return text
+    elif "didn't find op for builtin opcode" in lowered or "registration failed" in lowered:
+        cause = "the model was made for a newer runtime than the one installed here"
+    elif unprepared is not None:
+        cause = (
+            f"the operator {name} (number {unprepared[1]} of the graph) does not take the tensors or options that the "
+            "file gives it; export the model again, with a current converter"
+        )
+    else:
+        return text
+    return f"{cause} (runtime said: {text})"
+
+
+def refused_by_xnnpack(error: Exception) -> bool:
+    """Whether a model was refused by XNNPACK only: the runtime's own kernels may run it."""
+    return _XNNPACK.search(str(error)) is not None and _CUSTOM.search(str(error)) is None
 
 
 def read_file(artifact: Path, reader: Callable[[bytes], _Read]) -> _Read:

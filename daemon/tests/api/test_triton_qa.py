@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeaid.api import model_config
+from edgeaid.errors import InvalidRequest
+
 from ..support import tflite
 from ..support.addresses import Addresses, serving
 from ..support.daemon import Running
@@ -94,18 +97,30 @@ def get_model_name(prefix, *kinds):
 """
 
 
-def source(path: str) -> str:
-    """A file of Triton's suites. Skips the test where it cannot be had."""
-    place = os.environ.get("EDGEAI_TRITON_SERVER", "")
-    if not place:
+def place() -> Path:
+    """The copy of Triton's repository. Skips the test where there is none."""
+    named = os.environ.get("EDGEAI_TRITON_SERVER", "")
+    if not named:
         pytest.skip("set EDGEAI_TRITON_SERVER to a copy of github.com/triton-inference-server/server")
-    file = Path(place) / "qa" / path
-    if file.is_file():
-        return file.read_text()
-    shown = subprocess.run(["git", "-C", place, "show", f"HEAD:qa/{path}"], capture_output=True, text=True, check=False)
+    return Path(named)
+
+
+def source(path: str) -> str:
+    """A file of Triton's repository, from a checkout or a bare copy. Skips the test where it cannot be had."""
+    if (place() / path).is_file():
+        return (place() / path).read_text(errors="replace")
+    command = ["git", "-C", str(place()), "show", f"HEAD:{path}"]
+    shown = subprocess.run(command, capture_output=True, check=False)
     if shown.returncode:
-        pytest.skip(f"this copy has no qa/{path}")
-    return shown.stdout
+        pytest.skip(f"this copy has no {path}")
+    return shown.stdout.decode(errors="replace")
+
+
+def configurations() -> list[str]:
+    """Paths of the configurations of Triton's models, those of its tests and examples."""
+    command = ["git", "-C", str(place()), "ls-tree", "-r", "--name-only", "HEAD"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [path for path in listed if path.endswith("config.pbtxt")]
 
 
 def identity(*signature: int, kind: str = "FP32", name: str = "INPUT0") -> bytes:
@@ -178,7 +193,7 @@ def counted(launch: type[Running], directory: Path, number: int) -> Iterator[Add
 def test_every_case_of_a_suite_passes_or_has_its_reason(
     launch: type[Running], server: Addresses, tmp_path: Path, suite: Suite, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = source(suite.file)
+    text = source(f"qa/{suite.file}")
     with counted(launch, tmp_path, suite.models) if suite.models else nullcontext(server) as addresses:
         done, names = run(suite, text, addresses, tmp_path)
     failed = re.findall(r"^(?:FAIL|ERROR): (\w+)", done.stderr, re.MULTILINE)
@@ -201,3 +216,29 @@ def run(
     cases = [f"suite.{suite.group}.{name}" for name in names if name not in suite.cannot]
     command = [str(python), "-m", "unittest", *cases]
     return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False), names
+
+
+@pytest.mark.parametrize("proto_names", [True, False])
+def test_the_configurations_of_tritons_own_models_are_taken(
+    *, proto_names: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="tritonclient[grpc] is not installed")
+    from google.protobuf import json_format, text_format
+
+    taken = 0
+    refused = []
+    for path in configurations():
+        config = messages.ModelConfig()
+        try:
+            text_format.Parse(source(path), config)
+        except text_format.ParseError:
+            continue  # some are wrong on purpose
+        try:
+            model_config.read(json_format.MessageToJson(config, preserving_proto_field_name=proto_names))
+            taken += 1
+        except InvalidRequest as error:
+            refused.append(f"{path}: {error}")
+    with capsys.disabled():
+        print(f"\n{taken} configurations of Triton's are taken, {len(refused)} refused")
+    assert taken > 400
+    assert all("negative_max_batch_size" in said for said in refused), refused

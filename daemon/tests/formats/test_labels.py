@@ -57,6 +57,17 @@ from edgeaid.formats.labels import parse
         ("names:\n- person\n- traffic light # red\n", ("person", "traffic light")),
         ("names: {0: person, 2: car}", ("person", "", "car")),
         ("item\nbox", ("item", "box")),
+        ("0: 'tench, Tinca tinca',\n1: 'goldfish',", ("tench, Tinca tinca", "goldfish")),
+        ("n01440764 tench, Tinca tinca\nn01443537 goldfish", ("tench, Tinca tinca", "goldfish")),
+        ("n01440764 tench\nnone", ("n01440764 tench", "none")),
+        ('{"id": 0, "name": "cat"}\n{"id": 2, "name": "dog"}\n', ("cat", "", "dog")),
+        ("export const LABELS = ['cat', 'dog'];\n", ("cat", "dog")),
+        ("CLASSES = (\n  'cat',\n  'dog',\n)", ("cat", "dog")),
+        ("labels = {0: 'cat', 1: 'dog'}", ("cat", "dog")),
+        ("0-person\n1-traffic-light", ("person", "traffic-light")),
+        ("3-wheeler\n4-wheeler", ("3-wheeler", "4-wheeler")),
+        ("(0) person\n(1) car", ("person", "car")),
+        ("[0] person\n[1] car", ("person", "car")),
         ("[]", ()),
         ("", ()),
         ("{ not json", ("{ not json",)),
@@ -66,9 +77,20 @@ def test_every_form_gives_the_names_by_class_number(text: str, names: tuple[str,
     assert parse(text.encode()).names == names
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_names_survive_the_encodings_that_editors_write(encoding: str) -> None:
     assert parse("Käfer\nVögel\n".encode(encoding)).names == ("Käfer", "Vögel")
+
+
+@pytest.mark.parametrize(
+    "text", ["<names><name>cat</name></names>", '{"objects": [{"title": 7}]}', '{\n"name": "Classifier"\n}']
+)
+def test_structured_text_of_an_unknown_kind_is_said_to_be_so(text: str) -> None:
+    assert any("JSON or XML of a kind that is not known" in note for note in parse(text).notes)
+
+
+def test_an_entry_for_nothing_has_more_names_than_one() -> None:
+    assert parse("unlabeled\ncat\ndog", 2).names == ("cat", "dog")
 
 
 def test_windows_names_are_read_and_said_to_be_so() -> None:

@@ -44,6 +44,10 @@ _NUMBERS: Final = (
 )
 _NAMES: Final = ("display_name", "name", "label", "class_name", "classname", "class name", "category", "title", "class")
 
+#: What programs write before a list: `labels =`, `export const LABELS =`.
+_ASSIGNED: Final = re.compile(r"(?:export\s+)?(?:(?:const|let|var)\s+)?[A-Za-z_]\w{0,60}\s*=\s*(?=[\[{(])")
+_DASHED: Final = re.compile(r"([0-9]{1,7})-(\S.*)")
+
 _YAML: Final = re.compile(rf"^(?:{'|'.join(_PLACES)})[ \t]*:[ \t]*(.*)$", re.MULTILINE)
 _YAML_ROW: Final = re.compile(r"[ \t]*(?:([0-9]{1,7})[ \t]*:|-)[ \t]+(\S.*)")
 
@@ -90,10 +94,13 @@ def _unescaped(text: str) -> str:
 
 def notation(text: str) -> dict[int, str] | None:
     """JSON or Python's notation: a list of names, a table of numbers and names either way round, lists of entries."""
-    if not text.startswith(("[", "{")):
+    assigned = _ASSIGNED.match(text)
+    if assigned is not None:
+        text = text[assigned.end() :].rstrip("; \t\r\n")
+    elif not text.startswith(("[", "{")):
         return None
     try:
-        value = json.loads(text)
+        value = json.loads(_one_list(text))
     except (ValueError, RecursionError):
         if len(text) > MAX_PYTHON:
             return None
@@ -103,7 +110,16 @@ def notation(text: str) -> dict[int, str] | None:
             return None
     if isinstance(value, dict):
         value = next((value[place] for place in _PLACES if isinstance(value.get(place), dict | list)), value)
-    return _listed(value) if isinstance(value, list) else _tabled(value) if isinstance(value, dict) else None
+    if isinstance(value, list | tuple):
+        return _listed(list(value))
+    return _tabled(value) if isinstance(value, dict) else None
+
+
+def _one_list(text: str) -> str:
+    """JSON lines, an object each, as one list; other texts as they are."""
+    lines = text.split("\n")
+    objects = len(lines) > 1 and all(line.strip()[:1] == "{" and line.strip()[-1:] == "}" for line in lines)
+    return f"[{','.join(lines)}]" if objects else text
 
 
 def _listed(values: list[Any]) -> dict[int, str] | None:
@@ -203,6 +219,13 @@ def columns(lines: Sequence[str]) -> dict[int, str] | None:
         if 0 <= int(row[number]) < MAX_CLASSES:
             table[int(row[number])] = row[names[0]].strip()
     return table or None
+
+
+def dashed_rows(lines: Sequence[str]) -> dict[int, str] | None:
+    """`N-name`, every number from 0 in its place: others are names that begin with a number."""
+    rows = [_DASHED.fullmatch(line) for line in lines if line]
+    table = {int(row.group(1)): row.group(2) for row in rows if row is not None}
+    return table if len(rows) > 1 and list(table) == list(range(len(rows))) else None
 
 
 def reversed_rows(lines: Sequence[str]) -> dict[int, str] | None:

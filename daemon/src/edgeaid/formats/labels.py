@@ -14,17 +14,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .label_tables import MAX_CLASSES, columns, notation, pbtxt, reversed_rows, yaml
+from .label_tables import MAX_CLASSES, columns, dashed_rows, notation, pbtxt, reversed_rows, yaml
 
 #: What stands for the class of nothing.
-PLACEHOLDERS: Final = frozenset({"???", "background", "__background__", "_background_", "n/a", "none of the above"})
+PLACEHOLDERS: Final = frozenset(
+    {"???", "background", "__background__", "_background_", "n/a", "none of the above", "unlabeled", "unlabelled"}
+)
 
 _MARKS: Final = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as UTF-16's does
+    (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_NUMBERED: Final = re.compile(r"\s*([0-9]{1,7})(\s*[:,;=|]\s*|[.)]\s+|\s+-\s+|\s+)(\S.*)")
+_NUMBERED: Final = re.compile(r"\s*[(\[]?([0-9]{1,7})(\s*[:,;=|]\s*|[.)\]]\s+|\s+-\s+|\s+)(\S.*)")
+#: A name with ImageNet's number of it in front.
+_SYNSET: Final = re.compile(r"n[0-9]{8}[\s,:]+(\S.*)")
 #: The class of a number whose name was left out.
 _NAMELESS: Final = re.compile(r"\s*([0-9]{1,7})(\s*[:,;=|.)]?)()")
 _REMARKS: Final = ("# ", "//")
@@ -51,8 +57,12 @@ def parse(raw: bytes | str, classes: int | None = None) -> Labels:
     table = next((t for t in (read(stripped) for read in (pbtxt, notation, yaml)) if t is not None), None)
     if table is None:
         lines = _stripped(text, classes)
-        table = columns(lines) or _numbered(lines, classes, notes) or reversed_rows(lines)
+        table = columns(lines) or _numbered(lines, classes, notes) or reversed_rows(lines) or dashed_rows(lines)
         names = _named(table) if table is not None else _plain(lines, classes, notes)
+        if stripped.startswith(("{", "[", "<")) and table is None:
+            notes.append(
+                "the labels look like JSON or XML of a kind that is not known here; each line is taken for a name"
+            )
     else:
         names = _named(table)
     return _aligned(names, classes, notes)
@@ -67,6 +77,9 @@ def _stripped(text: str, classes: int | None) -> list[str]:
     if quoted and all(quoted):
         lines = [row.group(1) or row.group(2) or "" for row in quoted if row is not None]
     lines = [_QUOTED_NUMBER.sub(r"\1", line, count=1) if line.startswith('"') else line for line in lines]
+    synsets = [_SYNSET.fullmatch(line) for line in lines if line]
+    if len(synsets) > 1 and all(synsets):
+        lines = [row.group(1) for row in synsets if row is not None]
     plain = [line for line in lines if not line.startswith(_REMARKS)]
     filled = sum(map(bool, plain))
     if len(plain) < len(lines) and (
@@ -103,7 +116,7 @@ def _numbered(lines: Sequence[str], classes: int | None, notes: list[str]) -> di
     numbers = [number for number, _, _ in numbered]
     if sorted(set(numbers)) != numbers or numbers[-1] >= MAX_CLASSES:
         return None
-    table = {number: name.strip("\"' ") for number, _, name in numbered}
+    table = {number: _bare(name) for number, _, name in numbered}
     if classes is None or numbers[-1] < classes:
         return table
     counted = numbers == list(range(1, len(numbers) + 1))
@@ -113,6 +126,12 @@ def _numbered(lines: Sequence[str], classes: int | None, notes: list[str]) -> di
     if all(gap == " " for _, gap, _ in numbered) and len(numbers) <= classes:
         return None  # "2 euro": the number is part of the name
     return table
+
+
+def _bare(name: str) -> str:
+    """A name without the quotation marks and the comma that stand around it."""
+    quoted = _QUOTED.fullmatch(name)
+    return (quoted.group(1) or quoted.group(2) or "") if quoted is not None else name.strip("\"' ")
 
 
 def _named(table: Mapping[int, str]) -> tuple[str, ...]:

@@ -376,3 +376,43 @@ def test_what_was_typed_is_kept_for_correction_without_its_secrets() -> None:
         assert line in kept
     assert PHRASE not in kept
     assert keep(keep(text.encode(), ()), ()).decode() == kept
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_what_editors_of_windows_call_unicode_is_read(encoding: str) -> None:
+    text = 'schema = 1\nhostname = "pi"\n[wifi]\nssid = "B\u00fcro"\ncountry = "DE"\nopen = true\n'
+    parsed, problems = parse(text.replace("\n", "\r\n").encode(encoding))
+    assert problems == ()
+    assert parsed.wifi is not None
+    assert parsed.wifi.ssid == "B\u00fcro"
+
+
+def test_a_line_in_another_encoding_costs_itself_only() -> None:
+    text = 'schema = 1\nhostname = "pi"\n# K\u00fcche\n[wifi]\nssid = "n"\ncountry = "DE"\nopen = true\n'
+    parsed, problems = parse(text.encode("cp1252"))
+    assert problems == ("line 3: is not UTF-8 text and is not used; save the file as UTF-8",)
+    assert parsed.hostname == "pi"
+    assert parsed.wifi is not None
+
+
+def test_a_name_whose_bytes_were_lost_is_not_used() -> None:
+    typed = 'schema = 1\n[wifi]\nssid = "B\u00fcro"\ncountry = "DE"\nopen = true\n'.encode("cp1252")
+    parsed, problems = parse(keep(typed, ()))
+    assert parsed.wifi is None
+    assert any(problem.startswith("wifi.ssid") for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("hostname = \u201cpi\u201d", "typographic quotation marks"),
+        ("hostname = \u201epi\u201c", "typographic quotation marks"),
+        ('hostname\u00a0= "pi"', "no-break space"),
+        ('hostname: "pi"', "write = for the colon"),
+        ("hostname = pi", "quotes at both ends"),
+    ],
+)
+def test_a_line_that_is_not_toml_says_what_is_probably_wrong(line: str, words: str) -> None:
+    parsed, problems = parse(f'schema = 1\n{line}\ntimezone = "Europe/Berlin"\n'.encode())
+    assert parsed.timezone == "Europe/Berlin"
+    assert [words in problem for problem in problems] == [True]

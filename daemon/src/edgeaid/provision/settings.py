@@ -21,6 +21,7 @@ from typing import Any, Final
 from ..errors import InvalidConfig
 from ..tables import Table, WrongValue, dotted, read_toml
 from .countries import is_country
+from .typed import UNREADABLE, decoded, hint, utf16
 
 SCHEMA: Final = 1
 #: Names on the boot partition.
@@ -178,11 +179,11 @@ def parse(data: bytes) -> tuple[Settings, tuple[str, ...]]:
     """
     if len(data) > MAX_BYTES:
         raise InvalidConfig(f"{FILE} has {len(data)} bytes; at most {MAX_BYTES} are read")
-    try:
-        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        raise InvalidConfig(f"{FILE} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    text, unreadable = decoded(data)
+    if len(unreadable) > MAX_BAD_LINES or len(unreadable) * 2 > text.count("\n") + 1:
+        raise InvalidConfig(f"{FILE} is not UTF-8 text (line {unreadable[0]}); save it as UTF-8")
     content, problems = _readable(text)
+    problems[:0] = [f"line {n}: is not UTF-8 text and is not used; save the file as UTF-8" for n in unreadable]
     schema = content.pop("schema", None)
     for name in ("wifi", "ssh", "models"):
         value = content.get(name)
@@ -264,8 +265,8 @@ def _take(table: dict[str, Any], number: int, lines: list[str], problems: list[s
             wrong = int(place[1]) - 1 if place and 0 < int(place[1]) <= len(lines) else 0
             if not lines[wrong].strip() or wrong == 0:
                 wrong, lines[1:] = 0, [""] * (len(lines) - 1)  # the setting's first line: what follows belongs to it
+            problems.append(f"line {number + wrong}: is not TOML and is not used; {hint(lines[wrong])}")
             lines[wrong] = ""
-            problems.append(f"line {number + wrong}: is not TOML and is not used; texts need quotes at both ends")
     else:
         return
     for key, value in values.items():
@@ -301,7 +302,9 @@ def _wifi(table: _Reader | None) -> Wifi | None:
 
 def _ssid_valid(value: str) -> bool:
     """Any text of up to 32 bytes is legal; control characters are not typed but come from somewhere else."""
-    return 1 <= len(value.encode()) <= 32 and not any(unicodedata.category(c) in ("Cc", "Cs") for c in value)
+    return 1 <= len(value.encode()) <= 32 and not any(
+        unicodedata.category(c) in ("Cc", "Cs") or c == UNREADABLE for c in value
+    )
 
 
 def key_problem(line: str) -> str:
@@ -360,7 +363,7 @@ def preshared_key(ssid: str, password: str) -> str:
 
 def keep(data: bytes, secrets: tuple[str, ...]) -> bytes:
     """The file as it was typed, for correction, without what is or might be a secret."""
-    text = data[:MAX_BYTES].decode("utf-8-sig", "replace")
+    text = utf16(data[:MAX_BYTES]) or data[:MAX_BYTES].decode("utf-8-sig", "replace")
     if '"""' in text or "'''" in text:
         return redact(data)  # a text over several lines may hold anything
     head = f"# Not everything here could be used: see {LOG}. Correct it; the file is read again when it has changed."
@@ -389,7 +392,7 @@ def _removed(line: str) -> str:
 
 def redact(data: bytes) -> bytes:
     """What may stay of a file that cannot be read: lines of known keys, nothing that could be a secret."""
-    text = data[:MAX_BYTES].decode("utf-8", "replace")
+    text = utf16(data[:MAX_BYTES]) or data[:MAX_BYTES].decode("utf-8", "replace")
     if '"""' in text or "'''" in text:
         kept: list[str] = []  # a text over several lines may hold anything
     else:

@@ -123,7 +123,15 @@ async def _pass(live: LiveModel, target: str, facts: dict[str, Any], handle: Wor
         except errors.DeviceError as error:
             if handle.alive:
                 raise
-            raise errors.InvalidModel(f"model {live.key!r} ended its worker while it {doing}: {error}") from error
+            # The kernel ends a process with SIGKILL, for lack of memory; every other signal is a fault in the runtime.
+            crash = (
+                ""
+                if "SIGKILL" in str(error)
+                else "; the runtime crashes on this file: export it again, with a current converter"
+            )
+            raise errors.InvalidModel(
+                f"model {live.key!r} ended its worker while it {doing}: {error}{crash}"
+            ) from error
     measured = answers[Kind.SELFTEST]
     seconds = measured["infer_ns"] / 1e9
     if seconds > limits.invoke_seconds:

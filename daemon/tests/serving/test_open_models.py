@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -12,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ..support import tflite
 from ..support.daemon import Running
+from ..toolkit.tflite_builder import Graph, Op, T, build
 
 MODELS = {
     "signed": tflite.sum_and_difference,
@@ -229,3 +232,42 @@ def test_the_refusal_of_a_wrong_task_names_the_lines_to_add(served: Running) -> 
     assert status == 400
     assert 'task = "detect"' in answer["error"]
     assert 'decoder = "ssd"' in answer["error"]
+
+
+def classifier_with_batches() -> bytes:
+    """A float picture [-1,8,8,3] -> the mean of each colour [-1,3]."""
+    tensors = [
+        T("in", [1, 8, 8, 3], signature=[-1, 8, 8, 3]),
+        T("axes", [2], "INT32", [1, 2]),
+        T("out", [1, 3], signature=[-1, 3]),
+    ]
+    return build(Graph(tensors, [Op("MEAN", ["in", "axes"], ["out"])], ["in"], ["out"]))
+
+
+@pytest.mark.parametrize("first", ["a picture for classify", "a picture as a tensor"])
+def test_a_picture_may_be_the_first_that_a_model_with_batches_is_asked_about(
+    served: Running, tmp_path: Path, first: str
+) -> None:
+    file = tmp_path / "colours.tflite"
+    file.write_bytes(classifier_with_batches())
+    red = io.BytesIO()
+    Image.new("RGB", (40, 40), (255, 0, 0)).save(red, "PNG")
+    with served.client() as client:
+        client.push("colours", file)
+    if first == "a picture for classify":
+        status, answer = served.json("POST", "/edgeai/v1/models/colours/classify?max_results=1", red.getvalue())
+        assert (status, answer["classes"][0]["index"]) == (200, 0)
+        return
+    given = {
+        "name": "in",
+        "shape": [1],
+        "datatype": "BYTES",
+        "parameters": {"binary_data_size": len(red.getvalue()) + 4},
+    }
+    head = json.dumps({"inputs": [given]}).encode()
+    body = head + len(red.getvalue()).to_bytes(4, "little") + red.getvalue()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    status, answer = served.json("POST", "/v2/models/colours/infer", body, headers)
+    assert status == 200, answer
+    assert answer["outputs"][0]["shape"] == [1, 3]
+    assert answer["outputs"][0]["data"] == [1.0, 0.0, 0.0]

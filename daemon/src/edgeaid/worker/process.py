@@ -182,13 +182,15 @@ class Worker:
     def picture(self, data: bytes, fds: list[int]) -> dict[str, Any]:
         """Not JSON: the picture's file is in the message, or in the memfd that came with it."""
         from ..vision import media
+        from . import variable
 
         _, _, slot, model, _ = HEADER.unpack_from(data)
         loaded = self.models[model]
         picture = media.bytes_of(fds[0]) if fds else data[HEADER.size :]
         if not loaded.inputs[0].fixed and loaded.media.picture is not None and loaded.media.picture.resize == "keep":
             return self._pixels(loaded, slot, picture)
-        spec, out = loaded.inputs[0].one, self._media_views(loaded, slot)[0][0]
+        inputs = variable.inputs(loaded, slot) if loaded.noted else self._views(loaded, slot)[0]
+        spec, out = loaded.inputs[0].one, inputs[0]
         return media.prepare(picture, loaded.media, spec, out)
 
     def _pixels(self, loaded: Loaded, slot: int, picture: bytes) -> dict[str, Any]:
@@ -204,19 +206,13 @@ class Worker:
 
     def decode(self, body: dict[str, Any], fds: list[int]) -> dict[str, Any] | tuple[dict[str, Any], int]:
         from ..vision import media
+        from . import variable
 
-        loaded = self.models[body["model"]]
-        outputs = self._media_views(loaded, body["slot"])[1]
+        loaded, slot = self.models[body["model"]], body["slot"]
+        outputs = variable.outputs(loaded, slot) if loaded.noted else self._views(loaded, slot)[1]
         picture = media.bytes_of(fds[0]) if fds else None
         specs = [replace(s, shape=a.shape, room=0) for s, a in zip(loaded.outputs, outputs, strict=True)]
         return media.decode(loaded.media, specs, outputs, body, picture)
-
-    def _media_views(self, loaded: Loaded, slot: int) -> tuple[Sequence[Array], Sequence[Array]]:
-        if not loaded.noted:
-            return self._views(loaded, slot)
-        from .variable import arrays
-
-        return arrays(loaded, slot)
 
     # --- the path of a tensor ---------------------------------------------------------------------------------------
 

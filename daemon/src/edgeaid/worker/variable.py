@@ -83,19 +83,23 @@ def opened(backend: Backend) -> OpenBackend:
     return cast("OpenBackend", backend)
 
 
-def arrays(loaded: Loaded, slot: int) -> tuple[list[Array], list[Array]]:
-    """Inputs and outputs of a slot as its note says. BYTES tensors are object arrays of bytes."""
+def inputs(loaded: Loaded, slot: int) -> list[Array]:
+    """Inputs of a slot as its note says. BYTES tensors are object arrays of bytes."""
     region = loaded.region
     assert region is not None  # noqa: S101  the daemon sends ATTACH before the first slot
-    view, sides, position = region.notes[slot], [], 0
-    for specs, buffers in ((loaded.inputs, region.inputs[slot]), (loaded.outputs, region.outputs[slot])):
-        side = []
-        for spec, buffer in zip(specs, buffers, strict=True):
-            form = note.read_form(view, position)
-            side.append(_array(buffer, spec, form))
-            position += 1
-        sides.append(side)
-    return sides[0], sides[1]
+    return _arrays(region.notes[slot], 0, loaded.inputs, region.inputs[slot])
+
+
+def outputs(loaded: Loaded, slot: int) -> list[Array]:
+    """The same of its outputs; after a run only, which writes what they are like."""
+    region = loaded.region
+    assert region is not None  # noqa: S101  the daemon sends ATTACH before the first slot
+    return _arrays(region.notes[slot], len(loaded.inputs), loaded.outputs, region.outputs[slot])
+
+
+def _arrays(view: memoryview, first: int, specs: Sequence[TensorSpec], buffers: Sequence[memoryview]) -> list[Array]:
+    pairs = enumerate(zip(specs, buffers, strict=True), first)
+    return [_array(buffer, spec, note.read_form(view, position)) for position, (spec, buffer) in pairs]
 
 
 def _array(buffer: memoryview, spec: TensorSpec, form: Form) -> Array:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import re
 import shutil
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
 
 from edgeaid.streams.memory import Count, Shared, frame_bytes
-from edgeaid.streams.process import pictures
+from edgeaid.streams.process import requests
 from edgeaid.streams.process.capture import Capture
 from edgeaid.streams.process.frames import Frame, Ring
 from edgeaid.streams.process.pictures import Noise
@@ -224,7 +227,7 @@ def trickling_head(connection: socket.socket) -> None:
 def test_a_camera_that_sends_without_end_and_never_a_picture_has_no_signal(
     take: Callable[..., Taken], camera: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "PICTURE_SECONDS", 0.3)
+    monkeypatch.setattr(requests, "PICTURE_SECONDS", 0.3)
     taken = take(source=Camera(camera).url)
     eventually(lambda: State.NO_SIGNAL in [s for s, _ in taken.states])
     assert not taken.frames
@@ -475,6 +478,146 @@ def test_a_damaged_animation_ends_with_its_name_after_the_pictures_that_it_has(
     eventually(lambda: taken.state is State.FAILED)
     assert taken.states[-1][1].startswith(f"{file}: ")
     assert 0 < len(taken.frames) < 8
+
+
+class Guarded(BaseHTTPRequestHandler):
+    """A camera that asks for a password as it likes, and knows its picture under another address."""
+
+    scheme = "Digest"
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        """Challenge, redirect or picture."""
+        told = self.headers.get("Authorization", "")
+        self.seen.append(f"{self.path} {told}")
+        if self.path.startswith("/old"):
+            self.send_response(302)
+            self.send_header("Location", "../new/still.jpg?camera=1")
+            self.end_headers()
+        elif not self.right(told):
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="gate"')
+            if self.scheme == "Digest":
+                self.send_header(
+                    "WWW-Authenticate", f'Digest realm="a, b", qop="auth", nonce="{len(self.seen)}", stale=true'
+                )
+            self.end_headers()
+        else:
+            data = jpeg(64, 48, len(self.seen))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    def right(self, told: str) -> bool:
+        """Whether the answer to the challenge is that of u and p:w (RFC 7616, or Basic)."""
+        if self.scheme == "Basic":
+            return told == "Basic dTpwOnc="
+        values = dict(re.findall(r'(\w+)="?([^",]*)"?', told.replace("a, b", "ab")))
+        if not told.startswith("Digest ") or values["uri"] != self.path:
+            return False
+
+        def md5(text: str) -> str:
+            return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+        middle = f"{values['nonce']}:{values['nc']}:{values['cnonce']}:auth"
+        return values["response"] == md5(f"{md5('u:a, b:p:w')}:{middle}:{md5('GET:' + self.path)}")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+@pytest.mark.parametrize("scheme", ["Digest", "Basic"])
+def test_a_camera_gets_the_password_in_the_way_that_it_asks_for_and_may_point_elsewhere(
+    take: Callable[..., Taken], scheme: str
+) -> None:
+    handler = type("Handler", (Guarded,), {"scheme": scheme, "seen": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    place = f"127.0.0.1:{server.server_port}/old/still.jpg"
+    taken = take(source=f"http://u:p%3Aw@{place}", fps=50)
+    eventually(lambda: len(taken.frames) > 3)
+    assert scheme == "Basic" or not any("Basic" in line for line in handler.seen)
+    wrong = take(source=f"http://u:other@{place}")
+    eventually(lambda: wrong.state is State.NO_SIGNAL)
+    assert wrong.states[-1][1] == "the camera refuses the user or password"
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_password_of_a_camera_is_told_to_no_other_host(take: Callable[..., Taken]) -> None:
+    asked: list[bytes] = []
+    other = socket.create_server(("127.0.0.1", 0))
+    port = other.getsockname()[1]
+
+    def listen() -> None:
+        connection, _ = other.accept()
+        asked.append(connection.recv(4096))
+        connection.sendall(b"HTTP/1.1 401 Who\r\nWWW-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n")
+        connection.close()
+
+    threading.Thread(target=listen, daemon=True).start()
+    head = f"HTTP/1.1 302 There\r\nLocation: http://evil@127.0.0.1:{port}/still.jpg\r\nContent-Length: 0\r\n\r\n"
+    camera = Camera(lambda c: c.sendall(head.encode()))
+    taken = take(source=f"http://u:hunter2@127.0.0.1:{camera.port}/still.jpg")
+    eventually(lambda: taken.state is State.NO_SIGNAL)
+    assert taken.states[-1][1] == "the camera refuses the user or password"
+    assert len(asked) == 1
+    assert b"authorization" not in asked[0].lower()
+    other.close()
+    camera.unplug()
+
+
+@pytest.mark.parametrize(
+    ("said", "mark"),
+    [
+        (";boundary=--video boundary--", "--video boundary--"),
+        ('; boundary="gc0p4Jq0M2Yt08jU534c0p"', "--gc0p4Jq0M2Yt08jU534c0p"),
+        ("; boundary=ipcamera", "ipcamera"),
+        ("; boundary=--ipcamera", "----ipcamera"),
+        ("", "--whatever"),
+    ],
+)
+@pytest.mark.parametrize("length", [True, False])
+def test_cameras_may_write_their_boundary_in_their_own_way(
+    take: Callable[..., Taken], said: str, mark: str, length: bool
+) -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(f"HTTP/1.0 200 OK\r\nContent-type: Multipart/X-Mixed-Replace{said}\r\n\r\n".encode())
+        for number in range(1000):
+            connection.sendall(part(jpeg(64, 48, number), length=length).replace(b"--cut", mark.encode(), 1))
+            time.sleep(0.02)
+
+    camera = Camera(answer)
+    taken = take(source=camera.url)
+    eventually(lambda: len(taken.frames) > 5)
+    camera.unplug()
+
+
+def test_a_camera_that_points_to_itself_or_nowhere_has_no_signal(take: Callable[..., Taken]) -> None:
+    for place, reason in (("/again.jpg", "without end"), ("file:///etc/passwd", "not http"), ("http://[", "not http")):
+        head = f"HTTP/1.1 307 There\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"
+        camera = Camera(lambda c, head=head: c.sendall(head.encode()))
+        taken = take(source=f"http://127.0.0.1:{camera.port}/still.jpg")
+        eventually(lambda taken=taken: taken.state is State.NO_SIGNAL)
+        assert reason in taken.states[-1][1]
+        camera.unplug()
+
+
+@pytest.mark.parametrize(("reader", "program"), [("gstreamer", "gst-launch-1.0"), ("ffmpeg", "ffmpeg")])
+def test_a_film_of_a_telephone_stands_upright_whatever_its_name_is(
+    take: Callable[..., Taken], tmp_path: Path, reader: str, program: str
+) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    lying = made(tmp_path / "lying.mp4", "testsrc=size=64x48:rate=10:duration=1", "-c:v", "mpeg4")
+    file = tmp_path / 'mother\'s "film"\\ 1! fakesink %d.mp4'
+    turn = ["-c", "copy", "-metadata:s:v:0", "rotate=90"]
+    subprocess.run(["ffmpeg", "-v", "error", "-i", lying, *turn, f"file:{file}"], check=True)
+    taken = take(source=str(file), reader=reader)
+    eventually(lambda: taken.state is State.ENDED)
+    assert taken.capture.size == (48, 64)
+    assert len(taken.frames) == 10
 
 
 def test_secrets_are_taken_out_of_whatever_is_said() -> None:

@@ -31,6 +31,7 @@ RDEPENDS:${PN} = " \
     gstreamer1.0-plugins-good-soup \
     gstreamer1.0-plugins-good-udp \
     gstreamer1.0-plugins-good-video4linux2 \
+    gstreamer1.0-plugins-good-videofilter \
     libcamera \
     libcamera-gst \
     v4l-utils \

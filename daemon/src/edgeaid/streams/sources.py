@@ -193,18 +193,26 @@ def _listed(source: Source, words: list[str]) -> Invocation:
 def _gstreamer(source: Source, fps: float, size: int) -> list[str]:
     text = source.text
     if text.startswith("rtsp"):
-        head = ["rtspsrc", f"location={text}", "latency=100", "protocols=tcp", "tcp-timeout=5000000", "!", "decodebin"]
+        head = [
+            "rtspsrc",
+            f"location={quoted(text)}",
+            "latency=100",
+            "protocols=tcp",
+            "tcp-timeout=5000000",
+            "!",
+            "decodebin",
+        ]
     elif text.startswith("/dev/"):
-        head = ["v4l2src", f"device={text}", "!", "decodebin"]
+        head = ["v4l2src", f"device={quoted(text)}", "!", "decodebin"]
     elif text.startswith("libcamera:"):
         name = text.partition(":")[2]
-        head = ["libcamerasrc", *([f"camera-name={name}"] if name and not name.isdecimal() else [])]
+        head = ["libcamerasrc", *([f"camera-name={quoted(name)}"] if name and not name.isdecimal() else [])]
         if fps:
             head += ["!", f"video/x-raw,framerate={_rate(fps)}"]
     elif text.startswith("http"):
-        head = ["souphttpsrc", f"location={text}", "!", "decodebin"]
+        head = ["souphttpsrc", f"location={quoted(text)}", "!", "decodebin"]
     else:
-        head = ["filesrc", f"location={text}", "!", "decodebin"]
+        head = ["filesrc", f"location={quoted(text)}", "!", "decodebin"]
     # A live source's newest frame is the one that counts: what is older is let go before anything is computed for it.
     leaky = ["!", "queue", "max-size-buffers=2", "max-size-bytes=0", "max-size-time=0", *_leaky(source)]
     rate = []
@@ -217,8 +225,28 @@ def _gstreamer(source: Source, fps: float, size: int) -> list[str]:
         rate = ["!", "videorate", "!", f"video/x-raw,framerate={_rate(DEFAULT_FPS)}"]
     scale = ["!", "videoconvert", "!", "videoscale", "!"]
     scale += [f"video/x-raw,width=[1,{size}],height=[1,{size}],pixel-aspect-ratio=1/1"]
-    tail = ["!", "videoconvert", "!", "video/x-raw,format=RGB", "!", "pnmenc", "!", "fdsink", "fd=1", "sync=false"]
+    # Telephones write how they were held.
+    upright = [] if source.live else ["!", "videoflip", "video-direction=auto"]
+    tail = [
+        "!",
+        "videoconvert",
+        "!",
+        "video/x-raw,format=RGB",
+        *upright,
+        "!",
+        "pnmenc",
+        "!",
+        "fdsink",
+        "fd=1",
+        "sync=false",
+    ]
     return ["gst-launch-1.0", "-q", *head, *leaky, *rate, *scale, *tail]
+
+
+def quoted(text: str) -> str:
+    """A value of a property as GStreamer reads pipelines: blanks, quotes and `!` in a name are parts of the name."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _leaky(source: Source) -> list[str]:

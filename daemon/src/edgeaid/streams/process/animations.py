@@ -14,7 +14,8 @@ from PIL import Image
 
 from ...vision.preprocess import MAX_PIXELS
 from ..sources import DEFAULT_FPS, Source
-from .pictures import SourceError, Wait, fitted
+from .faults import SourceError
+from .pictures import Wait, fitted
 
 FORMATS: Final = ("GIF", "PNG", "WEBP")
 #: A picture that says no time, or less than a screen can show, is shown for so long: what browsers do.

@@ -41,8 +41,9 @@ from ..sources import (
 from ..states import State
 from ..table import Stream
 from . import animations
+from .faults import SourceError
 from .frames import Clock, Frame, Ring, now
-from .pictures import SourceError, pictures
+from .pictures import pictures
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +130,9 @@ class Capture(threading.Thread):
             except SourceError as error:
                 failure = error
             except Exception as error:  # whatever a source makes a library do, the stream says so and goes on
-                log.exception("stream %s: its source", self.stream.name)
-                failure = SourceError(f"reading it failed: {type(error).__name__}: {error}", final=not source.live)
+                said = redacted(f"reading it failed: {type(error).__name__}: {error}")
+                log.error("stream %s: %s", self.stream.name, said)
+                failure = SourceError(said, final=not source.live)
             if self._halt.is_set():
                 break
             if failure is None or (failure.final and not source.live):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import http.client
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs
 
 import numpy as np
 import numpy.typing as npt
@@ -22,27 +19,16 @@ from ...errors import EdgeaiError
 from ...models.repository import EMBEDDED
 from ...vision import preprocess
 from ..sources import DEFAULT_FPS, PICTURES, Kind, Source
+from . import requests
+from .faults import SourceError
+from .requests import Request
 
 #: A picture, or a part of an endless answer, above this is refused.
 MAX_BYTES: Final = 32 << 20
-HTTP_SECONDS: Final = 5.0
-#: A picture that is not whole within this time never will be, whatever trickles in.
-PICTURE_SECONDS: Final = 15.0
 MAX_LINE: Final = 8192
 
 #: Waits so many seconds, or until the stream is stopped (True).
 Wait = Callable[[float], bool]
-
-
-class SourceError(Exception):
-    """The source gives no pictures; the text says why."""
-
-    def __init__(self, text: str, *, final: bool = False, pause: float = 0.0) -> None:
-        super().__init__(text)
-        #: Another attempt cannot succeed before something is changed.
-        self.final = final
-        #: Least seconds before the next try.
-        self.pause = pause
 
 
 def pictures(source: Source, fps: float, size: int, wait: Wait) -> Iterator[Image.Image]:
@@ -80,53 +66,6 @@ def _directory(source: Source, _fps: float, wait: Wait) -> Iterator[Image.Image]
             continue  # one damaged picture among many; it is not a frame
 
 
-class _Request:
-    """One GET, with user and password from the URL."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        secure = parts.scheme == "https"
-        self.connection: http.client.HTTPConnection = (
-            http.client.HTTPSConnection(host, parts.port, timeout=HTTP_SECONDS, context=ssl.create_default_context())
-            if secure
-            else http.client.HTTPConnection(host, parts.port, timeout=HTTP_SECONDS)
-        )
-        self.path = parts.path or "/"
-        if parts.query:
-            self.path += f"?{parts.query}"
-        self.headers = {"User-Agent": "edgeaid"}
-        if parts.username:
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self.headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-        self._late = False
-
-    def get(self) -> http.client.HTTPResponse:
-        """The answer; SourceError for anything but 200."""
-        self.connection.request("GET", self.path, headers=self.headers)
-        late = threading.Timer(PICTURE_SECONDS, self._give_up)
-        late.start()
-        try:
-            response = self.connection.getresponse()
-        finally:
-            late.cancel()
-            if self._late:
-                raise SourceError(f"the camera was reached but does not answer within {PICTURE_SECONDS:g} s")
-        if response.status == 401:
-            raise SourceError("the camera refuses the user or password", pause=10.0)
-        if response.status == 404:
-            raise SourceError("the camera does not know this path", pause=5.0)
-        if response.status != 200:
-            raise SourceError(f"the camera answers with status {response.status}")
-        return response
-
-    def _give_up(self) -> None:
-        """The head of an answer trickles in without end."""
-        self._late = True
-        with contextlib.suppress(OSError, AttributeError):  # closed meanwhile
-            self.connection.sock.shutdown(socket.SHUT_RDWR)
-
-
 class _Body:
     """The body of an answer, in which each picture has to come within its time."""
 
@@ -137,12 +76,12 @@ class _Body:
 
     def next(self) -> None:
         """The time of the next picture begins."""
-        self._until = time.monotonic() + PICTURE_SECONDS
+        self._until = time.monotonic() + requests.PICTURE_SECONDS
 
     def _more(self) -> bool:
         """Take in what has come; False at the end. SourceError when the picture's time is over."""
         if time.monotonic() > self._until:
-            raise SourceError(f"the camera was reached but shows no picture for {PICTURE_SECONDS:g} s")
+            raise SourceError(f"the camera was reached but shows no picture for {requests.PICTURE_SECONDS:g} s")
         piece = self._response.read1(1 << 16)
         self._kept += piece
         return bool(piece)
@@ -181,7 +120,7 @@ def _network(error: Exception) -> SourceError:
 
 
 def _still(source: Source, fps: float, wait: Wait) -> Iterator[Image.Image]:
-    request = _Request(source.text)
+    request = Request(source.text)
     due = time.monotonic()
     try:
         while not wait(max(0.0, due - time.monotonic())):
@@ -204,7 +143,7 @@ def _decoded(data: bytes) -> Image.Image:
 
 
 def _mjpeg(source: Source, fps: float, wait: Wait) -> Iterator[Image.Image]:
-    request = _Request(source.text)
+    request = Request(source.text)
     next_due = 0.0
     try:
         response = request.get()
@@ -213,11 +152,11 @@ def _mjpeg(source: Source, fps: float, wait: Wait) -> Iterator[Image.Image]:
             raise SourceError(
                 "this address answers a single picture; end it with .jpg to have it asked again and again"
             )
-        boundary = response.headers.get_param("boundary")
+        boundary = response.headers.get_param("boundary", "")
         if not kind.startswith("multipart/") or not isinstance(boundary, str):
             raise SourceError(f"this address answers {kind}, not MJPEG (multipart/x-mixed-replace)")
         body = _Body(response)
-        for data in _parts(body, boundary.strip('"').removeprefix("--").encode("latin-1")):
+        for data in _parts(body, boundary.strip('"').strip("-").encode("latin-1", "replace")):
             body.next()
             now = time.monotonic()
             if fps and now < next_due:
@@ -235,12 +174,11 @@ def _mjpeg(source: Source, fps: float, wait: Wait) -> Iterator[Image.Image]:
 
 def _parts(body: _Body, boundary: bytes) -> Iterator[bytes]:
     """Bodies of a multipart answer, with or without Content-Length."""
-    mark = b"--" + boundary
     while True:
         line = body.line()
         if not line:
             return
-        if not line.startswith(mark):
+        if not _is_mark(line, boundary):
             continue
         length = -1
         while (header := body.line().strip()) != b"":
@@ -255,17 +193,24 @@ def _parts(body: _Body, boundary: bytes) -> Iterator[bytes]:
                 return
             yield data
             continue
-        yield from _until(body, mark)
+        yield from _until(body, boundary)
 
 
-def _until(body: _Body, mark: bytes) -> Iterator[bytes]:
+def _is_mark(line: bytes, boundary: bytes) -> bool:
+    """Whether a line begins a part. Cameras disagree on who writes the two dashes, and some name no boundary."""
+    if not boundary:
+        return line.startswith(b"--")
+    return len(line) < MAX_LINE and line.strip().strip(b"-").startswith(boundary)
+
+
+def _until(body: _Body, boundary: bytes) -> Iterator[bytes]:
     """Bodies that only a boundary ends."""
     data = bytearray()
     while True:
         line = body.line()
         if not line:
             return
-        if line.startswith(mark) and data.endswith(b"\n"):
+        if data.endswith(b"\n") and _is_mark(line, boundary):
             yield bytes(data.rstrip(b"\r\n"))
             data = bytearray()
             while body.line().strip():

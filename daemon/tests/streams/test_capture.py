@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -521,7 +522,7 @@ class Guarded(BaseHTTPRequestHandler):
             return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
         middle = f"{values['nonce']}:{values['nc']}:{values['cnonce']}:auth"
-        return values["response"] == md5(f"{md5('u:a, b:p:w')}:{middle}:{md5('GET:' + self.path)}")
+        return bool(values["response"] == md5(f"{md5('u:a, b:p:w')}:{middle}:{md5('GET:' + self.path)}"))
 
     def log_message(self, *_: object) -> None:
         """Nothing is printed."""
@@ -531,13 +532,14 @@ class Guarded(BaseHTTPRequestHandler):
 def test_a_camera_gets_the_password_in_the_way_that_it_asks_for_and_may_point_elsewhere(
     take: Callable[..., Taken], scheme: str
 ) -> None:
-    handler = type("Handler", (Guarded,), {"scheme": scheme, "seen": []})
+    seen: list[str] = []
+    handler = type("Handler", (Guarded,), {"scheme": scheme, "seen": seen})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     place = f"127.0.0.1:{server.server_port}/old/still.jpg"
     taken = take(source=f"http://u:p%3Aw@{place}", fps=50)
     eventually(lambda: len(taken.frames) > 3)
-    assert scheme == "Basic" or not any("Basic" in line for line in handler.seen)
+    assert scheme == "Basic" or not any("Basic" in line for line in seen)
     wrong = take(source=f"http://u:other@{place}")
     eventually(lambda: wrong.state is State.NO_SIGNAL)
     assert wrong.states[-1][1] == "the camera refuses the user or password"
@@ -594,12 +596,20 @@ def test_cameras_may_write_their_boundary_in_their_own_way(
     camera.unplug()
 
 
+def answering(data: bytes, connection: socket.socket) -> None:
+    connection.sendall(data)
+
+
+def has_no_signal(taken: Taken) -> bool:
+    return taken.state is State.NO_SIGNAL
+
+
 def test_a_camera_that_points_to_itself_or_nowhere_has_no_signal(take: Callable[..., Taken]) -> None:
     for place, reason in (("/again.jpg", "without end"), ("file:///etc/passwd", "not http"), ("http://[", "not http")):
         head = f"HTTP/1.1 307 There\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"
-        camera = Camera(lambda c, head=head: c.sendall(head.encode()))
+        camera = Camera(partial(answering, head.encode()))
         taken = take(source=f"http://127.0.0.1:{camera.port}/still.jpg")
-        eventually(lambda taken=taken: taken.state is State.NO_SIGNAL)
+        eventually(partial(has_no_signal, taken))
         assert reason in taken.states[-1][1]
         camera.unplug()
 

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import gc
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,20 +85,21 @@ def build(args: argparse.Namespace) -> config.Config:
 
 
 @contextlib.contextmanager
-def without_tls() -> Iterator[None]:
-    """What is imported meanwhile does without `ssl`: libraries of 4 MiB for what the daemon never speaks.
+def without_openssl() -> Iterator[None]:
+    """What is imported meanwhile does without OpenSSL: libraries of 8 MiB for what the daemon never speaks.
 
-    asyncio, http.client and aiohttp look whether it is there. Later imports find it again.
+    asyncio, http.client and aiohttp look whether `ssl` is there, and hashlib has functions of its own beside
+    `_hashlib`: slower ones, for files of models, in a thread. Later imports find both again.
     """
     modules = cast(dict[str, Any], sys.modules)
-    if "ssl" in modules:
-        yield
-        return
-    modules["ssl"] = None  # import says that there is no such module
+    own_hashes = any(importlib.util.find_spec(name) is not None for name in ("_sha2", "_sha256"))  # 3.12 on, before
+    hidden = [name for name in ("ssl", *["_hashlib"] * own_hashes) if name not in modules]
+    modules.update(dict.fromkeys(hidden))  # None: import says that there is no such module
     try:
         yield
     finally:
-        del modules["ssl"]
+        for name in hidden:
+            del modules[name]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -109,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
             print("configuration is usable")
             return
         service.set_up_logging(configuration.server.log_level)
-        with without_tls():
+        with without_openssl():
             from . import daemon
 
         gc.freeze()  # imports live for ever; the collector need not walk them

@@ -442,8 +442,9 @@ def test_a_killed_fork_server_disturbs_nobody_and_the_next_worker_gets_a_new_one
         assert client.classify("digits", three).label == digit
 
 
-def test_a_daemon_has_no_library_for_tls_in_memory(daemon: Running) -> None:
+def test_a_daemon_that_serves_a_model_has_no_openssl_in_memory(daemon: Running) -> None:
     maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
     assert "libpython" in maps or "python3" in maps
     assert "libssl" not in maps
+    assert "libcrypto" not in maps
     assert "/_ssl." not in maps

@@ -103,6 +103,31 @@ def test_what_may_or_may_not_fit_is_a_warning(tmp_path: Path) -> None:
     }
 
 
+#: Size of the picture, then out channels, kernel and dilation of each layer -> general memory in nncase's kmodel, bytes.
+DILATED = {
+    ((64, 64, 3), (16, 3, 2), (16, 3, 1)): 484_672,  # the pictures of the dilation fill their maps: joined as bytes
+    ((65, 65, 3), (16, 3, 2), (16, 3, 1)): 1_027_920,  # they do not: joined as numbers of 4 bytes
+    ((66, 66, 3), (16, 3, 3), (16, 3, 1)): 520_912,
+    ((64, 64, 3), (8, 3, 1), (16, 3, 2), (16, 3, 1)): 655_824,
+    ((64, 64, 3), (16, 3, 2), (16, 1, 1)): 482_624,
+    ((48, 48, 1), (8, 3, 3)): 278_520,
+    ((40, 60, 3), (32, 3, 2), (8, 3, 2)): 887_392,
+}
+
+
+@pytest.mark.parametrize("form", DILATED, ids=str)
+def test_general_memory_of_dilated_convolutions_is_foreseen_within_2_percent(
+    form: tuple[tuple[int, ...], ...], tmp_path: Path
+) -> None:
+    shape, *layers = form
+    net = Net(*shape)
+    x = net.input
+    for out, kernel, dilation in layers:
+        x = net.conv(x, out, kernel, dilation=dilation)
+    facts = looked_at(net.file(x), tmp_path).facts
+    assert facts["ram_bytes_about"] == pytest.approx(DILATED[form], rel=0.02)
+
+
 def test_a_matrix_too_large_for_the_kpu_stays_float_and_fills_the_memory(tmp_path: Path) -> None:
     net = Net(64, 64, 3)
     net.random = np.random.default_rng(0)

@@ -42,6 +42,8 @@ class Run:
     why: str = ""
     #: Maps of these shapes that are done at once: a dilated convolution is one of several pictures without.
     times: int = 1
+    #: Those pictures fill their maps to the last pixel.
+    even: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +217,11 @@ def _spread(network: Network, layer: Layer) -> Run:
     channels, *side = network.map(layer.inputs[0]) or (0, 0, 0)
     out = (network.map(layer.outputs[0]) or (0,))[0]
     step = window.dilation
-    height, width = (
-        max(MIN_SIDE, -(-(n + sum(pads)) // d)) for n, pads, d in zip(side, window.pads, step, strict=True)
-    )
-    return Run((channels, height, width), (out, height, width), before=True, behind=True, times=step[0] * step[1])
+    padded = [n + sum(pads) for n, pads in zip(side, window.pads, strict=True)]
+    height, width = (max(MIN_SIDE, -(-n // d)) for n, d in zip(padded, step, strict=True))
+    even = padded == [height * step[0], width * step[1]]
+    source, result = (channels, height, width), (out, height, width)
+    return Run(source, result, before=True, behind=True, times=step[0] * step[1], even=even)
 
 
 def _fusable(window: Window) -> bool:

@@ -154,10 +154,10 @@ class _Buffers:
             self.events.append(([self.bytes[value]], []))
             return None
         result: int | None = self._step([self.bytes[value]], 4 * made)
+        if cropped and (not output or run.times > 1):
+            result = self._step([result], 4 * wanted)
         if cropped and output:
             self.events.append(([result] if result is not None else [], []))
-        elif cropped:
-            result = self._step([result], 4 * wanted)
         self.floats[value] = result
         return result
 
@@ -175,8 +175,15 @@ class _Buffers:
         if not run.before and maker is not None and not maker.run.behind and source not in self.floats:
             self._emit(maker.part)
             return self.bytes[source]
+        plain = math.prod(self.network.shapes[source])
+        if not run.before and maker is not None and maker.run.even and source not in self.floats:
+            # Between a dilated convolution and another one the pictures are put together as bytes, if nothing is left.
+            self._emit(maker.part)
+            return self._step([self.bytes[source]], plain)
+        if run.times > 1 and source in self.network.inputs:
+            return self._step([self._step([], plain)], size)
         value = self._float(source)
-        if size != math.prod(self.network.shapes[source]):
+        if size != plain:
             value = self._step([value], 4 * size)
         made = self._step([value], size)
         # The network's input is turned to channels first.

@@ -26,6 +26,8 @@ _SUCCESS = re.compile(r"^Models? compiled successfully in ([0-9]{1,9}) ms[.!]?$"
 _ROW = re.compile(r"^([A-Za-z][A-Za-z0-9_-]{0,79})\s+([0-9]{1,9})\s+(\S.{0,200})$")
 _FIELDS: Final = {
     "Input model": "input", "Output model": "output", "Operation log": "operation_log",
+    # The file that the compiler writes beside the model, with operators only.
+    "Input": "input", "Output": "output",
     "Input size": "input_size", "Output size": "output_size",
     "On-chip memory used for caching model parameters": "cached",
     "On-chip memory available for caching model parameters": "available",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from edgeaid.errors import InvalidModel
 from edgeaid.toolkit import compiler_logs as compile_logs
 from edgeaid.toolkit.check.rules import rules
+from edgeaid.toolkit.plan import sources
 
 from ..plan.test_plan_command import LOG
 
@@ -155,3 +157,31 @@ def test_any_bytes_raise_nothing_else(raw: bytes) -> None:
 @given(TEXT)
 def test_twenty_thousand_mixed_logs_raise_nothing_else(text: str) -> None:
     read_all(text)
+
+
+#: The file that the compiler writes beside a model: other keys than on the screen, and no sizes.
+OPERATORS = """Edge TPU Compiler version 15.0.340273435
+Input: /home/someone/digits.tflite
+Output: digits_edgetpu.tflite
+
+Operator                       Count      Status
+
+CONV_2D                        2          Mapped to Edge TPU
+QUANTIZE                       1          Operation is otherwise supported, but not mapped due to some unspecified \
+limitation
+DEQUANTIZE                     1          Operation is working on an unsupported data type
+"""
+
+
+def test_the_file_beside_a_compiled_model_lists_its_operators() -> None:
+    (model,) = compile_logs.edgetpu(OPERATORS).models
+    assert (model.input, model.output) == ("/home/someone/digits.tflite", "digits_edgetpu.tflite")
+    assert [(o.name, o.count, o.rule) for o in model.operators] == [
+        ("CONV_2D", 2, ""), ("QUANTIZE", 1, "ETP012"), ("DEQUANTIZE", 1, "ETP002"),
+    ]  # fmt: skip
+
+
+def test_a_plan_says_which_log_it_needs_instead(tmp_path: Path) -> None:
+    (tmp_path / "digits_edgetpu.log").write_text(OPERATORS)
+    with pytest.raises(InvalidModel, match="give what the compiler printed"):
+        sources.candidates((str(tmp_path / "digits_edgetpu.log"),), {}, {})

@@ -122,6 +122,11 @@ def _from_log(path: Path, rates: Mapping[str, float], compute: Mapping[str, floa
             # Version 1.0 streams up to 15 % more than there is to stream.
             size = min(size, model.input_size + _LOG_SURPLUS)
         plain = path.parent / Path(model.input).name
+        if model.cached is None and model.streamed is None:
+            raise InvalidModel(
+                f"{path} lists operators and no memory: it is the file that edgetpu_compiler writes beside a model; "
+                "give what the compiler printed (edgetpu_compiler -s ... > compile.log)"
+            )
         if plain.is_file() and plain.suffix == ".tflite":
             content = load(plain)
             work, size = plain_work(content, tflite.read(content))

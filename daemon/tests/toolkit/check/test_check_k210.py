@@ -104,7 +104,7 @@ def test_what_may_or_may_not_fit_is_a_warning(tmp_path: Path) -> None:
 
 
 #: Size of the picture, then out channels, kernel and dilation of each layer -> general memory in the kmodel, bytes.
-DILATED = {
+DILATED: dict[tuple[tuple[int, ...], ...], int] = {
     ((64, 64, 3), (16, 3, 2), (16, 3, 1)): 484_672,  # the pictures of the dilation fill their maps: joined as bytes
     ((65, 65, 3), (16, 3, 2), (16, 3, 1)): 1_027_920,  # they do not: joined as numbers of 4 bytes
     ((66, 66, 3), (16, 3, 3), (16, 3, 1)): 520_912,

@@ -47,9 +47,9 @@ KINDS: Final[dict[str, str]] = {
 }
 
 _IR: Final = re.compile(rb"<net\b[^>]*>")
+#: What only networks of Caffe have on a line: a layer, or an input by name or size.
 _PROTOTXT: Final = re.compile(
-    rb"^\s*(?:name\s*:|layers?\s*\{|input\s*:|input_dim\s*:|input_shape\s*\{|force_backward\s*:|state\s*\{)",
-    re.MULTILINE,
+    rb"""^\s*(?:layers?\s*\{|input\s*:\s*["']|input_dim\s*:\s*[0-9]|input_shape\s*\{)""", re.MULTILINE
 )
 #: Last 8 bytes of a LevelDB table, which a checkpoint index is.
 _LEVELDB_MAGIC: Final = bytes.fromhex("57fb808b247547db")
@@ -98,7 +98,7 @@ def _by_text(head: bytes) -> str:
     stripped = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if stripped.startswith(b"<") and _IR.search(head):
         return "openvino-ir"
-    if b"\0" not in head and _PROTOTXT.search(head) and (b"layer" in head or b"input" in head):
+    if b"\0" not in head and _PROTOTXT.search(head):
         return "caffe-prototxt"
     return ""
 

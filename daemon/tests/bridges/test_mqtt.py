@@ -248,6 +248,9 @@ def test_a_broker_that_refuses_or_is_not_trusted_is_reported(
     try:
         eventually(lambda: reason in (tmp_path / "log").read_text())
         assert process.poll() is None  # it goes on trying: a broker's accounts may be put right
+        process.terminate()
+        assert process.wait(60) == 0
+        assert "Traceback" not in (tmp_path / "log").read_text()
     finally:
         process.kill()
         process.wait()

@@ -313,10 +313,15 @@ def test_pull_takes_what_the_devices_here_need(
     mirror = tmp_path / "mirror"
     mirror.mkdir()
     shutil.copy(shared_data / "coral" / "mobilenet_v1_0.25_128_quant.tflite", mirror)
-    shutil.copy(shared_data / "coral" / "imagenet_labels.txt", mirror)
     here = {"EDGEAI_MODEL_MIRROR": str(mirror)}
-    done = call(daemon.socket, "pull", "mobilenet-v1-0.25-128", **here)
-    assert done.returncode == 0, done.stderr
+    for labels in (False, True):
+        if labels:
+            shutil.copy(shared_data / "coral" / "imagenet_labels.txt", mirror)
+        done = call(daemon.socket, "pull", "mobilenet-v1-0.25-128", **here)
+        assert done.returncode == 0, done.stderr
+        assert ("imagenet_labels.txt" in done.stderr) is not labels, (
+            "a mirror that lacks the labels serves, and says so"
+        )
     assert call(daemon.socket, "pull", "mobilenet-v1-0.25-128", "--all", **here).returncode == 66
     assert "did you mean 'inat-bird'" in call(daemon.socket, "pull", "inat-brid", **here).stderr
     needs = call(daemon.socket, "pull", "k210-slim-320", **here)

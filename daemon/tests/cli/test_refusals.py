@@ -154,6 +154,22 @@ def test_where_the_system_s_daemon_does_not_answer_the_private_one_is_named(
     assert said not in CliRunner().invoke(main, named, prog_name="edgeai", env=environment).stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("--labels", PICTURE), 65, "this is a PNG picture, not a list of labels"),
+        (("--labels", DIGITS / "model.tflite"), 65, "this is a .tflite model, not a list of labels"),
+        (("--mean", "1,2", "--std", "1,1"), 64, "--mean '1,2' has 2 numbers; give one, or one per channel"),
+        (("--mean", "0", "--std", "-1"), 64, "--std must be above 0"),
+    ],
+)
+def test_what_cannot_describe_a_model_is_refused_by_its_option(
+    words: tuple[object, ...], status: int, said: str
+) -> None:
+    done = call(None, "push", "mine", DIGITS / "model.tflite", *words)
+    assert (done.exit_code, said in done.stderr) == (status, True), done.stderr
+
+
 def test_colours_are_left_out_where_the_environment_says_so() -> None:
     for wish, coloured in (("", True), ("1", False)):
         environment = {"NO_COLOR": wish, "EDGEAI_SOCKET": "/nonexistent/edgeaid.sock"}

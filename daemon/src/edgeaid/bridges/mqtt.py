@@ -298,7 +298,8 @@ def main(argv: list[str] | None = None) -> None:
     bridge.mqtt.connect_async(host, port, KEEPALIVE_SECONDS)
     bridge.mqtt.loop_start()
     bridge.run()
-    bridge.mqtt.publish(bridge.topics.availability, "offline", qos=1, retain=True).wait_for_publish(2.0)
+    with contextlib.suppress(ValueError, RuntimeError):  # the broker was never there, or is not any more
+        bridge.mqtt.publish(bridge.topics.availability, "offline", qos=1, retain=True).wait_for_publish(2.0)
     bridge.mqtt.disconnect()
     bridge.mqtt.loop_stop()
 

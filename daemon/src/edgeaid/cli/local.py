@@ -94,11 +94,25 @@ def description(mean: str, std: str, labels: Path | None, task: str, input_forma
     for text, option in ((mean, "--mean"), (std, "--std")):
         if text:
             _numbers(text, option)
-    if std and 0 in _numbers(std, "--std"):
-        raise errors.InvalidRequest("--std must not be 0")
-    if labels is not None and not labels.is_file():
-        raise errors.NotFound(f"--labels {labels}: there is no such file")
+    if std and min(_numbers(std, "--std")) <= 0:
+        raise errors.InvalidRequest("--std must be above 0")
+    if labels is not None:
+        _check_labels(labels)
     return Description(mean, std, labels, task, input_format.upper())
+
+
+def _check_labels(file: Path) -> None:
+    """NotFound, PermissionDenied; InvalidData for a picture, a model and the like in the place of a list of labels."""
+    if not file.is_file():
+        raise errors.NotFound(f"--labels {file}: there is no such file")
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(4096)
+    except OSError as error:
+        raise errors.PermissionDenied(f"--labels {file}: {error.strerror}") from error
+    what = "a .tflite model" if head[4:8] == b"TFL3" else foreign.name_of(head)
+    if what and b"\0" in head:  # a list may begin with the letters that are another file's mark
+        raise errors.InvalidData(f"--labels {file}: this is {what}, not a list of labels")
 
 
 def _numbers(text: str, option: str) -> list[float]:
@@ -106,6 +120,8 @@ def _numbers(text: str, option: str) -> list[float]:
         values = [float(part) for part in text.split(",")]
     except ValueError as error:
         raise errors.InvalidRequest(f"{option} {text!r} is not a number, nor numbers with commas between") from error
+    if len(values) not in (1, 3):
+        raise errors.InvalidRequest(f"{option} {text!r} has {len(values)} numbers; give one, or one per channel")
     if not all(map(math.isfinite, values)):
         raise errors.InvalidRequest(f"{option} {text!r} must be finite")
     return values

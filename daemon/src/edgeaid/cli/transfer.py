@@ -144,6 +144,10 @@ def _name_and_file(arguments: tuple[str, ...]) -> tuple[str, Path]:
     return name, Path(text)
 
 
+def _note(text: str) -> None:
+    hint(f"note: {plain(text)}")
+
+
 def _bundled(directory: Path, temporary: Path) -> Path:
     from ..models import pack
 
@@ -187,7 +191,7 @@ def pull(session: Session, name: str | None, into: Path | None, list_: bool, all
     targets = None if all_ or into is not None else _present(session, entries[name])
     with tempfile.TemporaryDirectory(prefix="edgeai-") as temporary:
         with progress(session, f"pull {name}") as step:
-            directory = catalogue.pull(name, into or Path(temporary), targets=targets, progress=step)
+            directory = catalogue.pull(name, into or Path(temporary), targets=targets, progress=step, say=_note)
         if into is not None:
             session.show({"name": name, "path": str(directory)}, f"{name} is stored in {directory}")
             return

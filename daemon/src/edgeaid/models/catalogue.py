@@ -142,11 +142,13 @@ def pull(
     targets: Collection[str] | None = None,
     progress: Progress | None = None,
     catalogue: Mapping[str, Entry] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Fetch a model into `destination`, a model repository, as its next version; returns the new version's directory.
 
     `mirror` defaults to $EDGEAI_MODEL_MIRROR, and that to the public address. `targets` limits what is fetched (None =
-    everything). The version appears by one rename, complete and synced, or not at all.
+    everything). A mirror may lack the labels, which `say` is told then. The version appears by one rename, complete and
+    synced, or not at all.
     Raises NotFound (name, or a file that the mirror lacks), Unavailable (network, disk), InvalidModel (wrong digest).
     """
     entries = load() if catalogue is None else catalogue
@@ -169,9 +171,16 @@ def pull(
             done, total = 0, entry.size(targets)
             for file in entry.files(targets):
                 path = staged / file.name
-                digests[file] = _fetch(entry, file, path, mirror, _step(progress, done, total))
+                try:
+                    digests[file] = _fetch(entry, file, path, mirror, _step(progress, done, total))
+                except NotFound as error:
+                    if file is not entry.labels or not mirror:
+                        raise
+                    path.unlink(missing_ok=True)
+                    say(f"{error}: classes have numbers instead of names")
+                    continue
                 done += path.stat().st_size
-            text = manifest(entry, digests)
+            text = manifest(entry, digests, labels=entry.labels in digests)
             manifests.parse(text.encode(), entry.name)
             (staged / "model.toml").write_text(text, encoding="utf-8")
         except OSError as error:

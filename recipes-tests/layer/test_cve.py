@@ -1,7 +1,6 @@
 """sbom-cve-check (the tool that the feature `cve` runs on wrynose) reads real bills of material of our recipes, made by BitBake.
 
-The databases are gigabytes. EDGEAI_TEST_CVELIST names a clone of CVEProject/cvelistV5 to ask instead of the few records written here,
-whose products and versions are those of published records.
+The databases are gigabytes; the few records written here have the products and versions of published ones.
 """
 
 from __future__ import annotations
@@ -30,25 +29,32 @@ RECIPES = (
     "python3-tflite-runtime",
 )
 
+#: What a report says where the version is among those of a record and nobody explained it.
+FITS = "Unpatched: version-in-range"
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A vulnerability: identifier, vendor and product of its CPE, the first version without it, and who should be told."""
+    """A vulnerability: identifier, vendor and product of its CPE, the first version without it, and what a report says of whom."""
 
     cve: str
     product: str
     fixed: str
-    hits: frozenset[str]
+    said: dict[str, str]
 
 
 RECORDS = (
-    Record("CVE-2023-25080", "intel:openvino", "2023.0.0", frozenset({"openvino-inference-engine"})),
-    Record("CVE-2023-28405", "intel:openvino", "2022.3.0", frozenset()),
-    Record("CVE-2022-35991", "google:tensorflow", "2.10.0", frozenset()),
-    # Made up, for names that have no published record: that the tool would find them is the point.
-    Record("CVE-2099-10001", "google:litert", "99.0", frozenset({"litert-bin", "python3-ai-edge-litert-bin"})),
-    Record("CVE-2099-10002", "google:tensorflow", "99.0", frozenset({"python3-tflite-runtime"})),
-    Record("CVE-2099-10003", "google:flatbuffers", "99.0", frozenset({"flatbuffers-tflite"})),
+    Record("CVE-2023-25080", "intel:openvino", "2023.0.0", {"openvino-inference-engine": "Ignored: upstream-wontfix"}),
+    # The tool takes 2022.3.2 for a date, which it compares with dates only: the recipe has to say that the fix is in.
+    Record("CVE-2023-28405", "intel:openvino", "2022.3.0", {"openvino-inference-engine": "Patched: fixed-version"}),
+    Record("CVE-2022-35991", "google:tensorflow", "2.10.0", {"python3-tflite-runtime": "Patched: fixed-version"}),
+    # Made up, for names that have no published record: the point is that the tool would find them.
+    Record(
+        "CVE-2099-10001", "google:litert", "99.0", dict.fromkeys(("litert-bin", "python3-ai-edge-litert-bin"), FITS)
+    ),
+    Record("CVE-2099-10002", "google:tensorflow", "99.0", {"python3-tflite-runtime": FITS}),
+    Record("CVE-2099-10003", "google:flatbuffers", "99.0", {"flatbuffers-tflite": FITS}),
+    Record("CVE-2099-10004", "google:pycoral", "99.0", {"python3-pycoral": FITS}),
 )
 
 
@@ -110,8 +116,8 @@ def bills() -> dict[str, Path]:
     return {recipe: next(images.glob(f"*/{recipe}-recipe-sbom.spdx.json")) for recipe in RECIPES}
 
 
-def reported(tool: str, bill: Path, records: Path, result: Path) -> dict[str, dict[str, tuple[str, str]]]:
-    """What the tool reports: recipe -> vulnerability -> status and the detail that a recipe's CVE_STATUS gave."""
+def reported(tool: str, bill: Path, records: Path, result: Path) -> dict[str, dict[str, str]]:
+    """What the tool reports: recipe -> vulnerability -> status and its reason, without the words that may follow."""
     done = subprocess.run(
         [
             tool, "--ignore-default-config", "--disable-auto-updates", "--offline-mode",
@@ -122,30 +128,28 @@ def reported(tool: str, bill: Path, records: Path, result: Path) -> dict[str, di
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return {
-        package["name"]: {issue["id"]: (issue["status"], issue.get("detail", "")) for issue in package["issue"]}
+        package["name"]: {
+            issue["id"]: f"{issue['status']}: {issue.get('detail', '').split(':')[0]}" for issue in package["issue"]
+        }
         for package in json.loads(result.read_text())["package"]
     }
 
 
-def test_the_tool_looks_our_recipes_up_by_the_names_that_records_have(
+def test_the_tool_looks_our_recipes_up_and_reads_what_they_say(
     tool: str, bills: dict[str, Path], tmp_path: Path
 ) -> None:
     records = database(tmp_path / "cvelist")
     for recipe, bill in bills.items():
-        issues = reported(tool, bill, records, tmp_path / f"{recipe}.json").get(recipe, {})
-        unpatched = {cve for cve, (status, _) in issues.items() if status == "Unpatched"}
-        assert unpatched == {record.cve for record in RECORDS if recipe in record.hits}, recipe
+        said = reported(tool, bill, records, tmp_path / f"{recipe}.json").get(recipe, {})
+        assert said == {record.cve: record.said[recipe] for record in RECORDS if recipe in record.said}, recipe
 
 
-def test_nothing_that_is_known_of_our_recipes_is_without_an_explanation(
+def test_no_known_vulnerability_of_our_recipes_is_without_a_reason(
     tool: str, bills: dict[str, Path], tmp_path: Path
 ) -> None:
-    given = os.environ.get("EDGEAI_TEST_CVELIST")
-    records = Path(given) if given else database(tmp_path / "cvelist")
+    records = os.environ.get("EDGEAI_TEST_CVELIST")
+    if not records:
+        pytest.skip("no database: EDGEAI_TEST_CVELIST names a clone of github.com/CVEProject/cvelistV5 (2 GB)")
     for recipe, bill in bills.items():
-        issues = reported(tool, bill, records, tmp_path / f"{recipe}.json").get(recipe, {})
-        unexplained = {
-            cve for cve, (status, detail) in issues.items()
-            if status == "Unpatched" and detail in ("", "version-in-range") and not cve.startswith("CVE-2099-")
-        }  # fmt: skip
-        assert unexplained == set(), recipe
+        said = reported(tool, bill, Path(records), tmp_path / f"{recipe}.json").get(recipe, {})
+        assert [cve for cve, status in said.items() if status.startswith("Unpatched")] == [], recipe

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -136,3 +138,44 @@ def test_sixteen_streams_run_side_by_side_and_the_seventeenth_is_refused(start: 
     for name in names:
         assert accounted(show(daemon, name)["frames"]), json.dumps(show(daemon, name))
         gone(daemon, name)
+
+
+def test_a_webhooks_password_is_sent_and_never_said_and_nonsense_does_not_end_it(start: Callable[..., Running]) -> None:
+    told: list[bytes] = []
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for number in range(50):
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            told.append(connection.recv(65536))
+            connection.sendall(b"not HTTP at all\r\n\r\n" if number == 0 else b"HTTP/1.1 204 Well\r\n\r\n")
+            connection.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    daemon = start()
+    url = f"http://u:sword%40fish@127.0.0.1:{server.getsockname()[1]}/hook"
+    put(daemon, "hooked", source="test:digits?width=384&height=384", fps=10, stage=TRACKED, webhook=[{"url": url}])
+    eventually(lambda: len(told) > 2)
+    assert all(b"Authorization: Basic dTpzd29yZEBmaXNo" in request for request in told if request)
+    assert daemon.stop() == 0
+    server.close()
+    said = daemon.log.read_text()
+    assert "sword" not in said
+    assert "Traceback" not in said
+
+
+def test_a_stream_whose_directory_cannot_be_made_runs_and_counts_what_it_cannot_write(
+    start: Callable[..., Running],
+) -> None:
+    daemon = start()
+    state = daemon.directory / "state" / "streams"
+    state.mkdir(parents=True, exist_ok=True)
+    (state / "data").write_text("not a directory")
+    stages = [{"detect": "digit-scenes"}, {"track": {}}]
+    put(daemon, "here", source="test:digits?width=384&height=384", fps=10, stage=stages, events={"snapshot": True})
+    eventually(lambda: show(daemon, "here")["lost"]["files"] > 0)
+    assert show(daemon, "here")["state"] == "running"
+    assert daemon.stop() == 0

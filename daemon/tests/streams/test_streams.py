@@ -23,6 +23,7 @@ from PIL import Image
 from edgeaid.cli import main
 from edgeaid.client import Client
 from edgeaid.client.streams import Streams
+from edgeaid.streams.feed import Feed
 from edgeaid.streams.memory import Count, Shared
 from edgeaid.streams.toml_lines import lines_of
 from tests.support.streams import TRACKED, accounted, events_of, gone, put, reaches, show
@@ -375,3 +376,12 @@ def test_a_table_that_is_refused_is_named_with_its_file_and_line(
     assert f"{file}{said}" in done.output
     assert "hunter2" not in done.output
     assert daemon.json("GET", "/edgeai/v1/streams/porch")[0] == 404
+
+
+@pytest.mark.parametrize("last", ["", "-", "nonsense", "0-1", "RUN-", "RUN-x", "RUN-" + "9" * 6000, "RUN-٣"])
+def test_any_number_of_a_last_event_is_taken(last: str) -> None:
+    feed = Feed()
+    for number in range(3):
+        feed.publish("event", {"number": number})
+    run = feed.ring[0].identity.partition("-")[0]
+    assert len(feed.after(last.replace("RUN", run))) == (0 if "٣" in last else 3)

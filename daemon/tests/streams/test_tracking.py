@@ -186,6 +186,7 @@ HEAD = '[stream.a]\nsource = "test:pattern"\n'
             "area",
         ),
         ("stream.a.source = '/a'\n\nstream.a.fps = -1\n", 3, "fps"),
+        (HEAD + '[[stream.a.webhook]]\nurl = "http://[::1/x"\n', 4, "webhook[0].url"),
         ('[stream."tür"]\nsource = "/a"\n', 1, "letters"),
     ],
 )

@@ -57,7 +57,7 @@ class Feed:
     def after(self, last: str) -> list[Item]:
         """What is kept and newer than an identity; all of it when that is from another run of the daemon."""
         run, _, number = last.partition("-")
-        if run != self._run or not number.isdecimal():
+        if run != self._run or not number.isdecimal() or len(number) > 20:
             return list(self.ring)
         return [i for i in self.ring if int(i.identity.partition("-")[2]) > int(number)]
 

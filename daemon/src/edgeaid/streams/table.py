@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from ..errors import InvalidConfig
 from ..models.stages import CROP_STAGES, Crop, Detect, crop, detect
@@ -153,7 +154,7 @@ def _points(value: object, path: KeyPath, least: int, most: int) -> Polygon:
     for position, point in enumerate(value):
         numbers = isinstance(point, list | tuple) and len(point) == 2
         if not numbers or not all(is_number(v) and 0 <= v <= 1 for v in point):
-            raise WrongValue(path, f"point {position} is {point!r}, not [x, y] with numbers from 0 to 1")
+            raise WrongValue(path, f"point {position} is {point!r:.80}, not [x, y] with numbers from 0 to 1")
         points.append((float(point[0]), float(point[1])))
     return tuple(points)
 
@@ -257,12 +258,20 @@ def _check_tracked(stages: tuple[Stage, ...], events: Events, path: KeyPath) -> 
         raise WrongValue((*path, "events", wanted[0]), "needs objects that are followed: add the stage track = {}")
 
 
+def _is_web(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        return False
+
+
 def _webhooks(tables: list[Table]) -> tuple[Webhook, ...]:
     webhooks = []
     for table in tables:
         webhook = Webhook(table.text("url"), table.texts("types"), table.number("timeout_s", 5.0, 0.1, 60.0))
-        if not webhook.url.startswith(("http://", "https://")):
-            table.wrong("url", "must start with http:// or https://")
+        if not _is_web(webhook.url):
+            table.wrong("url", "must be an address that starts with http:// or https://")
         table.done()
         webhooks.append(webhook)
     return tuple(webhooks)

@@ -31,7 +31,10 @@ def shut_in(stream: Stream, reads: Sequence[str], directory: str) -> int:
     if registry := registry_directory():
         writes.append(registry)
     if directory:
-        Path(directory).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(directory).mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # what is to be written there is counted as lost; the stream goes on
+            log.error("stream %s: %s: %s", stream.name, directory, error.strerror)
     source = _source(stream)
     network = bool(stream.webhooks) or (source is not None and bool(source.host))
     files = [source.text] if source is not None and not source.live and not source.host else []

@@ -5,7 +5,9 @@ Nothing here may hold up a frame: what does not fit into the queue, onto the dis
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import http.client
 import json
 import logging
 import os
@@ -16,6 +18,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from ..memory import Count, Shared
 from ..sources import redacted
@@ -144,6 +147,8 @@ class _Hook(threading.Thread):
     def __init__(self, webhook: Webhook, shared: Shared) -> None:
         super().__init__(name="webhook", daemon=True)
         self.webhook = webhook
+        self._url, login = _without_login(webhook.url)
+        self._headers = {"Content-Type": "application/json", "User-Agent": "edgeaid", **login}
         self._shared = shared
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(QUEUE)
         self._halt = threading.Event()
@@ -178,9 +183,7 @@ class _Hook(threading.Thread):
         body = json.dumps(event, separators=(",", ":")).encode()
         for pause in (*RETRIES, 0.0):
             try:
-                request = urllib.request.Request(  # noqa: S310  the table allows http and https only
-                    self.webhook.url, body, {"Content-Type": "application/json", "User-Agent": "edgeaid"}
-                )
+                request = urllib.request.Request(self._url, body, self._headers)  # noqa: S310  the table allows only http
                 with urllib.request.urlopen(request, timeout=self.webhook.timeout_s):  # noqa: S310  the same
                     return True
             except urllib.error.HTTPError as error:
@@ -189,7 +192,9 @@ class _Hook(threading.Thread):
                     return False  # it will not like it better the next time
                 reason = f"answers with status {error.code}"
             except (OSError, ValueError) as error:
-                reason = f"cannot be reached: {getattr(error, 'reason', error)}"
+                reason = f"cannot be reached: {redacted(str(getattr(error, 'reason', error)))}"
+            except http.client.HTTPException as error:
+                reason = f"answers with something that is not HTTP: {type(error).__name__}"
             if pause and self._halt.wait(pause):
                 return False
         self._complain(reason)
@@ -200,3 +205,13 @@ class _Hook(threading.Thread):
         if now - self._told > QUIET_SECONDS or not self._told:
             self._told = now
             log.error("webhook %s %s", redacted(self.webhook.url), text)
+
+
+def _without_login(url: str) -> tuple[str, dict[str, str]]:
+    """An address without its user and password, and the header that says them."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url, {}
+    pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    told = {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), told

@@ -102,6 +102,7 @@ class Limits:
     idle_seconds: float = 60.0
     #: Requests waiting per device; slots per model follow from it.
     queue: int = 64
+    #: Of one user, all processes together; root, the daemon's own user and the role control have no such limit.
     queue_per_client: int = 48
     #: Deadline of a request that names none.
     request_seconds: float = 30.0

@@ -279,8 +279,7 @@ class Daemon:
             self._fast.close()
         if self._grpc is not None:
             await self._grpc.stop(0.2)  # type: ignore[attr-defined]  # grpc.aio.Server
-        for http in self._http:
-            await http.close()
+        await asyncio.gather(*(http.close() for http in self._http))
 
 
 def threads() -> ThreadPoolExecutor:

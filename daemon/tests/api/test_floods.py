@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -36,20 +37,36 @@ LISTS = b'{"a":[' + b"[]," * 5000 + b"0]}"
 
 
 @pytest.fixture(scope="module")
-def sockets(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A daemon with the fast socket and gRPC."""
+def started(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Running]]:
+    """Start daemons with the fast socket and gRPC."""
     pytest.importorskip("grpc", reason="needs edgeaid[grpc]")
-    directory = tmp_path_factory.mktemp("floods")
-    run = directory / "run"
-    server = f'[server]\nfast_socket = "{run / "fast.sock"}"\ngrpc_socket = "{run / "grpc.sock"}"\n'
-    running = launch(directory, server)
+    daemons: list[Running] = []
+
+    def make() -> Running:
+        directory = tmp_path_factory.mktemp("floods")
+        run = directory / "run"
+        server = f'[server]\nfast_socket = "{run / "fast.sock"}"\ngrpc_socket = "{run / "grpc.sock"}"\n'
+        daemons.append(launch(directory, server))
+        return daemons[-1]
+
+    yield make
+    for running in daemons:
+        running.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def sockets(started: Callable[[], Running]) -> Iterator[Running]:
+    """One daemon for all floods."""
+    running = started()
     yield running
     assert running.stop() == 0, running.log.read_text()
 
 
-def flood(daemon: Running, name: str, kind: Any, first: bytes, more: bytes, *, reads: bool) -> None:
-    """Send `first` and then `more` again and again on one connection until SECONDS are over."""
-    until = time.monotonic() + SECONDS
+def flood(
+    daemon: Running, name: str, kind: Any, first: bytes, more: bytes, *, reads: bool, seconds: float = SECONDS
+) -> None:
+    """Send `first` and then `more` again and again on one connection until the time is over, or the connection."""
+    until = time.monotonic() + seconds
     with socket.socket(socket.AF_UNIX, kind) as sock:
         sock.settimeout(0.2)
         sock.connect(str(daemon.directory / "run" / name))
@@ -63,7 +80,7 @@ def flood(daemon: Running, name: str, kind: Any, first: bytes, more: bytes, *, r
             except OSError:
                 return
             if reads:
-                with contextlib.suppress(TimeoutError, BlockingIOError):
+                with contextlib.suppress(BlockingIOError, ConnectionError):
                     while sock.recv(1 << 16, socket.MSG_DONTWAIT):
                         pass
 
@@ -130,6 +147,28 @@ def test_clients_that_send_fast_hold_up_nobody_and_make_the_daemon_hold_little(
     assert peak.grown < 48 << 20
     assert sockets.log.stat().st_size - before < 4000
     assert sockets.json("GET", "/v2/health/ready")[0] == 200
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "questions" else pytest.mark.slow) for n in FLOODS])
+def test_the_daemon_ends_by_itself_while_clients_send_and_never_read(
+    started: Callable[..., Running], name: str
+) -> None:
+    daemon = started()
+    path, kind, first, more = FLOODS[name]
+
+    def send() -> None:
+        with contextlib.suppress(OSError):
+            flood(daemon, path, kind, first, more, reads=False, seconds=60)
+
+    senders = [threading.Thread(target=send) for _ in range(4)]
+    for sender in senders:
+        sender.start()
+    time.sleep(SECONDS / 2)  # until much has come; right whether or not it has
+    code = daemon.stop()
+    for sender in senders:
+        sender.join()
+    assert code == 0  # by SIGALRM, if the end of the event loop or of the interpreter waited for something
+    assert "not everything ended in time" not in daemon.log.read_text()
 
 
 def test_headers_of_a_call_that_never_end_end_the_connection(sockets: Running) -> None:

@@ -82,6 +82,33 @@ def test_one_client_cannot_take_more_than_its_share_of_the_places() -> None:
     assert not queue._clients
 
 
+def test_clients_of_one_user_have_one_share_and_one_turn() -> None:
+    queue = DeviceQueue(per_client=3)
+    many, other = [job("a1"), job("a2"), job("a3")], job("b")
+    for one in many:
+        one.user = "a"
+    other.user = "b"
+    fill(queue, *many, other)
+    extra = job("a4")
+    extra.user = "a"
+    with pytest.raises(QueueFull, match="this user has 3 requests"):
+        queue.push(extra, 0.0)
+    assert drain(queue) == [many[0], other, many[1], many[2]]
+    assert not queue._clients
+
+
+def test_privileged_jobs_go_in_above_share_and_capacity() -> None:
+    queue = DeviceQueue(capacity=8, per_client=8)
+    fill(queue, *(job("a") for _ in range(8)))
+    first, second = job("root"), job("root")
+    first.privileged = second.privileged = True
+    queue.push(first, 0.0)
+    with pytest.raises(QueueFull, match="all 8 places"):
+        queue.push(second, 0.0)
+    assert queue.cancel(first)
+    assert len(drain(queue)) == 8
+
+
 def test_jobs_past_their_deadline_are_handed_out_by_expire_and_never_by_take() -> None:
     queue = DeviceQueue()
     early, late, never = job(deadline=1.0), job(deadline=2.0), job()

@@ -17,6 +17,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import termios
 import threading
 import time
@@ -64,7 +65,9 @@ class Closer:
         return self._waiting
 
     def run(self, close: Callable[[], None]) -> None:
-        """Have a thread call `close`."""
+        """Have a thread call `close`. No thread starts when the process ends: the kernel closes what is left then."""
+        if sys.is_finalizing():
+            return
         with self._lock:
             self._waiting += 1
             start = self._waiting > self._threads and self._threads < MAX_THREADS

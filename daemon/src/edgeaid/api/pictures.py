@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import InvalidRequest
+from ..serving.access import Peer
 from ..serving.model import LiveModel
 from ..serving.pictures import ask
 from ..serving.plane import Plane
@@ -84,7 +85,7 @@ async def answer(
     live: LiveModel,
     wish: Wish,
     body: bytes | bytearray,
-    client: object,
+    client: Peer,
     *,
     draw: bool = False,
     tensor: bool = False,

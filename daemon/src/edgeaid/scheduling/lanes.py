@@ -1,4 +1,4 @@
-"""Waiting jobs: one lane per group, inside it priority, then round robin between clients, then first come."""
+"""Waiting jobs: one lane per group, inside it priority, then users in turn, then clients of a user, then first come."""
 
 from __future__ import annotations
 
@@ -28,10 +28,19 @@ class Job:
     enqueued: float
     #: Whatever the caller needs to carry the job out.
     payload: Any = None
+    #: Whose share it counts in: clients of one user have one together. None = the client's own.
+    user: Hashable = None
+    #: Goes in although a share, or what all may have, is used up.
+    privileged: bool = False
     #: Expected to pay for a switch: set by `DeviceQueue.take`.
     switches: bool = field(default=False, init=False)
     #: The lane it waits in; None = not waiting. Set by the queue.
     lane: Lane | None = field(default=None, init=False, repr=False)
+
+    @property
+    def sharer(self) -> Hashable:
+        """Whom the job is counted for."""
+        return self.client if self.user is None else self.user
 
 
 class Lane:
@@ -41,8 +50,8 @@ class Lane:
 
     def __init__(self, group: Hashable) -> None:
         self.group = group
-        #: priority -> client -> its jobs. The clients' dict is the ring: first key is served, then put at the end.
-        self.levels: dict[int, dict[Hashable, deque[Job]]] = {}
+        #: priority -> user -> client -> its jobs. A dict is a ring: its first key is served, then put at the end.
+        self.levels: dict[int, dict[Hashable, dict[Hashable, deque[Job]]]] = {}
         #: Priorities that have jobs, best (smallest) first.
         self.order: list[int] = []
         #: Jobs that cannot be answered in time any more; served only when nothing better waits.
@@ -61,27 +70,32 @@ class Lane:
         if level is None:
             level = self.levels[priority] = {}
             insort(self.order, priority)
-        line = level.get(job.client)
+        clients = level.setdefault(job.sharer, {})
+        line = clients.get(job.client)
         if line is None:
-            level[job.client] = deque((job,))
+            clients[job.client] = deque((job,))
         else:
             line.append(job)
         self.length += 1
         job.lane = self
 
     def pop(self) -> Job:
-        """Remove and return the next job: best priority, the client whose turn it is, its oldest job."""
+        """Remove and return the next job: best priority, the user and the client whose turn it is, its oldest job."""
         self.length -= 1
         if not self.order:
             job = self.late.popleft()
             job.lane = None
             return job
         level = self.levels[self.order[0]]
-        client = next(iter(level))
-        line = level.pop(client)
+        user = next(iter(level))
+        clients = level.pop(user)
+        client = next(iter(clients))
+        line = clients.pop(client)
         job = line.popleft()
         if line:
-            level[client] = line
+            clients[client] = line
+        if clients:
+            level[user] = clients
         elif not level:
             del self.levels[self.order.pop(0)]
         job.lane = None
@@ -98,22 +112,26 @@ class Lane:
         self.length -= 1
         job.lane = None
         for priority, level in self.levels.items():
-            line = level.get(job.client)
+            clients = level.get(job.sharer, {})
+            line = clients.get(job.client)
             if line is not None and job in line:
                 line.remove(job)
                 if not line:
-                    del level[job.client]
-                    if not level:
-                        del self.levels[priority]
-                        self.order.remove(priority)
+                    del clients[job.client]
+                if not clients:
+                    del level[job.sharer]
+                if not level:
+                    del self.levels[priority]
+                    self.order.remove(priority)
                 return
         self.late.remove(job)
 
     def __iter__(self) -> Iterator[Job]:
         """All jobs, in any order."""
         for level in self.levels.values():
-            for line in level.values():
-                yield from line
+            for clients in level.values():
+                for line in clients.values():
+                    yield from line
         yield from self.late
 
     def pop_model(self, model: str) -> Job:

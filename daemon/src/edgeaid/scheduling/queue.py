@@ -21,6 +21,8 @@ from .policy import Policy
 __all__ = ["DeviceQueue", "Job", "Policy"]
 
 DEFAULT_POLICY: Final = Policy()
+#: One part in so many of a limit is what privileged jobs may use on top of it.
+RESERVE: Final = 8
 
 
 class DeviceQueue:
@@ -34,7 +36,11 @@ class DeviceQueue:
         costs: CostModel | None = None,
         policy: Policy = DEFAULT_POLICY,
     ) -> None:
-        """`capacity` and `per_client` are numbers of waiting jobs; `costs` = None says that switching is free."""
+        """`capacity` and `per_client` are numbers of waiting jobs; `costs` = None says that switching is free.
+
+        `per_client` is the share of a user, or of a client whose job names no user; privileged jobs have no share, and
+        an eighth of the capacity on top of it.
+        """
         self.capacity = capacity
         self.per_client = per_client
         self.policy = policy
@@ -63,13 +69,13 @@ class DeviceQueue:
 
     def push(self, job: Job, now: float) -> None:
         """Add a job. Raises `QueueFull`, with a `retry_after` from learned costs, when there is no room for it."""
-        if self._length >= self.capacity:
+        if self._length >= self.capacity + (self.capacity // RESERVE if job.privileged else 0):
             raise self._full(job, f"all {self.capacity} places are taken")
-        if self.per_client is not None:
-            held = self._clients.get(job.client, 0)
-            if held >= self.per_client:
-                raise self._full(job, f"this client has {held} requests waiting, its share")
-            self._clients[job.client] = held + 1
+        sharer = job.sharer
+        held = self._clients.get(sharer, 0)
+        if self.per_client is not None and held >= self.per_client and not job.privileged:
+            raise self._full(job, f"this user has {held} requests waiting, its share")
+        self._clients[sharer] = held + 1
         lane = self._only
         if lane is None:
             lane = self._lanes.get(job.group)
@@ -116,8 +122,7 @@ class DeviceQueue:
             self._length -= 1
             if not self._length:
                 self._soonest = inf
-            if self.per_client is not None:
-                self._release(job.client)
+            self._release(job.sharer)
             if chooser is not None:
                 chooser.took(job, lane, now, reason)
                 if not lane.length and lane is not self._only:
@@ -256,19 +261,18 @@ class DeviceQueue:
         self._expired += 1
         if not self._length:
             self._soonest = inf
-        if self.per_client is not None:
-            self._release(job.client)
+        self._release(job.sharer)
         if self._chooser is not None:
             self._chooser.removed(job, lane, now)
             if not lane.length and lane is not self._only:
                 del self._lanes[lane.group]
 
-    def _release(self, client: Hashable) -> None:
-        held = self._clients[client] - 1
+    def _release(self, sharer: Hashable) -> None:
+        held = self._clients[sharer] - 1
         if held:
-            self._clients[client] = held
+            self._clients[sharer] = held
         else:
-            del self._clients[client]
+            del self._clients[sharer]
 
     def _full(self, job: Job, why: str) -> QueueFull:
         self._refused += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from ..devices.states import State as DeviceState
 from ..errors import EdgeaiError, QueueFull
 from ..models.repository import StoredModel
 from ..scheduling.placement import Availability
-from ..scheduling.queue import Job
+from ..scheduling.queue import RESERVE, Job
 from ..tensors import ALONE, TensorSpec, Turn
 from ..worker import note
 from ..worker.regions import Layout, Region
@@ -58,6 +58,8 @@ class Device(Protocol):
 
 #: Shared memory of one model's slots at most; bounds what a burst of requests can pin.
 MAX_REGION_BYTES = 256 << 20
+#: One part in so many of the slots is for others than the user who has most.
+SLOTS_LEFT = 4
 #: Of outputs above this the media worker finds the best classes: the device has other things to do.
 MAX_SCORES_BYTES = 64 << 10
 
@@ -85,6 +87,8 @@ class LiveModel:
         self.sequences = Sequences()
         self.region: Region | None = None
         self.free: list[int] = []
+        #: Slots by user.
+        self.held: dict[Hashable, int] = {}
         self.busy = 0
         self.retiring = False
         #: Devices in the manifest's fail-over order, each with what its backend said of the model.
@@ -127,21 +131,32 @@ class LiveModel:
             return False
         return self.outputs[0].capacity <= MAX_SCORES_BYTES
 
-    def take_slot(self) -> int:
-        """A free slot; QueueFull when there is none."""
-        if not self.free:
-            error = QueueFull(
-                f"all {len(self.region.inputs) if self.region else 0} slots of {self.name!r} are in use; ask again"
-            )
-            error.retry_after = 0.1
-            raise error
+    def take_slot(self, user: Hashable = None, *, privileged: bool = True) -> int:
+        """A free slot. QueueFull when there is none, or when others than privileged users have all that they may."""
+        slots = self.busy + len(self.free)
+        kept = 0 if privileged else slots // RESERVE
+        held = self.held.get(user, 0)
+        if len(self.free) <= kept:
+            raise self._full(f"all {slots} slots of {self.name!r} are in use")
+        if not privileged and held >= slots - slots // SLOTS_LEFT:
+            raise self._full(f"user id {user} has {held} of the {slots} slots of {self.name!r} in use, its share")
         self.busy += 1
+        self.held[user] = held + 1
         return self.free.pop()
 
-    def give_slot(self, slot: int) -> None:
-        """Return a slot."""
+    @staticmethod
+    def _full(why: str) -> QueueFull:
+        error = QueueFull(f"{why}; ask again")
+        error.retry_after = 0.1
+        return error
+
+    def give_slot(self, slot: int, user: Hashable = None) -> None:
+        """Return a slot of a user."""
         self.free.append(slot)
         self.busy -= 1
+        held = self.held.pop(user) - 1
+        if held:
+            self.held[user] = held
         if self.retiring and not self.busy:
             self._finish()
 
@@ -242,4 +257,4 @@ class Request(Job):
             self.abandoned = True
         elif self.slot >= 0:
             slot, self.slot = self.slot, -1
-            self.live.give_slot(slot)
+            self.live.give_slot(slot, self.user)

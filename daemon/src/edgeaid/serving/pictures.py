@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Hashable
 from typing import Any
 
 from .model import LiveModel
@@ -14,7 +15,7 @@ async def ask(
     plane: Plane,
     live: LiveModel,
     body: bytes | bytearray,
-    client: object,
+    client: Hashable,
     *,
     priority: int = 0,
     timeout: float | None = None,

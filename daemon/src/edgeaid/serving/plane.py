@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from time import monotonic as clock
 from typing import Final
 
@@ -19,7 +19,7 @@ from ..config import Config
 from ..devices.discovery import Hardware
 from ..scheduling.placement import place
 from ..worker.spawner import Spawner
-from .access import Denials
+from .access import Denials, Peer, Role
 from .device import DeviceRunner
 from .dispatch import fail
 from .dispatch import policy_of as scheduling_of
@@ -165,17 +165,25 @@ class Plane:
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
-    def request(self, live: LiveModel, client: object, *, priority: int = 0, timeout: float | None = None) -> Request:
-        """A request with a slot to write inputs into. `timeout` in seconds. QueueFull, Unavailable."""
+    def request(self, live: LiveModel, client: Hashable, *, priority: int = 0, timeout: float | None = None) -> Request:
+        """A request with a slot to write inputs into. `timeout` in seconds. QueueFull, Unavailable.
+
+        `client` is a Peer, whose user has a share, or something of the daemon's own.
+        """
         self._check_taken(live)
+        user: Hashable = client
+        privileged = True
+        if isinstance(client, Peer):
+            user, privileged = client.uid, client.role >= Role.CONTROL or self.holdings.privileged(client.uid)
+            client = client.pid
         if live.retiring:
             raise errors.Unavailable(f"model {live.key!r} is being unloaded")
         try:
-            slot = live.take_slot()
+            slot = live.take_slot(user, privileged=privileged)
         except errors.QueueFull:
             live.stats.rejected += 1
             raise
-        return self._request(live, slot, client, priority, timeout)
+        return self._request(live, slot, (client, user, privileged), priority, timeout)
 
     def again(self, answered: Request, *, priority: int = 0, timeout: float | None = None) -> Request:
         """A request in the slot of an answered one, which has it no more. Unavailable.
@@ -184,7 +192,8 @@ class Plane:
         """
         self._check_taken(answered.live)
         slot, answered.slot = answered.slot, -1
-        return self._request(answered.live, slot, answered.client, priority, timeout)
+        caller = (answered.client, answered.user, answered.privileged)
+        return self._request(answered.live, slot, caller, priority, timeout)
 
     def _check_taken(self, live: LiveModel) -> None:
         """Unavailable when no requests are taken for a model."""
@@ -195,8 +204,16 @@ class Plane:
                 f"model {live.key!r} is quarantined: {live.quarantined}; load it again to lift this"
             )
 
-    def _request(self, live: LiveModel, slot: int, client: object, priority: int, timeout: float | None) -> Request:
+    def _request(
+        self,
+        live: LiveModel,
+        slot: int,
+        caller: tuple[Hashable, Hashable, bool],
+        priority: int,
+        timeout: float | None,
+    ) -> Request:
         now = clock()
+        client, user, privileged = caller
         request = Request(
             model=live.key,
             group=live.key,
@@ -206,6 +223,8 @@ class Plane:
             enqueued=now,
             live=live,
             slot=slot,
+            user=user,
+            privileged=privileged,
         )
         if live.noted:
             request.describe_one()

@@ -19,6 +19,7 @@ from ..models.gate import check_formats
 from ..models.manifest import Manifest
 from ..models.repository import Repository, StoredModel
 from ..models.trust import trust_of
+from ..scheduling.queue import RESERVE
 from . import members, policies
 from .device import DeviceRunner
 from .events import EventLog
@@ -275,7 +276,7 @@ class Registry:
             ready = [d for d in self._devices.values() if d.target == target and d.state is DeviceState.READY]
             for device in ready:
                 try:
-                    await device.load(live, self.config.limits.queue + 8)
+                    await device.load(live, self.config.limits.queue * (RESERVE + 1) // RESERVE + 8)
                 except errors.EdgeaiError as error:
                     failures.append(error)
                     continue

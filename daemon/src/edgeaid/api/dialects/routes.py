@@ -86,7 +86,7 @@ async def detection(call: Call) -> web.Response:
             raise errors.InvalidRequest("the form has no picture in the field 'image'")
         confidence = _share(form.get("min_confidence", b"").decode(errors="replace") or CONFIDENCE, "min_confidence")
         answer = await ask(
-            call.plane, _detector(call, call.args.get("m", "")), form["image"], call.peer.pid, threshold=confidence
+            call.plane, _detector(call, call.args.get("m", "")), form["image"], call.peer, threshold=confidence
         )
     except errors.EdgeaiError as error:
         response = reply({"success": False, "error": str(error), "predictions": []}, error.http)
@@ -204,7 +204,7 @@ async def detect(call: Call) -> web.Response:
             call.plane,
             live,
             await inference.in_thread(call.plane, _picture, body.get("data")),
-            call.peer.pid,
+            call.peer,
             threshold=lowest,
         )
     except errors.EdgeaiError as error:

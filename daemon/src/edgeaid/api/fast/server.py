@@ -253,7 +253,7 @@ class _Connection:
                 raise errors.QueueFull(f"{MAX_WAITING} requests of this connection are under way")
             binding = self.memory.current(number)
             request = self.plane.request(
-                binding.live, self.peer.pid, priority=priority, timeout=timeout / 1e6 if timeout else None
+                binding.live, self.peer, priority=priority, timeout=timeout / 1e6 if timeout else None
             )
         except errors.EdgeaiError as error:
             self._refuse(number, identity, error)

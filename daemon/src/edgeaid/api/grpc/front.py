@@ -328,7 +328,8 @@ class Client(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         """The client is gone."""
         if self.inner is not None:
-            self.inner.close()
+            # Not `close`, which waits until the server has read everything: it may wait for us to read.
+            self.inner.abort()
         for stream in list(self.streams):
             self.release(stream)
         if self._admitted:

@@ -6,6 +6,7 @@ may connect has the role that the configuration says, `infer` unless changed: th
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import tempfile
 from dataclasses import dataclass
@@ -65,10 +66,12 @@ class Running:
     directory: tempfile.TemporaryDirectory[str]
 
     async def stop(self, seconds: float) -> None:
-        """End within so many seconds, and leave no socket behind."""
+        """End calls under way after so many seconds, and leave no socket behind."""
         self.path.unlink(missing_ok=True)  # while it still listens: another daemon's socket is never removed
-        await self.server.stop(seconds)
-        self.front.close()
+        stopped = asyncio.get_running_loop().create_task(self.server.stop(seconds))
+        await asyncio.wait({stopped}, timeout=seconds)
+        self.front.close()  # gRPC waits until clients have read what it said, which they may never do
+        await stopped
         self.directory.cleanup()
 
 

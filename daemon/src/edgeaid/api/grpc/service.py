@@ -131,7 +131,7 @@ class Service:
         self.plane.holdings.check(self.peer.uid, Kind.BYTES, 0)  # one that reads its answers has room
         live = self.plane.registry.model(message.model_name, message.model_version)
         wanted = decode(message, live, self._memory())
-        request = self.plane.request(live, self.peer.pid, priority=wanted.priority, timeout=wanted.timeout)
+        request = self.plane.request(live, self.peer, priority=wanted.priority, timeout=wanted.timeout)
         try:
             inference.fill(self.plane, request, wanted, self.peer)
             await inference.prepare(self.plane, request, wanted)

@@ -40,6 +40,10 @@ _NEVER: Final = 1e8
 PIECE: Final = 1 << 12
 #: The same where it is not known where they begin (chunks), and behind a request under way before reading stops.
 LONG_PIECE: Final = 1 << 14
+#: The same where many lines come, which are chunks of a few bytes, or headers: each costs as much as a long one.
+SHORT_PIECE: Final = 1 << 10
+#: Lines in a long piece that are many; random bytes have a quarter as many.
+MANY_LINES: Final = 256
 #: Requests that aiohttp has taken from the bytes and not begun, before it gets no more.
 MAX_MESSAGES: Final = 8
 #: What still comes of a refused body is read for so long, so that its sender gets to the answer.
@@ -226,18 +230,17 @@ class Connection(web.RequestHandler):
             self._more(self._head, data)
         elif (head := self._plain(data)) is not None:
             self._begin(head, data)
-        elif len(data) <= self._piece:
+        elif len(data) <= self._piece(data):
             self._pass_on(data)
         else:
             self._keep(data)
             self._step()
 
-    @property
-    def _piece(self) -> int:
-        """Bytes that aiohttp may have at once."""
+    def _piece(self, data: bytes | bytearray) -> int:
+        """How many of these bytes aiohttp may have at once."""
         if self._framing.followed or self._payload_parser is not None:  # messages of a WebSocket are small too
             return max(PIECE, self._framing.missing)
-        return LONG_PIECE
+        return LONG_PIECE if data.count(b"\n", 0, LONG_PIECE) < MANY_LINES else SHORT_PIECE
 
     def _able(self) -> bool:
         """Whether more can be made of what came: nothing is under way that it has to wait for."""
@@ -281,7 +284,7 @@ class Connection(web.RequestHandler):
             if head is not None:
                 self._begin(head, self._taken(len(head.raw) + head.length))
             else:
-                self._pass_on(self._taken(self._piece))
+                self._pass_on(self._taken(self._piece(self._behind)))
         if len(self._behind) <= LONG_PIECE and not self._reading_paused:
             transport.resume_reading()
         self._go_on()
@@ -296,6 +299,8 @@ class Connection(web.RequestHandler):
 
     def resume_reading(self, *args: Any, **options: Any) -> None:
         """Like aiohttp's, which calls this when it has room again: what was put aside comes first."""
+        if not self._reading_paused:
+            return  # it calls this for each chunk that is read, too
         super().resume_reading(*args, **options)
         if self._behind and self.transport is not None:
             self.transport.pause_reading()
@@ -392,7 +397,7 @@ class Connection(web.RequestHandler):
             if with_pictures or answers.is_heavy(wanted, live.outputs, head.accept):
                 self._hand_over(head, body)
                 return
-            request = plane.request(live, peer.pid, priority=wanted.priority, timeout=wanted.timeout)
+            request = plane.request(live, peer, priority=wanted.priority, timeout=wanted.timeout)
             inference.fill(plane, request, wanted, peer)
             request.done = self._done
             self._running = (request, wanted, peer, head.accept)
@@ -410,7 +415,7 @@ class Connection(web.RequestHandler):
 
         async def ask() -> None:
             try:
-                answer = await pictures.answer(self.server.plane, live, wish, bytes(body), peer.pid)
+                answer = await pictures.answer(self.server.plane, live, wish, bytes(body), peer)
                 text = json.dumps(answer, separators=(",", ":")).encode()
             except Exception as error:
                 self._asking = None

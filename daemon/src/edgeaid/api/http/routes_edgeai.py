@@ -143,7 +143,7 @@ async def picture(call: Call) -> web.Response:
         live,
         wish,
         await call.body(call.plane.config.limits.picture_bytes),
-        call.peer.pid,
+        call.peer,
         draw="image/png" in headers.get("Accept", ""),
         # Said to be bytes: prepared by the client, unless the size says that it is a picture all the same.
         tensor=headers.get("Content-Type", "").startswith(BINARY),

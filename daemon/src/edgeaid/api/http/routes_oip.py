@@ -314,7 +314,7 @@ async def infer(call: Call) -> web.Response:
     else:
         wanted = inference.decode(*given)
     accept = headers.get("Accept-Encoding", "")
-    request = plane.request(model, call.peer.pid, priority=wanted.priority, timeout=wanted.timeout)
+    request = plane.request(model, call.peer, priority=wanted.priority, timeout=wanted.timeout)
     try:
         inference.fill(plane, request, wanted, call.peer)
         await inference.prepare(plane, request, wanted)

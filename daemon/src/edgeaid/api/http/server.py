@@ -39,6 +39,9 @@ TRIM_SECONDS: Final = 1.0
 #: Requests that are not HTTP are written once in so many seconds for a user.
 MALFORMED_SECONDS: Final = 10.0
 
+#: At the end: for a request under way to be answered, and again for it to be given up.
+CLOSE_SECONDS: Final = 0.5
+
 Handler = Callable[["Call"], Awaitable[web.StreamResponse]]
 
 
@@ -233,10 +236,13 @@ class HttpServer:
         self.connections.add(connection)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; requests under way get a moment."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await self._manager.shutdown(1.0)
+        transports = [c.transport for c in self.connections if c.transport is not None]
+        await self._manager.shutdown(CLOSE_SECONDS)
+        for transport in transports:
+            transport.abort()  # aiohttp has closed it, which waits until the client has read its answers
 
     def forget_peers(self) -> None:
         """Roles have changed: look every peer up again."""

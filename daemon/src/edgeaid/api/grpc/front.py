@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import re
 import secrets
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +28,10 @@ from ...serving.plane import Plane
 from ...serving.turns import Share
 from ..descriptors import ListeningSocket
 
+log = logging.getLogger(__name__)
+
+#: That the server takes no connection is written once in so many seconds.
+FAILED_SECONDS: Final = 10.0
 _PREFACE: Final = len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 _FRAME: Final = 9
 #: Bytes of a call's headers; gRPC counts 32 for each beside its texts.
@@ -93,6 +100,8 @@ class Front:
         self._names = f"\0edgeaid-grpc-{secrets.token_hex(8)}-"
         self._numbers = itertools.count(1)
         self._server: asyncio.Server | None = None
+        #: When it was last written that the server takes no connection.
+        self._failed = -inf
 
     async def start(self) -> None:
         """Begin to accept."""
@@ -113,6 +122,13 @@ class Front:
         if client is None:  # it has left
             return Peer(-1, 0, self.role), Share()
         return Peer(client.uid, client.pid, self.role), client.share
+
+    def failed(self, error: OSError) -> None:
+        """There is no connection to the server: written once in a while, however many clients ask."""
+        now = time.monotonic()
+        if now - self._failed >= FAILED_SECONDS:
+            self._failed = now
+            log.warning("gRPC: no connection from %s to the server behind it: %s", self.listening.getsockname(), error)
 
     def connect(self, number: int) -> socket.socket:
         """A connection to the server, known to it by its number."""
@@ -252,7 +268,8 @@ class Client(asyncio.Protocol):
         try:
             sock = self.front.connect(self.number)
             self.inner, _ = await loop.create_unix_connection(lambda: Inner(self), sock=sock)
-        except OSError:
+        except OSError as error:
+            self.front.failed(error)
             self._refuse("the daemon is busy; ask again")
             return
         if self.transport is None or self.transport.is_closing():

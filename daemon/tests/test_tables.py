@@ -8,11 +8,12 @@ import tracemalloc
 
 import pytest
 
+from edgeaid import config
 from edgeaid.errors import InvalidConfig, InvalidModel
 from edgeaid.models import manifest
 from edgeaid.provision import settings
 from edgeaid.streams import table as streams
-from edgeaid.tables import read_toml
+from edgeaid.tables import is_number, read_toml
 
 WRONG = {
     "a key of many parts": "a" + ".a" * 20_000 + " = 1",
@@ -48,3 +49,10 @@ def test_every_reader_of_peoples_files_says_so(kind: str) -> None:
 
 def test_dots_in_comments_and_texts_are_no_keys() -> None:
     assert read_toml("# " + "." * 500 + '\na = "' + "." * 90 + '"\n') == {"a": "." * 90}
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**5000)], ids=["400 digits", "minus 5000 digits"])
+def test_integers_that_no_float_holds_are_refused_where_a_number_is_wanted(number: int) -> None:
+    assert not is_number(number)
+    with pytest.raises(InvalidConfig, match=r"limits\.idle_seconds: must be a number"):
+        config.from_table({"limits": {"idle_seconds": number}})

@@ -24,7 +24,7 @@ from .api.descriptors import ListeningSocket, interruptible
 from .api.fast.server import FastServer
 from .api.http import page, routes_edgeai, routes_oip, routes_streams
 from .api.http.server import HttpServer, Routes
-from .api.sockets import bind
+from .api.sockets import BACKLOG, bind
 from .config import Config, Dialects
 from .serving.access import Role, Roles
 from .serving.hotplug import Hotplug
@@ -114,7 +114,7 @@ class Daemon:
             http = HttpServer(self.plane, roles, table)
             self._http.append(http)
             listening = ListeningSocket.of(self._socket(passed, "http", config.server.socket, socket.SOCK_STREAM))
-            self._servers.append(await loop.create_unix_server(http.protocol, sock=listening))
+            self._servers.append(await loop.create_unix_server(http.protocol, sock=listening, backlog=BACKLOG))
             if "fast" in passed or config.server.fast_socket:
                 sock = self._socket(passed, "fast", config.server.fast_socket, socket.SOCK_SEQPACKET)
                 self._fast = FastServer(self.plane, roles, sock)

@@ -65,7 +65,12 @@ def raising(kind: type[EdgeaiError], where: str = "") -> Iterator[None]:
 
 def is_number(value: object) -> bool:
     """A finite integer or float; TOML's and JSON's booleans are not numbers."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
 
 
 def is_integer(value: object) -> bool:
@@ -194,4 +199,8 @@ def _typed(hint: Any, value: Any, path: KeyPath) -> Any:
         raise WrongValue(
             path, f"must be {'a number' if hint in (int, float) else 'true or false' if hint is bool else 'a text'}"
         )
-    return float(typing.cast(float, value)) if hint is float else value
+    if hint is not float:
+        return value
+    if isinstance(value, int) and not is_number(value):
+        raise WrongValue(path, "must be a number, and not one of hundreds of digits")
+    return float(typing.cast(float, value))

@@ -18,6 +18,7 @@ else:
     orjson = _orjson  # optional: five times as fast for arrays of numbers
 
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _NO_BRACKETS: Final = bytes(c for c in range(256) if c not in b"[]{}")
 
 
@@ -35,9 +36,14 @@ def loads(text: bytes | bytearray | memoryview, depth: int) -> Any:
         if left.count(b"[") + left.count(b"{") > depth or b"[]" in left or b"{}" in left:
             raise InvalidRequest(f"JSON nesting depth exceeds maximum allowed limit ({depth}): it is nested deeper")
     try:
-        return json.loads(raw)
+        value = json.loads(raw)
+        if _SURROGATE.search(raw):
+            json.dumps(value, ensure_ascii=False).encode()  # half a pair is a text that nothing can write
+    except UnicodeEncodeError as error:
+        raise InvalidRequest("request is not valid JSON: a text has half of a surrogate pair") from error
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"request is not valid JSON: {str(error)[:200]}") from error
+    return value
 
 
 def load_numbers(text: bytes, datatype: str) -> Any:

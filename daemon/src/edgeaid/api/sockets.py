@@ -8,8 +8,13 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import Final
 
 from .. import errors
+
+#: Connections that wait to be accepted. Beyond, connecting fails at once for clients that have a time limit: more than
+#: one user may have, so that none can fill it with what is going to be refused.
+BACKLOG: Final = 1024
 
 
 def bind(path: Path, kind: int, mode: int = 0o660) -> socket.socket:
@@ -43,6 +48,6 @@ def bind(path: Path, kind: int, mode: int = 0o660) -> socket.socket:
         raise errors.InvalidConfig(f"cannot listen on {path}: {error.strerror}") from error
     finally:
         os.umask(before)
-    sock.listen(128)
+    sock.listen(BACKLOG)
     sock.setblocking(False)
     return sock

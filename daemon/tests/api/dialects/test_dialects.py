@@ -129,6 +129,7 @@ def ask(recorder: Any, body: Any, headers: Any) -> Any:
         ([("api_key", b"k" * 5000), ("image", b"x")], 413, "more than 4096 bytes"),
         ([(f"f{n}", b"") for n in range(40)], 400, "at most 16 named parts"),
         ([("min_confidence", b"high"), ("image", ("a.png", SCENES[0].read_bytes()))], 400, "a number from 0 to 1"),
+        ([("min_confidence", b"9" * 400), ("image", ("a.png", SCENES[0].read_bytes()))], 400, "a number from 0 to 1"),
         ([("min_confidence", b"nan"), ("image", ("a.png", SCENES[0].read_bytes()))], 400, "a number from 0 to 1"),
     ],
 )
@@ -225,6 +226,7 @@ def test_doods_labels_and_regions_choose(recorder: Any) -> None:
         ({"data": base64.b64encode(b"no picture").decode()}, 400, ""),
         ({"data": "x", "detect": []}, 400, "'detect' must be an object"),
         ({"data": "x", "detect": {"1": 101}}, 400, "from 0 to 100"),
+        ({"data": "x", "detect": {"1": 10**400}}, 400, "from 0 to 100"),
         ({"data": "x", "detect": {"1": "many"}}, 400, "from 0 to 100"),
         ({"data": "x", "detect": {"1": True}}, 400, "from 0 to 100"),
         ({"data": "x", "regions": {}}, 400, "'regions' must be"),

@@ -317,6 +317,20 @@ def test_integers_of_thousands_of_digits_are_refused_cleanly(daemon: Running) ->
         assert status == 400, answer
 
 
+@pytest.mark.parametrize("text", ['"\\ud800"', '"a\\uDFFFb"', '"\\udc00\\ud800"', '{"\\ud812": 1}'])
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(daemon: Running, text: str) -> None:
+    for path, body in (
+        ("/v2/systemsharedmemory/region/a/register", '{"key": %s, "offset": 0, "byte_size": 1}'),
+        (INFER, '{"inputs": [], "id": %s}'),
+        ("/v2/repository/models/digits/load", '{"parameters": {"config": %s}}'),
+    ):
+        status, answer = daemon.json("POST", path, (body % text).encode())
+        assert status == 400, answer
+        assert "surrogate" in answer["error"]
+    whole = '{"inputs": [], "id": "\\ud83d\\ude00"}'
+    assert "surrogate" not in daemon.json("POST", INFER, whole.encode())[1]["error"]
+
+
 def test_expect_100_continue_is_answered_before_the_body_and_only_to_who_may(daemon: Running) -> None:
     body = tensor_request(IMAGE.tolist())
     lines = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -266,7 +266,7 @@ def _regions(value: object) -> list[dict[str, Any]]:
 def _share(value: object, what: str, whole: float = 1.0) -> float:
     try:
         number = float(value) / whole  # type: ignore[arg-type]  # anything else raises
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, bool) or not 0 <= number <= 1:
         raise errors.InvalidRequest(f"{what!r} must be a number from 0 to {whole:g}")

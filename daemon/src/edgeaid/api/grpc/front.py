@@ -27,6 +27,7 @@ from ...serving.holdings import Kind
 from ...serving.plane import Plane
 from ...serving.turns import Share
 from ..descriptors import ListeningSocket
+from ..sockets import BACKLOG
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Front:
     async def start(self) -> None:
         """Begin to accept."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: Client(self), sock=self.listening)
+        self._server = await loop.create_unix_server(lambda: Client(self), sock=self.listening, backlog=BACKLOG)
 
     def close(self) -> None:
         """Stop accepting and drop all connections."""

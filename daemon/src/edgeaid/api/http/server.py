@@ -214,6 +214,8 @@ class HttpServer:
         self.connections: set[Connection] = set()
         self._manager = web.Server(self.handle, handler_cancellation=True)
         self._sweeper: asyncio.TimerHandle | None = None
+        #: Bytes that all clients held at most since the heap was last given back.
+        self._most = 0
         #: The heap is looked at in a moment.
         self._trimming = False
 
@@ -291,6 +293,11 @@ class HttpServer:
 
     def _sweep(self) -> None:
         """Close connections that have sent no complete request for too long (slow-loris)."""
+        held = self.plane.holdings.total(Kind.BYTES)
+        self._most = max(self._most, held)
+        if self._most >= MUCH > 2 * held:
+            self._most = held
+            self.trim_later()
         seconds = self.plane.config.limits.idle_seconds
         limit = time.monotonic() - seconds
         for connection in self.connections:

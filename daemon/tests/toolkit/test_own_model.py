@@ -173,7 +173,8 @@ def test_own_pictures_become_a_detector_that_a_daemon_serves(tmp_path: Path, sta
     for name, answer in zip(names, answers, strict=True):
         left = list(wanted[name])
         for seen in answer["objects"]:
-            hit = next((w for w in left if w[0] == seen["label"] and overlap(w[1], seen["pixels"]) > 0.5), None)
+            box = [seen["pixels"][side] for side in ("xmin", "ymin", "xmax", "ymax")]
+            hit = next((w for w in left if w[0] == seen["label"] and overlap(w[1], box) > 0.5), None)
             right, wrong = right + (hit is not None), wrong + (hit is None)
             if hit is not None:
                 left.remove(hit)

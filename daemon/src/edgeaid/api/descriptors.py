@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -192,6 +193,8 @@ class ListeningSocket(socket.socket):
     refusing = True
     #: Accepted since the loop was last made to come back.
     _accepted = 0
+    #: No descriptor was left at the last call, which said so.
+    _short = False
 
     @staticmethod
     def of(sock: socket.socket, *, refusing: bool = True) -> ListeningSocket:
@@ -208,7 +211,15 @@ class ListeningSocket(socket.socket):
         if self._accepted >= ACCEPTED:
             self._accepted = 0
             raise BlockingIOError
-        accepted, address = super().accept()
+        try:
+            accepted, address = super().accept()
+        except OSError as error:
+            # asyncio tells of it, pauses for a second, and asks on, as often as connections may wait.
+            short = error.errno in (errno.EMFILE, errno.ENFILE)
+            self._short = short and not self._short
+            if short and not self._short:
+                raise BlockingIOError from error
+            raise
         self._accepted += 1
         client = ClientSocket(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
         client.setblocking(False)

@@ -218,10 +218,18 @@ class PictureFile:
     """Picture bytes in a memfd, for passing on; use as a context manager."""
 
     def __init__(self, data: bytes | bytearray) -> None:
+        """Unavailable when no file, or no memory for it, is to be had."""
         self.size = len(data)
-        self.fd = os.memfd_create("edgeai-picture", os.MFD_CLOEXEC)
-        with open(os.dup(self.fd), "wb") as stream:
-            stream.write(data)
+        try:
+            self.fd = os.memfd_create("edgeai-picture", os.MFD_CLOEXEC)
+        except OSError as error:
+            raise errors.Unavailable(f"no room for the picture: {error.strerror}; ask again") from error
+        try:
+            with open(self.fd, "wb", closefd=False) as stream:
+                stream.write(data)
+        except OSError as error:
+            os.close(self.fd)
+            raise errors.Unavailable(f"no room for the picture: {error.strerror}; ask again") from error
 
     def __enter__(self) -> PictureFile:
         return self

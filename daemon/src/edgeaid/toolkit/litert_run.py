@@ -28,8 +28,20 @@ def interpreter(path: str, threads: int, keep: bool) -> Any:
     if keep:
         options["experimental_preserve_all_tensors"] = True
         options["experimental_op_resolver_type"] = runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    made = runtime.Interpreter(**options)
-    made.allocate_tensors()
+    return allocated(runtime, **options)
+
+
+def allocated(runtime: Any, **options: Any) -> Any:
+    """An interpreter with its tensors; what XNNPACK refuses gets the runtime's own kernels, as in the daemon."""
+    own = {"experimental_op_resolver_type": runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
+    try:
+        made = runtime.Interpreter(**options)
+        made.allocate_tensors()
+    except RuntimeError as error:
+        if not own.keys() - options.keys() or "XNNPackDelegate" not in str(error):
+            raise
+        made = runtime.Interpreter(**options, **own)
+        made.allocate_tensors()
     return made
 
 

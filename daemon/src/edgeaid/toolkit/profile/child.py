@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ...formats.tflite import reader as tflite
-from ..litert_run import random_input
+from ..litert_run import allocated, random_input
 from .prefix import prefix
 
 
@@ -27,8 +27,7 @@ def interpreter(content: bytes, threads: int) -> Any:
         from ai_edge_litert import interpreter as runtime
     except ImportError:
         from tflite_runtime import interpreter as runtime
-    made = runtime.Interpreter(model_content=content, num_threads=threads)
-    made.allocate_tensors()
+    made = allocated(runtime, model_content=content, num_threads=threads)
     generator = np.random.default_rng(0)
     for detail in made.get_input_details():
         made.set_tensor(detail["index"], random_input(detail, generator, 0.0, 1.0))

@@ -97,12 +97,13 @@ def main(path: str) -> None:
     graph = tf_rounded.load(request["model"]) if request["kind"] == "graphdef" else None
     own, note = None, ""
     if graph is not None and tf_rounded.rounded(graph):
+        directory = os.path.dirname(request["answer"])
         if "int8" in request["schemes"]:
-            own = tf_rounded.by_own_ranges(request, graph)
+            own = tf_rounded.by_own_ranges(request, graph, os.path.join(directory, "own_ranges.pb"))
             note = "ranges are those that the graph was trained with" if own else (
-                "the graph has no range for some arrays: all ranges are measured with the representative data"
+                "the graph's ranges do not suffice: all ranges are measured with the representative data"
             )  # fmt: skip
-        plain = os.path.join(os.path.dirname(request["answer"]), "without_ranges.pb")
+        plain = os.path.join(directory, "without_ranges.pb")
         tf_rounded.without(graph, plain)
         request["model"] = plain
     make = function_of(request)

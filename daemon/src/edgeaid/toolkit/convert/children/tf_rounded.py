@@ -13,6 +13,7 @@ import tensorflow as tf
 _FAKE = "FakeQuantWithMinMax"
 #: Operators behind which a constant stands.
 _PASSING = ("Identity", "ReadVariableOp")
+_OWN_KERNELS = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 
 
 def load(path: str) -> Any:
@@ -56,14 +57,34 @@ def input_range(graph: Any, name: str) -> tuple[float, float] | None:
 
 
 def _constant(nodes: dict[str, Any], name: str) -> float:
+    return float(tf.make_ndarray(_behind(nodes, name).attr["value"].tensor))
+
+
+def _behind(nodes: dict[str, Any], name: str) -> Any:
+    """The node that makes a value, through those that hand it on."""
     node = nodes[name.split(":", maxsplit=1)[0]]
     while node.op in _PASSING:
         node = nodes[node.input[0].split(":")[0]]
-    return float(tf.make_ndarray(node.attr["value"].tensor))
+    return node
 
 
-def by_own_ranges(request: dict[str, Any], graph: Any) -> bytes | None:
-    """int8 by the graph's own ranges; None where they do not suffice."""
+def with_even_weights(graph: Any, path: str) -> None:
+    """Write the graph with ranges of weights as int8 has them: from -127, so that zero is zero.
+
+    Trained for uint8, a weight has 256 steps between -a and a, none of which is zero: the kernels refuse that.
+    """
+    made = tf.compat.v1.GraphDef()
+    made.CopyFrom(graph)
+    nodes = {node.name: node for node in made.node}
+    for node in made.node:
+        if node.op.startswith(_FAKE) and _behind(nodes, node.input[0]).op == "Const":
+            node.attr["narrow_range"].b = True
+    with open(path, "wb") as file:
+        file.write(made.SerializeToString())
+
+
+def by_own_ranges(request: dict[str, Any], graph: Any, path: str) -> bytes | None:
+    """int8 by the graph's own ranges, with the graph that is converted in `path`; None where they do not suffice."""
     name = request["inputs"][0]
     data = np.load(request["representative"], allow_pickle=False)["data"]
     low, high = input_range(graph, name) or (min(0.0, float(data.min())), float(data.max()))
@@ -72,7 +93,8 @@ def by_own_ranges(request: dict[str, Any], graph: Any) -> bytes | None:
         return None
     shapes = {name: request["shape"]} if request.get("shape") else None
     make = tf.compat.v1.lite.TFLiteConverter.from_frozen_graph
-    converter = make(request["model"], request["inputs"], request["outputs"], shapes)
+    with_even_weights(graph, path)
+    converter = make(path, request["inputs"], request["outputs"], shapes)
     converter.inference_type = tf.int8
     converter.quantized_input_stats = {name: (float(round(-128 - low / scale)), 1 / scale)}
     try:
@@ -80,6 +102,11 @@ def by_own_ranges(request: dict[str, Any], graph: Any) -> bytes | None:
     except Exception as error:  # the converter raises plain Exceptions and its own errors alike
         print(f"not by the graph's own ranges: {error}", flush=True)
         return None
-    interpreter = tf.lite.Interpreter(model_content=content)
+    interpreter = tf.lite.Interpreter(model_content=content, experimental_op_resolver_type=_OWN_KERNELS)
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError as error:
+        print(f"not by the graph's own ranges: {error}", flush=True)
+        return None
     floats = [t["name"] for t in interpreter.get_tensor_details() if t["dtype"] == np.float32]
     return None if floats else content

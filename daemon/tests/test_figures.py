@@ -69,7 +69,7 @@ edgeaid.service +10.000s
 @pytest.fixture
 def boot(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(Path(pages.__file__).parent))  # the benchmarks are programs beside each other
-    return import_module("boot")
+    return import_module("power_on")
 
 
 def test_the_time_from_power_on_to_ready_is_told_in_shares_of_it(boot: ModuleType) -> None:

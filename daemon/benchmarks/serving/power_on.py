@@ -2,7 +2,7 @@
 
 usage: scripts/emulate --fresh --run "export SYSTEMD_PAGER=; systemd-analyze time; \
          systemd-analyze critical-chain edgeaid.service; systemd-analyze blame" > boot.txt
-       python daemon/benchmarks/serving/boot.py boot.txt [--pages]
+       python daemon/benchmarks/serving/power_on.py boot.txt [--pages]
 
 The same commands on a Pi give its own. Shares of the whole are shown, not seconds: an emulated processor is slower by a
 factor of its own, but by about the same one in every step. With `--pages` the table and the chart of

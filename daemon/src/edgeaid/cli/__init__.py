@@ -103,7 +103,7 @@ class _Main(LazyGroup):
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
-    default=60.0,
+    default=90.0,
     show_default=True,
     metavar="SECONDS",
     help="Longest wait for an answer.",

@@ -13,7 +13,8 @@ from .. import errors
 from ..paths import HTTP_SOCKET
 
 DEFAULT_SOCKET: Final = os.environ.get("EDGEAI_SOCKET", HTTP_SOCKET)
-DEFAULT_TIMEOUT: Final = 60.0
+#: Longer than a daemon needs to give a model up that does not load (limits.load_seconds, 60): its reason has to arrive.
+DEFAULT_TIMEOUT: Final = 90.0
 
 #: Called with the bytes sent and the bytes in all.
 Progress = Callable[[int, int], None]

@@ -33,15 +33,14 @@ def interpreter(path: str, threads: int, keep: bool) -> Any:
 
 def allocated(runtime: Any, **options: Any) -> Any:
     """An interpreter with its tensors; what XNNPACK refuses gets the runtime's own kernels, as in the daemon."""
-    own = {"experimental_op_resolver_type": runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
     try:
         made = runtime.Interpreter(**options)
         made.allocate_tensors()
     except RuntimeError as error:
-        if not own.keys() - options.keys() or "XNNPackDelegate" not in str(error):
+        if "experimental_op_resolver_type" in options or "XNNPackDelegate" not in str(error):
             raise
-        made = runtime.Interpreter(**options, **own)
-        made.allocate_tensors()
+        own = runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return allocated(runtime, **options, experimental_op_resolver_type=own)
     return made
 
 

@@ -19,6 +19,8 @@ from edgeaid.toolkit.profile.prefix import prefix
 from edgeaid.toolkit.profile.profile import page, profile
 from edgeaid.toolkit.run import have_litert, litert
 
+from ..tflite_builder import Graph, Op, T, build
+
 DIGITS = Path(str(files("edgeaid.models") / "defaults/digits/1/model.tflite"))
 needs_runtime = pytest.mark.skipif(not have_litert(), reason="no TFLite runtime is installed")
 
@@ -35,6 +37,22 @@ def test_a_beginning_of_a_model_computes_what_the_whole_computes_there(tmp_path:
     part = litert(tmp_path / "part.tflite", {"runs": 1, "seed": 3, "keep": np.array([wanted])})
     np.testing.assert_array_equal(part["input_0_0"], whole["input_0_0"])
     np.testing.assert_array_equal(part[f"kept_0_{wanted}"], whole[f"kept_0_{wanted}"])
+
+
+@needs_runtime
+def test_a_model_that_only_xnnpack_refuses_is_run_and_timed_with_the_runtimes_own_kernels(tmp_path: Path) -> None:
+    tensors = [
+        T("in", [1, 1, 1, 2], "UINT8", q=(0.5, 0)),
+        T("size", [2], "INT32", [3, 3]),
+        T("out", [1, 3, 3, 2], "UINT8", q=(1.0, 0)),  # XNNPACK takes no other scale than the input's
+    ]
+    file = tmp_path / "resize.tflite"
+    file.write_bytes(
+        build(Graph(tensors, [Op("RESIZE_BILINEAR", ["in", "size"], ["out"], [(2, "?", True)])], ["in"], ["out"]))
+    )
+    answer = litert(file, {"runs": 1, "input_0_0": np.full((1, 1, 1, 2), 7, np.uint8)})
+    assert (answer["output_0_0"] == 7).all()
+    assert len(profile(file, runs=2, seconds=0.05).operators) == 1
 
 
 def test_every_beginning_is_a_sound_model_with_one_operator_more() -> None:

@@ -30,6 +30,12 @@ class Loaded:
     #: Inputs whose first dimension is a batch that the backend does not take: it runs once for each request in it.
     loops: bool = False
 
+    @property
+    def attached(self) -> Region:
+        """The region: the daemon sends ATTACH before the first slot."""
+        assert self.region is not None  # noqa: S101  see above
+        return self.region
+
 
 def spec_from(table: dict[str, Any]) -> TensorSpec:
     """TensorSpec from its JSON form (dataclasses.asdict)."""

@@ -197,8 +197,7 @@ class Worker:
         from ..vision import media
         from . import note
 
-        region = loaded.region
-        assert region is not None  # noqa: S101  the daemon sends ATTACH before the first slot
+        region = loaded.attached
         room = region.inputs[slot][0]
         placement, form = media.prepare_pixels(picture, loaded.inputs[0], room)
         note.write_form(region.notes[slot], 0, note.Form(*form))
@@ -271,8 +270,7 @@ class Worker:
         if views is None:
             from ..backends.base import as_array
 
-            region = loaded.region
-            assert region is not None  # noqa: S101  the daemon sends ATTACH before the first slot
+            region = loaded.attached
             views = (
                 [as_array(v, s) for v, s in zip(region.inputs[slot], loaded.inputs, strict=True)],
                 [as_array(v, s) for v, s in zip(region.outputs[slot], loaded.outputs, strict=True)],

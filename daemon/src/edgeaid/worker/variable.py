@@ -85,15 +85,13 @@ def opened(backend: Backend) -> OpenBackend:
 
 def inputs(loaded: Loaded, slot: int) -> list[Array]:
     """Inputs of a slot as its note says. BYTES tensors are object arrays of bytes."""
-    region = loaded.region
-    assert region is not None  # noqa: S101  the daemon sends ATTACH before the first slot
+    region = loaded.attached
     return _arrays(region.notes[slot], 0, loaded.inputs, region.inputs[slot])
 
 
 def outputs(loaded: Loaded, slot: int) -> list[Array]:
     """The same of its outputs; after a run only, which writes what they are like."""
-    region = loaded.region
-    assert region is not None  # noqa: S101  the daemon sends ATTACH before the first slot
+    region = loaded.attached
     return _arrays(region.notes[slot], len(loaded.inputs), loaded.outputs, region.outputs[slot])
 
 
@@ -125,19 +123,15 @@ def texts(data: memoryview, shape: tuple[int, ...]) -> Array:
 
 def infer(backend: Backend, loaded: Loaded, slot: int) -> Phases:
     """One request of a slot with a note; sizes and shapes of the outputs are in the note afterwards."""
-    region = loaded.region
-    assert region is not None  # noqa: S101  the daemon sends ATTACH before the first slot
+    region = loaded.attached
     view = region.notes[slot]
-    inputs = [
-        _array(buffer, spec, note.read_form(view, position))
-        for position, (spec, buffer) in enumerate(zip(loaded.inputs, region.inputs[slot], strict=True))
-    ]
+    given = inputs(loaded, slot)
     if loaded.loops:
-        return _one_by_one(backend, loaded, slot, inputs)
-    phases, made = opened(backend).infer_open(loaded.key, inputs, note.read_turn(view))
+        return _one_by_one(backend, loaded, slot, given)
+    phases, made = opened(backend).infer_open(loaded.key, given, note.read_turn(view))
     for position, (spec, buffer, array) in enumerate(zip(loaded.outputs, region.outputs[slot], made, strict=True)):
         size = _put(buffer, spec, array)
-        note.write_form(view, len(inputs) + position, Form(size, tuple(array.shape)))
+        note.write_form(view, len(given) + position, Form(size, tuple(array.shape)))
     return phases
 
 
@@ -159,8 +153,7 @@ def _put(buffer: memoryview, spec: TensorSpec, array: Array) -> int:
 
 def _one_by_one(backend: Backend, loaded: Loaded, slot: int, inputs: list[Array]) -> Phases:
     """A batch on a device that takes one request at a time."""
-    region = loaded.region
-    assert region is not None  # noqa: S101  the caller has it
+    region = loaded.attached
     batch = inputs[0].shape[0]
     outputs = []
     for position, (spec, buffer) in enumerate(zip(loaded.outputs, region.outputs[slot], strict=True)):

@@ -107,7 +107,7 @@ def bare_clients(client: Client, plain: Client, data: Any) -> dict[str, Callable
     assert session is not None
     (binding,) = session._bindings.values()
     (place,), (output,) = binding.inputs.values(), binding.outputs.values()
-    (_, request), stream = plain._core._prepared["bench", ""], plain._transport._http._sock
+    request, stream = plain._core._prepared["bench", ""].start, plain._transport._http._sock
     assert stream is not None
 
     def over_fast() -> None:
@@ -117,7 +117,7 @@ def bare_clients(client: Client, plain: Client, data: Any) -> dict[str, Callable
         output.copy()
 
     def over_http() -> None:
-        stream.sendmsg([*request, data.data.cast("B")])
+        stream.sendmsg([request, data])
         answer = stream.recv(65536)
         np.frombuffer(answer, output.dtype, output.size, len(answer) - output.nbytes)
 

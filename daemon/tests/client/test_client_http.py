@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,6 +134,97 @@ def test_a_large_answer_and_a_large_request(serve: Any) -> None:
 def test_answers_that_are_not_ours(serve: Any, answer: bytes, text: str) -> None:
     with Client(serve(says(answer))) as client, pytest.raises(errors.Unavailable, match=text):
         client.get("/v2")
+
+
+def inferred(values: bytes, version: int = 1, device: str = "cpu0", *, extra: bytes = b"") -> bytes:
+    """An answer to an inference with one output of bytes, with binary tensors."""
+    size = {"binary_data_size": len(values)}
+    output = {"name": "out", "datatype": "UINT8", "shape": [len(values)], "parameters": size}
+    said = {"model_name": "m", "model_version": str(version), "parameters": {"device": device}, "outputs": [output]}
+    body = json.dumps(said).encode()
+    head = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\nInference-Header-Content-Length: %d\r\n\r\n"
+    return head % (extra, len(body) + len(values), len(body)) + body + values
+
+
+def repeats(*answers: list[bytes]) -> Callable[[socket.socket], None]:
+    """Metadata of a model with one UINT8 input of 3 values, then for each inference the pieces of its answer."""
+    tensor = {"name": "in", "datatype": "UINT8", "shape": [3]}
+    metadata = json.dumps({"name": "m", "inputs": [tensor], "outputs": []}).encode()
+    first = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(metadata) + metadata
+
+    def run(connection: socket.socket) -> None:
+        request_of(connection)
+        connection.sendall(first)
+        for pieces in answers:
+            data = b""
+            while not data.endswith(b"\7\7\7"):
+                data += connection.recv(65536)
+            for piece in pieces:
+                connection.sendall(piece)
+
+    return run
+
+
+def test_each_answer_to_a_repeated_request_is_read_for_what_it_says(serve: Any) -> None:
+    plain = inferred(b"abc")
+    answers = [
+        [plain],
+        [plain],
+        [inferred(b"xyz")],  # the same beginning
+        [inferred(b"abc", version=2)],
+        [inferred(b"abc", device="tpu0")],
+        [inferred(b"abcdef")],
+        [inferred(b"")],
+        [bytes([byte]) for byte in inferred(b"uvw")],
+        [inferred(b"abc")[:-2], b"bc"],
+        [inferred(bytes(range(256)) * 300)],  # longer than one read
+        [plain],
+    ]
+    expected = [
+        *((b"abc", "1", "cpu0"), (b"abc", "1", "cpu0"), (b"xyz", "1", "cpu0"), (b"abc", "2", "cpu0")),
+        *((b"abc", "1", "tpu0"), (b"abcdef", "1", "cpu0"), (b"", "1", "cpu0"), (b"uvw", "1", "cpu0")),
+        *((b"abc", "1", "cpu0"), (bytes(range(256)) * 300, "1", "cpu0"), (b"abc", "1", "cpu0")),
+    ]
+    with Client(serve(repeats(*answers)), fast=False) as client:
+        told = [client.infer("m", np.full(3, 7, np.uint8)) for _ in answers]
+    assert [(a["out"].tobytes(), a.version, a.device) for a in told] == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "text"),
+    [
+        (inferred(b"abc") + b"HTTP/1.1", errors.Unavailable, "longer than"),
+        (inferred(b"abc")[:-1], errors.Unavailable, "1 bytes early"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", errors.Unavailable, "not an HTTP answer"),
+        (
+            b'HTTP/1.1 504 Late\r\nContent-Length: 16\r\n\r\n{"error":"late"}',
+            errors.DeadlineExceeded,
+            "late",
+        ),
+    ],
+)
+def test_a_repeated_request_is_refused_for_the_same_reasons_as_the_first(
+    serve: Any, answer: bytes, kind: type[errors.EdgeaiError], text: str
+) -> None:
+    good = [inferred(b"abc")]
+    with Client(serve(repeats(good, good, [answer])), fast=False) as client:
+        for _ in range(2):
+            client.infer("m", np.full(3, 7, np.uint8))
+        with pytest.raises(kind, match=text):
+            client.infer("m", np.full(3, 7, np.uint8))
+
+
+def test_a_repeated_request_opens_a_new_connection_after_one_that_was_closed(serve: Any) -> None:
+    closing = inferred(b"abc", extra=b"Connection: close\r\n")
+    good = [inferred(b"abc")]
+
+    def second(connection: socket.socket) -> None:
+        request_of(connection)
+        connection.sendall(good[0])
+
+    with Client(serve(repeats(good, [closing]), second), fast=False) as client:
+        for _ in range(3):
+            assert client.infer("m", np.full(3, 7, np.uint8))["out"].tobytes() == b"abc"
 
 
 @given(st.binary(max_size=300) | st.binary(max_size=200).map(lambda b: b"HTTP/1.1 200 OK\r\n" + b))

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
-from . import codec, http
+from . import http
 from .arguments import Address
 
 T = TypeVar("T")
@@ -35,9 +35,14 @@ class BlockingTransport:
     async def exchange_fast(self, message: bytes, fd: int) -> bytes:
         return self.ask_fast(message, fd)
 
-    def again(self, pieces: list[codec.Buffer]) -> tuple[int, dict[str, str], bytes]:
+    def again(self, pieces: list[Any], size: int, start: bytes, length: int) -> bytes | http.Answer:
         """As `repeated.Immediate` says."""
-        return self._http.again(pieces)
+        return self._http.again(pieces, size, start, length)
+
+    @property
+    def head(self) -> bytes:
+        """As `repeated.Immediate` says."""
+        return self._http.head
 
     def ask_fast(self, message: bytes, fd: int) -> bytes:
         """As `repeated.Immediate` says."""

@@ -8,13 +8,14 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import errors
 from ..tensors import FROM_NUMPY, NUMPY
+from . import http
 
 Array = npt.NDArray[Any]
 #: What `infer` takes: the only input of a model with one, or all inputs by name; arrays, or lists and numbers.
@@ -195,6 +196,46 @@ def decode(body: bytes, head_length: int) -> Inference:
             )
         offset += size
     return Inference(outputs, model, version, device=device)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an answer over HTTP said before its tensors: one that begins with the same bytes says the same."""
+
+    #: Head, empty line and JSON.
+    start: bytes
+    #: Bytes of the whole answer.
+    length: int
+    model: str = ""
+    version: str = ""
+    device: str = ""
+    #: Name, dtype, shape and place of each output.
+    outputs: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...] = ()
+
+    def read(self, data: bytes) -> Inference:
+        """An answer of this length that begins like this."""
+        outputs: dict[str, Array] = {
+            name: np.ndarray(shape, dtype, data, place) for name, dtype, shape, place in self.outputs
+        }
+        return Inference(outputs, self.model, self.version, device=self.device)
+
+
+#: No answer begins like this.
+UNKNOWN: Final = Known(b"\0", http.PIECE - 1)
+
+
+def known(head: bytes, body: bytes, head_length: int) -> Known:
+    """What a decoded answer can tell of the next one: nothing where its outputs have no fixed place or are many."""
+    model, version, device, tensors = _tensors(body[:head_length])
+    place = len(head) + 4 + head_length
+    length = len(head) + 4 + len(body)
+    if length >= http.PIECE or any(dtype.hasobject for _, dtype, _, _ in tensors):
+        return UNKNOWN
+    outputs = []
+    for name, dtype, shape, size in tensors:
+        outputs.append((name, dtype, shape, place))
+        place += size
+    return Known(b"%b\r\n\r\n%b" % (head, body[:head_length]), length, model, version, device, tuple(outputs))
 
 
 def _texts(data: bytes, shape: tuple[int, ...]) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 from urllib.parse import quote
 
 from .. import errors
@@ -59,8 +59,8 @@ class Core:
         #: Models that the fast socket cannot serve: their tensors are too large or of no fixed size.
         self._plain: set[tuple[str, str]] = set()
         self._metadata: dict[tuple[str, str], dict[str, Any]] = {}
-        #: What was asked last over HTTP: dtype and shape of each input, and all of the request before the tensors.
-        self._prepared: dict[tuple[str, str], tuple[repeated.Forms, tuple[bytes, codec.Buffer]]] = {}
+        #: What was asked last over HTTP.
+        self._prepared: dict[tuple[str, str], repeated.Request] = {}
 
     def close(self) -> None:
         """Close all connections."""
@@ -201,9 +201,9 @@ class Core:
                 binding = session.repeated(key, inputs)
                 if binding is not None:
                     return fast.answer(binding, now.ask_fast(session.question(binding, priority, timeout), -1))
-            elif (known := self._prepared.get(key)) and timeout is None and not priority and now.is_open:
-                data = repeated.raw_inputs(inputs, known[0])
-                return self._answered(*now.again([*known[1], *data])) if data is not None else None
+            elif (request := self._prepared.get(key)) and timeout is None and not priority and now.is_open:
+                pieces = repeated.pieces_of(request, inputs)
+                return self._again(now, request, pieces) if pieces is not None else None
         except http.Closed:
             self._drop_fast()  # one new attempt on a fresh connection
         except (errors.NotFound, errors.InvalidRequest):
@@ -211,6 +211,20 @@ class Core:
         except (http.Late, OSError) as error:
             raise self._broken(error) from error
         return None
+
+    def _again(self, now: repeated.Immediate, request: repeated.Request, pieces: list[Any]) -> Inference:
+        known = request.answer
+        try:
+            answer = now.again(pieces, request.size, known.start, known.length)
+        except ValueError as error:
+            raise errors.Unavailable(f"edgeaid at {self.transport.address.name}: {error}") from error
+        if type(answer) is bytes:
+            return known.read(answer)
+        status, headers, data = cast(http.Answer, answer)
+        inference = self._answered(status, headers, data)
+        if now.is_open:  # of a connection that is closed now, nothing can be said of the next answer
+            request.answer = codec.known(now.head, data, int(headers.get(HEADER_LENGTH.lower(), "0")))
+        return inference
 
     @staticmethod
     def _answered(status: int, headers: Mapping[str, str], data: bytes) -> Inference:
@@ -329,8 +343,9 @@ class Core:
         path = _model_path(*key) + "/infer"
         data, headers = await self.request("POST", path, body, head)
         if not said and not any(array.dtype.hasobject for array in arrays.values()):
-            forms = {name: (array.dtype, array.shape) for name, array in arrays.items()}
-            self._prepared[key] = forms, (http.request_head("POST", path, head, body), body[0])
+            start = http.request_head("POST", path, head, body) + body[0]
+            forms = tuple((name, array.dtype, array.shape) for name, array in arrays.items())
+            self._prepared[key] = repeated.Request(forms, start, len(start) + sum(map(len, body[1:])))
         return self._answered(200, headers, data)
 
     # --- control ----------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import os
 import struct
 from collections import OrderedDict
 from collections.abc import Generator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -208,10 +209,10 @@ def answer(binding: Binding, reply: bytes) -> Inference:
 def _told(binding: Binding, reply: bytes) -> tuple[str, str, dict[str, float]]:
     """(device, version that answered, ms by phase) of an answer. Raises what the daemon did."""
     _, _, status, _, _, queue, given, computed, taken = RESULT.unpack_from(reply)
-    text = reply[RESULT.size :].decode(errors="replace")
+    text = reply[RESULT.size :]
     if status != 200:
-        raise error_of(status, text)
-    device, _, version = text.partition("\n")
+        raise error_of(status, text.decode(errors="replace"))
+    device, version = _answerer(text)
     timing = {
         "queue_ms": queue / 1e6,
         "input_ms": given / 1e6,
@@ -219,6 +220,13 @@ def _told(binding: Binding, reply: bytes) -> tuple[str, str, dict[str, float]]:
         "output_ms": taken / 1e6,
     }
     return device, version or binding.version, timing
+
+
+@lru_cache(64)
+def _answerer(text: bytes) -> tuple[str, str]:
+    """(device, version) that an answer ends with; remembered, because they seldom change."""
+    device, _, version = text.decode(errors="replace").partition("\n")
+    return device, version
 
 
 def _layout(metadata: Mapping[str, Any]) -> tuple[dict[str, list[dict[str, Any]]], int]:

@@ -9,21 +9,24 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from .. import errors
 
 Buffer = bytes | memoryview
 #: Whole, in pieces that are sent together, or as it comes.
 Body = Sequence[Buffer] | Iterator[bytes]
+#: Status, headers by lower-case name, body.
+Answer = tuple[int, dict[str, str], bytes]
 MAX_HEAD: Final = 65536
 #: Bytes of the longest answer on the fast socket.
 MAX_REPLY: Final = 65536
 #: Bytes of a socket's path (sun_path without its end).
 MAX_PATH: Final = 107
-_PIECE: Final = 1 << 16
+#: Bytes that are received at once while an answer's length is unknown.
+PIECE: Final = 1 << 16
 _TIMEVAL: Final = struct.Struct("@ll")
 
 
@@ -156,6 +159,8 @@ class Connection:
         self.path = path
         self.timeout = timeout
         self._sock: socket.socket | None = None
+        #: Head of the last answer, without its empty line.
+        self.head = b""
 
     @property
     def is_open(self) -> bool:
@@ -168,9 +173,7 @@ class Connection:
             self._sock.close()
             self._sock = None
 
-    def exchange(
-        self, method: str, target: str, headers: Mapping[str, str], body: Body
-    ) -> tuple[int, dict[str, str], bytes]:
+    def exchange(self, method: str, target: str, headers: Mapping[str, str], body: Body) -> Answer:
         """(status, headers by lower-case name, body) of one request.
 
         An iterator as body needs a Content-Length among the headers. Raises Closed, Late after the timeout, OSErrors,
@@ -178,29 +181,49 @@ class Connection:
         """
         if self._sock is None:
             self._sock = connect(self.path, self.timeout)
-        sock = self._sock
-        return self._whole(lambda: self._exchange(sock, method, target, headers, body))
-
-    def again(self, pieces: list[Buffer]) -> tuple[int, dict[str, str], bytes]:
-        """The same for a request that is made already, on the connection that is open. Closed where none is."""
-        if self._sock is None:
-            raise Closed("not connected")
-        sock = self._sock
-        return self._whole(lambda: _repeat(sock, pieces))
-
-    def _whole(self, exchange: Callable[[], tuple[int, dict[str, str], bytes]]) -> tuple[int, dict[str, str], bytes]:
-        """The answer; closed when there is none, or when the daemon hangs up after it. Late after the timeout."""
         try:
-            status, answered, data = exchange()
-        except BlockingIOError as error:
-            self.close()
-            raise Late from error
-        except BaseException:
-            self.close()
+            answer = self._exchange(self._sock, method, target, headers, body)
+        except BaseException as error:
+            self._failed(error)
             raise
-        if answered.get("connection", "").lower() == "close":
+        return self._finished(answer)
+
+    def again(self, pieces: list[Any], size: int, start: bytes, length: int) -> bytes | Answer:
+        """Send a request of `size` bytes that is made already, on the connection that is open. Closed where none is.
+
+        An answer of `length` bytes that begins with `start` is returned as it came, head and all: what was read from
+        the one before holds for it. Any other as `exchange` does.
+        """
+        sock = self._sock
+        if sock is None:
+            raise Closed("not connected")
+        try:
+            sent = sock.sendmsg(pieces)
+            if sent < size:  # a signal came in between
+                sock.sendall(b"".join(pieces)[sent:])
+            data = sock.recv(length + 1)  # one more than expected would be an answer to nothing
+            if len(data) == length and data.startswith(start):
+                return data
+            answer = self._receive(sock, data)
+        except (BrokenPipeError, ConnectionResetError) as error:
             self.close()
-        return status, answered, data
+            raise Closed(str(error)) from error
+        except BaseException as error:
+            self._failed(error)
+            raise
+        return self._finished(answer)
+
+    def _failed(self, error: BaseException) -> None:
+        """Close after an exchange that has no answer. Late after the timeout."""
+        self.close()
+        if isinstance(error, BlockingIOError):
+            raise Late from error
+
+    def _finished(self, answer: Answer) -> Answer:
+        """The answer; closed when the daemon hangs up after it."""
+        if answer[1].get("connection", "").lower() == "close":
+            self.close()
+        return answer
 
     def _exchange(
         self,
@@ -209,7 +232,7 @@ class Connection:
         target: str,
         headers: Mapping[str, str],
         body: Body,
-    ) -> tuple[int, dict[str, str], bytes]:
+    ) -> Answer:
         head = request_head(method, target, headers, body)
         try:
             if isinstance(body, Iterator):
@@ -221,54 +244,46 @@ class Connection:
         except (BrokenPipeError, ConnectionResetError) as error:
             # A refused upload is answered and hung up on before its end: the answer says why.
             try:
-                status, answered, data = _receive(sock)
+                status, answered, data = self._receive(sock)
             except (Closed, OSError):
                 raise Closed(str(error)) from error
             return status, {**answered, "connection": "close"}, data
-        return _receive(sock)
+        return self._receive(sock)
 
-
-def _repeat(sock: socket.socket, pieces: list[Buffer]) -> tuple[int, dict[str, str], bytes]:
-    try:
-        _send(sock, pieces)
-        return _receive(sock)
-    except (BrokenPipeError, ConnectionResetError) as error:
-        raise Closed(str(error)) from error
+    def _receive(self, sock: socket.socket, data: bytes = b"") -> Answer:
+        """The answer, of which `data` has come already."""
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            if len(data) > MAX_HEAD:
+                raise ValueError(f"the answer's headers are longer than {MAX_HEAD} bytes")
+            try:
+                piece = sock.recv(PIECE)
+            except ConnectionResetError as error:
+                raise Closed(str(error)) from error
+            if not piece:
+                raise Closed("no answer")
+            data += piece
+        self.head = data[:end]
+        status, parsed = _parsed_head(self.head)
+        headers = parsed.copy()
+        if status == 204:
+            return status, headers, b""
+        body = data[end + 4 :]
+        missing = content_length(headers) - len(body)
+        if missing < 0:
+            raise ValueError("the answer is longer than its Content-Length")
+        if not missing:
+            return status, headers, body
+        parts = [body]
+        while missing:
+            piece = sock.recv(min(missing, 1 << 20))
+            if not piece:
+                raise ConnectionError(f"the answer ended {missing} bytes early")
+            parts.append(piece)
+            missing -= len(piece)
+        return status, headers, b"".join(parts)
 
 
 def _send(sock: socket.socket, pieces: list[Buffer]) -> None:
     sent = sock.sendmsg(pieces)
     if sent < sum(map(len, pieces)):  # a signal came in between
         sock.sendall(b"".join(pieces)[sent:])
-
-
-def _receive(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    data = b""
-    while (end := data.find(b"\r\n\r\n")) < 0:
-        if len(data) > MAX_HEAD:
-            raise ValueError(f"the answer's headers are longer than {MAX_HEAD} bytes")
-        try:
-            piece = sock.recv(_PIECE)
-        except ConnectionResetError as error:
-            raise Closed(str(error)) from error
-        if not piece:
-            raise Closed("no answer")
-        data += piece
-    status, parsed = _parsed_head(data[:end])
-    headers = parsed.copy()
-    if status == 204:
-        return status, headers, b""
-    body = data[end + 4 :]
-    missing = content_length(headers) - len(body)
-    if missing < 0:
-        raise ValueError("the answer is longer than its Content-Length")
-    if not missing:
-        return status, headers, body
-    parts = [body]
-    while missing:
-        piece = sock.recv(min(missing, 1 << 20))
-        if not piece:
-            raise ConnectionError(f"the answer ended {missing} bytes early")
-        parts.append(piece)
-        missing -= len(piece)
-    return status, headers, b"".join(parts)

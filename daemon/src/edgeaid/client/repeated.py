@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from . import codec
+from . import codec, http
 
-#: dtype and shape of each input by name.
-Forms = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
+#: Name, dtype and shape of each input.
+Forms = tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+
+
+@dataclass(slots=True)
+class Request:
+    """An inference that was asked for over HTTP."""
+
+    forms: Forms
+    #: All of the request before the tensors.
+    start: bytes
+    #: Bytes of the whole request.
+    size: int
+    #: How it was answered last.
+    answer: codec.Known = codec.UNKNOWN
 
 
 class Immediate(Protocol):
@@ -25,23 +39,29 @@ class Immediate(Protocol):
     def ask_fast(self, message: bytes, fd: int) -> bytes:
         """`exchange_fast`."""
 
-    def again(self, pieces: list[codec.Buffer]) -> tuple[int, dict[str, str], bytes]:
-        """`exchange` of a request that is made already."""
+    def again(self, pieces: list[Any], size: int, start: bytes, length: int) -> bytes | http.Answer:
+        """As `http.Connection` says."""
+
+    @property
+    def head(self) -> bytes:
+        """As `http.Connection` says."""
 
 
-def raw_inputs(inputs: codec.Inputs, forms: Forms) -> list[codec.Buffer] | None:
-    """The bytes of arrays that have exactly these forms; None for anything else."""
-    if type(inputs) is np.ndarray:
-        inputs = dict(zip(forms, (inputs,), strict=False))
-    if type(inputs) is not dict or len(inputs) != len(forms):
+def pieces_of(request: Request, inputs: codec.Inputs) -> list[Any] | None:
+    """The request with other tensors; None where its inputs are anything but arrays of exactly its forms."""
+    given: Sequence[Any] = (inputs,)
+    if type(inputs) is not np.ndarray:
+        if type(inputs) is not dict or len(inputs) != len(request.forms):
+            return None
+        given = [inputs.get(name) for name, _, _ in request.forms]
+    elif len(request.forms) != 1:
         return None
-    data = []
-    for name, (dtype, shape) in forms.items():
-        array = inputs.get(name)
+    pieces: list[Any] = [request.start]
+    for array, (_, dtype, shape) in zip(given, request.forms, strict=True):
         if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
             return None
-        data.append(codec.raw(array))
-    return data
+        pieces.append(array if array.flags.c_contiguous else np.ascontiguousarray(array))
+    return pieces
 
 
 def check_status(status: int, answered: Mapping[str, str], data: bytes) -> None:

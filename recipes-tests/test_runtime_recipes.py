@@ -177,7 +177,7 @@ def test_every_git_source_of_the_runtime_recipes_is_read_by_this_test() -> None:
     named = {path.stem.split("_")[0]: git_sources(path) for path in recipe_files()}
     assert len(named["python3-tflite-runtime"]) == 13
     assert len(named["libedgetpu"]) == 1
-    assert len(named["mvnc-firmware"]) == len(named["openvino-inference-engine"]) == 2
+    assert len(named["mvnc-firmware"]) == len(named["openvino-myriad"]) == 2
     assert all(re.fullmatch("[0-9a-f]{40}", commit) for pairs in named.values() for _, commit in pairs)
 
 
@@ -279,11 +279,13 @@ def test_libmvnc_finds_no_stick(build: bitbake.Build, tmp_path: Path, version: s
     assert "status -4" in said  # MVNC_DEVICE_NOT_FOUND, NC_DEVICE_NOT_FOUND
     (module,) = built.split.glob("python3-mvnc/usr/lib/python3*/site-packages/mvnc/mvncapi.py")
     assert 'CDLL("libmvnc.so.0")' in module.read_text()
+    assert list(module.parent.glob("__pycache__/mvncapi.*.pyc"))
 
 
 def test_pycoral_is_imported_from_its_package(build: bitbake.Build) -> None:
     built = make(build, recipe("python3-pycoral_*"))
     (site,) = built.split.glob("python3-pycoral/usr/lib/python3*/site-packages")
+    assert {path.name.split(".")[0] for path in site.glob("pycoral/utils/__pycache__/*.pyc")} >= {"edgetpu", "dataset"}
     program = "import pycoral.adapters.classify, pycoral.adapters.detect, pycoral.adapters.segment, pycoral.utils.dataset, pycoral.utils.edgetpu"
     environment = os.environ | {"PYTHONPATH": str(site)}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)

@@ -74,7 +74,9 @@ python edgeai_bazel_everywhere () {
     if not edgeai.bazelrun.mentions_bazel(d):
         return
     running = edgeai.bazelrun.tasks_that_run_bazel(d, e.tasklist)
-    if not running:
+    # A script of the sources may run it as well, in any step of the build.
+    hidden = edgeai.bazelrun.tasks_that_may_run_bazel(d, e.tasklist)
+    if not running and not hidden:
         return
 
     # A limit that somebody wrote into the recipe.
@@ -96,10 +98,12 @@ python edgeai_bazel_everywhere () {
     d.setVarFlag("JAVA_TOOL_OPTIONS", "export", "1")
     d.setVarFlag("JAVA_TOOL_OPTIONS", "vardepvalue", "1")
 
-    for task, text in edgeai.bazelrun.tasks_that_run_bazel(d, e.tasklist).items():
+    running = edgeai.bazelrun.tasks_that_run_bazel(d, e.tasklist)
+    for task, text in running.items():
         reason = edgeai.bazelrun.problem(d, task, text)
         if reason:
             raise bb.parse.SkipRecipe(reason)
+    for task in dict.fromkeys([*running, *hidden]):
         # One at a time, by BitBake's own means: works between processes and is no part of signatures.
         locks = (d.getVarFlag(task, "lockfiles", False) or "").split()
         d.setVarFlag(task, "lockfiles", " ".join([*locks, "${EDGEAI_BAZEL_LOCK}"]))

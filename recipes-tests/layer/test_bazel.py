@@ -10,9 +10,11 @@ import pytest
 from layer.workspace import Workspace, empty_build, workspace
 from rig.paths import Missing
 
-#: Recipes of the toy layer whose Bazel runs, and how: a task of one's own, meta-tensorflow's classes, no class at all.
+#: Recipes of the toy layer whose Bazel runs, and how: a task of one's own, meta-tensorflow's classes, no class at all, a script, a
+#: function that is handed the command.
 TOYS = (
     "toy-own-a", "toy-own-b", "toy-class-a", "toy-class-a-native", "toy-class-b", "toy-bootstrap", "toy-plain", "toy-python",
+    "toy-script", "toy-handed-on",
 )  # fmt: skip
 
 # Only the toys are parsed. INHERIT_DISTRO and the like are what a build has anyway.

@@ -31,6 +31,15 @@ from edgeai import bazelrun
         ('subprocess.run(["bazel", "--batch", "build", "//x"])', "bazel"),
         ('bb.process.run("bazel build //x")', "bazel"),
         ('subprocess.run(["bazelisk", *start.split(), "build", target])', "bazelisk"),
+        ("bazel --output_base /w/b --max_idle_secs 10 build //x", "bazel"),
+        ('bazel --host_jvm_args="-Xss4m -Xmx2g" build //x', "bazel"),
+        ('run_it() {\n    bazel --batch "$@"\n}', "bazel"),
+        ("exec ${BAZEL} ${BAZEL_STARTUP_OPTIONS} $*", "${BAZEL}"),
+        ("nice ./bazelw $COMMAND", "./bazelw"),
+        ("./bazelw build //x", "./bazelw"),
+        ("./bazelisk-linux-amd64 build //x", "./bazelisk-linux-amd64"),
+        ("ibazel run //x", "ibazel"),
+        ('bbnote "built $(bazel build //x)"', "bazel"),
     ],
 )
 def test_a_call_of_bazel_is_recognised(text: str, program: str) -> None:
@@ -52,6 +61,10 @@ def test_a_call_of_bazel_is_recognised(text: str, program: str) -> None:
         "sed -i s/bazel// build.py",
         "cp tools/bazel.sh build/",
         "bazel builder",
+        "install -m 0755 output/bazel $destination",
+        "rm -rf $BAZEL_DIR $other",
+        "for one in bazel $others; do :; done",
+        "cp -r bazel --preserve x build.py",
     ],
 )
 def test_what_only_names_bazel_is_not_a_call(text: str) -> None:
@@ -80,3 +93,40 @@ def test_a_limit_that_follows_the_host_stays() -> None:
 )  # fmt: skip
 def test_numbers_of_jobs_on_bazels_own_line_are_seen(text: str, foreign: list[str]) -> None:
     assert bazelrun.foreign_jobs(text, 3) == foreign
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "./build.sh", "  sh tools/wheel.sh --out x", "install -d /x\n/w/src/bazel-bin/pip_package out", "VERBOSE=1 ./compile", "oe_runmake wheel",
+        "if ! configure/run; then :; fi", '"${S}/make_it" all', ". ./environment", "python3 setup.py bdist_wheel",
+        "subprocess.run(command, check=True)", "os.system(line)",
+    ],
+)  # fmt: skip
+def test_what_the_sources_run_is_unread(text: str) -> None:
+    assert bazelrun.starts_something_unread(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["install -m 0755 ${S}/out/tool ${D}${bindir}", "# ./build.sh", "cp -r a/b c/d", "nativepython3 -m pip install x.whl", "sed -i s,a/b,c, file", "rm -f x.sh"],
+)  # fmt: skip
+def test_what_only_moves_files_is_read(text: str) -> None:
+    assert not bazelrun.starts_something_unread(text)
+
+
+def test_a_recipe_builds_between_its_sources_and_its_packages() -> None:
+    after = {
+        "do_fetch": [], "do_unpack": ["do_fetch"], "do_patch": ["do_unpack"], "do_configure": ["do_patch"], "do_compile": ["do_configure"],
+        "do_wheel": ["do_compile"], "do_install": ["do_wheel"], "do_install_ptest_base": ["do_install"], "do_populate_sysroot": ["do_install"],
+        "do_package": ["do_install", "do_install_ptest_base"], "do_build": ["do_package"], "do_listtasks": [],
+    }  # fmt: skip
+    steps = {"do_configure", "do_compile", "do_wheel", "do_install", "do_install_ptest_base"}
+    assert bazelrun.between_sources_and_packages(after) == steps
+    native = {task: needs for task, needs in after.items() if task not in ("do_package", "do_install_ptest_base")}
+    assert bazelrun.between_sources_and_packages(native) == steps - {"do_install_ptest_base"}
+
+
+def test_a_long_line_of_options_takes_no_time_to_read() -> None:
+    line = "bazel " + " ".join(f'--a{n}="$X" $Y "--b" v{n}' for n in range(400))
+    assert bazelrun.programs(line) == []

@@ -36,6 +36,20 @@ def test_bitbake_setup_offers_machines_that_kas_has() -> None:
     assert {"raspberrypi4-64", "raspberrypi5", "qemuarm64"} <= named
 
 
+def test_bitbake_setup_sets_what_the_machine_files_of_kas_set() -> None:
+    (one,) = config()["bitbake-setup"]["configurations"]
+    assert "edgeai-rpi/raspberrypi" in one["oe-fragments"]
+    of_kas = yaml.safe_load((TOP / "kas/machine/include/raspberrypi.yml").read_text())["local_conf_header"][
+        "20-raspberrypi"
+    ]
+    fragment = (TOP / "meta-edgeai/conf/fragments/raspberrypi.conf").read_text()
+    lines = [line for line in of_kas.splitlines() if not line.startswith("#")]
+    assert len(lines) > 1
+    assert [
+        line for line in fragment.splitlines() if line and not line.startswith("BB_CONF_FRAGMENT") and "=" in line
+    ] == lines
+
+
 def test_bitbake_setup_makes_a_build_directory_of_this_distribution(wrynose: Workspace) -> None:
     top: Path = wrynose.build.top / "setup"
     shutil.rmtree(top, ignore_errors=True)
@@ -52,11 +66,12 @@ def test_bitbake_setup_makes_a_build_directory_of_this_distribution(wrynose: Wor
     assert done.returncode == 0, done.stdout[-3000:]
     directory = top / "t/edgeai-wrynose-raspberrypi5/build"
     asked = bitbake.run(
-        wrynose.build, "bash", "-c", f". {directory}/init-build-env >/dev/null && bitbake-getvar MACHINE && bitbake-getvar DISTRO && bitbake-getvar BBLAYERS",
+        wrynose.build, "bash", "-c", f". {directory}/init-build-env >/dev/null && bitbake-getvar MACHINE && bitbake-getvar DISTRO && bitbake-getvar BBLAYERS && bitbake-getvar LICENSE_FLAGS_ACCEPTED",
         timeout=300,
     )  # fmt: skip
-    value = dict(re.findall(r'^(MACHINE|DISTRO|BBLAYERS)="(.*)"$', asked.stdout, re.MULTILINE))
+    value = dict(re.findall(r'^(MACHINE|DISTRO|BBLAYERS|LICENSE_FLAGS_ACCEPTED)="(.*)"$', asked.stdout, re.MULTILINE))
     assert (value["MACHINE"], value["DISTRO"]) == ("raspberrypi5", "edgeai"), asked.stdout[-2000:]
+    assert value["LICENSE_FLAGS_ACCEPTED"].split() == ["synaptics-killswitch"]
     assert str(wrynose.build.project / "meta-edgeai") in [
         os.path.normpath(layer) for layer in value["BBLAYERS"].split()
     ]

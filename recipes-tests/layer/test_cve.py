@@ -21,9 +21,9 @@ pytestmark = pytest.mark.slow
 
 #: Recipes of ours with a product name of the databases.
 RECIPES = (
-    "flatbuffers-tflite",
+    "flatbuffers-edgeai",
     "litert-bin",
-    "openvino-inference-engine",
+    "openvino-myriad",
     "python3-ai-edge-litert-bin",
     "python3-pycoral",
     "python3-tflite-runtime",
@@ -44,16 +44,16 @@ class Record:
 
 
 RECORDS = (
-    Record("CVE-2023-25080", "intel:openvino", "2023.0.0", {"openvino-inference-engine": "Ignored: upstream-wontfix"}),
+    Record("CVE-2023-25080", "intel:openvino", "2023.0.0", {"openvino-myriad": "Ignored: upstream-wontfix"}),
     # The tool takes 2022.3.2 for a date, which it compares with dates only: the recipe has to say that the fix is in.
-    Record("CVE-2023-28405", "intel:openvino", "2022.3.0", {"openvino-inference-engine": "Patched: fixed-version"}),
+    Record("CVE-2023-28405", "intel:openvino", "2022.3.0", {"openvino-myriad": "Patched: fixed-version"}),
     Record("CVE-2022-35991", "google:tensorflow", "2.10.0", {"python3-tflite-runtime": "Patched: fixed-version"}),
     # Made up, for names that have no published record: the point is that the tool would find them.
     Record(
         "CVE-2099-10001", "google:litert", "99.0", dict.fromkeys(("litert-bin", "python3-ai-edge-litert-bin"), FITS)
     ),
     Record("CVE-2099-10002", "google:tensorflow", "99.0", {"python3-tflite-runtime": FITS}),
-    Record("CVE-2099-10003", "google:flatbuffers", "99.0", {"flatbuffers-tflite": FITS}),
+    Record("CVE-2099-10003", "google:flatbuffers", "99.0", {"flatbuffers-edgeai": FITS}),
     Record("CVE-2099-10004", "google:pycoral", "99.0", {"python3-pycoral": FITS}),
 )
 

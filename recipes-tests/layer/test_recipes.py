@@ -19,6 +19,10 @@ from layer.workspace import MACHINES, RELEASES, RUNTIMES, Workspace, hand_over, 
 from rig import bitbake
 from rig.paths import TOP, Missing
 
+sys.path.insert(0, str(TOP / "meta-edgeai" / "lib"))
+
+from edgeai import buildhost
+
 ALL = (
     "tensorflow", "edgetpu-pcie", "ncs", "ncs2", "k210", "grpc", "frigate", "mqtt", "camera", "weston", "power-fast", "debug",
 )  # fmt: skip
@@ -132,8 +136,8 @@ def test_vulnerabilities_are_looked_up_by_the_names_that_databases_have(facts: F
     # By default it is the recipe's name, under which nobody lists anything.
     listed = {name: (one["CVE_PRODUCT"] or "").split() for name, one in own(facts).items()}
     assert "google:tensorflow" in listed["python3-tflite-runtime"]
-    assert "google:flatbuffers" in listed["flatbuffers-tflite"]
-    assert "intel:openvino" in listed["openvino-inference-engine"]
+    assert "google:flatbuffers" in listed["flatbuffers-edgeai"]
+    assert "intel:openvino" in listed["openvino-myriad"]
     # Numbers of LiteRT's versions are those of old TensorFlows, with hundreds of findings that are none.
     assert {listed[name][0] for name in ("litert-bin", "python3-ai-edge-litert-bin")} == {"google:litert"}
 
@@ -171,6 +175,20 @@ def test_tflite_runtime_is_compiled_offline_with_xnnpack(facts: Facts) -> None:
         assert f"/deps/{name}/" in one["LIC_FILES_CHKSUM"], f"no licence text of {name}"
     for name in ("XNNPACK", "CPUINFO", "RUY", "EIGEN", "FLATBUFFERS"):
         assert re.search(rf"-DFETCHCONTENT_SOURCE_DIR_{name}=\S+/deps/{name.lower()}\b", flags)
+
+
+@pytest.mark.parametrize(("wanted", "used"), [("-j 1 -l 3", "-j 1 -l 3"), ("-j 4096", None), ("", None)])
+def test_tflite_runtime_runs_no_more_steps_than_fit_into_the_memory_or_the_user_wants(
+    wanted: str, used: str | None
+) -> None:
+    directory = build_directory("wrynose", "raspberrypi4-64")
+    recipe = directory.build.project / "meta-edgeai/recipes-runtime/tflite/python3-tflite-runtime_2.21.0.bb"
+    done = directory.run(
+        "bitbake", "-b", str(recipe), "-e", settings=MASK + f'PARALLEL_MAKE = "{wanted}"\n', timeout=900
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    (value,) = re.findall(r'^(?:export )?PARALLEL_MAKE="(.*)"$', done.stdout, re.M)
+    assert value == (used or f"-j {buildhost.make_jobs(buildhost.cpu_count())}")
 
 
 def test_both_cpu_runtimes_provide_the_same_name(facts: Facts) -> None:

@@ -21,7 +21,7 @@ from rig.paths import TOP
 build = load_script("build")
 pins = load_script("tflite-pins")
 GB = 1 << 30
-GOOD = dict(root=False, memory=16 * GB, free=200 * GB, missing=(), utf8=True, path="/home/me/build")
+GOOD = dict(root=False, memory=16 * GB, free=200 * GB, missing=(), utf8=True, path="/home/me/build", websockets=True)
 
 
 def request(*words: str) -> Any:
@@ -47,6 +47,13 @@ def test_machine_features_and_release_become_kas_files_in_order() -> None:
         (("raspberrypi5", "power-cool", "power-fast"), "exclude each other"),
         (("raspberrypi5", "--memory", "8g"), "--memory is for --container"),
         (("raspberrypi4-64", "edgetpu-pcie"), "edgetpu-pcie is for raspberrypi5, raspberrypi-cm4"),
+        (("raspberrypi5", "raspberrypi4-64"), "one machine at a time: raspberrypi5 or raspberrypi4-64"),
+        (("raspberrypi5", "--image="), "--image needs a value"),
+        (("raspberrypi5", "--container", "--memory", "much"), "a number and b, k, m or g, such as 16g"),
+        (("raspberrypi5", "--shell", "--", "-k"), "--shell starts no build"),
+        (("raspberrypi5", "testimage"), "raspberrypi5 would let anybody log in as root"),
+        (("raspberrypi0-2w-64", "tensorflow"), "tensorflow is not for raspberrypi0-2w-64, which has 512 MB"),
+        (("--release", "scarthgap", "raspberrypi5", "json"), "json needs --release wrynose"),
         (("raspberrypi5", "--with", "/nowhere/my.yml"), "there is no such file"),
         (("raspberrypi5", "--with", "/etc/passwd"), "a kas file ends with .yml"),
     ],
@@ -70,6 +77,7 @@ def test_a_good_host_has_no_problems() -> None:
         ({"missing": ("chrpath", "rpcgen")}, (), "sudo apt install chrpath rpcsvc-proto"),
         ({"utf8": False}, (), "locale en_US.UTF-8"),
         ({"path": "/home/me/my builds"}, (), "a character that builds stumble over"),
+        ({"websockets": False}, ("public-mirrors",), "sudo apt install python3-websockets"),
     ],
 )
 def test_each_thing_that_would_fail_hours_later_is_said_first(

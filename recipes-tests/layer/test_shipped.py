@@ -16,7 +16,7 @@ RECIPES = TOP / "meta-edgeai/recipes-edgeai"
 #: Extra of pip -> package of the layer that has what it has; None where an image has it otherwise.
 EXTRAS = {
     "litert": None,  # python3-ai-edge-litert-bin or python3-tflite-runtime
-    "ncs2": None,  # openvino-inference-engine
+    "ncs2": None,  # openvino-myriad
     "grpc": "edgeaid-grpc",
     "k210": "edgeaid-k210",
     "hotplug": "edgeaid-hotplug",

@@ -14,6 +14,16 @@ from rig.paths import TOP
 LAYER = TOP / "meta-edgeai"
 RECIPES = sorted(p for p in LAYER.rglob("*") if p.suffix in (".bb", ".bbappend", ".inc", ".bbclass"))
 
+#: Recipes and packages of public layers that a build may have beside this one, and their layers. With equal names one would hide the other.
+TAKEN = {
+    "openvino-inference-engine": "meta-openvino", "open-model-zoo": "meta-openvino",
+    "flatbuffers-tflite": "meta-qcom-distro", "ai-edge-litert": "meta-qcom-distro", "python3-ai-edge-litert": "meta-qcom-distro",
+    "tensorflow-lite": "meta-tensorflow", "keras": "meta-tensorflow", "bazel-native": "meta-tensorflow",
+    "libedgetpu-std": "meta-tensorflow-lite", "libedgetpu-max": "meta-tensorflow-lite", "litert": "meta-tensorflow-lite",
+    "libtensorflow-lite": "meta-tensorflow-lite", "python3-tensorflow-lite": "meta-tensorflow-lite",
+    "gasket-driver": "meta-coral-ai", "flatbuffers": "meta-oe", "python3-flatbuffers": "meta-oe", "libpisp": "meta-raspberrypi",
+}  # fmt: skip
+
 #: oelint rules that are off, and why.
 SUPPRESSED = {
     "oelint.vars.homepageping": "asks the network",
@@ -103,3 +113,26 @@ def test_on_target_cases_are_python_and_skip_where_a_package_is_absent(path: Pat
     compile(text, str(path), "exec")
     assert "OEHasPackage" in text
     assert path.stem in (TOP / "kas/feature/testimage.yml").read_text()
+
+
+def test_no_recipe_or_package_has_a_name_of_another_layer() -> None:
+    names = set()
+    for path in LAYER.rglob("*.bb"):
+        recipe = path.stem.split("_")[0]
+        names.add(recipe)
+        for text in (path.read_text(), *(p.read_text() for p in path.parent.glob("*.inc"))):
+            for listed in re.findall(r'^(?:PACKAGES|PACKAGE_BEFORE_PN) (?:=\+|\+=|=) "(.*)"$', text, re.MULTILINE):
+                names |= {name.replace("${PN}", recipe) for name in listed.split()}
+    assert {"libedgetpu-clock-std", "python3-mvnc", "edgeaid-toolkit"} <= names
+    assert names & set(TAKEN) == set()
+
+
+@pytest.mark.parametrize("path", [p for p in RECIPES if p.suffix in (".bb", ".inc")], ids=lambda p: p.name)
+def test_python_modules_that_a_recipe_installs_are_compiled(path: Path) -> None:
+    text = path.read_text()
+    if not re.search(r"^do_install\b.*?^}", text, re.M | re.S) or "PYTHON_SITEPACKAGES_DIR" not in text:
+        return
+    classes = " ".join(re.findall(r"^inherit (.*)$", text, re.M)).split()
+    assert {"edgeai_bytecode", "python_setuptools_build_meta"} & set(classes), (
+        f"{path.name} installs modules without their .pyc"
+    )

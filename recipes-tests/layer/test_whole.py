@@ -108,7 +108,7 @@ def test_every_task_of_both_images_can_be_resolved(only_needed: tuple[str, str],
 RUNTIME_RECIPES = {
     "edgetpu": {"libedgetpu", "python3-pycoral"},
     "ncs": {"libmvnc"},
-    "ncs2": {"openvino-inference-engine"},
+    "ncs2": {"openvino-myriad"},
     "k210": {"edgeaid-k210", "python3-pyserial"},
     "grpc": {"edgeaid-grpc", "python3-grpcio"},
     "frigate": {"edgeaid-frigate", "python3-pyzmq"},

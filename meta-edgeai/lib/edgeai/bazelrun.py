@@ -11,12 +11,21 @@ COMMANDS = (
     "|print_action|query|run|shutdown|sync|test|vendor|version"
 )
 
-# "bazel build", "${BAZEL} --batch build", "/path/bazelisk run", ["bazel", "build"]; what is between may be options or variables.
-_SEPARATOR = r"""["']?[\s,]+["']?"""
-_PROGRAM = r"""(?:[^\s"'`;|&()=,\[\]#]*/)?bazel(?:isk)?(?:-[\d.]+)?(?:\.real)?|\$\{?\w*BAZEL\w*\}?"""
+# "bazel build", "${BAZEL} --batch build", "/path/bazelisk run", ["bazel", "build"]; what is between may be variables, and options with
+# their values ("--output_base /path").
+_SEPARATOR = r"""["']*[\s,]+["']*"""
+_WORD = r"""[^\s,"']*(?:["'][^\s,"']+)*"""
+_PROGRAM = r"""(?:[^\s"'`;|&()=,\[\]#]*/)?i?bazel(?:isk|w)?(?:[-_]?[\d.]+)?(?:[-_]linux[-_]\w+)?(?:\.real)?|\$\{?\w*BAZEL\w*\}?"""
+_BETWEEN = rf"(?:{_SEPARATOR}(?:-{_WORD}(?:{_SEPARATOR}(?!(?:{COMMANDS})\b|[-$@{{*\"'])[^\s,]{_WORD})?|[$@{{*]{_WORD}))*"
 _RUN = re.compile(
-    rf"""(?:^|(?<=[\s"'`;|&(=,\[]))(?P<program>{_PROGRAM})(?:{_SEPARATOR}[-$@{{*][^\s,]*)*{_SEPARATOR}(?:{COMMANDS})(?![\w.-])""",
+    rf"""(?:^|(?<=[\s"'`;|&(=,\[]))(?P<program>{_PROGRAM}){_BETWEEN}{_SEPARATOR}(?:{COMMANDS})(?![\w.-])""",
     re.MULTILINE,
+)
+# Where a command begins: at the beginning of a line or after what ends another one, behind words that start the next.
+_BEGINS = r"""(?:^|[;&|(!]|\{(?=\s)|\b(?:then|do|else)\b)[ \t]*(?:(?:\w+=\S*|exec|nice|env|time|-\S+|\d+)[ \t]+)*"""
+# A command that somebody else names: "bazel $BAZEL_OPTIONS "$@"" in a function that is called with it.
+_HANDED_ON = re.compile(
+    rf"""{_BEGINS}["']?(?P<program>{_PROGRAM}){_BETWEEN}{_SEPARATOR}\$(?:[@*]|\{{?\w+\}}?)(?=["']*\s*(?:[;&|)}}\n]|$))""", re.MULTILINE
 )
 # A script of the sources whose name says that it runs Bazel, such as build_pip_package_with_bazel.sh.
 _SCRIPT = re.compile(
@@ -32,8 +41,12 @@ _FILES = {}  # path: whether it names Bazel
 _JOBS = re.compile(r"(?:--jobs(?:=|\s+)|(?<=\s)-j\s*)([\w*.]+)")
 
 
-# What only says something.
-_SAID = re.compile(r"(?:^|(?<=[;&|({]))\s*(?:echo|printf|bb(?:plain|note|warn|error|fatal|debug)|bb\.(?:plain|note|warn|error|fatal))\b[^;&|\n]*", re.MULTILINE)
+# What only says something, and does not say what a command answered.
+_SAID = re.compile(
+    r"(?:^|(?<=[;&|({]))\s*(?:echo|printf|bb(?:plain|note|warn|error|fatal|debug)|bb\.(?:plain|note|warn|error|fatal))\b"
+    r"(?![^;&|\n]*(?:`|\$\())[^;&|\n]*",
+    re.MULTILINE,
+)
 
 
 def _plain(text):
@@ -49,7 +62,44 @@ def programs(text):
     ['bazel']
     """
     plain = _plain(text)
-    return [call["program"] for pattern in (_RUN, _SCRIPT) for call in pattern.finditer(plain)]
+    calls = {call.start("program"): call["program"] for pattern in (_RUN, _SCRIPT, _HANDED_ON) for call in pattern.finditer(plain)}
+    return [calls[place] for place in sorted(calls)]
+
+
+# A script or a program of the sources, or what builds by rules that are there; none of it can be read here.
+_STARTED = re.compile(
+    rf"""{_BEGINS}(?:(?:(?:ba|da)?sh|python3?|\.|source|-\S+)[ \t]+)*["']?"""
+    r"""(?:[^\s;&|()"'=]*/[^\s;&|()"'=]+|[^\s;&|()"'=/]+\.(?:sh|py|bash)|(?:oe_run)?make|ninja|cmake)(?=["']?(?:[\s;&|)]|$))"""
+    r"""|\b(?:subprocess|bb\.process)\.\w+\(|\bos\.(?:system|exec\w+|spawn\w+)\(""",
+    re.MULTILINE,
+)
+
+
+def starts_something_unread(text):
+    """Whether a task's text starts what its recipe does not show.
+
+    >>> starts_something_unread('install -m 0755 out/tool /image; ./tools/strip.sh /image')
+    True
+    """
+    return bool(_STARTED.search(_plain(text)))
+
+
+def between_sources_and_packages(after):
+    """Tasks in which a recipe builds: what waits for do_configure's own needs, and packages wait for it.
+
+    `after`: {task: tasks it waits for}
+    """
+
+    def ended(*tasks):
+        waiting, seen = [one for task in tasks for one in after.get(task, ())], set()
+        while waiting:
+            one = waiting.pop()
+            if one not in seen:
+                seen.add(one)
+                waiting += after.get(one, ())
+        return seen
+
+    return (ended("do_package", "do_populate_sysroot", "do_install") | {"do_install"}) & set(after) - ended("do_configure")
 
 
 def without_written_limits(text):
@@ -100,20 +150,41 @@ def functions(d, task):
 
 def tasks_that_run_bazel(d, tasks):
     """{task: text of all its functions} of those that run Bazel."""
-    import bb.data
-    import bb.utils
-
     running = {}
     for task in tasks:
         text = "\n".join(d.getVar(name) or "" for name in functions(d, task))
         if task == "do_bazel_compile" or programs(text):
             running[task] = text
     # A class or a tool of Bazel's without a visible call: the step that compiles is the one that uses it.
-    needs = set(bb.utils.explode_deps(d.getVar("DEPENDS") or ""))
-    by_tool = bb.data.inherits_class("bazel-base", d) or any(re.match(r"bazel(isk|-bootstrap)?-native$", one) for one in needs)
-    if by_tool and "do_compile" in tasks and "do_bazel_compile" not in running:
+    if has_bazel(d, tasks) and "do_compile" in tasks and "do_bazel_compile" not in running:
         running.setdefault("do_compile", "\n".join(d.getVar(name) or "" for name in functions(d, "do_compile")))
     return running
+
+
+def has_bazel(d, tasks):
+    """Whether a recipe brings Bazel along: by a class, by what it or one of its tasks depends on, or as a download."""
+    import bb.data
+    import bb.utils
+
+    if bb.data.inherits_class("bazel-base", d):
+        return True
+    needs = list(bb.utils.explode_deps(d.getVar("DEPENDS") or ""))
+    needs += [one.partition(":")[0] for task in tasks for one in (d.getVarFlag(task, "depends") or "").split()]
+    if any(re.match(r"bazel[\w.+-]*-native$", one) for one in needs):
+        return True
+    return bool(re.search(r"/bazelbuild/bazel(?:isk)?/releases/", d.getVar("SRC_URI") or ""))
+
+
+def tasks_that_may_run_bazel(d, tasks):
+    """Tasks of a recipe that brings Bazel along which start what cannot be read here: they take turns too."""
+    if not has_bazel(d, tasks):
+        return []
+    after = {task: (d.getVarFlag(task, "deps", False) or []) for task in tasks}
+    return [
+        task
+        for task in sorted(between_sources_and_packages(after))
+        if starts_something_unread("\n".join(d.getVar(name) or "" for name in functions(d, task)))
+    ]
 
 
 def problem(d, task, text):

@@ -3,4 +3,4 @@ DESCRIPTION = "OpenVINO with the MYRIAD plugin; the firmware is a package of its
 
 inherit packagegroup
 
-RDEPENDS:${PN} = "openvino-inference-engine"
+RDEPENDS:${PN} = "openvino-myriad"

@@ -15,7 +15,7 @@ S = "${UNPACKDIR}/wheel"
 # Not TensorFlow's name: its version numbers are others, and old ones of TensorFlow would fit.
 CVE_PRODUCT = "google:litert"
 
-inherit python3native
+inherit edgeai_bytecode
 
 # Loaded only by parts nobody here imports: GPU and NPU accelerators, the model converter's analysis tools.
 LITERT_UNUSED = " \
@@ -30,9 +30,6 @@ do_install() {
         rm -f ${D}${PYTHON_SITEPACKAGES_DIR}/ai_edge_litert/$unused
     done
     rm -f ${D}${PYTHON_SITEPACKAGES_DIR}/ai_edge_litert-${PV}.dist-info/RECORD
-    # Compiled as the modules of every other Python package are: on a read-only root nothing could be written at the first start.
-    # The times of sources change on their way into an image, so nothing depends on them.
-    nativepython3 -m compileall -q -s ${D} -p / --invalidation-mode unchecked-hash ${D}${PYTHON_SITEPACKAGES_DIR}/ai_edge_litert
     find ${D}${PYTHON_SITEPACKAGES_DIR} -type d -exec chmod 0755 {} +
     find ${D}${PYTHON_SITEPACKAGES_DIR} -type f -exec chmod 0644 {} +
 }

@@ -20,7 +20,7 @@ SRC_URI = " \
 "
 SRCREV_libedgetpu = "e35aed18fea2e2d25d98352e5a5bd357c170bd4d"
 SRCREV_FORMAT = "libedgetpu"
-DEPENDS += "abseil-cpp flatbuffers-tflite flatbuffers-tflite-native libusb1 xxd-native"
+DEPENDS += "abseil-cpp flatbuffers-edgeai flatbuffers-edgeai-native libusb1 xxd-native"
 S = "${UNPACKDIR}/libedgetpu"
 
 # Upstream tags releases by fish names ("release-grouper"); the driver calls itself 16.0.
@@ -38,7 +38,7 @@ EDGEAI_EDGETPU_CLOCK ?= "std"
 USERADD_PACKAGES = "${PN}-udev"
 GROUPADD_PARAM:${PN}-udev = "--system apex"
 
-FLATBUFFERS_TARGET = "${STAGING_LIBDIR}/flatbuffers-tflite"
+FLATBUFFERS_TARGET = "${STAGING_LIBDIR}/flatbuffers-edgeai"
 EDGETPU_CXXFLAGS = " \
     ${CXXFLAGS} -fPIC -Wall -std=c++17 -include cstdint -DDARWINN_PORT_DEFAULT \
     -I${FLATBUFFERS_TARGET}/include -I${STAGING_INCDIR}/libusb-1.0 \
@@ -62,7 +62,7 @@ EXTRA_OEMAKE = " \
     -f makefile_build/Makefile \
     BUILDROOT=. \
     TFROOT=${TENSORFLOW_DIR} \
-    FLATC=${STAGING_LIBDIR_NATIVE}/flatbuffers-tflite/bin/flatc \
+    FLATC=${STAGING_LIBDIR_NATIVE}/flatbuffers-edgeai/bin/flatc \
     LIBEDGETPU_CSRCS= \
 "
 

@@ -20,13 +20,13 @@ SRC_URI = " \
 SRCREV = "46f06c8dd9c5231e5cb27910d4e1fcbdcf1be8f0"
 S = "${UNPACKDIR}/pycoral"
 
-# Upstream tags releases by fish names ("release-grouper").
 # Not the project of this name on the Python index.
 CVE_PRODUCT = "google:pycoral"
 
+# Upstream tags releases by fish names ("release-grouper").
 UPSTREAM_VERSION_UNKNOWN = "1"
 
-inherit allarch python3-dir
+inherit allarch edgeai_bytecode
 
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"

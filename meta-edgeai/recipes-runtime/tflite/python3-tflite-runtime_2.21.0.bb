@@ -33,7 +33,7 @@ SRC_URI = "${TENSORFLOW_SRC_URI}"
 require tensorflow-lite-pins-2.21.0.inc
 
 SRCREV_FORMAT = "cpuinfo"
-DEPENDS += "abseil-cpp flatbuffers-tflite-native protobuf protobuf-native python3 python3-numpy python3-pybind11"
+DEPENDS += "abseil-cpp flatbuffers-edgeai-native protobuf protobuf-native python3 python3-numpy python3-pybind11"
 S = "${TENSORFLOW_DIR}"
 
 # Vulnerabilities of TensorFlow Lite are listed as TensorFlow's, by the same version number.
@@ -42,11 +42,15 @@ CVE_PRODUCT = "google:tensorflow"
 UPSTREAM_CHECK_URI = "https://github.com/tensorflow/tensorflow/tags"
 UPSTREAM_CHECK_REGEX = "/tensorflow/releases/tag/v(?P<pver>\d+(\.\d+)+)$"
 
-inherit cmake python3native python3-dir
+inherit cmake edgeai_bytecode
 
-# Each compile step of XNNPACK and of the kernels takes up to 1 GiB: as many as fit into the memory, see edgeai.buildhost.
-PARALLEL_MAKE = "-j ${@edgeai.buildhost.make_jobs(oe.utils.cpu_count())}"
-PARALLEL_MAKE[vardepvalue] = "1"
+# Each compile step of XNNPACK and of the kernels takes up to 1 GiB: no more than fit into the memory, see edgeai.buildhost. A smaller
+# number of the user's own stays.
+python () {
+    fitting = edgeai.buildhost.make_jobs(edgeai.buildhost.cpu_count())
+    if (oe.utils.parallel_make(d) or fitting + 1) > fitting:
+        d.setVar("PARALLEL_MAKE", "-j %d" % fitting)
+}
 
 COMPATIBLE_HOST = "(aarch64|x86_64).*-linux"
 
@@ -80,7 +84,7 @@ EXTRA_OECMAKE = " \
     -DCMAKE_FIND_PACKAGE_PREFER_CONFIG=ON \
     -DCMAKE_POLICY_VERSION_MINIMUM=3.5 \
     -DTENSORFLOW_SOURCE_DIR=${S} \
-    -DTFLITE_HOST_TOOLS_DIR=${STAGING_LIBDIR_NATIVE}/flatbuffers-tflite/bin \
+    -DTFLITE_HOST_TOOLS_DIR=${STAGING_LIBDIR_NATIVE}/flatbuffers-edgeai/bin \
     -DTFLITE_ENABLE_XNNPACK=ON \
     -DTFLITE_ENABLE_GPU=OFF \
     -DTFLITE_ENABLE_EXTERNAL_DELEGATE=ON \

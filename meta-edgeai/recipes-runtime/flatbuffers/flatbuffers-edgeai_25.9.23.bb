@@ -20,7 +20,7 @@ UPSTREAM_CHECK_GITTAGREGEX = "v(?P<pver>\d+(\.\d+)+)"
 
 inherit cmake
 
-FLATBUFFERS_PREFIX = "${libdir}/flatbuffers-tflite"
+FLATBUFFERS_PREFIX = "${libdir}/flatbuffers-edgeai"
 EXTRA_OECMAKE = " \
     -DCMAKE_INSTALL_PREFIX=${FLATBUFFERS_PREFIX} \
     -DCMAKE_INSTALL_INCLUDEDIR=include \

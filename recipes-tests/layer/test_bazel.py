@@ -139,6 +139,8 @@ def test_whatever_runs_bazel_takes_turns_and_new_limits_rebuild_nothing(release:
         ("toy-unlimited", "do_compile runs Bazel as bazel without the limits of this host; put the variable EDGEAI_BAZEL_STARTUP between"),
         ("toy-greedy", "do_compile gives Bazel --jobs=64, which wins over the limits of this host; leave the option out"),
         ("toy-hidden", "do_compile runs Bazel without the limits of this host"),
+        ("toy-half", "do_compile runs Bazel as bazel without the limits of this host"),
+        ("toy-deaf", "do_compile gives Bazel --ignore_all_rc_files, with which it reads no limits of this host"),
     ],
 )  # fmt: skip
 def test_a_recipe_whose_bazel_would_keep_no_limit_is_refused_with_the_way_out(

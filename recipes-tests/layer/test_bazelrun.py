@@ -100,6 +100,7 @@ def test_numbers_of_jobs_on_bazels_own_line_are_seen(text: str, foreign: list[st
     [
         "./build.sh", "  sh tools/wheel.sh --out x", "install -d /x\n/w/src/bazel-bin/pip_package out", "VERBOSE=1 ./compile", "oe_runmake wheel",
         "if ! configure/run; then :; fi", '"${S}/make_it" all', ". ./environment", "python3 setup.py bdist_wheel",
+        "/native/pip3 install /w/source",
         "subprocess.run(command, check=True)", "os.system(line)",
     ],
 )  # fmt: skip
@@ -109,7 +110,10 @@ def test_what_the_sources_run_is_unread(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["install -m 0755 ${S}/out/tool ${D}${bindir}", "# ./build.sh", "cp -r a/b c/d", "nativepython3 -m pip install x.whl", "sed -i s,a/b,c, file", "rm -f x.sh"],
+    [
+        "install -m 0755 ${S}/out/tool ${D}${bindir}", "# ./build.sh", "cp -r a/b c/d", "nativepython3 -m pip install x.whl", "sed -i s,a/b,c, file",
+        "rm -f x.sh", "/native/pip3 install --no-deps \\\n    -t /image /w/out/*.whl",
+    ],
 )  # fmt: skip
 def test_what_only_moves_files_is_read(text: str) -> None:
     assert not bazelrun.starts_something_unread(text)
@@ -130,3 +134,37 @@ def test_a_recipe_builds_between_its_sources_and_its_packages() -> None:
 def test_a_long_line_of_options_takes_no_time_to_read() -> None:
     line = "bazel " + " ".join(f'--a{n}="$X" $Y "--b" v{n}' for n in range(400))
     assert bazelrun.programs(line) == []
+
+
+LIMITS = ("/w/edgeai.bazelrc", "EDGEAI_BAZEL_STARTUP")
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ("bazel --bazelrc=/w/edgeai.bazelrc build //x", []),
+        ("bazel build //x", ["bazel"]),
+        ("bazel --bazelrc=/w/edgeai.bazelrc build //x\nbazel build //y", ["bazel"]),
+        ("# /w/edgeai.bazelrc is not used\nbazel $options build //x", ["bazel"]),
+        ("options=--bazelrc=/w/edgeai.bazelrc\nbazel $options build //x", []),
+        ("bazel --bazelrc=/w/edgeai.bazelrc build //x; bazel shutdown", []),
+        ("/w/bazel build //x; bazel run //y", ["bazel"]),
+        ('run_it() {\n  bazel "$@"\n}\nrun_it --bazelrc=/w/edgeai.bazelrc build //x', []),
+        ('run_it() {\n  bazel "$@"\n}\nrun_it build //x', ["bazel"]),
+        ('start = d.getVar("EDGEAI_BAZEL_STARTUP")\nsubprocess.run(["bazelisk", *start.split(), "build", "x"])', []),
+        ('subprocess.run(["bazelisk", *d.getVar("EDGEAI_BAZEL_STARTUP").split(), "build", "x"])', []),
+    ],
+)
+def test_each_call_of_bazel_has_to_have_the_limits(text: str, bare: list[str]) -> None:
+    assert bazelrun.without_limits(text, LIMITS, "/w/bazel") == bare
+
+
+def test_a_recipe_without_any_limits_may_not_even_ask_bazel_for_its_version() -> None:
+    assert bazelrun.without_limits("bazel version", LIMITS) == ["bazel"]
+
+
+def test_numbers_of_jobs_that_a_function_hands_on_are_seen() -> None:
+    text = 'run_it() {\n  bazel "$@"\n}\nrun_it build -j 64 //x\nmake -j 9'
+    assert bazelrun.handing_on(text)
+    assert bazelrun.foreign_jobs(text, 3) == []
+    assert bazelrun.foreign_jobs(text, 3, ["run_it"]) == ["64"]

@@ -73,6 +73,8 @@ _STARTED = re.compile(
     r"""|\b(?:subprocess|bb\.process)\.\w+\(|\bos\.(?:system|exec\w+|spawn\w+)\(""",
     re.MULTILINE,
 )
+# A wheel that was built is only unpacked.
+_WHEEL = re.compile(r"\S*pip3?[ \t]+install\b[^\n;&|]*\.whl\b")
 
 
 def starts_something_unread(text):
@@ -81,7 +83,7 @@ def starts_something_unread(text):
     >>> starts_something_unread('install -m 0755 out/tool /image; ./tools/strip.sh /image')
     True
     """
-    return bool(_STARTED.search(_plain(text)))
+    return bool(_STARTED.search(_WHEEL.sub("", _plain(text))))
 
 
 def between_sources_and_packages(after):
@@ -111,10 +113,38 @@ def without_written_limits(text):
     return _WRITTEN.sub("", text)
 
 
-def foreign_jobs(text, jobs):
-    """Numbers of jobs on Bazel's command lines that are not ours."""
-    lines = [line for line in _plain(text).splitlines() if programs(line)]
+def handing_on(text):
+    """Whether a function calls Bazel with the command that it is called with."""
+    return bool(_HANDED_ON.search(_plain(text)))
+
+
+def foreign_jobs(text, jobs, functions=()):
+    """Numbers of jobs on Bazel's command lines that are not ours. `functions`: names that stand for Bazel in the text, see handing_on()."""
+    called = re.compile(rf"{_BEGINS}(?:{'|'.join(map(re.escape, functions))})\s") if functions else None
+    lines = [line for line in _plain(text).splitlines() if programs(line) or (called and called.search(line))]
     return [given for line in lines for given in _JOBS.findall(line) if given != str(jobs)]
+
+
+# These start no work; the heap of their server is bounded by JAVA_TOOL_OPTIONS.
+_IDLE = re.compile(r"(?:canonicalize-flags|clean|dump|help|info|license|shutdown|version)$")
+
+
+def without_limits(text, names, limited=""):
+    """Programs of a text that run Bazel without our file of limits, in order.
+
+    `names`: what the limits are called by, as a path or a variable; `limited`: a program that has them by itself. A variable between
+    a program and its command may hold them where the text names them somewhere.
+    """
+    plain = _plain(text)
+    named = any(name in plain for name in names)
+    bare = []
+    for call in [*_RUN.finditer(plain), *_HANDED_ON.finditer(plain)]:
+        words = call[0].partition(call["program"])[2]
+        given = any(name in words for name in names) or (named and re.search(r"[$*{]", words))
+        idle = _IDLE.search(words) and (named or limited)
+        if not given and not idle and call["program"] != limited:
+            bare.append(call["program"])
+    return bare
 
 
 def _file_mentions(path):
@@ -192,20 +222,23 @@ def problem(d, task, text):
     import bb.data
 
     jobs, file = d.getVar("EDGEAI_BAZEL_JOBS"), d.getVar("EDGEAI_BAZEL_RC")
-    foreign = foreign_jobs(text, jobs)
+    foreign = foreign_jobs(text, jobs, [name for name in functions(d, task) if name != task and handing_on(d.getVar(name))])
     if foreign:
         return f"{task} gives Bazel --jobs={foreign[0]}, which wins over the limits of this host; leave the option out"
+    plain = _plain(text)
+    if "--ignore_all_rc_files" in plain:
+        return f"{task} gives Bazel --ignore_all_rc_files, with which it reads no limits of this host; leave the option out"
     exported = " ".join(d.getVar(name) or "" for name in ("BAZEL_STARTUP_OPTIONS", "EXTRA_BAZEL_ARGS"))
-    called = [one for one in programs(text) if not one.endswith((".sh", ".py"))]
-    named = file in text or "EDGEAI_BAZEL_STARTUP" in text  # code in Python is not expanded
-    if named or (task == "do_bazel_compile" and not called):
-        return ""
-    if bb.data.inherits_class("bazel", d) and file in exported and all(one == d.getVar("BAZEL") for one in called):
-        return ""
-    if not called and f"--jobs={jobs}" in exported:
-        return ""
+    names = (file, "EDGEAI_BAZEL_STARTUP")  # code in Python is not expanded
+    of_class = bb.data.inherits_class("bazel", d) and file in exported
+    bare = without_limits(text, names, d.getVar("BAZEL") if of_class else "")
+    if not bare:
+        called = [one for one in programs(text) if not one.endswith((".sh", ".py"))]
+        named = any(name in plain for name in names) or of_class or f"--jobs={jobs}" in exported
+        if called or named or task == "do_bazel_compile":
+            return ""
     # BitBake expands the text, so variables are named without ${}.
-    name = f" as {called[0]}" if called else ""
+    name = f" as {bare[0]}" if bare else ""
     return (
         f"{task} runs Bazel{name} without the limits of this host; put the variable EDGEAI_BAZEL_STARTUP between bazel and its command, "
         "or inherit bazel and call the variable BAZEL"

@@ -89,7 +89,7 @@ def without_openssl() -> Iterator[None]:
     """What is imported meanwhile does without OpenSSL: libraries of 8 MiB for what the daemon never speaks.
 
     asyncio, http.client and aiohttp look whether `ssl` is there, and hashlib has functions of its own beside
-    `_hashlib`: slower ones, for files of models, in a thread. Later imports find both again.
+    `_hashlib`: slower ones, for small files of models (models.digests). Later imports find both again.
     """
     modules = cast(dict[str, Any], sys.modules)
     own_hashes = any(importlib.util.find_spec(name) is not None for name in ("_sha2", "_sha256"))  # 3.12 on, before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import mmap
 from collections.abc import Mapping
@@ -17,12 +16,14 @@ from ..formats.tflite import reader as tflite
 from ..formats.tflite.entry import signature_of
 from ..formats.tflite.metadata import Metadata
 from . import bundle, bundle_entries, catalogue, foreign, pictures
+from .digests import sha256
 from .guess import guess
 
 
-def unpack(upload: Path, staged: Path, name: str, limit: int) -> tuple[str, ...]:
+def unpack(upload: Path, staged: Path, name: str, limit: int, digest: str = "") -> tuple[str, ...]:
     """Turn an upload (bundle, or a bare .tflite) into a model directory `staged`; returns what was assumed. Blocking.
 
+    `digest`: its SHA-256 where that is known already, of the bytes that came.
     InvalidModel names what is pushed when it is not a model, and what to do with it.
     """
     with open(upload, "rb") as stream:
@@ -32,15 +33,18 @@ def unpack(upload: Path, staged: Path, name: str, limit: int) -> tuple[str, ...]
     if reason:
         raise InvalidModel(reason)
     if head[4:8] == b"TFL3":
-        return wrap_tflite(upload, staged, name)
+        return wrap_tflite(upload, staged, name, digest)
     bundle.extract(upload, staged, bundle_entries.Limits(total_bytes=limit))
     return ()
 
 
-def wrap_tflite(upload: Path, staged: Path, name: str) -> tuple[str, ...]:
+def wrap_tflite(upload: Path, staged: Path, name: str, digest: str = "") -> tuple[str, ...]:
     """Write a manifest for a bare model file: the catalogue's, else from the file itself. Returns what was assumed."""
     data = upload.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
+    if not digest:
+        whole = sha256(len(data))
+        whole.update(data)
+        digest = whole.hexdigest()
     published = catalogue.of_digest(digest, data)
     if published is not None:
         return _catalogued(published, digest, data, upload, staged, name)

@@ -23,6 +23,7 @@ from typing import IO, Any, Final, cast
 
 from ..errors import InvalidModel, NotFound, TooLarge, Unavailable
 from . import manifest as manifests
+from .digests import sha1
 from .repository import Repository
 
 FILE: Final = Path(__file__).with_name("catalogue.toml")
@@ -190,16 +191,15 @@ def pull(
 
 def of_digest(sha256: str, data: bytes) -> tuple[Entry, File] | None:
     """The entry whose artifact these bytes are, None when no entry has them. `sha256` = their digest."""
-    blob = ""
-    for entry in load().values():
-        for file in entry.artifacts.values():
-            if file.sha256 == sha256:
-                return entry, file
-            if file.git and file.bytes in (None, len(data)):
-                blob = blob or hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-                if file.git == blob:
-                    return entry, file
-    return None
+    artifacts = [(entry, file) for entry in load().values() for file in entry.artifacts.values()]
+    for entry, file in artifacts:
+        if file.sha256 == sha256:
+            return entry, file
+    digest = sha1(len(data))
+    digest.update(b"blob %d\0" % len(data))
+    digest.update(data)
+    blob = digest.hexdigest()
+    return next(((e, f) for e, f in artifacts if f.git == blob and f.bytes in (None, len(data))), None)
 
 
 def manifest(entry: Entry, digests: Mapping[File, str], *, name: str = "", labels: bool = True) -> str:

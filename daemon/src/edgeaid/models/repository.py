@@ -8,7 +8,6 @@ the power does, a version is there whole or not at all. Directories that start w
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import secrets
 import shutil
@@ -23,6 +22,7 @@ from ..errors import AlreadyExists, InvalidModel, NotFound, TooLarge, Unavailabl
 from ..formats.labels import Labels
 from ..formats.labels import parse as parse_labels
 from . import manifest as manifests
+from .digests import of_file
 from .ensemble import TARGET as ENSEMBLE
 from .manifest import Manifest
 from .storage import storing
@@ -218,7 +218,7 @@ def verify(stored: StoredModel, target: str) -> Path:
     for artifact in stored.manifest.artifacts:
         if artifact.target == target:
             with open(open_inside(stored.path, artifact.file), "rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                digest = of_file(stream)
             if digest != artifact.sha256:
                 raise InvalidModel(
                     f"{stored.path / artifact.file}: sha256 is {digest}, "

@@ -6,7 +6,6 @@ it is taken or loaded, so that a file changed on the disk is noticed too.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from typing import Final
 
 from ..errors import InvalidConfig, InvalidModel, PermissionDenied, Unsupported
 from .bundle import DIGESTS, SIGNATURE, Signature, parse_digests
+from .digests import of_file
 from .manifest import Manifest
 from .repository import StoredModel, open_inside, read_inside
 
@@ -57,7 +57,7 @@ class Trust:
             if name not in digests:
                 raise InvalidModel(f"model {stored.key!r}: {name!r} is not covered by its signature")
             with open(open_inside(stored.path, name), "rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != digests[name]:
+                if of_file(stream) != digests[name]:
                     raise InvalidModel(f"model {stored.key!r}: {name!r} was changed after signing")
 
     def _verify(self, signature: Signature, listed: bytes, key: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -18,6 +17,7 @@ from typing import Any
 from .. import errors
 from ..models import bare, repository
 from ..models import manifest as manifests
+from ..models.digests import of_file, sha256
 from ..models.manifest import Manifest
 from ..models.storage import storing
 from ..models.trust import check_serial
@@ -26,18 +26,25 @@ from .registry import Registry
 log = logging.getLogger(__name__)
 
 
-async def receive(chunks: AsyncIterator[bytes], file: Path, limit: int) -> str:
-    """Stream a body to a file; returns its sha256. TooLarge; Unavailable when the disk is full."""
-    digest = hashlib.sha256()
+async def receive(chunks: AsyncIterator[bytes], file: Path, limit: int, expected: int = 0) -> str:
+    """Stream a body to a file; returns its sha256. TooLarge; Unavailable when the disk is full.
+
+    `expected`: the bytes that it was said to have; 0 = unknown.
+    """
+    digest = sha256(expected)
     total = 0
     loop = asyncio.get_running_loop()
     with storing("the upload"), open(file, "wb") as stream:  # noqa: ASYNC230  opening is quick; a thread writes
+
+        def store(chunk: bytes) -> None:
+            digest.update(chunk)
+            stream.write(chunk)
+
         async for chunk in chunks:
             total += len(chunk)
             if total > limit:
                 raise errors.TooLarge(f"the upload is larger than {limit} bytes")
-            digest.update(chunk)
-            await loop.run_in_executor(None, stream.write, chunk)  # a slow card must not stall requests
+            await loop.run_in_executor(None, store, chunk)  # a slow card must not stall requests
     if total == 0:
         raise errors.InvalidModel("the upload is empty; download or export the file again")
     return digest.hexdigest()
@@ -50,11 +57,13 @@ async def accept(
     upload_or_directory: Path,
     staged: Path,
     *,
+    digest: str = "",
     unless_same: bool = False,
     allow_older: bool = False,
 ) -> dict[str, Any]:
     """Check, load, self-test and commit a staged model; serve it. `upload_or_directory` is gone afterwards.
 
+    `digest`: SHA-256 of the upload's bytes as they came; "" = unknown.
     `unless_same`: what is stored already as the newest version is served as it is.
     `allow_older`: take it also when its `serial` is below that of a version that is here.
     """
@@ -62,7 +71,7 @@ async def accept(
     run = asyncio.get_running_loop().run_in_executor
     notes: tuple[str, ...] = ()
     if upload_or_directory.is_file():
-        notes = await run(None, _unpack, upload_or_directory, staged, name, limits.bundle_bytes)
+        notes = await run(None, _unpack, upload_or_directory, staged, name, limits.bundle_bytes, digest)
     async with registry.changing(name):
         if unless_same and (same := await run(None, _same_as_newest, registry, name, staged)):
             return await _serve_stored(registry, name, same)
@@ -99,9 +108,9 @@ async def accept(
     }
 
 
-def _unpack(upload: Path, staged: Path, name: str, limit: int) -> tuple[str, ...]:
+def _unpack(upload: Path, staged: Path, name: str, limit: int, digest: str) -> tuple[str, ...]:
     with storing(f"model {name!r}"):
-        return bare.unpack(upload, staged, name, limit)
+        return bare.unpack(upload, staged, name, limit, digest)
 
 
 def _others(registry: Registry, name: str) -> list[Manifest]:
@@ -135,7 +144,7 @@ def _same_as_newest(registry: Registry, name: str, staged: Path) -> str:
 
 def _digest(file: Path) -> str:
     with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return of_file(stream)
 
 
 async def _serve_stored(registry: Registry, name: str, version: str) -> dict[str, Any]:

@@ -170,7 +170,7 @@ async def push_model(call: Call) -> web.Response:
         raise errors.TooLarge(f"the upload has {length} bytes, the limit is {limits.bundle_bytes}")
     with call.plane.registry.repository.staging() as base:
         upload = base / "upload"
-        digest = await push.receive(call.chunks(), upload, limits.bundle_bytes)
+        digest = await push.receive(call.chunks(), upload, limits.bundle_bytes, length or 0)
         expected = call.request.headers.get("X-Content-SHA256", digest).lower()
         if expected != digest:
             raise errors.InvalidRequest(
@@ -181,7 +181,14 @@ async def push_model(call: Call) -> web.Response:
         unless_same = call.request.headers.get("X-Unless-Same", "").lower() == "true"
         allow_older = call.request.headers.get("X-Allow-Older", "").lower() == "true"
         stored = await push.accept(
-            call.plane.registry, name, version, upload, staged, unless_same=unless_same, allow_older=allow_older
+            call.plane.registry,
+            name,
+            version,
+            upload,
+            staged,
+            digest=digest,
+            unless_same=unless_same,
+            allow_older=allow_older,
         )
         return reply(stored, 200 if stored.get("unchanged") else 201)
 

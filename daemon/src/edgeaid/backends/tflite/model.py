@@ -181,10 +181,6 @@ class TfliteModel:
                 continue
         return None
 
-    def delegated(self) -> int:
-        """Number of nodes that run in a delegate (each stands for a whole part of the graph)."""
-        return self.operators().count("DELEGATE")
-
     def operators(self) -> tuple[str, ...]:
         """Operator names in execution order, delegated parts as DELEGATE."""
         return tuple(str(op["op_name"]) for op in self._graph.interpreter._get_ops_details())

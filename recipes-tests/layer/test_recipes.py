@@ -232,6 +232,18 @@ def test_the_fast_profile_is_in_config_txt_and_features_add_their_lines(facts: F
     assert facts["edgeai-power"]["EDGEAI_POWER_GOVERNOR"] == "performance"
 
 
+@pytest.mark.parametrize("release", RELEASES)
+def test_with_a_distribution_of_its_own_the_boards_config_txt_is_as_its_layer_has_it(release: str) -> None:
+    directory = build_directory(release, "raspberrypi4-64")
+    recipe = directory.layers / "meta-raspberrypi/recipes-bsp/bootfiles/rpi-config_git.bb"
+    fast = MASK + 'EDGEAI_POWER_PROFILE = "fast"\n'
+    for settings, lines in ((fast, True), (fast + 'DISTRO = "nodistro"\n', False)):
+        done = directory.run("bitbake", "-b", str(recipe), "-e", settings=settings, timeout=900)
+        assert done.returncode == 0, done.stdout[-3000:]
+        text = "".join(re.findall(r'^RPI_EXTRA_CONFIG="(.*)"$', done.stdout, re.M))
+        assert ("arm_freq=1750" in text) == lines, text
+
+
 @pytest.mark.parametrize("name", ["tensorflow", "tensorflow-lite", "tensorflow-native", "bazel-native"])
 def test_meta_tensorflows_recipes_take_the_lock_and_the_limits(facts: Facts, name: str) -> None:
     one = facts[name]

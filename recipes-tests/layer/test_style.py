@@ -41,7 +41,7 @@ SUPPRESSED = {
     "oelint.file.includerelpath": "the source of one project, used by two recipes",
     "oelint.var.mandatoryvar.SRC_URI": "edgeai-power writes its files itself",
     "oelint.var.badimagefeature.tools-debug": "edgeai-image-dev is the image for a desk",
-    "oelint.vars.noncoreoverride": "an append of TensorFlow or config.txt changes nothing for whoever did not ask for the feature",
+    "oelint.vars.noncoreoverride": "it names our own variables, and the others have the override edgeai-device; another test checks that",
 }
 
 
@@ -136,3 +136,13 @@ def test_python_modules_that_a_recipe_installs_are_compiled(path: Path) -> None:
     assert {"edgeai_bytecode", "python_setuptools_build_meta"} & set(classes), (
         f"{path.name} installs modules without their .pyc"
     )
+
+
+@pytest.mark.parametrize("path", sorted((LAYER / "dynamic-layers").rglob("*.*")), ids=lambda p: p.name)
+def test_a_recipe_of_another_layer_changes_only_where_edgeai_conf_is_in_force(path: Path) -> None:
+    text = path.read_text()
+    for name in re.findall(r"^([A-Za-z][\w:${}.-]*?)(?:\[\w-]+\])?\s*(?:\?\?=|\?=|:=|\+=|=\+|\.=|=\.|=)", text, re.M):
+        assert name == "EDGEAI_CONFIG_TXT" or name.endswith(":edgeai-device"), f"{path.name}: {name}"
+    for function in re.findall(r"^python \(\) \{.*?^\}", text, re.M | re.S):
+        assert '"edgeai-device" in d.getVar("OVERRIDES")' in function, path.name
+    assert 'DISTROOVERRIDES:append = ":edgeai-device"' in (LAYER / "conf/edgeai.conf").read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import zlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -15,7 +15,9 @@ from ..serving.access import Peer
 from ..serving.model import LiveModel, Request
 from ..serving.plane import Plane
 from ..serving.shm import Region
-from . import answers, oip
+from . import answers, large_json, oip
+from .large_json import LARGE
+from .steps import Steps, finish, in_turns
 
 T = TypeVar("T")
 
@@ -24,6 +26,8 @@ BINARY: Final = "application/octet-stream"
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 #: Answers below this are not worth compressing.
 MIN_COMPRESS: Final = 256
+#: JSON longer than this is read in a thread: its brackets are compared in one step.
+LONG_JSON: Final = 1 << 20
 #: JSON above this is not compared with the last one: it carries the tensors themselves.
 MEMORABLE: Final = 4096
 
@@ -95,12 +99,6 @@ def body_limit(live: LiveModel, limits: Limits, header_length: str | None) -> in
     return min(limit, limits.body_bytes)
 
 
-def json_size(body: oip.Body, header_length: str | None) -> int:
-    """Bytes of JSON in a body whose header says this; the whole body when it is not a number."""
-    text = (header_length or "").strip()
-    return min(int(text), len(body)) if text.isascii() and text.isdecimal() and len(text) < 11 else len(body)
-
-
 def decode(
     live: LiveModel, body: oip.Body, header_length: str | None, depth: int, memory: Memory | None = None
 ) -> oip.InferRequest:
@@ -152,6 +150,56 @@ def _describe(request: Request, wanted: oip.InferRequest, peer: Peer) -> None:
         )
     named = wanted.sequence if live.state else None
     request.describe(shapes, sizes, live.sequences.turn(peer.uid, named, live.name))
+
+
+async def serve(
+    plane: Plane,
+    live: LiveModel,
+    body: oip.Body,
+    header_length: str | None,
+    peer: Peer,
+    accept: str,
+    turn: Callable[[], Awaitable[None]],
+) -> tuple[dict[str, str], bytes]:
+    """(headers, body) of the answer to a request's body; takes turns, threads and other processes where it needs those.
+
+    `turn` waits for the client's turn in the event loop.
+    """
+    start, tail = oip.split(body, header_length)
+    if len(start) > LARGE:
+        wanted = await _read(plane, live, start, tail, turn)
+    else:
+        wanted = _decode(live, start, tail, plane.config.limits.json_depth)
+    request = plane.request(live, peer, priority=wanted.priority, timeout=wanted.timeout)
+    try:
+        fill(plane, request, wanted, peer)
+        await prepare(plane, request, wanted)
+        await plane.infer(request)
+        answering = (plane, request, wanted, peer, accept)
+        if answers.is_heavy(wanted, live.outputs, accept):
+            headers, pieces = await in_thread(plane, answer, *answering)
+        else:
+            headers, pieces = answer(*answering)
+        return headers, b"".join(pieces)
+    finally:
+        request.release()
+
+
+async def _read(
+    plane: Plane, live: LiveModel, head: memoryview, tail: memoryview, turn: Callable[[], Awaitable[None]]
+) -> oip.InferRequest:
+    """`_decode` for much JSON."""
+    oip.check_size(head, live.inputs)
+    short = len(head) <= LONG_JSON
+    cutting = large_json.cutting(head)
+    cut = await (in_turns(cutting, turn) if short else in_thread(plane, finish, cutting))
+
+    def reading() -> Steps[oip.InferRequest]:
+        message = cut.value(plane.config.limits.json_depth)
+        return (yield from oip.reading(message, tail, live.inputs, live.outputs))
+
+    short = short and len(cut.rest) <= LARGE
+    return await (in_turns(reading(), turn) if short else in_thread(plane, finish, reading()))
 
 
 async def prepare(plane: Plane, request: Request, wanted: oip.InferRequest) -> None:

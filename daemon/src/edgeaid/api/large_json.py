@@ -1,8 +1,8 @@
-"""JSON that is too large for the event loop: read in a thread, piece by piece.
+"""JSON that is too large to be read in one step.
 
 Large requests are large for two reasons: the base64 of files, and the numbers of tensors. Both are cut out here by
-searches that take little time each, and what is left is parsed like any small request. The interpreter's lock is given
-up between the pieces, so that the loop waits for one piece at most.
+searches that take little time each, and what is left is parsed like any small request. In the event loop others have
+their turns between the steps; in a thread the interpreter's lock is given up between them.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from ..tensors import TensorSpec
 from . import json_text
 from .json_text import load_numbers, loads
 from .small_numbers import bytes_of
+from .steps import Steps, finish
 from .tensor_json import TYPECODES, pack, same_nesting
 
 #: Bytes searched or converted at once.
-PIECE: Final = 1 << 16
+PIECE: Final = 1 << 14
 #: JSON longer than this is read here.
 LARGE: Final = 1 << 14
 #: Arrays and texts longer than this are cut out.
@@ -93,18 +94,26 @@ class Numbers:
 
     def encode(self, spec: TensorSpec) -> bytes:
         """The array as a tensor's bytes. InvalidRequest."""
+        return finish(self.encoding(spec))
+
+    def encoding(self, spec: TensorSpec) -> Steps[bytes]:
+        """The same in steps."""
         what = f"input {spec.name!r}"
         if spec.datatype not in TYPECODES:
             raise InvalidRequest(f"{what} of datatype {spec.datatype} has no JSON form; send it as binary data")
         differs = InvalidRequest(f"{what}: data is nested differently from shape {list(spec.shape)}")
-        flat = sum(piece.count(b"[") + piece.count(b"]") for piece in self._pieces()) == 2
+        flat = yield from self._is_flat()
         if not flat:
-            skeleton = b"".join(piece.translate(None, _NO_SKELETON) for piece in self._pieces())
-            if skeleton != _nested(spec.shape) and not _same_but_for_ones(skeleton, spec.shape):
+            skeleton = bytearray()
+            for piece in self._pieces():
+                skeleton += piece.translate(None, _NO_SKELETON)
+                yield
+            if not _is_nested(bytes(skeleton), spec.shape):
                 raise differs
         out = bytearray()
         rest = b""
         for piece in self._pieces():
+            yield
             text = rest + piece
             if not flat and _misplaced(text):  # the only brackets of a flat array are its first and last characters
                 raise InvalidRequest(f"{what}: data is not an array of numbers")
@@ -112,14 +121,24 @@ class Numbers:
             text, rest = text[:cut], text[cut:]
             if len(rest) > LONG:
                 raise InvalidRequest(f"{what}: a value has more than {LONG} characters")
-            out += _packed(text, spec)
-        last = _packed(rest, spec)
+            out += _packed(text, spec, flat)
+        last = _packed(rest, spec, flat)
         if not last:
             raise InvalidRequest(f"{what}: data is not an array of numbers")  # it ends with a comma
         out += last
         if len(out) != spec.nbytes:
             raise differs
         return bytes(out)
+
+    def _is_flat(self) -> Steps[bool]:
+        """Whether the brackets around all are the only ones."""
+        count = 0
+        for piece in self._pieces():
+            count += piece.count(b"[") + piece.count(b"]")
+            if count > 2:
+                return False
+            yield
+        return count == 2
 
     def _pieces(self) -> Iterator[bytes]:
         for at in range(0, len(self.text), PIECE):
@@ -133,8 +152,9 @@ def whole(data: object) -> object:
     return data
 
 
-def _packed(text: bytes, spec: TensorSpec) -> bytes:
-    plain = text.translate(None, b"[]").strip().removesuffix(b",")
+def _packed(text: bytes, spec: TensorSpec, flat: bool) -> bytes:
+    plain = text.strip(b"[] \t\r\n") if flat else text.translate(None, b"[]").strip()
+    plain = plain.removesuffix(b",")
     if not plain:
         return b""
     if spec.datatype == "UINT8" and json_text.orjson is None and (packed := bytes_of(plain)) is not None:
@@ -160,33 +180,42 @@ def _nested(shape: tuple[int, ...]) -> bytes:
     return text
 
 
-def _same_but_for_ones(skeleton: bytes, shape: tuple[int, ...]) -> bool:
-    """Whether brackets and commas are those of an array of `shape` with more or fewer dimensions of 1."""
+def _is_nested(skeleton: bytes, shape: tuple[int, ...]) -> bool:
+    """Whether brackets and commas are those of an array of `shape`, or with more or fewer dimensions of 1."""
+    if skeleton.count(b",") + 1 != math.prod(shape):
+        return False
+    if skeleton == _nested(shape):
+        return True
     depth = len(skeleton) - len(skeleton.lstrip(b"["))
-    if not 0 < depth <= MAX_NESTING or skeleton.count(b",") + 1 != math.prod(shape):
+    if not 0 < depth <= MAX_NESTING:
         return False
     unit = skeleton[depth - 1 : skeleton.find(b"]") + 1]
     given = [len(unit) - 1]
     for start in range(depth - 2, -1, -1):
-        end = start + 1 + len(unit)
-        size = 1
-        while skeleton.startswith(b"," + unit, end):
-            end, size = end + 1 + len(unit), size + 1
-        unit = skeleton[start : end + 1]
-        given.insert(0, size)
-    return unit == skeleton and skeleton == _nested(tuple(given)) and same_nesting(given, shape)
+        last = skeleton.find(unit + b"]", start)
+        if last < 0:
+            return False
+        given.insert(0, (last - start - 1) // (len(unit) + 1) + 1)
+        unit = skeleton[start : last + len(unit) + 1]
+    return skeleton == _nested(tuple(given)) and same_nesting(given, shape)
 
 
 def parse(raw: bytes | bytearray | memoryview, depth: int) -> Any:
     """The value of a JSON text; long texts stand in it as Text, long arrays of numbers as Numbers.
 
-    For a thread. InvalidRequest; TooLarge when there is much besides.
+    InvalidRequest; TooLarge when there is much besides.
     """
-    cut = _Cut(bytes(raw) if isinstance(raw, memoryview) else raw)
-    return cut.filled(loads(bytes(cut.rest), depth))
+    return finish(cutting(raw)).value(depth)
 
 
-class _Cut:
+def cutting(raw: bytes | bytearray | memoryview) -> Steps[Cut]:
+    """The first half of `parse`, which is the longer one, in steps."""
+    cut = Cut(bytes(raw) if isinstance(raw, memoryview) else raw)
+    yield from cut.through()
+    return cut
+
+
+class Cut:
     """A JSON text whose long parts are cut out."""
 
     def __init__(self, raw: bytes | bytearray) -> None:
@@ -194,16 +223,24 @@ class _Cut:
         self._parts: list[memoryview] = []
         #: What is left; a part is stood for by a text that begins with a NUL.
         self.rest = bytearray()
-        at = 0
-        while at < len(raw):
-            at = self._step(at)
 
-    def filled(self, value: Any) -> Any:
+    def through(self) -> Steps[None]:
+        """Go through the text."""
+        at = 0
+        while at < len(self._raw):
+            at = yield from self._step(at)
+            yield
+
+    def value(self, depth: int) -> Any:
+        """What the text says. InvalidRequest."""
+        return self._filled(loads(bytes(self.rest), depth))
+
+    def _filled(self, value: Any) -> Any:
         """`value` with the parts in their places."""
         if isinstance(value, dict):
-            return {k: self.filled(v) for k, v in value.items()}
+            return {k: self._filled(v) for k, v in value.items()}
         if isinstance(value, list):
-            return [self.filled(v) for v in value]
+            return [self._filled(v) for v in value]
         if isinstance(value, str) and value.startswith("\0"):
             number = value[1:]
             if not number.isdecimal() or len(number) > 4 or int(number) >= len(self._parts):
@@ -212,15 +249,15 @@ class _Cut:
             return Numbers(part) if part[0] == ord("[") else Text(part[1:-1])
         return value
 
-    def _step(self, at: int) -> int:
+    def _step(self, at: int) -> Steps[int]:
         raw = self._raw
         window = min(at + WINDOW, len(raw))
         quote = raw.find(b'"', at, window)
         bracket = raw.find(b"[", at, quote if quote >= 0 else window)
         if bracket >= 0:
-            start, end, long = bracket, self._numbers(bracket), LONG_ARRAY
+            start, end, long = bracket, (yield from self._numbers(bracket)), LONG_ARRAY
         elif quote >= 0:
-            start, end, long = quote, self._text(quote), LONG_TEXT
+            start, end, long = quote, (yield from self._text(quote)), LONG_TEXT
         else:
             start = end = window
             long = 0
@@ -242,7 +279,7 @@ class _Cut:
             )
         self.rest += self._raw[start:end]
 
-    def _text(self, start: int) -> int:
+    def _text(self, start: int) -> Steps[int]:
         """End of the text that begins at `start`."""
         raw, at = self._raw, start + 1
         for _ in range(MAX_ESCAPES):
@@ -257,15 +294,17 @@ class _Cut:
                 slashes += 1
             if slashes % 2:
                 return quote + 1
+            yield
         raise TooLarge(f"a text has more than {MAX_ESCAPES} escaped quotation marks")
 
-    def _numbers(self, start: int) -> int:
+    def _numbers(self, start: int) -> Steps[int]:
         """End of the array of numbers that begins at `start`; `start` when it is short or something else is in it."""
         raw, at = self._raw, start
         while at < len(raw):
             piece = raw[at : at + PIECE] if at > start else b""
             if len(piece) == PIECE and not piece.translate(None, _PLAIN):
                 at += PIECE
+                yield
                 continue
             match = _NUMERIC.match(raw, at, at + PIECE)
             end = match.end() if match is not None else at
@@ -273,6 +312,7 @@ class _Cut:
             at = end
             if not whole:
                 break
+            yield
         if at - start <= LONG_ARRAY:
             return start
         # Back to its closing bracket: a comma and white space may have followed.

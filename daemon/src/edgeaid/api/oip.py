@@ -17,6 +17,7 @@ from ..serving.shm import Region
 from ..tensors import ITEMSIZE, MAX_ELEMENTS, TensorSpec, elements, nbytes
 from . import large_json
 from .json_text import loads
+from .steps import Steps, finish
 from .tensor_json import TYPECODES, encode, serialize_bytes
 
 MAX_TENSORS: Final = 256
@@ -85,12 +86,15 @@ def parse(
     head: Body, tail: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], depth: int = 100
 ) -> InferRequest:
     """Decode a request for a model with these tensors."""
-    if len(head) > JSON_BYTES:
-        limit = json_limit(inputs)
-        if len(head) > limit:
-            raise TooLarge(f"the request has {len(head)} bytes of JSON, for this model the limit is {limit}")
-    message = large_json.parse(head, depth) if is_large(head) else loads(head, depth)
+    check_size(head, inputs)
+    message = large_json.parse(head, depth) if len(head) > large_json.LARGE else loads(head, depth)
     return parse_message(message, tail, inputs, outputs)
+
+
+def check_size(head: Body, inputs: tuple[TensorSpec, ...]) -> None:
+    """TooLarge when a request for a model has more JSON than any that it could answer."""
+    if len(head) > JSON_BYTES and len(head) > (limit := json_limit(inputs)):
+        raise TooLarge(f"the request has {len(head)} bytes of JSON, for this model the limit is {limit}")
 
 
 def json_limit(inputs: tuple[TensorSpec, ...]) -> int:
@@ -98,15 +102,17 @@ def json_limit(inputs: tuple[TensorSpec, ...]) -> int:
     return JSON_BYTES + JSON_BYTES_PER_ELEMENT * sum(most_elements(spec) for spec in inputs)
 
 
-def is_large(head: Body) -> bool:
-    """Whether a request's JSON is not for the event loop."""
-    return len(head) > large_json.LARGE
-
-
 def parse_message(
     message: Any, tail: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
 ) -> InferRequest:
     """The same for a request whose JSON was parsed already."""
+    return finish(reading(message, tail, inputs, outputs))
+
+
+def reading(
+    message: Any, tail: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+) -> Steps[InferRequest]:
+    """The same in steps."""
     if not isinstance(message, dict):
         raise InvalidRequest("the request must be a JSON object")
     parameters = _parameters(message, "request")
@@ -119,7 +125,7 @@ def parse_message(
     offset = 0
     index_of = indexes(inputs)
     for entry in given:
-        item, offset = _input(entry, index_of, inputs, tail, offset)
+        item, offset = yield from _input(entry, index_of, inputs, tail, offset)
         if any(item.index == other.index for other in items):
             raise InvalidRequest(f"input {inputs[item.index].name!r} is given twice")
         items.append(item)
@@ -243,7 +249,7 @@ def _region(parameters: dict[str, Any], where: str) -> Region | None:
 
 def _input(
     entry: object, index_of: dict[str, int], inputs: tuple[TensorSpec, ...], tail: memoryview, offset: int
-) -> tuple[InputTensor, int]:
+) -> Steps[tuple[InputTensor, int]]:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise InvalidRequest("every input must be an object with a 'name'")
     name = entry["name"]
@@ -288,14 +294,16 @@ def _input(
     if picture:
         raise InvalidRequest(f"input {name!r}: send the picture as binary data, JSON cannot hold it")
     if spec.fixed:
-        return InputTensor(index, _encoded(entry["data"], spec)), offset
-    encoded = _encoded(entry["data"], replace(spec, shape=shape, room=0))
+        return InputTensor(index, (yield from _encoded(entry["data"], spec))), offset
+    encoded = yield from _encoded(entry["data"], replace(spec, shape=shape, room=0))
     _check_size(spec, shape, len(encoded))
     return InputTensor(index, encoded, shape=shape), offset
 
 
-def _encoded(data: object, spec: TensorSpec) -> bytes:
-    return data.encode(spec) if isinstance(data, large_json.Numbers) else encode(large_json.whole(data), spec)
+def _encoded(data: object, spec: TensorSpec) -> Steps[bytes]:
+    if isinstance(data, large_json.Numbers):
+        return (yield from data.encoding(spec))
+    return encode(large_json.whole(data), spec)
 
 
 def _one_element(data: memoryview, name: str) -> bytes:

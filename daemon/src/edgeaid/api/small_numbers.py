@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-#: Columns of a number: three digits and the space that ends it.
+#: Columns of a number: three digits and a comma; one more where there are spaces.
 _WIDTH: Final = 4
-_LETTERS: Final = b"0123456789,"
+_LETTERS: Final = b"0123456789, "
 _TAB: Final = bytes.maketrans(b",", b"\t")
 
 
@@ -29,8 +29,9 @@ def _marks(marked: bytes) -> bytes:
 _ONES: Final = _digits(1)
 _TENS: Final = _digits(10)
 _HUNDREDS: Final = _digits(100)
-_IS_SPACE: Final = _marks(b" ")
-_IS_ZERO: Final = _marks(b"0")
+#: Tens without hundreds may not be 0, and hundreds without tens are two numbers with a space between them.
+_WRONG_TENS: Final = bytes({ord("0"): 1, ord(" "): 2}.get(c, 0) for c in range(256))
+_WRONG_HUNDREDS: Final = bytes(1 if c == ord(" ") else 2 for c in range(256))
 _IS_TWO: Final = _marks(b"2")
 #: Of tens and ones: more than fits behind a 2.
 _IS_MORE: Final = _marks(bytes(range(56, 256)))
@@ -44,21 +45,26 @@ _FP32: Final = "%#.9g"
 
 
 def bytes_of(text: bytes) -> bytes | None:
-    """The bytes that numbers with commas between them stand for, white space only behind a comma and one space at most.
+    """The bytes that numbers with commas between them stand for, with a space behind commas or without.
 
     None for anything else, and for what is not from 0 to 255 or not how JSON writes a whole number.
     """
-    text = text.replace(b", ", b",")
     if text.translate(None, _LETTERS):
         return None
     # From the back, each number begins with its ones: the columns of all are the same however many digits it has.
-    wide = (b"," + text)[::-1].translate(_TAB).expandtabs(_WIDTH)
-    ones, tens, hundreds = wide[::_WIDTH], wide[1::_WIDTH], wide[2::_WIDTH]
+    width = _WIDTH + (b" " in text)
+    wide = (b"," + text)[::-1].translate(_TAB).expandtabs(width)
+    ones, tens, hundreds = wide[::width], wide[1::width], wide[2::width]
     size = len(ones)
-    if b" " in ones or wide[3::_WIDTH].strip() or hundreds.translate(None, b" 12"):
+    if (
+        size != text.count(b",") + 1
+        or b" " in ones
+        or hundreds.translate(None, b" 12")
+        or any(wide[c::width].strip() for c in range(3, width))
+    ):
         return None
-    if _both(tens, _IS_ZERO, hundreds, _IS_SPACE):
-        return None  # 05
+    if _both(tens, _WRONG_TENS, hundreds, _WRONG_HUNDREDS):
+        return None
     low = _number(ones.translate(_ONES)) + _number(tens.translate(_TENS))  # at most 99 each: nothing is carried
     if _both(low.to_bytes(size, "big"), _IS_MORE, hundreds, _IS_TWO):
         return None  # 256 to 299
@@ -84,5 +90,5 @@ def _number(column: bytes) -> int:
 
 
 def _both(first: bytes, one: bytes, second: bytes, other: bytes) -> bool:
-    """Whether two columns have these marks in one place."""
+    """Whether two columns have one of these marks in one place."""
     return bool(_number(first.translate(one)) & _number(second.translate(other)))

@@ -2,17 +2,19 @@
 
 A request that is plain (tensors for one model, a Content-Length, nothing chunked, compressed or negotiated) is read,
 queued and answered from the socket's own callbacks, without a task, a stream and a request object, which cost more than
-a small model's inference. A plain picture is read and answered so too; a task waits while it is decoded. Whatever is
-not plain, or is doubtful in any way, is aiohttp's.
+a small model's inference. What takes a thread or another process (a picture, much JSON) is read so too and answered
+by a task. Whatever is not plain, or is doubtful in any way, is aiohttp's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Any, Final, Protocol
 
@@ -33,6 +35,9 @@ from .plain import STARTS, Head, plain_answer, plain_head
 from .replies import error_response, failure, shown
 
 log = logging.getLogger(__name__)
+
+#: Headers and body.
+Answer = tuple[dict[str, str], bytes]
 
 #: aiohttp's own timer for idle connections; `HttpServer` closes those.
 _NEVER: Final = 1e8
@@ -102,7 +107,7 @@ class Connection(web.RequestHandler):
         self._body = bytearray()
         #: The plain request under way, what it asked for, whose it is and the encodings that its client takes.
         self._running: tuple[Request, oip.InferRequest, Peer, str] | None = None
-        #: The plain picture under way.
+        #: The plain request under way that takes a thread or another process.
         self._asking: asyncio.Task[None] | None = None
         #: What came behind the request under way, or before this client's turn.
         self._behind = bytearray()
@@ -251,6 +256,10 @@ class Connection(web.RequestHandler):
             return False
         return not self._reading_paused and len(self._messages) < MAX_MESSAGES
 
+    async def turn(self) -> None:
+        """Wait for this client's turn."""
+        await self.server.plane.turns.turn(self.uid, self.share)
+
     def _keep(self, data: bytes | memoryview) -> None:
         """Put aside what has to wait, and read no more meanwhile."""
         transport = self.transport
@@ -335,11 +344,23 @@ class Connection(web.RequestHandler):
         head = self._last
         if head is None or not data.startswith(head.raw):
             head = plain_head(data)
-            limits = self.server.plane.config.limits
-            if head is not None and head.length > (limits.picture_bytes if head.wish else limits.body_bytes):
+            if head is not None and head.length > self._most(head):
                 return None
             self._last = head
         return head
+
+    def _most(self, head: Head) -> int:
+        """Bytes that a body may have; what is longer is refused by the routes."""
+        plane = self.server.plane
+        limits = plane.config.limits
+        if head.wish is not None:
+            return limits.picture_bytes
+        if not head.large:
+            return limits.body_bytes
+        try:
+            return inference.body_limit(plane.registry.model(head.model, head.version), limits, head.json_length)
+        except errors.EdgeaiError:
+            return 0
 
     def _begin(self, head: Head, data: bytes) -> None:
         body = memoryview(data)[len(head.raw) :]
@@ -389,13 +410,20 @@ class Connection(web.RequestHandler):
                 plane.denials.deny(peer, Role.INFER, head.raw[: head.raw.index(b" HTTP/")].decode())
             plane.holdings.check(peer.uid, Kind.BYTES, 0)  # a client that reads its answers has room
             if head.wish is not None:
-                self._ask(pictures.model(plane, head.wish), head.wish, body, peer)
+                live = pictures.model(plane, head.wish)
+                self._serve(functools.partial(self._picture, live, head.wish, bytes(body), peer), len(body))
                 return
             live = plane.registry.model(head.model, head.version)
+            answering = functools.partial(
+                inference.serve, plane, live, body, head.json_length, peer, head.accept, self.turn
+            )
+            if head.large:
+                self._serve(answering, len(body))
+                return
             wanted = inference.decode(live, body, head.json_length, plane.config.limits.json_depth, self._memory)
             with_pictures = any(given.picture is not None for given in wanted.inputs)
             if with_pictures or answers.is_heavy(wanted, live.outputs, head.accept):
-                self._hand_over(head, body)
+                self._serve(answering, len(body))
                 return
             request = plane.request(live, peer, priority=wanted.priority, timeout=wanted.timeout)
             inference.fill(plane, request, wanted, peer)
@@ -408,30 +436,27 @@ class Connection(web.RequestHandler):
                 request.release()
             self._fail(error)
 
-    def _ask(self, live: LiveModel, wish: pictures.Wish, body: oip.Body, peer: Peer) -> None:
-        """Have a picture answered; it is counted until then."""
-        size = len(body)
+    async def _picture(self, live: LiveModel, wish: pictures.Wish, body: bytes, peer: Peer) -> Answer:
+        answer = await pictures.answer(self.server.plane, live, wish, body, peer)
+        return {"Content-Type": inference.JSON}, json.dumps(answer, separators=(",", ":")).encode()
+
+    def _serve(self, answer: Callable[[], Awaitable[Answer]], size: int) -> None:
+        """Answer what takes a thread or another process; its body, of `size`, is counted until then."""
         self._account.take(size)
 
-        async def ask() -> None:
+        async def serve() -> None:
             try:
-                answer = await pictures.answer(self.server.plane, live, wish, bytes(body), peer)
-                text = json.dumps(answer, separators=(",", ":")).encode()
+                headers, body = await answer()
             except Exception as error:
                 self._asking = None
                 self._fail(error)
             else:
                 self._asking = None
-                self._write(200, {"Content-Type": inference.JSON}, [text])
+                self._write(200, headers, [body])
             finally:
                 self._account.give(size)
 
-        self._asking = self._loop.create_task(ask())
-
-    def _hand_over(self, head: Head, body: oip.Body) -> None:
-        """What takes a thread or another process takes a task: it is aiohttp's, and so is what came behind."""
-        self._pass_on(b"".join((head.raw, body)))
-        self._go_on()
+        self._asking = self._loop.create_task(serve())
 
     def _done(self, request: Request) -> None:
         running, self._running = self._running, None

@@ -46,6 +46,8 @@ class Head:
     accept: str
     #: What is asked about the picture in the body; None = the body has tensors.
     wish: Wish | None = None
+    #: It has JSON that is not read in one step.
+    large: bool = False
 
 
 def plain_head(data: bytes) -> Head | None:
@@ -58,8 +60,8 @@ def plain_head(data: bytes) -> Head | None:
         return None
     length = headers["content-length"]
     json_length = headers.get("inference-header-content-length", length)
-    if not json_length.isdecimal() or len(json_length) > 6 or int(json_length) > LARGE:
-        return None  # not a valid length, or JSON that is not for the event loop
+    if not json_length.isdecimal() or len(json_length) > 10:
+        return None
     return Head(
         match[0],
         match[1].decode(),
@@ -67,6 +69,7 @@ def plain_head(data: bytes) -> Head | None:
         int(length),
         headers.get("inference-header-content-length"),
         headers.get("accept-encoding", ""),
+        large=int(json_length) > LARGE,
     )
 
 

@@ -13,7 +13,7 @@ from ...serving.access import Role
 from ...serving.model import LiveModel
 from ...serving.plane import Plane
 from ...tensors import TensorSpec
-from .. import answers, inference, json_text, large_json, model_config
+from .. import inference, json_text, large_json, model_config
 from ..inference import BINARY, JSON
 from ..large_json import LARGE
 from .replies import reply
@@ -302,28 +302,12 @@ async def unload(call: Call) -> web.Response:
 async def infer(call: Call) -> web.Response:
     """Run a model; tensors as JSON or binary.
 
-    This is what `Connection` leaves to aiohttp: chunked and compressed bodies, pictures, TCP.
+    This is what `Connection` leaves to aiohttp: chunked and compressed bodies, TCP.
     """
-    plane, headers = call.plane, call.request.headers
+    headers = call.request.headers
     model = _live(call)
     length = headers.get(inference.HEADER_LENGTH)
-    body = await call.body(inference.body_limit(model, plane.config.limits, length))
-    given = (model, body, length, plane.config.limits.json_depth)
-    if inference.json_size(body, length) > LARGE:
-        wanted = await inference.in_thread(plane, inference.decode, *given)
-    else:
-        wanted = inference.decode(*given)
+    body = await call.body(inference.body_limit(model, call.plane.config.limits, length))
     accept = headers.get("Accept-Encoding", "")
-    request = plane.request(model, call.peer, priority=wanted.priority, timeout=wanted.timeout)
-    try:
-        inference.fill(plane, request, wanted, call.peer)
-        await inference.prepare(plane, request, wanted)
-        await plane.infer(request)
-        answering = (plane, request, wanted, call.peer, accept)
-        if answers.is_heavy(wanted, model.outputs, accept):
-            answered, pieces = await inference.in_thread(plane, inference.answer, *answering)
-        else:
-            answered, pieces = inference.answer(*answering)
-        return web.Response(body=b"".join(pieces), headers=answered)
-    finally:
-        request.release()
+    answered, answer = await inference.serve(call.plane, model, body, length, call.peer, accept, call.connection.turn)
+    return web.Response(body=answer, headers=answered)

@@ -314,7 +314,7 @@ class HttpServer:
         call: Call | None = None
         try:
             if not connection.fresh:
-                await self.plane.turns.turn(connection.uid, connection.share)
+                await connection.turn()
             connection.fresh = False
             role, handler, args = self.routes.find(request.method, request.rel_url.raw_path)
             peer = connection.peer or (

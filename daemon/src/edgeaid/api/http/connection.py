@@ -1,20 +1,15 @@
 """One HTTP connection: aiohttp's, with a short way for plain inference.
 
-A request that is plain (tensors for one model, a Content-Length, nothing chunked, compressed or negotiated) is read,
-queued and answered from the socket's own callbacks, without a task, a stream and a request object, which cost more than
-a small model's inference. What takes a thread or another process (a picture, much JSON) is read so too and answered
-by a task. Whatever is not plain, or is doubtful in any way, is aiohttp's.
+A request that is plain (tensors or a picture for one model, a Content-Length, nothing chunked, compressed or
+negotiated) is for `PlainRequests`. Whatever is not plain, or is doubtful in any way, is aiohttp's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import json
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Any, Final, Protocol
 
@@ -23,21 +18,16 @@ from aiohttp.http import RawRequestMessage
 
 from ... import errors
 from ...serving.access import Peer, Role, credentials
-from ...serving.holdings import Kind
-from ...serving.model import LiveModel, Request
 from ...serving.plane import Plane
 from ...serving.turns import Share
-from .. import answers, inference, oip, pictures
 from .account import Account
 from .bodies import MIN_RATE
 from .framing import Framing
-from .plain import STARTS, Head, plain_answer, plain_head
+from .plain import STARTS, Head, plain_answer
+from .plain_requests import PlainRequests
 from .replies import error_response, failure, shown
 
 log = logging.getLogger(__name__)
-
-#: Headers and body.
-Answer = tuple[dict[str, str], bytes]
 
 #: aiohttp's own timer for idle connections; `HttpServer` closes those.
 _NEVER: Final = 1e8
@@ -74,8 +64,8 @@ class Connection(web.RequestHandler):
     """One client. `since` is when it last did its part; infinity while it waits for us."""
 
     __slots__ = (
-        "_account", "_asking", "_begun", "_behind", "_body", "_framing", "_head", "_last", "_memory", "_running",
-        "_waiting", "admitted", "fresh", "peer", "receiving", "server", "share", "since", "uid",
+        "_behind", "_framing", "_requests", "_waiting", "account", "admitted", "fresh", "peer", "receiving", "server",
+        "share", "since", "uid",
     )  # fmt: skip
 
     def __init__(self, server: Owner, manager: web.Server, loop: asyncio.AbstractEventLoop) -> None:
@@ -99,16 +89,7 @@ class Connection(web.RequestHandler):
         #: A route reads a body, with a time limit of its own.
         self.receiving = False
         self._framing = Framing()
-        self._account = Account(server.plane.holdings, self.uid)
-        #: When the plain body began.
-        self._begun = 0.0
-        #: Head and what has come of the body of a plain request that is not whole yet.
-        self._head: Head | None = None
-        self._body = bytearray()
-        #: The plain request under way, what it asked for, whose it is and the encodings that its client takes.
-        self._running: tuple[Request, oip.InferRequest, Peer, str] | None = None
-        #: The plain request under way that takes a thread or another process.
-        self._asking: asyncio.Task[None] | None = None
+        self.account = Account(server.plane.holdings, self.uid)
         #: What came behind the request under way, or before this client's turn.
         self._behind = bytearray()
         #: It waits for its turn.
@@ -116,9 +97,7 @@ class Connection(web.RequestHandler):
         self.share = Share()
         #: aiohttp was given bytes in this client's turn, whose first request needs no other turn.
         self.fresh = False
-        #: The last plain head: clients that keep a connection send the same one again.
-        self._last: Head | None = None
-        self._memory = inference.Memory()
+        self._requests = PlainRequests(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come; it may be one too many."""
@@ -126,7 +105,7 @@ class Connection(web.RequestHandler):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family == socket.AF_UNIX:
             self.uid = credentials(sock)[1]
-            self._account = Account(self.server.plane.holdings, self.uid)
+            self.account = Account(self.server.plane.holdings, self.uid)
         try:
             self.server.admit(self)
         except errors.EdgeaiError as error:
@@ -145,45 +124,39 @@ class Connection(web.RequestHandler):
             return
         self.admitted = False
         self.server.connections.discard(self)
-        self._account.close()
-        self._body = bytearray()
-        self._head = None
+        self.account.close()
+        self._requests.drop()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone: so is what it waited for."""
         if self._manager is None or self.transport is None:
             return  # was one too many
         self.leave()
-        if self._running is not None:
-            request = self._running[0]
-            self._running = None
-            self.server.plane.withdraw(request)
-        if self._asking is not None:
-            self._asking.cancel()
+        self._requests.cancel()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The client does not read as fast as it is answered: what lies here is counted."""
         super().pause_writing()
         if self.admitted and self.transport is not None:
-            self._account.set_unread(self.transport.get_write_buffer_size())
+            self.account.set_unread(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """The client has read."""
         super().resume_writing()
-        if self._account.unread:
-            self._account.set_unread(0)
+        if self.account.unread:
+            self.account.set_unread(0)
             if self.since != inf:
                 self.since = time.monotonic()
-        self._go_on()
+        self.go_on()
 
     def look(self) -> None:
         """See whether the client reads what lies here for it."""
-        if not self._account.unread or self.transport is None:
+        if not self.account.unread or self.transport is None:
             return
         size = self.transport.get_write_buffer_size()
-        if self._account.unread - size >= MIN_RATE:
-            self._account.set_unread(size)
+        if self.account.unread - size >= MIN_RATE:
+            self.account.set_unread(size)
             if self.since != inf:
                 self.since = time.monotonic()
 
@@ -217,8 +190,10 @@ class Connection(web.RequestHandler):
 
     def stalled(self, seconds: float) -> None:
         """Close: nothing has come for too long."""
-        if self._head is not None:
-            self._fail(errors.InvalidRequest(f"the body stalled for {seconds:g} s, or was too slow"), close=True)
+        if self._requests.begun:
+            self._requests.fail(
+                errors.InvalidRequest(f"the body stalled for {seconds:g} s, or was too slow"), close=True
+            )
         elif self.transport is not None:
             self.transport.abort()
 
@@ -229,16 +204,16 @@ class Connection(web.RequestHandler):
         if not data:
             super().data_received(data)
         elif self._behind or self._waiting or not self._able() or not self.server.plane.turns.free():
-            self._keep(data)
-            self._go_on()
-        elif self._head is not None:
-            self._more(self._head, data)
+            self.keep(data)
+            self.go_on()
+        elif self._requests.begun:
+            self._requests.more(data)
         elif (head := self._plain(data)) is not None:
-            self._begin(head, data)
+            self._requests.begin(head, data)
         elif len(data) <= self._piece(data):
             self._pass_on(data)
         else:
-            self._keep(data)
+            self.keep(data)
             self._step()
 
     def _piece(self, data: bytes | bytearray) -> int:
@@ -250,21 +225,30 @@ class Connection(web.RequestHandler):
     def _able(self) -> bool:
         """Whether more can be made of what came: nothing is under way that it has to wait for."""
         transport = self.transport
-        if self._running is not None or self._asking is not None or self._paused:
+        if self._requests.busy or self._paused:
             return False
         if transport is None or transport.is_closing():
             return False
         return not self._reading_paused and len(self._messages) < MAX_MESSAGES
 
+    @property
+    def plane(self) -> Plane:
+        """What it asks."""
+        return self.server.plane
+
+    def identify(self) -> Peer:
+        """Who is at the other end of the Unix socket."""
+        return self.peer or self.server.identify(self)
+
     async def turn(self) -> None:
         """Wait for this client's turn."""
         await self.server.plane.turns.turn(self.uid, self.share)
 
-    def _keep(self, data: bytes | memoryview) -> None:
+    def keep(self, data: bytes | memoryview) -> None:
         """Put aside what has to wait, and read no more meanwhile."""
         transport = self.transport
         try:
-            self._account.take(len(data))
+            self.account.take(len(data))
         except errors.Unavailable:
             if transport is not None:
                 transport.abort()  # an answer is under way: there is no place for another
@@ -273,7 +257,7 @@ class Connection(web.RequestHandler):
         if len(self._behind) > LONG_PIECE and transport is not None:
             transport.pause_reading()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """Wait for the next turn to make something of what was put aside."""
         if self._behind and not self._waiting and self._able():
             self._waiting = True
@@ -285,25 +269,25 @@ class Connection(web.RequestHandler):
         transport = self.transport
         if not self._behind or transport is None or not self._able():
             return
-        if self._head is not None:
-            self._more(self._head, self._taken(len(self._behind)))
+        if self._requests.begun:
+            self._requests.more(self._taken(len(self._behind)))
         else:
             data = bytes(memoryview(self._behind)[:PIECE])
             head = self._plain(data)
             if head is not None:
-                self._begin(head, self._taken(len(head.raw) + head.length))
+                self._requests.begin(head, self._taken(len(head.raw) + head.length))
             else:
                 self._pass_on(self._taken(self._piece(self._behind)))
         if len(self._behind) <= LONG_PIECE and not self._reading_paused:
             transport.resume_reading()
-        self._go_on()
+        self.go_on()
 
     def _taken(self, size: int) -> bytes:
         """The first bytes of what was put aside."""
         with memoryview(self._behind) as view:
             data = bytes(view[:size])
         del self._behind[: len(data)]
-        self._account.give(len(data))
+        self.account.give(len(data))
         return data
 
     def resume_reading(self, *args: Any, **options: Any) -> None:
@@ -313,13 +297,13 @@ class Connection(web.RequestHandler):
         super().resume_reading(*args, **options)
         if self._behind and self.transport is not None:
             self.transport.pause_reading()
-            self._go_on()
+            self.go_on()
 
     def handled(self) -> None:
         """aiohttp's request is answered: the next one may come."""
         self.receiving = False
         self.since = time.monotonic()
-        self._go_on()
+        self.go_on()
 
     def _pass_on(self, data: bytes) -> None:
         """Bytes for aiohttp."""
@@ -334,161 +318,10 @@ class Connection(web.RequestHandler):
         request.content.set_exception(web.RequestPayloadError(text or "it is damaged"))
 
     def _plain(self, data: bytes) -> Head | None:
-        """The head of a plain request, when aiohttp is between requests and the client reads its answers."""
+        """The head of a plain request, when aiohttp is between requests."""
         if not data.startswith(STARTS) or self.server.token is not None or not self._framing.clean:
             return None
         waiter: asyncio.Future[None] | None = getattr(self, "_waiter", None)  # aiohttp's: waits for a request
-        transport = self.transport
-        if waiter is None or waiter.done() or transport is None:
+        if waiter is None or waiter.done() or self.transport is None:
             return None
-        head = self._last
-        if head is None or not data.startswith(head.raw):
-            head = plain_head(data)
-            if head is not None and head.length > self._most(head):
-                return None
-            self._last = head
-        return head
-
-    def _most(self, head: Head) -> int:
-        """Bytes that a body may have; what is longer is refused by the routes."""
-        plane = self.server.plane
-        limits = plane.config.limits
-        if head.wish is not None:
-            return limits.picture_bytes
-        if not head.large:
-            return limits.body_bytes
-        try:
-            return inference.body_limit(plane.registry.model(head.model, head.version), limits, head.json_length)
-        except errors.EdgeaiError:
-            return 0
-
-    def _begin(self, head: Head, data: bytes) -> None:
-        body = memoryview(data)[len(head.raw) :]
-        if len(body) < head.length:
-            self._head = head
-            self._begun = self.since = time.monotonic()
-            if (self.peer or self.server.identify(self)).role < Role.INFER:
-                self._infer(head, b"")  # refuses; no body is taken in before
-                if self.transport is not None:
-                    self.transport.close()
-                return
-            self._more(head, body)
-            return
-        if len(body) > head.length:
-            self._keep(body[head.length :])
-            body = body[: head.length]
-        self._infer(head, body)
-
-    def _more(self, head: Head, data: bytes | memoryview) -> None:
-        missing = head.length - len(self._body)
-        if len(data) > missing:
-            self._keep(memoryview(data)[missing:])
-            data = data[:missing]
-        try:
-            self._account.take(len(data))
-        except errors.Unavailable as error:
-            self._fail(error, close=True)
-            return
-        self._body += data
-        if len(self._body) < head.length:
-            self.since = min(time.monotonic(), self._begun + len(self._body) / MIN_RATE)
-            return
-        body = self._body
-        self._body = bytearray()
-        self._head = None
-        self._infer(head, body)
-        self._account.give(head.length)
-
-    def _infer(self, head: Head, body: oip.Body) -> None:
-        server = self.server
-        plane = server.plane
-        self.since = inf
-        request: Request | None = None
-        try:
-            peer = self.peer or server.identify(self)
-            if peer.role < Role.INFER:
-                plane.denials.deny(peer, Role.INFER, head.raw[: head.raw.index(b" HTTP/")].decode())
-            plane.holdings.check(peer.uid, Kind.BYTES, 0)  # a client that reads its answers has room
-            if head.wish is not None:
-                live = pictures.model(plane, head.wish)
-                self._serve(functools.partial(self._picture, live, head.wish, bytes(body), peer), len(body))
-                return
-            live = plane.registry.model(head.model, head.version)
-            answering = functools.partial(
-                inference.serve, plane, live, body, head.json_length, peer, head.accept, self.turn
-            )
-            if head.large:
-                self._serve(answering, len(body))
-                return
-            wanted = inference.decode(live, body, head.json_length, plane.config.limits.json_depth, self._memory)
-            with_pictures = any(given.picture is not None for given in wanted.inputs)
-            if with_pictures or answers.is_heavy(wanted, live.outputs, head.accept):
-                self._serve(answering, len(body))
-                return
-            request = plane.request(live, peer, priority=wanted.priority, timeout=wanted.timeout)
-            inference.fill(plane, request, wanted, peer)
-            request.done = self._done
-            self._running = (request, wanted, peer, head.accept)
-            plane.submit(request)
-        except Exception as error:
-            self._running = None
-            if request is not None:
-                request.release()
-            self._fail(error)
-
-    async def _picture(self, live: LiveModel, wish: pictures.Wish, body: bytes, peer: Peer) -> Answer:
-        answer = await pictures.answer(self.server.plane, live, wish, body, peer)
-        return {"Content-Type": inference.JSON}, json.dumps(answer, separators=(",", ":")).encode()
-
-    def _serve(self, answer: Callable[[], Awaitable[Answer]], size: int) -> None:
-        """Answer what takes a thread or another process; its body, of `size`, is counted until then."""
-        self._account.take(size)
-
-        async def serve() -> None:
-            try:
-                headers, body = await answer()
-            except Exception as error:
-                self._asking = None
-                self._fail(error)
-            else:
-                self._asking = None
-                self._write(200, headers, [body])
-            finally:
-                self._account.give(size)
-
-        self._asking = self._loop.create_task(serve())
-
-    def _done(self, request: Request) -> None:
-        running, self._running = self._running, None
-        if running is None:
-            request.release()
-            return
-        _, wanted, peer, accept = running
-        try:
-            if request.error is not None:
-                raise request.error
-            headers, pieces = inference.answer(self.server.plane, request, wanted, peer, accept, self._memory)
-            self._write(200, headers, pieces)
-        except Exception as error:
-            self._fail(error)
-        finally:
-            request.release()
-
-    def _fail(self, error: Exception, *, close: bool = False) -> None:
-        if not isinstance(error, errors.EdgeaiError):
-            log.error("inference over HTTP", exc_info=error)
-            error = errors.EdgeaiError("internal error; see the journal of edgeaid")
-        headers, body = failure(error)
-        if close:
-            headers["Connection"] = "close"
-        self._write(error.http, headers, [body])
-        if close and self.transport is not None:
-            self.transport.close()
-
-    def _write(self, status: int, headers: dict[str, str], pieces: list[oip.Body]) -> None:
-        self.since = time.monotonic()
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            return
-        transport.write(plain_answer(status, headers, pieces))
-        self._go_on()
+        return self._requests.head(data)

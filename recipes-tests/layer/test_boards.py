@@ -9,9 +9,7 @@ import pytest
 from layer.test_recipes import MASK, build_directory
 from layer.workspace import BITBAKE_NAMES, RELEASES
 
-NAMES = (
-    "MACHINE PREFERRED_VERSION_linux-raspberrypi KERNEL_DEVICETREE KBUILD_DEFCONFIG EDGEAI_CONFIG_TXT CMDLINE".split()
-)
+NAMES = "MACHINE PREFERRED_VERSION_linux-raspberrypi KERNEL_DEVICETREE KBUILD_DEFCONFIG EDGEAI_CONFIG_TXT CMDLINE VC4DTBO".split()
 #: Board -> device tree that it starts with, lines of config.txt, overlay, and the kernel configuration that has to be named.
 PCIE = {
     "raspberrypi5": ("bcm2712-rpi-5-b.dtb", "|dtparam=pciex1|dtoverlay=pcie-32bit-dma-pi5", "pcie-32bit-dma-pi5", "bcm2711_defconfig"),
@@ -58,3 +56,13 @@ def test_one_image_for_all_boards_has_their_device_trees(release: str) -> None:
     trees = settings(release, "raspberrypi-armv8")["KERNEL_DEVICETREE"]
     for board in ("bcm2710-rpi-3-b", "bcm2710-rpi-zero-2", "bcm2711-rpi-4-b", "bcm2711-rpi-cm4", "bcm2712-rpi-5-b"):
         assert f"broadcom/{board}.dtb" in trees.split()
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("machine", ["raspberrypi-armv8", "raspberrypi5"])
+def test_a_screen_has_a_driver_on_a_raspberry_pi_5(release: str, machine: str) -> None:
+    values = settings(release, machine, "weston")
+    assert values["VC4DTBO"] == "vc4-kms-v3d"
+    shipped = {name.rsplit("/", 1)[-1] for name in values["KERNEL_DEVICETREE"].split()}
+    # The firmware takes the board's variant by this map.
+    assert {"overlay_map.dtb", "vc4-kms-v3d.dtbo", "vc4-kms-v3d-pi4.dtbo", "vc4-kms-v3d-pi5.dtbo"} <= shipped

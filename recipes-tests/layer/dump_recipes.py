@@ -36,6 +36,7 @@ def describe(tinfoil: Any, name: str) -> dict[str, Any]:
     packages = (facts["PACKAGES"] or "").split()
     facts["files"] = {p: d.getVar("FILES:" + p) for p in packages}
     facts["rdepends"] = {p: bb.utils.explode_deps(d.getVar("RDEPENDS:" + p) or "") for p in packages}
+    facts["rrecommends"] = {p: bb.utils.explode_deps(d.getVar("RRECOMMENDS:" + p) or "") for p in packages}
     facts["rprovides"] = {p: bb.utils.explode_deps(d.getVar("RPROVIDES:" + p) or "") for p in packages}
     facts["service"] = {p: d.getVar("SYSTEMD_SERVICE:" + p) for p in packages}
     facts["users"] = {p: d.getVar("USERADD_PARAM:" + p) for p in packages}

@@ -156,9 +156,14 @@ def test_intels_firmware_is_behind_a_licence_flag_and_in_no_image(facts: Facts) 
 
 def test_an_image_holds_exactly_the_runtimes_asked_for(facts: Facts) -> None:
     groups = {p for p in facts["edgeai-image"]["IMAGE_INSTALL"].split() if p.startswith("packagegroup-edgeai-")}
-    assert groups == {f"packagegroup-edgeai-{name}" for name in ("base", "cpu", "dev-tools", *RUNTIMES)}
+    assert groups == {f"packagegroup-edgeai-{name}" for name in ("base", "machine", "cpu", "dev-tools", *RUNTIMES)}
     assert "ssh-server-openssh" in facts["edgeai-image"]["IMAGE_FEATURES"]
     assert not re.search("empty-root|allow-root|allow-empty|debug-tweaks", facts["edgeai-image"]["IMAGE_FEATURES"])
+
+
+def test_an_image_has_the_kernel_modules_and_the_firmware_of_its_board(facts: Facts) -> None:
+    recommended = facts["packagegroup-edgeai-machine"]["rrecommends"]["packagegroup-edgeai-machine"]
+    assert {"kernel-modules", "linux-firmware-rpidistro-bcm43455"} <= set(recommended)
 
 
 def test_tflite_runtime_is_compiled_offline_with_xnnpack(facts: Facts) -> None:

@@ -146,3 +146,14 @@ def test_a_recipe_of_another_layer_changes_only_where_edgeai_conf_is_in_force(pa
     for function in re.findall(r"^python \(\) \{.*?^\}", text, re.M | re.S):
         assert '"edgeai-device" in d.getVar("OVERRIDES")' in function, path.name
     assert 'DISTROOVERRIDES:append = ":edgeai-device"' in (LAYER / "conf/edgeai.conf").read_text()
+
+
+def test_an_image_installs_what_its_machine_names() -> None:
+    # Neither packagegroup-core-boot nor the image's own groups have kernel modules or firmware.
+    group = (LAYER / "recipes-core/packagegroups/packagegroup-edgeai-machine.bb").read_text()
+    assert 'RRECOMMENDS:${PN} = "${MACHINE_EXTRA_RRECOMMENDS}"' in group
+    assert 'RDEPENDS:${PN} = "${MACHINE_EXTRA_RDEPENDS}"' in group
+    (installed,) = re.findall(
+        r'^IMAGE_INSTALL = "(.*?)"$', (LAYER / "recipes-core/images/edgeai-image.inc").read_text(), re.M | re.S
+    )
+    assert "packagegroup-edgeai-machine" in installed.split()

@@ -119,7 +119,10 @@ RUNTIME_RECIPES = {
     "camera": {"edgeai-camera", "gstreamer1.0", "libcamera"},
     "weston": {"edgeai-screen", "weston"},
 }
-ALWAYS = {"edgeaid", "edgeai-models", "edgeai-power", "edgeai-config", "edgeai-provision", "python3-ai-edge-litert-bin"}
+ALWAYS = {
+    "edgeaid", "edgeai-models", "edgeai-power", "edgeai-config", "edgeai-provision", "python3-ai-edge-litert-bin",
+    "linux-firmware-rpidistro",
+}  # fmt: skip
 #: In no image by itself: Intel's files, test-only parts, the other CPU runtime, boot loaders that a Raspberry Pi has no use for.
 NEVER = {
     "mvnc-firmware",

@@ -223,7 +223,7 @@ def test_the_daemon_runs_as_its_own_user_behind_sockets(facts: Facts) -> None:
     assert "--system" in one["users"]["edgeaid"]
     for group in ("edgeai", "edgeai-observe", "edgeai-infer", "edgeai-control", "apex"):
         assert f"--system {group}" in one["groups"]["edgeaid"]
-    for heavy in ("grpcio", "protobuf", "pyzmq", "cryptography", "pyserial"):
+    for heavy in ("hpack", "protobuf", "pyzmq", "cryptography", "pyserial"):
         assert not any(heavy in needed for needed in one["rdepends"]["edgeaid"]), (
             f"{heavy} belongs to a package of its own"
         )

@@ -110,7 +110,7 @@ RUNTIME_RECIPES = {
     "ncs": {"libmvnc"},
     "ncs2": {"openvino-myriad"},
     "k210": {"edgeaid-k210", "python3-pyserial"},
-    "grpc": {"edgeaid-grpc", "python3-grpcio"},
+    "grpc": {"edgeaid-grpc", "python3-hpack"},
     "frigate": {"edgeaid-frigate", "python3-pyzmq"},
     "mqtt": {"edgeaid-mqtt", "python3-paho-mqtt"},
     "json": {"edgeaid-json", "python3-orjson"},

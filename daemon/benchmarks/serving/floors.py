@@ -3,8 +3,8 @@
 The hops are the least that a daemon between client and worker can cost: three processes, nothing else. The worker
 computes on a tensor that it has already; client, relay and worker pass 32 bytes over SOCK_SEQPACKET. What this row adds
 is the machine's wake-ups; what edgeaid adds beyond it is edgeaid. Beside them: a process that takes tensors through
-shared memory and their names through a pipe, as video recorders run their detectors, and a server of grpc.aio that does
-nothing but parse the protocol's message, infer and answer: what gRPC for Python costs.
+shared memory and their names through a pipe, as video recorders run their detectors, and servers of Python's gRPC, on
+asyncio and with threads, that do nothing but parse the protocol's message, infer and answer: what it costs.
 """
 
 from __future__ import annotations
@@ -129,18 +129,19 @@ def shared_memory(model: Path, data: Any) -> Iterator[Callable[[], None]]:
 
 
 _GRPC = """
-import asyncio, sys
+import asyncio, inspect, sys
+from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 from ai_edge_litert.interpreter import Interpreter
 
-async def main():
+async def main(asynchronous):
     interpreter = Interpreter(sys.argv[1], num_threads=1)
     interpreter.allocate_tensors()
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
-    async def infer(request, context):
+    def infer(request, context):
         data = np.frombuffer(request.raw_input_contents[0], source["dtype"]).reshape(source["shape"])
         interpreter.set_tensor(source["index"], data)
         interpreter.invoke()
@@ -150,26 +151,35 @@ async def main():
         answer.raw_output_contents.append(out.tobytes())
         return answer
 
+    async def infer_async(request, context):
+        return infer(request, context)
+
     handler = grpc.unary_unary_rpc_method_handler(
-        infer, service_pb2.ModelInferRequest.FromString, service_pb2.ModelInferResponse.SerializeToString)
-    server = grpc.aio.server()
+        infer_async if asynchronous else infer, service_pb2.ModelInferRequest.FromString,
+        service_pb2.ModelInferResponse.SerializeToString)
+    server = grpc.aio.server() if asynchronous else grpc.server(ThreadPoolExecutor(1))
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": handler})])
     server.add_insecure_port("unix:" + sys.argv[2])
-    await server.start()
-    await server.wait_for_termination()
+    started = server.start()
+    if inspect.isawaitable(started):
+        await started
+        await server.wait_for_termination()
+    else:
+        server.wait_for_termination()
 
-asyncio.run(main())
+asyncio.run(main(sys.argv[3] == "asynchronous"))
 """
 
 
 @contextmanager
-def bare_grpc(model: Path, data: Any) -> Iterator[Callable[[], None]]:
+def bare_grpc(model: Path, data: Any, *, asynchronous: bool = True) -> Iterator[Callable[[], None]]:
     """One call = the same client, against a server that has the interpreter in its own process."""
     import tritonclient.grpc as triton
 
     with tempfile.TemporaryDirectory(prefix="edgeai-grpc-floor-") as folder:
-        process = subprocess.Popen([sys.executable, "-c", _GRPC, str(model), f"{folder}/s"], stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-c", _GRPC, str(model), f"{folder}/s", "asynchronous" if asynchronous else ""]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         client = triton.InferenceServerClient(f"unix:{folder}/s")
         tensor = triton.InferInput("in", list(data.shape), "UINT8")
         tensor.set_data_from_numpy(data)

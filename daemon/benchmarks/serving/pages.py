@@ -80,7 +80,7 @@ def latency(results: Results) -> str:
 
 def short(results: Results) -> str:
     """What the README shows of it."""
-    left_out = ("two bare hops", "gRPC, bare server")
+    left_out = ("two bare hops", "gRPC, bare server", "gRPC, bare sync server")
     rows = [[row["way"], f"{row['times_raw']:.2f}"] for row in results["run"]["latency"] if row["way"] not in left_out]
     return table(["one small model, one client", "times the interpreter alone"], rows)
 

@@ -167,6 +167,7 @@ def main() -> None:
         ways |= client_ways(socket, data, grpc=grpc)
         if grpc:
             ways["gRPC, bare server"] = stack.enter_context(bare_grpc(args.model, data))
+            ways["gRPC, bare sync server"] = stack.enter_context(bare_grpc(args.model, data, asynchronous=False))
         if args.peers:
             from peers import peer_ways
 

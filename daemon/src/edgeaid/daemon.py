@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import errors
 from . import systemd as service
@@ -32,6 +32,9 @@ from .serving.plane import Plane
 from .serving.poller import Poller
 from .streams import ensembles
 from .streams.manager import StreamManager
+
+if TYPE_CHECKING:
+    from .api.grpc.server import GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +77,7 @@ class Daemon:
         self._fast: FastServer | None = None
         self._http: list[HttpServer] = []
         self._servers: list[asyncio.Server] = []
-        self._grpc: object = None
+        self._grpc: GrpcServer | None = None
         self._hotplug: Hotplug | None = None
         self._reloading: asyncio.Task[None] | None = None
         #: A signal came that no reading of the configuration has followed yet.
@@ -177,15 +180,14 @@ class Daemon:
 
     async def _start_grpc(self, passed: dict[str, socket.socket]) -> None:
         try:
-            from .api.grpc.server import start
+            from .api.grpc.server import GrpcServer
         except ImportError as error:
             raise errors.InvalidConfig(
                 f"server.grpc_socket is set but {error.name} is not installed; pip install './daemon[grpc]'"
             ) from error
-        inherited = passed.pop("grpc", None)
-        if inherited is not None:
-            inherited.close()  # Python's gRPC cannot take over a listening socket; it binds the path itself
-        self._grpc = await start(self.plane, self.config.server.grpc_socket)
+        sock = self._socket(passed, "grpc", self.config.server.grpc_socket, socket.SOCK_STREAM)
+        self._grpc = GrpcServer(self.plane, Role[self.config.server.grpc_role.upper()])
+        await self._grpc.start(sock)
 
     async def _listen_tcp(self, roles: Roles, table: Routes) -> None:
         host, _, port = self.config.tcp.listen.rpartition(":")
@@ -278,7 +280,7 @@ class Daemon:
         if self._fast is not None:
             self._fast.close()
         if self._grpc is not None:
-            await self._grpc.stop(0.2)  # type: ignore[attr-defined]  # grpc.aio.Server
+            await self._grpc.stop(0.2)
         await asyncio.gather(*(http.close() for http in self._http))
 
 

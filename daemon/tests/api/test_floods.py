@@ -39,7 +39,7 @@ LISTS = b'{"a":[' + b"[]," * 5000 + b"0]}"
 @pytest.fixture(scope="module")
 def started(launch: type[Running], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Running]]:
     """Start daemons with the fast socket and gRPC."""
-    pytest.importorskip("grpc", reason="needs edgeaid[grpc]")
+    pytest.importorskip("hpack", reason="needs edgeaid[grpc]")
     daemons: list[Running] = []
 
     def make() -> Running:

@@ -26,6 +26,7 @@ from ..toolkit.tflite_builder import Graph, Op, T, build
 pytestmark = pytest.mark.slow
 pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
 pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
+pytest.importorskip("hpack", reason="needs edgeaid[grpc]")
 
 PLACE = "src/python/examples"
 LABELS = '[labels]\nfile = "labels.txt"'

@@ -6,8 +6,8 @@ import socket
 import struct
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 4, 6, 7, 8
-END_STREAM, END_HEADERS, ACK = 1, 4, 1
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 1, 1, 4, 8, 32
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -16,16 +16,20 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack(">BHBBI", size >> 16, size & 0xFFFF, kind, flags, stream) + payload
 
 
+def block(path: str, **fields: str) -> bytes:
+    """The headers of a call; `fields` are more, or other ones: "_" stands for "-", and "pseudo_" for ":"."""
+    said = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "localhost", "te": "trailers",
+            "content-type": "application/grpc"}  # fmt: skip
+    said |= {name.replace("pseudo_", ":").replace("_", "-"): text for name, text in fields.items()}
+    # Literal fields that are not indexed: two lengths below 127 and the texts (RFC 7541, 6.2.2).
+    return b"".join(
+        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(text)]) + text.encode() for name, text in said.items()
+    )
+
+
 def call(path: str) -> bytes:
     """The frames that open a gRPC call as stream 1."""
-    fields = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "localhost", "te": "trailers",
-              "content-type": "application/grpc"}  # fmt: skip
-    # Literal fields that are not indexed: two lengths below 127 and the texts (RFC 7541, 6.2.2).
-    block = b"".join(
-        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(text)]) + text.encode()
-        for name, text in fields.items()
-    )
-    return PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, block)
+    return PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, block(path))
 
 
 def message(data: bytes) -> bytes:

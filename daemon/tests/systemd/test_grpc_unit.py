@@ -11,6 +11,7 @@ from .conftest import UNITS, Container
 
 pytestmark = pytest.mark.root
 pytest.importorskip("grpc", reason="grpcio is not installed")
+pytest.importorskip("hpack", reason="needs edgeaid[grpc]")
 
 DIRECTORY = "/run/systemd/system/edgeaid.service.d"
 SOCKET = "/run/edgeai/grpc/edgeaid.sock"

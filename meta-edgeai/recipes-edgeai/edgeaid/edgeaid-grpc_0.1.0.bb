@@ -18,4 +18,4 @@ do_install() {
 
 FILES:${PN} = "${systemd_system_unitdir}"
 
-RDEPENDS:${PN} = "edgeaid python3-grpcio python3-protobuf"
+RDEPENDS:${PN} = "edgeaid python3-hpack python3-protobuf"

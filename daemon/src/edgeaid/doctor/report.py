@@ -12,7 +12,7 @@ from ..devices.discovery import scan
 from .checks import Places, run
 from .machine import group_name, output, text_of
 
-_PACKAGES: Final = ("ai-edge-litert", "tflite-runtime", "numpy", "aiohttp", "pyudev", "pyserial", "openvino", "grpcio")
+_PACKAGES: Final = ("ai-edge-litert", "tflite-runtime", "numpy", "aiohttp", "pyudev", "pyserial", "openvino", "hpack")
 
 
 def report(places: Places | None = None, *, served: str = "") -> str:

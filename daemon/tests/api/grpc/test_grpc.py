@@ -14,6 +14,7 @@ from edgeaid.models.repository import EMBEDDED
 from ...support.daemon import Running
 
 triton = pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] is not installed")
+pytest.importorskip("hpack", reason="needs edgeaid[grpc]")
 
 GOLDEN = EMBEDDED / "digits" / "1" / "golden"
 IMAGE = np.load(GOLDEN / "0.in.npy")
@@ -127,6 +128,27 @@ def test_streams_answer_each_request_and_survive_a_bad_one(client: Any) -> None:
     assert [e is None for _, e in got] == [True, False, True]
     assert "unknown model" in str(got[1][1])
     assert close(got[2][0].as_numpy("scores"))
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_requests_may_be_packed(client: Any, algorithm: str) -> None:
+    assert close(client.infer("digits", [given()], compression_algorithm=algorithm).as_numpy("scores"))
+
+
+def test_the_asynchronous_client_has_many_calls_under_way(server: Any) -> None:
+    import asyncio
+
+    import tritonclient.grpc.aio as asynchronous
+
+    async def ask() -> list[Any]:
+        async with asynchronous.InferenceServerClient(f"unix:{server.directory}/run/grpc.sock") as opened:
+            return await asyncio.gather(
+                *(opened.infer("digits", [given()], request_id=str(i), client_timeout=60) for i in range(100))
+            )
+
+    answers = asyncio.run(ask())
+    assert [answer.get_response().id for answer in answers] == [str(i) for i in range(100)]
+    assert all(close(answer.as_numpy("scores")) for answer in answers)
 
 
 def test_errors_have_their_status_codes(client: Any) -> None:

@@ -14,6 +14,7 @@ from ...support.memory import Peak
 from ...support.users import STRANGER, connect_as
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
+pytest.importorskip("hpack", reason="needs edgeaid[grpc]")
 
 from edgeaid.api.grpc.schema import MESSAGES  # noqa: E402  needs grpc
 

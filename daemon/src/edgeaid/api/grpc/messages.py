@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ... import errors
@@ -20,6 +21,11 @@ CONTENTS: Final = {
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
     "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents",
 }  # fmt: skip
+
+#: Fields that are texts or messages end with these bits of type; those of the raw tensors, number and type.
+_BYTES: Final = 2
+_RAW_INPUT: Final = 7 << 3 | _BYTES
+_RAW_OUTPUT: Final = bytes((6 << 3 | _BYTES,))
 
 Message = Any
 
@@ -52,38 +58,92 @@ def _typed(tensor: Message) -> bytes:
         raise errors.InvalidRequest(f"input {tensor.name!r}: a value does not fit {tensor.datatype}") from error
 
 
-def decode(message: Message, live: LiveModel, memory: Memory) -> oip.InferRequest:
-    """A request, through the JSON form's own checks: only where the bytes come from differs. InvalidRequest.
+class Last(Memory):
+    """What a client asked last, and of which model."""
 
-    `memory` has what its client asked last: the same about other tensors needs no second look.
+    __slots__ = ("name", "version")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = ""
+        self.version = ""
+
+    def keep(self, live: LiveModel, said: Said, wanted: oip.InferRequest, name: str, version: str) -> None:
+        """Remember a request: the same about other tensors needs no second look."""
+        if len(said.head) <= MEMORABLE:
+            self.name, self.version = name, version
+            self.head = said.head
+            self.learn(live, said.head, said.tail, wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A ModelInferRequest taken apart."""
+
+    #: All that it says but for its tensors' bytes; two that say the same have the same.
+    head: bytes
+    #: Bytes of all tensors.
+    tail: memoryview
+    #: How many there are.
+    count: int
+
+
+def length(size: int) -> bytes:
+    """A length as protobuf writes it."""
+    out = bytearray()
+    while size >= 0x80:
+        out.append(size & 0x7F | 0x80)
+        size >>= 7
+    out.append(size)
+    return bytes(out)
+
+
+def _read_length(data: memoryview, at: int) -> tuple[int, int]:
+    """(length, where it ends); IndexError."""
+    size = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        size |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return size, at
+        shift += 7
+        if shift > 28:
+            raise IndexError
+
+
+def split(data: bytes | bytearray | memoryview) -> Said | None:
+    """A ModelInferRequest without reading what it says; None when it has no raw tensors, or has to be read.
+
+    All fields of this message are texts and messages, and have numbers below 16: one byte and a length before each.
     """
-    tensors = message.raw_input_contents
-    if not tensors or live.noted or len(tensors) != len(message.inputs):
-        return _decode(message, live)
-    said = _said(message)
-    if len(said) > MEMORABLE:
-        return _decode(message, live)
-    tail = memoryview(tensors[0] if len(tensors) == 1 else b"".join(tensors))
-    wanted = memory.again(live, said, tail)
-    if wanted is None:
-        wanted = _decode(message, live)
-        memory.learn(live, said, tail, wanted)
-    return wanted
+    view = memoryview(data)
+    heads: list[memoryview] = []
+    tensors: list[memoryview] = []
+    at = start = 0
+    try:
+        while at < len(view):
+            tag = view[at]
+            size, begin = _read_length(view, at + 1)
+            if tag == _RAW_INPUT:
+                heads.append(view[start:at])
+                tensors.append(view[begin : begin + size])
+                start = begin + size
+            elif tag & 0x87 != _BYTES:
+                return None
+            at = begin + size
+    except IndexError:
+        return None
+    if at != len(view) or not tensors:
+        return None
+    heads.append(view[start:])
+    sizes = str([len(tensor) for tensor in tensors]).encode()
+    tail = tensors[0] if len(tensors) == 1 else memoryview(b"".join(tensors))
+    return Said(b"".join((sizes, *heads)), tail, len(tensors))
 
 
-def _said(message: Message) -> bytes:
-    """All that a request says but for its tensors' bytes; two that say the same have the same."""
-    sizes = [len(message.inputs), *map(len, message.raw_input_contents)]
-    parts = [
-        str(sizes).encode(),
-        message.id.encode(),
-        *(part.SerializeToString() for part in (*message.inputs, *message.outputs)),
-    ]
-    parts += [key.encode() + value.SerializeToString() for key, value in sorted(message.parameters.items())]
-    return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
-
-
-def _decode(message: Message, live: LiveModel) -> oip.InferRequest:
+def decode(message: Message, live: LiveModel) -> oip.InferRequest:
+    """A request, through the JSON form's own checks: only where the bytes come from differs. InvalidRequest."""
     raw = list(message.raw_input_contents)
     inputs: list[dict[str, Any]] = []
     tail = bytearray()
@@ -122,10 +182,34 @@ def _decode(message: Message, live: LiveModel) -> oip.InferRequest:
     return oip.parse_message(head, memoryview(tail), live.inputs, live.outputs)
 
 
-def encode(wanted: oip.InferRequest, request: Request, regions: Regions, peer: Peer) -> Message:
-    """The answer; outputs for shared memory are written there."""
+def encode(
+    wanted: oip.InferRequest, request: Request, regions: Regions, peer: Peer, memory: Last
+) -> list[bytes | memoryview]:
+    """Parts of the ModelInferResponse; those of its tensors lie in the request's slot. Outputs for shared memory are
+    written there."""
+    known = memory.wanted is not None and memory.wanted.outputs is wanted.outputs and not request.live.noted
+    outputs, device = request.outputs, request.answered_by
+    if known and memory.answer and memory.device == device:
+        head = memory.answer
+        raw: list[bytes | memoryview] = [outputs[want.index] for want in wanted.outputs]
+    else:
+        head, raw = _encode(wanted, request, regions, peer)
+        if known and not any(want.classes or want.region is not None for want in wanted.outputs):
+            memory.answer, memory.device = head, device
+    parts: list[bytes | memoryview] = [head]
+    for data in raw:
+        parts += (_RAW_OUTPUT + length(len(data)), data)
+    return parts
+
+
+def _encode(
+    wanted: oip.InferRequest, request: Request, regions: Regions, peer: Peer
+) -> tuple[bytes, list[bytes | memoryview]]:
+    """(a ModelInferResponse but for its raw tensors, these)."""
     live, specs, outputs = request.live, request.output_specs, request.outputs
     answer = MESSAGES["ModelInferResponse"](model_name=live.name, model_version=live.version, id=wanted.id)
+    set_parameter(answer.parameters, "device", request.answered_by)
+    raw: list[bytes | memoryview] = []
     for want in wanted.outputs:
         spec: TensorSpec = specs[want.index]
         tensor = answer.outputs.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
@@ -134,12 +218,12 @@ def encode(wanted: oip.InferRequest, request: Request, regions: Regions, peer: P
             set_parameter(tensor.parameters, "shared_memory_region", want.region.name)
             set_parameter(tensor.parameters, "shared_memory_byte_size", len(outputs[want.index]))
             set_parameter(tensor.parameters, "shared_memory_offset", want.region.offset)
-            answer.raw_output_contents.append(b"")
+            raw.append(b"")
         elif want.classes:
             shape, items = tensor_json.classify(outputs[want.index], spec, want.classes, live.labels)
             tensor.datatype = "BYTES"
             tensor.shape[:] = shape
-            answer.raw_output_contents.append(tensor_json.serialize_bytes(items))
+            raw.append(tensor_json.serialize_bytes(items))
         else:
-            answer.raw_output_contents.append(bytes(outputs[want.index]))
-    return answer
+            raw.append(outputs[want.index])
+    return answer.SerializeToString(), raw

@@ -1,18 +1,15 @@
-"""The RPCs of Open Inference Protocol over the data plane."""
+"""The RPCs of Open Inference Protocol over the data plane, but for inference."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextvars import ContextVar
 from typing import Final
 
 from ... import __version__, errors
 from ...serving.access import Peer, Role
-from ...serving.holdings import Kind
 from ...serving.plane import Plane
-from .. import inference
 from ..http import routes_oip
-from .messages import Message, decode, encode, parameter, set_parameter
+from .call import CALLER
+from .messages import Message, parameter
 from .schema import MESSAGES
 
 #: DataType of ModelConfig.
@@ -24,15 +21,11 @@ DATA_TYPES: Final = {
 #: ModelInput.Format, in the order of its numbers.
 FORMATS: Final = ("FORMAT_NONE", "FORMAT_NHWC", "FORMAT_NCHW")
 UNARY: Final = (
-    "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer", "RepositoryIndex",
+    "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "RepositoryIndex",
     "ModelConfig", "ModelStatistics", "SystemSharedMemoryStatus", "SystemSharedMemoryRegister",
     "SystemSharedMemoryUnregister", "CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister",
     "TraceSetting", "LogSettings", "RepositoryModelLoad", "RepositoryModelUnload",
 )  # fmt: skip
-#: Clients whose last request is remembered.
-MEMORIES: Final = 64
-#: Who made the call under way.
-CALLER: Final[ContextVar[Peer]] = ContextVar("caller")
 
 
 class Service:
@@ -40,8 +33,6 @@ class Service:
 
     def __init__(self, plane: Plane) -> None:
         self.plane = plane
-        #: By process id of the client.
-        self._memories: dict[int, inference.Memory] = {}
 
     @property
     def peer(self) -> Peer:
@@ -115,44 +106,6 @@ class Service:
         dependents = request.parameters["unload_dependents"].bool_param
         await self.plane.registry.unload(request.model_name, dependents=dependents)
         return MESSAGES["RepositoryModelUnloadResponse"]()
-
-    def _memory(self) -> inference.Memory:
-        """What the client of the call under way asked last."""
-        memory = self._memories.get(self.peer.pid)
-        if memory is None:
-            if len(self._memories) >= MEMORIES:
-                self._memories.clear()
-            memory = self._memories[self.peer.pid] = inference.Memory()
-        return memory
-
-    # --- inference --------------------------------------------------------------------------------------------------
-
-    async def ModelInfer(self, message: Message) -> Message:
-        self.plane.holdings.check(self.peer.uid, Kind.BYTES, 0)  # one that reads its answers has room
-        live = self.plane.registry.model(message.model_name, message.model_version)
-        wanted = decode(message, live, self._memory())
-        request = self.plane.request(live, self.peer, priority=wanted.priority, timeout=wanted.timeout)
-        try:
-            inference.fill(self.plane, request, wanted, self.peer)
-            await inference.prepare(self.plane, request, wanted)
-            await self.plane.infer(request)
-            answer = encode(wanted, request, self.plane.regions, self.peer)
-            set_parameter(answer.parameters, "device", request.answered_by)
-            return answer
-        finally:
-            request.release()
-
-    async def ModelStreamInfer(self, messages: AsyncIterator[Message]) -> AsyncIterator[Message]:
-        async for message in messages:
-            answer = MESSAGES["ModelStreamInferResponse"]()
-            try:
-                answer.infer_response.CopyFrom(await self.ModelInfer(message))
-                answer.infer_response.parameters["triton_final_response"].bool_param = True
-            except errors.EdgeaiError as error:
-                answer.error_message = str(error)
-                answer.infer_response.id = message.id
-                errors.answered(error)
-            yield answer
 
     # --- settings and shared memory ---------------------------------------------------------------------------------
 

@@ -1,35 +1,27 @@
-"""What stands between gRPC's clients and its server: who they are, what they hold, what they send along."""
+"""Clients of gRPC: who they are, what they hold, what they send along."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import socket
-import struct
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgeaid.api.descriptors import ListeningSocket
-from edgeaid.api.sockets import bind
-from edgeaid.config import Config
 from edgeaid.models.repository import EMBEDDED
-from edgeaid.serving.access import Role
 from edgeaid.serving.metrics import rss_bytes
-from edgeaid.serving.plane import Plane
 
 from ...support.daemon import Running
 from ...support.users import STRANGER, connect_as
 from ..test_descriptors import KEPT, give_up, lingering
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
+pytest.importorskip("hpack", reason="needs edgeaid[grpc]")
 
-from edgeaid.api.grpc.front import Client, Frames, Front  # noqa: E402  needs grpc
 from edgeaid.api.grpc.schema import HEALTH_MESSAGES, MESSAGES, REFLECTION_MESSAGES  # noqa: E402
 
 SERVICE = "inference.GRPCInferenceService"
@@ -38,7 +30,7 @@ IMAGE = np.load(EMBEDDED / "digits" / "1" / "golden" / "0.in.npy")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, launch: type[Running]) -> Iterator[Running]:
-    directory = tmp_path_factory.mktemp("front")
+    directory = tmp_path_factory.mktemp("connection")
     limits = "[limits]\nconnections_per_user = 5\nbuffer_bytes_per_user = 3000000\n"
     running = launch(directory, f'{limits}[server]\ngrpc_socket = "{directory}/run/grpc.sock"\n')
     yield running
@@ -53,47 +45,6 @@ def channel(server: Any) -> Iterator[Any]:
 
 def ask(channel: Any, path: Any, message: bytes = b"") -> Any:
     return channel.unary_unary(path)(message if isinstance(message, bytes) else message.SerializeToString(), timeout=20)
-
-
-def test_frames_are_found_however_the_bytes_are_cut() -> None:
-    frames = [(5, 0, 1, 3), (0, 4, 0, 0), (70_000, 0, 0, 5), (1, 1, 5, 5)]
-    data = b"PRI" + b"".join(
-        struct.pack(">BHBBI", size >> 16, size & 0xFFFF, kind, flags, stream) + bytes(size)
-        for size, kind, flags, stream in frames
-    )
-    for step in (1, 7, 1000, len(data)):
-        reader = Frames(3)
-        assert [f for at in range(0, len(data), step) for f in reader.feed(data[at : at + step])] == frames
-
-
-class ReadsOn(Client):
-    """As asyncio of Python 3.11.2 has it: the client's first bytes are read although reading was paused."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.data_received(b"PRI * ")
-
-
-def test_what_comes_before_there_is_a_connection_to_the_server_arrives_first(tmp_path: Path) -> None:
-    async def scenario() -> bytes:
-        arrived: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            arrived.set_result(await reader.readexactly(14))
-            writer.close()
-
-        plane = Plane(Config())
-        async with await asyncio.start_unix_server(serve, tmp_path / "inner"):
-            listening = ListeningSocket.of(bind(tmp_path / "front", socket.SOCK_STREAM))
-            front = Front(plane, listening, tmp_path / "inner", Role.INFER)
-            ours, theirs = socket.socketpair()
-            with listening, ours:
-                await asyncio.get_running_loop().connect_accepted_socket(lambda: ReadsOn(front), theirs)
-                ours.send(b"HTTP/2.0")
-                async with asyncio.timeout(20):
-                    return await arrived
-
-    assert asyncio.run(scenario()) == b"PRI * HTTP/2.0"
 
 
 def test_broken_messages_are_invalid_arguments(channel: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from . import __version__, config, errors
 from . import systemd as service
+from .worker import launch
 
 DESCRIPTION = """\
 Serve models on a Unix socket: Open Inference Protocol over HTTP, pictures in and labelled answers out.
@@ -111,11 +112,12 @@ def main(argv: list[str] | None = None) -> None:
             print("configuration is usable")
             return
         service.set_up_logging(configuration.server.log_level)
+        fork_server = launch.ahead()  # its imports take as long as those of the daemon, which follow
         with without_openssl():
             from . import daemon
 
         gc.freeze()  # imports live for ever; the collector need not walk them
-        daemon.main(configuration, lambda: build(args))
+        daemon.main(configuration, lambda: build(args), fork_server)
     except errors.EdgeaiError as error:
         print(f"edgeaid: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

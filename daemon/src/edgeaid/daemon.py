@@ -32,6 +32,7 @@ from .serving.plane import Plane
 from .serving.poller import Poller
 from .streams import ensembles
 from .streams.manager import StreamManager
+from .worker.launch import ForkServer
 
 if TYPE_CHECKING:
     from .api.grpc.server import GrpcServer
@@ -65,10 +66,16 @@ def routes(dialects: Dialects | None = None, streams: StreamManager | None = Non
 class Daemon:
     """Runs until SIGTERM or SIGINT."""
 
-    def __init__(self, config: Config, reload: Callable[[], Config], poller: Poller | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reload: Callable[[], Config],
+        poller: Poller | None = None,
+        fork_server: ForkServer | None = None,
+    ) -> None:
         self.config = config
         self._reload = reload
-        self.plane = Plane(config, poller=poller)
+        self.plane = Plane(config, poller=poller, fork_server=fork_server)
         self.streams = StreamManager(self.plane, config)
         ensembles.install(self.plane)
         #: Sockets that this daemon has bound itself, by their name in the service manager's store.
@@ -302,14 +309,14 @@ def threads() -> ThreadPoolExecutor:
     return pool
 
 
-def main(config: Config, reload: Callable[[], Config] | None = None) -> None:
-    """Run a daemon in this process until it is told to stop."""
+def main(config: Config, reload: Callable[[], Config] | None = None, fork_server: ForkServer | None = None) -> None:
+    """Run a daemon in this process until it is told to stop; with a fork server where one was started for it."""
     sys.setswitchinterval(SWITCH_SECONDS)
     poller = Poller()
     daemon_ended = False
     try:
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:
-            runner.run(Daemon(config, reload or (lambda: config), poller).run())
+            runner.run(Daemon(config, reload or (lambda: config), poller, fork_server).run())
             daemon_ended = True
     except RuntimeError as error:  # asyncio wants a thread to wait for its threads, and there may be none to be had
         if not daemon_ended:

@@ -442,6 +442,13 @@ def test_a_killed_fork_server_disturbs_nobody_and_the_next_worker_gets_a_new_one
         assert client.classify("digits", three).label == digit
 
 
+def test_the_fork_server_is_not_told_what_the_service_manager_tells_the_daemon(start: Callable[..., Running]) -> None:
+    daemon = start(env={"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"})
+    children = psutil.Process(daemon.process.pid).children()
+    (server,) = [child for child in children if not child.name().startswith("edgeai-")]
+    assert not [name for name in server.environ() if name.startswith("LISTEN_")]
+
+
 def test_a_daemon_that_serves_a_model_has_no_openssl_in_memory(daemon: Running) -> None:
     maps = Path(f"/proc/{daemon.process.pid}/maps").read_text()
     assert "libpython" in maps or "python3" in maps

@@ -18,6 +18,7 @@ from .. import errors
 from ..config import Config
 from ..devices.discovery import Hardware
 from ..scheduling.placement import place
+from ..worker.launch import ForkServer
 from ..worker.spawner import Spawner
 from .access import Denials, Peer, Role
 from .device import DeviceRunner
@@ -45,10 +46,16 @@ COMPUTING: Final = 2
 class Plane:
     """Everything that serves: the devices, the registry of models that run on them, and requests on their way."""
 
-    def __init__(self, config: Config, events: EventLog | None = None, poller: Poller | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        events: EventLog | None = None,
+        poller: Poller | None = None,
+        fork_server: ForkServer | None = None,
+    ) -> None:
         self.config = config
         self.events = events or EventLog()
-        self.spawner = Spawner()
+        self.spawner = Spawner(fork_server)
         self.probation = Probation(self.spawner)
         self.media = MediaRunner(config.limits, self.events, self.spawner)
         self.devices: dict[str, DeviceRunner] = {}

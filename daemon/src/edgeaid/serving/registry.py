@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic as clock
@@ -27,6 +27,7 @@ from .locks import held
 from .media import MediaRunner
 from .model import LiveModel, State
 from .pins import Pins
+from .probation import AT_ONCE
 from .tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -298,11 +299,31 @@ class Registry:
         )
 
     async def load_all(self) -> None:
-        """Load every stored model that is not loaded; one that fails is published as an event and kept in the index."""
-        for name in await self.run(self.repository.names):
+        """Load every stored model that is not loaded; one that fails is published as an event and kept in the index.
+
+        Ensembles come last, when their members are there; of the others as many at once as are tried at once.
+        """
+        names = [name for name in await self.run(self.repository.names) if name not in self.served]
+        ensembles = await self.run(self._ensembles, names)
+        alone = iter([name for name in names if name not in ensembles])
+        await asyncio.gather(*(self._load_each(alone) for _ in range(AT_ONCE)))
+        await self._load_each(iter(ensembles))
+
+    async def _load_each(self, names: Iterator[str]) -> None:
+        for name in names:
             if name not in self.served:
                 with contextlib.suppress(errors.EdgeaiError):
                     await self.load(name)
+
+    def _ensembles(self, names: list[str]) -> list[str]:
+        """Those with a version that is an ensemble. Blocking."""
+        ensembles = []
+        for name in names:
+            with contextlib.suppress(errors.EdgeaiError, OSError):  # loading it will say what is wrong
+                versions = self.repository.versions(name)
+                if any(self.repository.find(name, v).manifest.ensemble is not None for v in versions):
+                    ensembles.append(name)
+        return ensembles
 
     async def adopt(self, device: DeviceRunner) -> None:
         """A device is there (again): load what serves elsewhere and has an artifact for it, and what waited for it."""

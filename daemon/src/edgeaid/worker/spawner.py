@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import logging
 import os
 import socket
 import subprocess
-import sys
 from typing import Final
 
 from .. import errors
+from . import launch
+from .launch import ForkServer
 
 log = logging.getLogger(__name__)
 
-PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 #: Starting an interpreter that imports numpy and a runtime, on a board that has just booted and is busy.
 START_SECONDS: Final = 60.0
-#: Workers compute with the threads a model asks for; BLAS pools beside them only take memory.
-ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class Spawner:
     """Starts worker processes through a fork server, and the fork server again when it is gone."""
 
-    def __init__(self) -> None:
-        self._server: subprocess.Popen[bytes] | None = None
-        self._sock: socket.socket | None = None
+    def __init__(self, ahead: ForkServer | None = None) -> None:
+        #: The one that was started `ahead`, where there is one.
+        self._server = ahead
         self._lock = asyncio.Lock()
 
     async def start(self) -> None:
@@ -83,31 +80,21 @@ class Spawner:
 
     async def _ensure(self) -> socket.socket:
         """The socket of a running fork server."""
-        if self._sock is not None and self._server is not None and self._server.poll() is None:
-            return self._sock
+        if self._server is not None and self._server.process.poll() is None:
+            return self._server.sock
         self._end()
-        if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-            raise errors.DeviceError(f"cannot adopt workers: {os.strerror(ctypes.get_errno())}")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
         try:
-            self._server = await asyncio.get_running_loop().run_in_executor(None, _start, theirs)
+            self._server = await asyncio.get_running_loop().run_in_executor(None, launch.start)
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no thread to be had
-            ours.close()
             raise errors.DeviceError(f"the fork server cannot be started: {error}") from error
-        finally:
-            theirs.close()
-        self._sock = ours
-        return ours
+        return self._server.sock
 
     def _end(self) -> None:
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
         if self._server is not None:
+            self._server.sock.close()
             with contextlib.suppress(OSError):
-                self._server.kill()
-                self._server.wait()
+                self._server.process.kill()
+                self._server.process.wait()
             self._server = None
 
 
@@ -125,12 +112,3 @@ def _reap(request: asyncio.Task[int]) -> None:
         os.close(pidfd)
 
     loop.add_reader(pidfd, ended)
-
-
-def _start(theirs: socket.socket) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "edgeaid.worker", str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        stdin=subprocess.DEVNULL,
-        env={**ENVIRONMENT, **os.environ},
-    )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +17,13 @@ import psutil
 import pytest
 from PIL import Image
 
-from edgeaid.config import Limits
+from edgeaid.config import Config, Limits, Models
 from edgeaid.errors import DeadlineExceeded
 from edgeaid.serving import media
 from edgeaid.serving.events import EventLog
+from edgeaid.serving.model import LiveModel
+from edgeaid.serving.pictures import Asked, Question, ask
+from edgeaid.serving.plane import Plane
 from edgeaid.worker.spawner import Spawner
 
 from ..support.daemon import Running
@@ -91,3 +97,80 @@ def test_the_first_picture_finds_its_process_running(start: Callable[..., Runnin
     with daemon.client() as client:
         client.classify("digits", three)
     assert len(parent.children(recursive=True)) == count
+
+
+@contextlib.asynccontextmanager
+async def serving(directory: Path) -> AsyncIterator[tuple[Plane, LiveModel]]:
+    """A plane without sockets, and its classifier; one process decodes."""
+    plane = Plane(Config(models=Models(repositories=(directory / "models",)), limits=Limits(decoders=1)))
+    await plane.start()
+    try:
+        yield plane, plane.registry.model("digits")
+    finally:
+        await plane.stop()
+
+
+def test_a_process_that_hangs_on_a_picture_is_replaced_and_those_who_wait_behind_are_answered(
+    tmp_path: Path, three: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as (plane, live):
+            first = await ask(plane, live, three, "us", Question())
+            handle = plane.media.decoders[0].handle
+            assert handle is not None
+            monkeypatch.setattr(media, "SECONDS", 0.3)
+            os.kill(handle.pid, signal.SIGSTOP)
+            waiting = [asyncio.create_task(ask(plane, live, three, "us", Question())) for _ in range(media.AT_ONCE + 3)]
+            for late in waiting[: media.AT_ONCE]:
+                with pytest.raises(DeadlineExceeded, match="did not answer within"):
+                    await late
+            monkeypatch.setattr(media, "SECONDS", 30.0)
+            for answer in await asyncio.gather(*waiting[media.AT_ONCE :]):
+                assert answer["classes"] == first["classes"]
+            assert plane.media.restarts == 1
+            assert not live.busy
+
+    asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+def test_a_picture_that_nobody_waits_for_any_more_keeps_its_slot_only_while_a_process_has_it(
+    tmp_path: Path, three: bytes
+) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as (plane, live):
+            first = await ask(plane, live, three, "us", Question())
+            decoder = plane.media.decoders[0]
+            assert decoder.handle is not None
+            os.kill(decoder.handle.pid, signal.SIGSTOP)
+            answered: list[Any] = []
+            asked = [
+                Asked(plane, live, three, "us", Question(), lambda *answer: answered.append(answer)) for _ in range(5)
+            ]
+            for one in asked:
+                one.start()
+            assert (live.busy, decoder.under_way, len(decoder.waiting)) == (5, media.AT_ONCE, 5 - media.AT_ONCE)
+            for one in asked:
+                one.cancel()
+            assert (live.busy, decoder.under_way, len(decoder.waiting)) == (media.AT_ONCE, media.AT_ONCE, 0)
+            os.kill(decoder.handle.pid, signal.SIGCONT)
+            while live.busy:
+                await asyncio.sleep(0.01)
+            assert not answered
+            assert (await ask(plane, live, three, "us", Question()))["classes"] == first["classes"]
+
+    asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+def test_pictures_of_any_size_reach_their_process_in_the_message_or_in_a_file(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as (plane, live):
+            for side in (4, 64, 220, 223, 224, 500):  # 150 kB, what goes in a message, is between 223 and 224
+                made = io.BytesIO()
+                Image.effect_noise((side, side), 60).convert("RGB").save(made, "BMP")
+                answers = await asyncio.gather(
+                    *(ask(plane, live, made.getvalue(), "us", Question()) for _ in range(2 * media.AT_ONCE))
+                )
+                assert {(a["width"], a["height"]) for a in answers} == {(side, side)}
+                assert len({str(a["classes"]) for a in answers}) == 1
+
+    asyncio.run(asyncio.wait_for(scenario(), 120))

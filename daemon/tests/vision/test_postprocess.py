@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,25 @@ def test_of_equal_scores_the_first_classes_come_first_however_many_are_asked_for
     assert isinstance(result, Classification)
     expected = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
     assert [c.index for c in result.classes] == expected
+
+
+@given(
+    st.sampled_from([np.uint8, np.int8, np.int32, np.int64]),
+    st.sampled_from([None, 0.1, 0.0]),
+    st.lists(st.integers(0, 100), min_size=1, max_size=30),
+    st.integers(0, 40),
+)
+def test_the_best_of_stored_scores_are_the_best_of_real_ones(
+    dtype: type[Any], scale: float | None, scores: list[int], count: int
+) -> None:
+    values = np.array([scores], dtype)
+    quantization = None if scale is None else Quantization((scale,), (3,))
+    result = answer({"decoder": "classification"}, values, quantization=quantization, max_results=count)
+    assert isinstance(result, Classification)
+    real = [score if not scale else scale * (score - 3) for score in scores]
+    expected = sorted(range(len(real)), key=lambda i: (-real[i], i))[:count]
+    assert [c.index for c in result.classes] == expected
+    assert [c.score for c in result.classes] == pytest.approx([real[i] for i in expected], abs=1e-6)
 
 
 def test_softmax_and_sigmoid_are_applied_to_real_values() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from ..errors import InvalidRequest
-from ..serving.access import Peer
 from ..serving.model import LiveModel
-from ..serving.pictures import ask
+from ..serving.pictures import Question
 from ..serving.plane import Plane
 
 TASKS: Final = ("classify", "detect", "segment", "pose")
@@ -80,26 +79,6 @@ def wrong_task(live: LiveModel, task: str) -> str:
     )
 
 
-async def answer(
-    plane: Plane,
-    live: LiveModel,
-    wish: Wish,
-    body: bytes | bytearray,
-    client: Peer,
-    *,
-    draw: bool = False,
-    tensor: bool = False,
-) -> Any:
-    """Labelled answer as JSON values, or PNG bytes with `draw`. `tensor`: the body may be the input's bytes."""
-    return await ask(
-        plane,
-        live,
-        body,
-        client,
-        priority=wish.priority,
-        timeout=wish.timeout,
-        threshold=wish.threshold,
-        max_results=wish.max_results,
-        draw=draw,
-        tensor=tensor,
-    )
+def question(wish: Wish, *, draw: bool = False, tensor: bool = False) -> Question:
+    """What is asked of the model; `draw`: for a drawn answer, `tensor`: the body may be the input's bytes."""
+    return Question(wish.priority, wish.timeout, wish.threshold, wish.max_results, draw, tensor)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from .. import errors
 from . import results
-from .arguments import check_number, check_timeout
+from .arguments import check_number, check_timeout, model_name
 from .core import Core, edgeai_path
 from .pictures import picture_bytes
 
@@ -59,9 +60,15 @@ async def _ask(core: Core, task: str, model: str, picture: Any, options: Options
     if task not in _TASKS:
         raise errors.InvalidArgument(f"a picture is asked about as one of {', '.join(_TASKS)}, not {task!r}")
     data = picture_bytes(picture)
-    query = urlencode({name: value for name, value in asdict(options).items() if value is not None})
-    path = edgeai_path(model, task) + (f"?{query}" if query else "")
+    path = _path(model_name(model), task, options)
     return (await core.request("POST", path, data, {"Accept": accept}))[0]
+
+
+@lru_cache(16)
+def _path(model: str, task: str, options: Options) -> str:
+    """Remembered, because the same question is mostly asked about many pictures."""
+    query = urlencode({name: value for name, value in asdict(options).items() if value is not None})
+    return edgeai_path(model, task) + (f"?{query}" if query else "")
 
 
 async def detect_tensor(core: Core, model: str, tensor: bytes, threshold: float | None) -> results.Detection:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
 
 from .. import errors
 from ..config import Limits
-from ..worker.handle import WorkerHandle
+from ..worker import wire
+from ..worker.handle import OnReply, WorkerHandle
 from ..worker.spawner import Spawner
 from ..worker.wire import Kind, close_all
 from .device_models import attach, rules_of
@@ -25,38 +28,110 @@ SECONDS: Final = 20.0
 AT_ONCE: Final = 2
 #: Starting an interpreter that imports the image library, on a board that has just booted and is busy.
 START_SECONDS: Final = 60.0
-#: A picture up to this goes to an idle process in the message itself: one copy less, and no file to make and close.
-#: Well below what a socket holds (212,992 bytes by default), so that such a message is never refused for want of room.
-INLINE_BYTES: Final = 100_000
+#: A picture up to this goes in the message itself: one copy less, and no file to make and close. `AT_ONCE` of them fit
+#: into what a socket holds (212,992 bytes by default, and what is sent last may exceed them).
+INLINE_BYTES: Final = 150_000
+
+#: What a picture may be: bytes of a file.
+Buffer = bytes | bytearray | memoryview
+#: Called once: with what the process answered and the files that came with it, or with the error.
+OnDone = Callable[[dict[str, Any], list[int], Exception | None], None]
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+
+class Call:
+    """One thing that a decoding process is to do. `done` is called once, unless the call was withdrawn."""
+
+    __slots__ = ("decoder", "done", "late", "live", "send")
+
+    def __init__(self, live: LiveModel, send: Callable[[WorkerHandle, OnReply], None], done: OnDone) -> None:
+        self.live = live
+        self.send = send
+        self.done = done
+        self.decoder: _Decoder | None = None
+        #: Its process has not answered in time and is killed.
+        self.late = False
+
+    def withdraw(self) -> bool:
+        """Take it back; False when a process has it (`done` is still called) or had it."""
+        if self.decoder is None or self not in self.decoder.waiting:
+            return False
+        self.decoder.waiting.remove(self)
+        return True
 
 
 class _Decoder:
-    """One media process: its handle, the models that it knows, and how many calls it has or will have to answer."""
+    """One media process: its handle, the models that it knows, and the calls that it has or will have to answer."""
 
     def __init__(self, number: int, spawner: Spawner, on_exit: Callable[[str], None]) -> None:
         self.name = f"media{number}"
         self.handle: WorkerHandle | None = None
-        self.busy = 0
+        self.waiting: deque[Call] = deque()
+        #: Calls that the process has.
+        self.under_way = 0
         self.attached: set[int] = set()
         self._spawner = spawner
         self._on_exit = on_exit
         self._lock = asyncio.Lock()
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        #: Gets the process, or a model in it, ready for the first call that waits.
+        self._bringing: asyncio.Task[None] | None = None
 
-    @asynccontextmanager
-    async def turn(self, live: LiveModel) -> AsyncIterator[None]:
-        """Wait until few calls are before this one; the process knows `live` then. Raises like `ready`."""
-        self.busy += 1
+    @property
+    def busy(self) -> int:
+        """Calls to answer."""
+        return len(self.waiting) + self.under_way
+
+    def submit(self, call: Call) -> None:
+        """Send it to the process when few calls are before it there, and the process knows its model."""
+        call.decoder = self
+        self.waiting.append(call)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self.waiting and self.under_way < AT_ONCE:
+            call = self.waiting[0]
+            if self.handle is None or call.live.number not in self.attached:
+                if self._bringing is None:
+                    self._bringing = asyncio.get_running_loop().create_task(self._bring(call))
+                return
+            self.waiting.popleft()
+            self._send(self.handle, call)
+
+    async def _bring(self, call: Call) -> None:
         try:
-            async with self._turns:
-                await self.ready(live)
-                yield
+            await self.ready(call.live)
+        except Exception as error:  # whoever asked is told
+            if call.withdraw():
+                call.done({}, [], error)
         finally:
-            self.busy -= 1
+            self._bringing = None
+        self._go_on()
+
+    def _send(self, handle: WorkerHandle, call: Call) -> None:
+        self.under_way += 1
+        timer = asyncio.get_running_loop().call_later(SECONDS, self._late, handle, call)
+
+        def answered(answer: dict[str, Any], out: list[int], error: errors.EdgeaiError | None) -> None:
+            timer.cancel()
+            self.under_way -= 1
+            self._go_on()
+            if call.late and error is not None:
+                error = errors.DeadlineExceeded(str(error))
+            call.done(answer, out, error)
+
+        try:
+            call.send(handle, answered)
+        except (errors.EdgeaiError, BlockingIOError) as error:
+            timer.cancel()
+            self.under_way -= 1
+            full = isinstance(error, BlockingIOError)
+            call.done({}, [], errors.Unavailable("the media worker has no room; ask again") if full else error)
+
+    def _late(self, handle: WorkerHandle, call: Call) -> None:
+        """Kill a process that does not answer: its calls end with it, and so nothing is written into their slots."""
+        call.late = True
+        handle.kill(f"did not answer within {SECONDS:g} s")
 
     async def ready(self, live: LiveModel) -> None:
         """Run, and know `live`. Raises DeviceError when no process is to be had."""
@@ -77,38 +152,23 @@ class _Decoder:
                 self.attached.add(live.number)
 
     async def ask(self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...] = ()) -> dict[str, Any]:
-        """One call; descriptors in its answer are closed."""
-        answer, out = await self.call(kind, body, fds)
-        close_all(out)
-        return answer
-
-    async def call(self, kind: Kind, body: dict[str, Any], fds: tuple[int, ...]) -> tuple[dict[str, Any], list[int]]:
-        """One call; a process that does not answer is killed."""
-        gives_file = kind is Kind.DECODE
-        return await self._at_work(
-            kind, lambda handle: handle.call(kind, body, fds, timeout=SECONDS, gives_file=gives_file)
-        )
-
-    async def picture(self, live: LiveModel, slot: int, data: bytes | bytearray) -> dict[str, Any]:
-        """Write a picture into the first input of a slot; returns its placement."""
-        if len(data) <= INLINE_BYTES and self.busy == 1:  # this one
-            return await self._at_work(
-                Kind.PICTURE, lambda handle: handle.picture(live.number, slot, data, timeout=SECONDS)
-            )
-        with PictureFile(data) as file:
-            return await self._at_work(
-                Kind.PICTURE, lambda handle: handle.picture(live.number, slot, b"", (file.fd,), timeout=SECONDS)
-            )
-
-    async def _at_work(self, kind: Kind, ask: Callable[[WorkerHandle], Coroutine[Any, Any, T]]) -> T:
+        """Something about models; a process that does not answer is killed."""
         handle = self.handle
         if handle is None:
             raise errors.Unavailable("the media worker is starting again; ask again")
         try:
-            return await ask(handle)
+            answer, _ = await handle.call(kind, body, fds, timeout=SECONDS)
         except errors.DeadlineExceeded:
             handle.kill(f"did not answer {kind.name} within {SECONDS:g} s")
             raise
+        return answer
+
+    async def stop(self) -> None:
+        """End the process."""
+        if self._bringing is not None:
+            self._bringing.cancel()
+        if self.handle is not None:
+            await self.handle.stop()
 
     def _exited(self, cause: str) -> None:
         self.handle = None
@@ -150,29 +210,49 @@ class MediaRunner:
         except errors.EdgeaiError as error:
             log.warning("media worker: %s", error)  # the first picture tries again
 
-    async def prepare(self, live: LiveModel, slot: int, picture: bytes | bytearray) -> dict[str, Any]:
-        """Write a picture (the bytes of its file) into the first input of a slot; returns its placement."""
-        if not picture:
+    def picture(self, live: LiveModel, slot: int, picture: Buffer, done: OnDone) -> Call:
+        """Have a picture (the bytes of its file) written into the first input of a slot; `done` gets its placement.
+
+        The slot must stay the caller's until then, unless the call is withdrawn. InvalidData, InvalidRequest.
+        """
+        if not len(picture):
             raise errors.InvalidData("the request has no body; send a JPEG, PNG or BMP picture")
         if len(live.inputs) != 1:
             raise errors.InvalidRequest(
                 f"model {live.name!r} has {len(live.inputs)} inputs; pictures go to models with one"
             )
-        decoder = self._choose()
-        async with decoder.turn(live):
-            return await decoder.picture(live, slot, picture)
+        return self._submit(Call(live, partial(_send_picture, live, slot, picture), done))
 
-    async def decode(
+    async def prepare(self, live: LiveModel, slot: int, picture: Buffer) -> dict[str, Any]:
+        """The same, waited for; returns the placement."""
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+        def done(placement: dict[str, Any], _: list[int], error: Exception | None) -> None:
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(placement)
+
+        call = self.picture(live, slot, picture, done)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if not call.withdraw():
+                await asyncio.wait([future])  # a process may write into the slot, which the caller gives back now
+            raise
+
+    def decode(
         self,
         live: LiveModel,
         slot: int,
         placement: dict[str, Any],
+        done: OnDone,
         *,
         threshold: float | None,
         max_results: int | None,
-        drawn_on: bytes | bytearray | None,
-    ) -> dict[str, Any] | bytes:
-        """Labelled result of a slot's outputs as JSON values, or PNG bytes when it is to be drawn on the picture."""
+        drawn_on: Buffer | None,
+    ) -> Call:
+        """Have a slot's outputs decoded; `done` gets what `result_of` reads. `drawn_on`: the picture to draw it on."""
         body = {
             "model": live.number,
             "slot": slot,
@@ -180,26 +260,11 @@ class MediaRunner:
             "threshold": threshold,
             "max_results": max_results,
         }
-        decoder = self._choose()
-        async with decoder.turn(live):
-            if drawn_on is None:
-                return await self._decoded(decoder, body)
-            with PictureFile(drawn_on) as file:
-                body["size"] = file.size
-                return await self._decoded(decoder, body, (file.fd,))
+        return self._submit(Call(live, partial(_send_outputs, body, drawn_on), done))
 
-    async def _decoded(
-        self, decoder: _Decoder, body: dict[str, Any], fds: tuple[int, ...] = ()
-    ) -> dict[str, Any] | bytes:
-        answer, out = await decoder.call(Kind.DECODE, body, fds)
-        try:
-            if not out:
-                result: dict[str, Any] = answer["result"]
-                return result
-            data = os.pread(out[0], answer["size"], 0)
-            return data if answer["form"] == "png" else json.loads(data)
-        finally:
-            close_all(out)
+    def _submit(self, call: Call) -> Call:
+        self._choose().submit(call)
+        return call
 
     async def forget(self, live: LiveModel) -> None:
         """The model is unloaded."""
@@ -210,14 +275,45 @@ class MediaRunner:
 
     async def stop(self) -> None:
         """End the processes."""
-        await asyncio.gather(*(d.handle.stop() for d in self.decoders if d.handle is not None))
+        await asyncio.gather(*(decoder.stop() for decoder in self.decoders))
         self.decoders.clear()
+
+
+def _send_picture(live: LiveModel, slot: int, data: Buffer, handle: WorkerHandle, on_reply: OnReply) -> None:
+    place = (slot, live.number)
+    if len(data) <= INLINE_BYTES:
+        with contextlib.suppress(BlockingIOError):
+            handle.send(Kind.PICTURE, (data,), (), on_reply, place=place)
+            return
+    with PictureFile(data) as file:
+        handle.send(Kind.PICTURE, (), (file.fd,), on_reply, place=place)
+
+
+def _send_outputs(body: dict[str, Any], drawn_on: Buffer | None, handle: WorkerHandle, on_reply: OnReply) -> None:
+    text = wire.json_body(Kind.DECODE, body)
+    if drawn_on is None:
+        handle.send(Kind.DECODE, (text,), (), on_reply, gives_file=True)
+        return
+    with PictureFile(drawn_on) as file:
+        handle.send(Kind.DECODE, (text,), (file.fd,), on_reply, gives_file=True)
+
+
+def result_of(answer: dict[str, Any], out: list[int]) -> dict[str, Any] | bytes:
+    """Labelled result as JSON values, or PNG bytes, of what a process answered; closes the file that came with it."""
+    try:
+        if not out:
+            result: dict[str, Any] = answer["result"]
+            return result
+        data = os.pread(out[0], answer["size"], 0)
+        return data if answer["form"] == "png" else json.loads(data)
+    finally:
+        close_all(out)
 
 
 class PictureFile:
     """Picture bytes in a memfd, for passing on; use as a context manager."""
 
-    def __init__(self, data: bytes | bytearray) -> None:
+    def __init__(self, data: Buffer) -> None:
         """Unavailable when no file, or no memory for it, is to be had."""
         self.size = len(data)
         try:

@@ -20,6 +20,17 @@ class Placement:
     right: float = 1.0
     bottom: float = 1.0
 
+    def to_json(self) -> dict[str, float]:
+        """Its fields by name."""
+        return {
+            "width": self.width,
+            "height": self.height,
+            "left": self.left,
+            "top": self.top,
+            "right": self.right,
+            "bottom": self.bottom,
+        }
+
     def x(self, value: float) -> float:
         """From the tensor's horizontal axis, 0 to 1, to the picture's, 0 to 1, cut off at the picture's edge."""
         return min(1.0, max(0.0, self.left + value * (self.right - self.left)))

@@ -43,14 +43,34 @@ def top(spec: TensorSpec, values: Array, activation: str, count: int) -> list[tu
 
     `activation` of a manifest's output: "softmax", "sigmoid" or "none". Scores are rounded to 6 digits.
     """
+    stored = values.reshape(-1)
+    if activation == "none" and 0 < count < stored.size and _orders(spec, stored):
+        # The real values have the order of the stored ones, so only the best need to be computed.
+        likely = _best(stored, count)
+        flat = dequantized(spec, stored[likely])
+        best = np.argsort(-flat, kind="stable")[:count]
+        return [(int(likely[i]), round(float(flat[i]), 6)) for i in best if np.isfinite(flat[i])]
     flat = dequantized(spec, values).reshape(-1)
     if activation == "softmax":
         flat = softmax(flat)
     elif activation == "sigmoid":
         flat = sigmoid(flat)
     flat = np.where(np.isfinite(flat), flat, -np.inf)
-    chosen = np.arange(flat.size)
-    if 0 < count < flat.size:  # only those that come into question need sorting
-        chosen = np.flatnonzero(flat >= np.partition(flat, -count)[-count])
+    chosen = _best(flat, count) if 0 < count < flat.size else np.arange(flat.size)
     best = chosen[np.argsort(-flat[chosen], kind="stable")][:count]
     return [(int(i), round(float(flat[i]), 6)) for i in best if np.isfinite(flat[i])]
+
+
+def _orders(spec: TensorSpec, stored: Array) -> bool:
+    """Whether a larger stored value always stands for a larger real one."""
+    quantization = spec.quantization
+    if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 4:  # of 64 bits, a float does not hold every one
+        return False
+    return quantization is None or (len(quantization.scale) == 1 and quantization.scale[0] > 0)
+
+
+def _best(flat: Array, count: int) -> npt.NDArray[np.intp]:
+    """Indices of the `count` largest values, in ascending order, and of others that equal the smallest of them."""
+    if count == 1:
+        return np.array([flat.argmax()])
+    return np.flatnonzero(flat >= np.partition(flat, -count)[-count])

@@ -1,7 +1,8 @@
 """The daemon's end of one worker process: start, send and receive, notice its end, kill.
 
 Everything runs on the event loop's thread. INFER goes out and RESULT comes in without a task or a future: `on_result`
-is called straight from the socket's reader, because this is the path of every tensor.
+is called straight from the socket's reader, because this is the path of every tensor. So is the `OnReply` of a frame
+that is sent with `send`, which is the path of every picture.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 OnResult = Callable[[int, int, tuple[int, int, int], str], None]
 #: cause in words
 OnExit = Callable[[str], None]
+#: the answer to a frame and the files that came with it, or the error instead
+OnReply = Callable[[dict[str, Any], list[int], errors.EdgeaiError | None], None]
 
 #: How long a worker may take to end, and then to be removed by the kernel: one that waits for hardware in the kernel
 #: ends when that answers, and is not waited for.
@@ -51,15 +54,13 @@ class WorkerHandle:
         self._on_result = on_result
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
-        #: Answers that are waited for, and whether a descriptor may come with them.
-        self._calls: dict[int, tuple[asyncio.Future[tuple[dict[str, Any], list[int]]], bool]] = {}
+        #: Frames that are not answered yet: who gets the answer, and whether a descriptor may come with it.
+        self._calls: dict[int, tuple[OnReply, bool]] = {}
         self._next_call = 1
         self._cause = ""
         #: It ended by a signal that a fault of the program brings, as SIGSEGV or SIGABRT.
         self.crashed = False
         self._doubted = False
-        #: Calls whose client has left before the answer, which may bring a file.
-        self._left: set[int] = set()
         self._sock = sock
         self._oom_kills = oom_kills()
         self._ended = asyncio.Event()
@@ -106,6 +107,37 @@ class WorkerHandle:
         """Ask for one inference; the answer comes through `on_result`. `question`: see `Request.question`."""
         self._sock.send(HEADER.pack(Kind.INFER, 0, slot, model, request) + question)
 
+    def send(
+        self,
+        kind: IntEnum,
+        body: Sequence[bytes | bytearray | memoryview],
+        fds: Sequence[int],
+        on_reply: OnReply,
+        *,
+        place: tuple[int, int] = (0, 0),
+        gives_file: bool = False,
+    ) -> None:
+        """Send a frame of these pieces about `place` (slot, model number); `on_reply` is called once, with its answer.
+
+        `gives_file`: a file in memory may come with the answer. BlockingIOError when there is no room for the frame
+        now, DeviceError when the worker does not take messages; `on_reply` is not called then.
+        """
+        if not self.alive:
+            raise errors.DeviceError(f"worker {self.name} is gone")
+        number = self._next_call
+        self._next_call += 1
+        frame = [HEADER.pack(kind, 0, *place, number), *body]
+        try:
+            if fds:
+                socket.send_fds(self._sock, frame, list(fds))
+            else:
+                self._sock.sendmsg(frame)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise errors.DeviceError(f"worker {self.name} does not take messages: {error}") from error
+        self._calls[number] = on_reply, gives_file
+
     async def call(
         self, kind: IntEnum, body: dict[str, Any], fds: Sequence[int] = (), *, timeout: float, gives_file: bool = False
     ) -> tuple[dict[str, Any], list[int]]:
@@ -114,67 +146,31 @@ class WorkerHandle:
         Raises what the worker raised, DeviceError when it died, DeadlineExceeded after `timeout` seconds: the worker
         may then hang and it is the caller's part to kill it.
         """
-        return await self._exchange(kind, lambda number: wire.pack_json(kind, number, body), fds, timeout, gives_file)
-
-    async def picture(
-        self, model: int, slot: int, data: bytes | bytearray, fds: Sequence[int] = (), *, timeout: float
-    ) -> dict[str, Any]:
-        """Have a picture written into the input of a slot: `data`, or what lies in the one memfd of `fds`.
-
-        Returns its placement; raises like `call`.
-        """
-        kind = Kind.PICTURE
-        answer, _ = await self._exchange(
-            kind, lambda number: HEADER.pack(kind, 0, slot, model, number) + data, fds, timeout, False, writes=True
-        )
-        return answer
-
-    async def _exchange(
-        self,
-        kind: IntEnum,
-        pack: Callable[[int], bytes],
-        fds: Sequence[int],
-        timeout: float,
-        gives_file: bool,
-        *,
-        writes: bool = False,
-    ) -> tuple[dict[str, Any], list[int]]:
-        """`writes`: into memory that is given back then, so the end is waited for even when this is cancelled."""
-        if not self.alive:
-            raise errors.DeviceError(f"worker {self.name} is gone")
-        number = self._next_call
-        self._next_call += 1
         future: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
-        self._calls[number] = future, gives_file
+
+        def answered(answer: dict[str, Any], out: list[int], error: errors.EdgeaiError | None) -> None:
+            if future.done():
+                wire.close_all(out)  # nobody waits any more
+            elif error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result((answer, out))
+
         try:
-            frame = pack(number)
-            try:
-                if fds:
-                    socket.send_fds(self._sock, [frame], list(fds))
-                else:
-                    self._sock.send(frame)
-            except OSError as error:
-                raise errors.DeviceError(f"worker {self.name} does not take messages: {error}") from error
+            self.send(kind, (wire.json_body(kind, body),), fds, answered, gives_file=gives_file)
+        except BlockingIOError as error:
+            raise errors.DeviceError(f"worker {self.name} does not take messages: {error}") from error
+        try:
             async with asyncio.timeout(timeout):
                 return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and not future.exception():
                 wire.close_all(future.result()[1])  # answered, but nobody is there to take it
-            if writes and number in self._calls:
-                ended: asyncio.Future[tuple[dict[str, Any], list[int]]] = self._loop.create_future()
-                self._calls[number] = ended, False
-                await asyncio.wait([ended], timeout=timeout)
-                if ended.done():
-                    ended.exception()  # looked at: else asyncio writes it to the log
             raise
         except TimeoutError:
             raise errors.DeadlineExceeded(
                 f"worker {self.name} did not answer {kind.name} within {timeout:g} s"
             ) from None
-        finally:
-            self._calls.pop(number, None)
-            if gives_file and not (future.done() and not future.cancelled()):
-                self._left.add(number)
 
     def kill(self, cause: str) -> None:
         """SIGKILL; `on_exit` follows with this cause once the kernel has taken the process away."""
@@ -231,8 +227,12 @@ class WorkerHandle:
 
     def _may_give(self, request: int, fds: list[int]) -> bool:
         """Whether these are what the request asks for. Closing a file in memory takes no time, unlike other things."""
-        asked = request in self._left or (request in self._calls and self._calls[request][1])
-        return asked and len(fds) == 1 and os.readlink(f"/proc/self/fd/{fds[0]}").startswith("/memfd:")
+        return (
+            request in self._calls
+            and self._calls[request][1]
+            and len(fds) == 1
+            and os.readlink(f"/proc/self/fd/{fds[0]}").startswith("/memfd:")
+        )
 
     def refuse(self, fds: list[int]) -> None:
         """End a worker that sent descriptors without being asked; a thread closes them, however long that takes."""
@@ -240,18 +240,16 @@ class WorkerHandle:
         self.kill("sent descriptors that nobody asked for")
 
     def _reply(self, request: int, status: int, data: bytes, fds: list[int]) -> None:
-        self._left.discard(request)
-        future, _ = self._calls.get(request, (None, False))
-        if future is None or future.done():
-            self._calls.pop(request, None)
+        on_reply, _ = self._calls.pop(request, (None, False))
+        if on_reply is None:
             wire.close_all(fds)
             return
         body = json.loads(data[HEADER.size :])
         if status:
             wire.close_all(fds)
-            future.set_exception(wire.error_of(status, body.get("error", "")))
+            on_reply({}, [], wire.error_of(status, body.get("error", "")))
         else:
-            future.set_result((body, fds))
+            on_reply(body, fds, None)
 
     def _exited(self) -> None:
         # Results that the worker had sent before it died still count: they are in the socket's buffer.
@@ -265,10 +263,10 @@ class WorkerHandle:
         killed_here = self._cause and code in (None, -signal.SIGKILL)
         self.crashed = code is not None and code < 0 and code != -signal.SIGKILL
         cause = self._cause if killed_here else describe_exit(code, out_of_memory=oom_kills() > self._oom_kills)
-        for future, _ in list(self._calls.values()):
-            if not future.done():
-                future.set_exception(errors.DeviceError(f"worker {self.name} {cause}"))
+        calls, self._calls = self._calls, {}
         self._on_exit(cause)
+        for on_reply, _ in calls.values():
+            on_reply({}, [], errors.DeviceError(f"worker {self.name} {cause}"))
         self._ended.set()
 
     def _drain(self) -> None:

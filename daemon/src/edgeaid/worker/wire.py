@@ -85,12 +85,17 @@ def error_of(status: int, text: str) -> errors.EdgeaiError:
     return kind(text)
 
 
+def json_body(kind: IntEnum, body: dict[str, Any]) -> bytes:
+    """What follows the header of a JSON frame; raises TooLarge when it would not fit into one message."""
+    text = json.dumps(body, separators=(",", ":")).encode()
+    if HEADER.size + len(text) > MAX_MESSAGE:
+        raise errors.TooLarge(f"{kind.name} message of {HEADER.size + len(text)} bytes is over {MAX_MESSAGE}")
+    return text
+
+
 def pack_json(kind: IntEnum, request: int, body: dict[str, Any], status: int = 0) -> bytes:
     """A JSON frame; raises TooLarge when it would not fit into one message."""
-    frame = HEADER.pack(kind, status, 0, 0, request) + json.dumps(body, separators=(",", ":")).encode()
-    if len(frame) > MAX_MESSAGE:
-        raise errors.TooLarge(f"{kind.name} message of {len(frame)} bytes is over {MAX_MESSAGE}")
-    return frame
+    return HEADER.pack(kind, status, 0, 0, request) + json_body(kind, body)
 
 
 class _Buffer(threading.local):
@@ -109,6 +114,12 @@ def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
 
     A truncated message or lost descriptors raise InvalidRequest; descriptors that did arrive are closed.
     """
+    view, fds = receive_view(sock)
+    return bytes(view), fds
+
+
+def receive_view(sock: socket.socket) -> tuple[memoryview, list[int]]:
+    """The same, not copied: the message is valid until this thread receives the next one."""
     size, ancillary, flags, _ = sock.recvmsg_into(_buffer.whole, _ANCILLARY, _FLAGS)
     fds: list[int] = []
     for level, kind, payload in ancillary:
@@ -119,7 +130,7 @@ def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     if flags & _CUT_SHORT:
         close_all(fds)
         raise errors.InvalidRequest("message cut short: too long, or too many descriptors")
-    return bytes(_buffer.view[:size]), fds
+    return _buffer.view[:size], fds
 
 
 def close_all(fds: list[int]) -> None:

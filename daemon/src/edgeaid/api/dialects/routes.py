@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from ... import errors
 from ...serving.access import Role
 from ...serving.model import LiveModel
-from ...serving.pictures import ask
+from ...serving.pictures import Question, ask
 from .. import inference, json_text, large_json
 from ..http.bodies import UnsupportedMediaType, encoding_of, proceed
 from ..http.replies import reply
@@ -85,9 +85,8 @@ async def detection(call: Call) -> web.Response:
         if not form.get("image"):
             raise errors.InvalidRequest("the form has no picture in the field 'image'")
         confidence = _share(form.get("min_confidence", b"").decode(errors="replace") or CONFIDENCE, "min_confidence")
-        answer = await ask(
-            call.plane, _detector(call, call.args.get("m", "")), form["image"], call.peer, threshold=confidence
-        )
+        live = _detector(call, call.args.get("m", ""))
+        answer = await ask(call.plane, live, form["image"], call.peer, Question(threshold=confidence))
     except errors.EdgeaiError as error:
         response = reply({"success": False, "error": str(error), "predictions": []}, error.http)
         if call.request.body_exists and not call.request.content.is_eof():
@@ -205,7 +204,7 @@ async def detect(call: Call) -> web.Response:
             live,
             await inference.in_thread(call.plane, _picture, body.get("data")),
             call.peer,
-            threshold=lowest,
+            Question(threshold=lowest),
         )
     except errors.EdgeaiError as error:
         errors.answered(error)

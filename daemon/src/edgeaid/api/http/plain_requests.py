@@ -1,7 +1,7 @@
 """The plain requests of one connection: read, queued and answered from the socket's own callbacks.
 
-That takes no task, no stream and no request object, which cost more than a small model's inference. What takes turns, a
-thread or another process (much JSON, a picture) is read so too and answered by a task.
+That takes no task, no stream and no request object, which cost more than a small model's inference. What takes turns or
+a thread (much JSON) is read so too and answered by a task.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from ... import errors
 from ...serving.access import Peer, Role
 from ...serving.holdings import Kind
 from ...serving.model import LiveModel, Request
+from ...serving.pictures import Asked
 from ...serving.plane import Plane
 from .. import answers, inference, oip, pictures
 from .account import Account
@@ -51,7 +52,7 @@ class Line(Protocol):
 class PlainRequests:
     """Reads and answers one at a time."""
 
-    __slots__ = ("_body", "_connection", "_head", "_last", "_memory", "_running", "_since", "_task")
+    __slots__ = ("_body", "_connection", "_head", "_last", "_memory", "_other", "_running", "_since")
 
     def __init__(self, connection: Line) -> None:
         self._connection = connection
@@ -61,8 +62,8 @@ class PlainRequests:
         self._since = 0.0
         #: The request under way, what it asked for, whose it is and the encodings that its client takes.
         self._running: tuple[Request, oip.InferRequest, Peer, str] | None = None
-        #: The request under way where a task answers it.
-        self._task: asyncio.Task[None] | None = None
+        #: The request under way where a task answers it, or where it is a picture.
+        self._other: asyncio.Task[None] | Asked | None = None
         #: The last head: clients that keep a connection send the same one again.
         self._last: Head | None = None
         self._memory = inference.Memory()
@@ -75,7 +76,7 @@ class PlainRequests:
     @property
     def busy(self) -> bool:
         """Whether a request is under way."""
-        return self._running is not None or self._task is not None
+        return self._running is not None or self._other is not None
 
     def head(self, data: bytes) -> Head | None:
         """The head of the plain request that `data` begins with."""
@@ -151,8 +152,8 @@ class PlainRequests:
         running, self._running = self._running, None
         if running is not None:
             self._connection.plane.withdraw(running[0])
-        if self._task is not None:
-            self._task.cancel()
+        if self._other is not None:
+            self._other.cancel()
 
     def _infer(self, head: Head, body: oip.Body) -> None:
         connection = self._connection
@@ -165,8 +166,7 @@ class PlainRequests:
                 plane.denials.deny(peer, Role.INFER, head.raw[: head.raw.index(b" HTTP/")].decode())
             plane.holdings.check(peer.uid, Kind.BYTES, 0)  # a client that reads its answers has room
             if head.wish is not None:
-                live = pictures.model(plane, head.wish)
-                self._begin_task(functools.partial(self._picture, live, head.wish, bytes(body), peer), len(body))
+                self._ask(pictures.model(plane, head.wish), head.wish, body, peer)
                 return
             live = plane.registry.model(head.model, head.version)
             asked = (live, body, head.json_length)
@@ -190,9 +190,27 @@ class PlainRequests:
                 request.release()
             self.fail(error)
 
-    async def _picture(self, live: LiveModel, wish: pictures.Wish, body: bytes, peer: Peer) -> Answer:
-        answer = await pictures.answer(self._connection.plane, live, wish, body, peer)
-        return {"Content-Type": inference.JSON}, json.dumps(answer, separators=(",", ":")).encode()
+    def _ask(self, live: LiveModel, wish: pictures.Wish, body: oip.Body, peer: Peer) -> None:
+        """Have a picture answered; it is counted until then."""
+        account, size = self._connection.account, len(body)
+
+        def done(answer: Any, error: Exception | None) -> None:
+            self._other = None
+            account.give(size)
+            if error is not None:
+                self.fail(error)
+            else:
+                text = json.dumps(answer, separators=(",", ":")).encode()
+                self._write(200, {"Content-Type": inference.JSON}, [text])
+
+        account.take(size)
+        self._other = asked = Asked(self._connection.plane, live, body, peer, pictures.question(wish), done)
+        try:
+            asked.start()
+        except Exception:
+            self._other = None
+            account.give(size)
+            raise
 
     def _begin_task(self, serve: Callable[[], Awaitable[Answer]], size: int) -> None:
         """Answer by a task; the body, of `size`, is counted until then."""
@@ -203,15 +221,15 @@ class PlainRequests:
             try:
                 headers, body = await serve()
             except Exception as error:
-                self._task = None
+                self._other = None
                 self.fail(error)
             else:
-                self._task = None
+                self._other = None
                 self._write(200, headers, [body])
             finally:
                 account.give(size)
 
-        self._task = asyncio.get_running_loop().create_task(answer())
+        self._other = asyncio.get_running_loop().create_task(answer())
 
     def _done(self, request: Request) -> None:
         running, self._running = self._running, None

@@ -16,6 +16,7 @@ from ...models.bundle import DIGESTS, SIGNATURE
 from ...models.repository import open_inside
 from ...serving import metrics, push
 from ...serving.access import Role
+from ...serving.pictures import ask
 from .. import pictures
 from ..inference import BINARY, JSON
 from .bodies import UnsupportedMediaType, encoding_of
@@ -138,16 +139,13 @@ async def picture(call: Call) -> web.Response:
     url, headers = call.request.rel_url, call.request.headers
     wish = pictures.wish(call.args["m"], url.raw_path.rstrip("/").rpartition("/")[2], url.query)
     live = pictures.model(call.plane, wish)
-    result = await pictures.answer(
-        call.plane,
-        live,
+    asked = pictures.question(
         wish,
-        await call.body(call.plane.config.limits.picture_bytes),
-        call.peer,
         draw="image/png" in headers.get("Accept", ""),
         # Said to be bytes: prepared by the client, unless the size says that it is a picture all the same.
         tensor=headers.get("Content-Type", "").startswith(BINARY),
     )
+    result = await ask(call.plane, live, await call.body(call.plane.config.limits.picture_bytes), call.peer, asked)
     if isinstance(result, bytes):
         return web.Response(body=result, content_type="image/png")
     return reply(result)

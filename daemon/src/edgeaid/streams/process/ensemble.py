@@ -158,9 +158,10 @@ class EnsembleWorker(Worker):
             self._frames.put((b"", []))
             os._exit(0)  # a run that waits for a member has no caller any more
 
-    def receive(self) -> tuple[bytes, list[int]]:
+    def receive(self) -> tuple[memoryview, list[int]]:
         """The next frame that is a worker's."""
-        return self._frames.get()
+        data, fds = self._frames.get()
+        return memoryview(data), fds
 
     def open(self, body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
         """Begin to serve ensembles."""

@@ -2,9 +2,10 @@
 
 usage: python daemon/benchmarks/serving/load.py MODEL.tflite [--slow MODEL.tflite] [--seconds S] [--json FILE]
 
-Every client asks one request after the other, each on a connection of its own, models in turn. Fairness is Jain's index
-over what each client got: 1 = all the same, 1/n = one got everything. With --slow: the small model's latency beside one
-client of a slow model, with one worker and with two (`[[device]]` twice).
+Every client asks one request after the other, each on a connection of its own, models in turn. What it asks of a model
+for the first time is counted apart: it asks for the tensors too, and gives them their places in its memory. Fairness is
+Jain's index over what each client got afterwards: 1 = all the same, 1/n = one got everything. With --slow: the small
+model's latency beside one client of a slow model, with one worker and with two (`[[device]]` twice).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,36 +35,71 @@ from edgeaid.serving.metrics import rss_bytes
 
 MODELS = (1, 10, 50)
 CLIENTS = (1, 8, 64)
+#: Seconds that clients wait for each other.
+PATIENCE = 300.0
 #: Processes that the clients are spread over.
 PROCESSES = 4
 TWO_WORKERS = '[[device]]\nid = "cpu0"\ntarget = "cpu"\n[[device]]\nid = "cpu1"\ntarget = "cpu"\n'
 
 
-def _one(socket: str, names: list[str], first: int, until: float, rows: list[tuple[list[float], int]]) -> None:
-    latencies: list[float] = []
-    refused = 0
+@dataclass(frozen=True, slots=True)
+class Got:
+    """What one client got."""
+
+    #: Of its first round: seconds in all, and answers.
+    first_seconds: float
+    first: int
+    #: Seconds of each answer afterwards.
+    latencies: list[float]
+    refused: int
+
+
+class _Asker:
+    """One client."""
+
+    def __init__(self, client: Client, names: list[str], first: int) -> None:
+        self.client = client
+        self.names = names
+        self.number = first
+        self.latencies: list[float] = []
+        self.refused = 0
+        self.data = np.zeros(client.metadata(names[first % len(names)])["inputs"][0]["shape"], np.uint8)
+
+    def ask(self) -> None:
+        """The next model; a refusal is counted, and the same is asked again."""
+        begin = time.perf_counter()
+        try:
+            self.client.infer(self.names[self.number % len(self.names)], self.data)
+        except Unavailable:
+            self.refused += 1
+            time.sleep(0.001)
+            return
+        self.latencies.append(time.perf_counter() - begin)
+        self.number += 1
+
+
+def _one(socket: str, names: list[str], first: int, seconds: float, together: Any, rows: list[Got]) -> None:
+    together.wait()
+    begin = time.perf_counter()
     with Client(socket) as client:
-        shape = client.metadata(names[0])["inputs"][0]["shape"]
-        data = np.zeros(shape, np.uint8)
-        number = first
+        asker = _Asker(client, names, first)
+        while len(asker.latencies) < len(names):
+            asker.ask()
+        first_seconds = time.perf_counter() - begin
+        asker.latencies.clear()
+        together.wait()
+        until = time.monotonic() + seconds
         while time.monotonic() < until:
-            begin = time.perf_counter()
-            try:
-                client.infer(names[number % len(names)], data)
-            except Unavailable:
-                refused += 1
-                time.sleep(0.001)
-                continue
-            latencies.append(time.perf_counter() - begin)
-            number += 1
-    rows.append((latencies, refused))
+            asker.ask()
+    rows.append(Got(first_seconds, len(names), asker.latencies, asker.refused))
 
 
-def ask(socket: str, names: list[str], first: int, count: int, until: float) -> list[tuple[list[float], int]]:
-    """`count` clients as threads of this process; (seconds of each answer, refusals) of each."""
-    rows: list[tuple[list[float], int]] = []
+def ask(socket: str, names: list[str], first: int, count: int, seconds: float, together: Any) -> list[Got]:
+    """`count` clients as threads of this process; they wait for the others before each of both parts."""
+    rows: list[Got] = []
     threads = [
-        threading.Thread(target=_one, args=(socket, names, first + number, until, rows)) for number in range(count)
+        threading.Thread(target=_one, args=(socket, names, first + number, seconds, together, rows))
+        for number in range(count)
     ]
     for thread in threads:
         thread.start()
@@ -71,24 +108,25 @@ def ask(socket: str, names: list[str], first: int, count: int, until: float) -> 
     return rows
 
 
-def measure(pool: Any, socket: Path, names: list[str], clients: int, seconds: float) -> dict[str, Any]:
+def measure(pool: Any, manager: Any, socket: Path, names: list[str], clients: int, seconds: float) -> dict[str, Any]:
     """One cell of the table."""
     share = [clients // PROCESSES + (number < clients % PROCESSES) for number in range(PROCESSES)]
-    until = time.monotonic() + seconds
-    work = [(str(socket), names, 7 * number, count, until) for number, count in enumerate(share) if count]
-    rows = [row for part in pool.starmap(ask, work, chunksize=1) for row in part]
-    counts = [len(latencies) for latencies, _ in rows]
-    latencies = sorted(value for values, _ in rows for value in values)
+    together = manager.Barrier(clients, None, PATIENCE)
+    work = [(str(socket), names, 7 * number, count, seconds, together) for number, count in enumerate(share) if count]
+    rows: list[Got] = [row for part in pool.starmap(ask, work, chunksize=1) for row in part]
+    counts = [len(row.latencies) for row in rows]
+    latencies = sorted(value for row in rows for value in row.latencies)
     return {
+        "first_per_second": sum(row.first for row in rows) / max(row.first_seconds for row in rows),
         "per_second": sum(counts) / seconds,
         "p50_ms": statistics.median(latencies) * 1e3 if latencies else None,
         "p99_ms": latencies[int(0.99 * len(latencies))] * 1e3 if latencies else None,
         "jain": sum(counts) ** 2 / (len(counts) * sum(c * c for c in counts)) if any(counts) else 0.0,
-        "refused": sum(refused for _, refused in rows),
+        "refused": sum(row.refused for row in rows),
     }
 
 
-def curve(pool: Any, model: Path, seconds: float) -> list[dict[str, Any]]:
+def curve(pool: Any, manager: Any, model: Path, seconds: float) -> list[dict[str, Any]]:
     """Every number of models with every number of clients."""
     rows = []
     for models in MODELS:
@@ -101,14 +139,14 @@ def curve(pool: Any, model: Path, seconds: float) -> list[dict[str, Any]]:
                     row = {
                         "models": models,
                         "clients": clients,
-                        **measure(pool, running.socket, names, clients, seconds),
+                        **measure(pool, manager, running.socket, names, clients, seconds),
                     }
                     row["daemon_mib"] = rss_bytes(running.process.pid) / 2**20
                     row["idle_mib"] = idle / 2**20
                     row["worker_mib"] = rss_bytes(running.worker()) / 2**20
                     rows.append(row)
                     print(
-                        f"{models:7}{clients:9}{row['per_second']:10.0f}/s{row['p50_ms']:10.2f}{row['p99_ms']:10.2f}"
+                        f"{models:7}{clients:9}{row['first_per_second']:10.0f}/s{row['per_second']:10.0f}/s{row['p50_ms']:10.2f}{row['p99_ms']:10.2f}"
                         f"{row['jain']:8.3f}{row['refused']:9}{row['daemon_mib']:10.1f}{row['worker_mib']:11.1f}",
                         flush=True,
                     )
@@ -117,7 +155,7 @@ def curve(pool: Any, model: Path, seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
-def beside(pool: Any, model: Path, slow: Path, seconds: float) -> list[dict[str, Any]]:
+def beside(pool: Any, manager: Any, model: Path, slow: Path, seconds: float) -> list[dict[str, Any]]:
     """A small model alone and beside a slow one, with one worker and with two."""
     rows = []
     for title, config in (("one worker", ""), ("two workers", TWO_WORKERS)):
@@ -126,11 +164,11 @@ def beside(pool: Any, model: Path, slow: Path, seconds: float) -> list[dict[str,
                 Path(folder), f"{config}[models]\nembedded = false\n", models={"small": model, "slow": slow}
             )
             try:
-                alone = measure(pool, running.socket, ["small"], 4, seconds)
-                until = time.monotonic() + seconds
-                other = pool.apply_async(ask, (str(running.socket), ["slow"], 0, 1, until))
-                both = measure(pool, running.socket, ["small"], 4, seconds)
-                slow_ms = statistics.median(other.get()[0][0]) * 1e3
+                alone = measure(pool, manager, running.socket, ["small"], 4, seconds)
+                work = (str(running.socket), ["slow"], 0, 1, seconds, manager.Barrier(1, None, PATIENCE))
+                other = pool.apply_async(ask, work)
+                both = measure(pool, manager, running.socket, ["small"], 4, seconds)
+                slow_ms = statistics.median(other.get()[0].latencies) * 1e3
             finally:
                 running.stop()
         rows.append({"workers": title, "alone": alone, "beside": both, "slow_ms": slow_ms})
@@ -149,11 +187,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each cell")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    with multiprocessing.get_context("spawn").Pool(PROCESSES + 1) as pool:
-        print(f"{'models':>7}{'clients':>9}{'answers':>12}{'p50 ms':>10}{'p99 ms':>10}{'Jain':>8}{'refused':>9}"
-              f"{'daemon MiB':>10}{'worker MiB':>11}")  # fmt: skip
-        rows = curve(pool, options.model, options.seconds)
-        mixed = beside(pool, options.model, options.slow, options.seconds) if options.slow else []
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, context.Pool(PROCESSES + 1) as pool:
+        print(f"{'models':>7}{'clients':>9}{'first':>12}{'answers':>12}{'p50 ms':>10}{'p99 ms':>10}{'Jain':>8}"
+              f"{'refused':>9}{'daemon MiB':>10}{'worker MiB':>11}")  # fmt: skip
+        rows = curve(pool, manager, options.model, options.seconds)
+        mixed = beside(pool, manager, options.model, options.slow, options.seconds) if options.slow else []
     first, last = rows[0], rows[-1]
     print(
         f"a model more: {(last['idle_mib'] - first['idle_mib']) / (last['models'] - first['models']):.2f} MiB of the "

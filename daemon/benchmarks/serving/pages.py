@@ -111,11 +111,13 @@ def load(results: Results) -> str:
     curve = results["load"]["curve"]
     rate, one = curve[0]["per_second"], curve[0]["p50_ms"]
     rows = [
-        [str(row["models"]), str(row["clients"]), f"{row['per_second'] / rate:.2f}", f"{row['p50_ms'] / one:.1f}",
+        [str(row["models"]), str(row["clients"]), _share(row.get("first_per_second"), rate),
+         f"{row['per_second'] / rate:.2f}", f"{row['p50_ms'] / one:.1f}",
          f"{row['p99_ms'] / one:.1f}", f"{row['jain']:.3f}", str(row["refused"])]
         for row in curve
     ]  # fmt: skip
-    heads = ["models", "clients", "answers, 1 = one model and client", "p50", "p99", "Jain's index", "refused"]
+    heads = ["models", "clients", "first answers", "answers, 1 = one model and client", "p50", "p99", "Jain's index",
+             "refused"]  # fmt: skip
     text = table(heads, rows)
     for row in results["load"]["beside"]:
         slow, more = row["slow_ms"] / one, row["beside"]["p99_ms"] / row["alone"]["p99_ms"]
@@ -124,6 +126,11 @@ def load(results: Results) -> str:
             f"p99 is {more:.1f} times what it is alone.\n"
         )
     return text
+
+
+def _share(rate: float | None, of: float) -> str:
+    """ "" where it was not measured."""
+    return "" if rate is None else f"{rate / of:.2f}"
 
 
 def life(results: Results) -> str:

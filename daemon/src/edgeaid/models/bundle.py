@@ -21,11 +21,10 @@ from typing import BinaryIO, Final
 from ..errors import InvalidModel, PermissionDenied, TooLarge, Unsupported
 from .bundle_entries import DEFAULT_LIMITS, Entry, Limits, read_directory
 from .digests import sha256
+from .repository import DIGESTS, SIGNATURE
 
-#: File names with a meaning of their own.
+#: A file name with a meaning of its own, beside those in `repository`.
 MANIFEST: Final = "model.toml"
-DIGESTS: Final = "bundle.sha256"
-SIGNATURE: Final = "bundle.sig"
 
 _DIGEST_LINE: Final = re.compile(r"([0-9a-f]{64})  ([\x21-\x7e]{1,512})")
 _PIECE: Final = 1 << 18

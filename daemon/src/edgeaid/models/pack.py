@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import CannotWrite, InvalidModel, NotFound, TooLarge, Unsupported
-from .bundle import DIGESTS, MANIFEST, SIGNATURE, Signature, open_bundle
+from .bundle import MANIFEST, Signature, open_bundle
 from .bundle_entries import DEFAULT_LIMITS, Limits, safe_name
 from .manifest import MAX_BYTES, VERSION, Manifest, parse
+from .repository import DIGESTS, SIGNATURE
 
 SUFFIX: Final = ".edgeai"
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)

@@ -30,6 +30,9 @@ from .storage import storing
 #: Staging area inside the writable repository: on the same file system, so that rename is atomic.
 STAGING: Final = ".staging"
 EMBEDDED: Final = Path(__file__).parent / "defaults"
+#: Beside the files of a model that came as a signed bundle: their digests, and the signature of those.
+DIGESTS: Final = "bundle.sha256"
+SIGNATURE: Final = "bundle.sig"
 #: Labels of a model, as text.
 MAX_LABELS_BYTES: Final = 4 << 20
 

@@ -11,13 +11,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..errors import InvalidConfig, InvalidModel, PermissionDenied, Unsupported
-from .bundle import DIGESTS, SIGNATURE, Signature, parse_digests
 from .digests import of_file
 from .manifest import Manifest
-from .repository import StoredModel, open_inside, read_inside
+from .repository import DIGESTS, SIGNATURE, StoredModel, open_inside, read_inside
+
+if TYPE_CHECKING:
+    from .bundle import Signature
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -44,6 +46,8 @@ class Trust:
                     "(models.require_signature); sign it with `edgeai model bundle --key`"
                 )
             return
+        from .bundle import Signature, parse_digests  # few models are signed
+
         signature = Signature.parse(read_inside(stored.path, SIGNATURE, 1024))
         if (self.keys or self.required) and not any(hmac.compare_digest(signature.public_key, k) for k in self.keys):
             raise PermissionDenied(

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import errors
-from ..models import bare, repository
 from ..models import manifest as manifests
+from ..models import repository
 from ..models.digests import of_file, sha256
 from ..models.manifest import Manifest
 from ..models.storage import storing
@@ -109,6 +109,8 @@ async def accept(
 
 
 def _unpack(upload: Path, staged: Path, name: str, limit: int, digest: str) -> tuple[str, ...]:
+    from ..models import bare  # much that only pushes need: other formats, the catalogue
+
     with storing(f"model {name!r}"):
         return bare.unpack(upload, staged, name, limit, digest)
 

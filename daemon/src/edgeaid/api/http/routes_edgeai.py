@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import tarfile
 from typing import Any, Final
 
 from aiohttp import web
 
 from ... import __version__, errors
 from ...models import manifest as manifests
-from ...models.bundle import DIGESTS, SIGNATURE
-from ...models.repository import open_inside
+from ...models.repository import DIGESTS, SIGNATURE, open_inside
 from ...serving import metrics, push
 from ...serving.access import Role
 from ...serving.pictures import ask
@@ -193,6 +191,8 @@ async def push_model(call: Call) -> web.Response:
 
 async def pull_model(call: Call) -> web.StreamResponse:
     """A model directory as an uncompressed tar of the files that its manifest names."""
+    import tarfile  # for this alone
+
     run = asyncio.get_running_loop().run_in_executor  # a slow card must not stall requests
     stored = await run(None, call.plane.registry.repository.find, call.args["m"], call.args["v"])
     headers = {"Content-Type": "application/x-tar"}

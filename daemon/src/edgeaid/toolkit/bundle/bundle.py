@@ -10,9 +10,7 @@ from pathlib import Path
 
 from ...errors import CannotWrite, InvalidModel, NotFound
 from ...models.bundle import (
-    DIGESTS,
     MANIFEST,
-    SIGNATURE,
     Bundle,
     Signature,
     open_bundle,
@@ -20,6 +18,7 @@ from ...models.bundle import (
 from ...models.bundle_entries import DEFAULT_LIMITS, Limits
 from ...models.manifest import MAX_BYTES, VERSION, parse
 from ...models.pack import ed25519
+from ...models.repository import DIGESTS, SIGNATURE
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -353,6 +356,7 @@ DAMAGE = {
     "the empty entry": (OPENED + frame(HEADERS, END_HEADERS, 1, b"\x80"), 9),
     "text that is no Huffman code": (OPENED + frame(HEADERS, END_HEADERS, 1, b"\x00\x84\xff\xff\xff\xff\x01a"), 9),
     "a table of 1 GiB": (OPENED + frame(HEADERS, END_HEADERS, 1, b"\x3f\xff\xff\xff\xff\x03"), 9),
+    "more sizes of the table than there may be": (OPENED + frame(HEADERS, END_HEADERS, 1, b"\x20" * 8000), 9),
     "headers again": (OPENED + OPEN + OPEN, 1),
     "a promise": (OPENED + frame(PUSH_PROMISE, 4, 1, bytes(4)), 1),
     "a short reset": (OPENED + OPEN + frame(RST_STREAM, 0, 1, bytes(3)), 1),
@@ -460,6 +464,37 @@ def test_the_end_of_the_daemon_is_announced_and_calls_under_way_are_ended(
             assert wire.away is not None
             assert wire.away[0] == 0
     assert not (directory / "run" / "g.sock").exists()
+
+
+class Activated(Running):
+    """A daemon whose listening socket for gRPC comes from the service manager."""
+
+    def start(self, *, wait: bool = True) -> None:
+        place = self.directory / "run" / "g.sock"
+        place.parent.mkdir()
+        code = (
+            "import os, sys; os.dup2(int(sys.argv[1]), 3);"
+            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='grpc');"
+            "os.execv(sys.executable, [sys.executable, '-m', 'edgeaid', *sys.argv[2:]])"
+        )
+        options = ["--config", self.config, "--socket", self.socket, "--model-repository", self.repository]
+        with socket.socket(socket.AF_UNIX) as listening, open(self.log, "ab") as log:
+            listening.bind(str(place))
+            listening.listen()
+            number = listening.fileno()
+            command = [sys.executable, "-c", code, str(number), *map(str, options)]
+            self._process = subprocess.Popen(command, stderr=log, env=self.env, pass_fds=[number])
+        if wait:
+            self.wait()
+
+
+def test_the_listening_socket_may_come_from_the_service_manager(tmp_path: Path) -> None:
+    running = Activated(tmp_path)
+    with Wire(running) as wire:
+        wire.send(OPENED + opening(1, LIVE) + body(1, b""))
+        assert wire.finish(1) == ALIVE
+    assert running.stop() == 0
+    assert (tmp_path / "run" / "g.sock").exists(), "it is the service manager's"
 
 
 def test_health_is_watched_with_headers_of_its_own(wire: Wire) -> None:

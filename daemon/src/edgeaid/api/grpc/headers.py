@@ -17,6 +17,8 @@ MAX_METADATA: Final = 8 << 10
 BLOCKS: Final = 16
 #: A block of bytes from here on has only fields from the tables: decoding it changes nothing.
 _INDEXED: Final = 0x80
+#: More new sizes of the table at the beginning of a block than the two there may be (RFC 7541, 4.2), or a long one.
+_SIZES: Final = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]{0,4}[\x00-\x7f]){3}|\x3f[\x80-\xff]{5}")
 _TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])")
 _SECONDS: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
@@ -55,6 +57,8 @@ class Headers:
         asked = self._known.get(block)
         if asked is not None:
             return asked
+        if _SIZES.match(block):
+            raise Broken(Code.COMPRESSION_ERROR, "the table of headers changes its size more often than it may")
         try:
             fields = self._decoder.decode(block, raw=True)
         except OversizedHeaderListError as error:

@@ -240,11 +240,11 @@ def test_the_fast_profile_is_in_config_txt_and_features_add_their_lines(facts: F
 @pytest.mark.parametrize("release", RELEASES)
 def test_with_a_distribution_of_its_own_the_boards_config_txt_is_as_its_layer_has_it(release: str) -> None:
     directory = build_directory(release, "raspberrypi4-64")
-    recipe = directory.layers / "meta-raspberrypi/recipes-bsp/bootfiles/rpi-config_git.bb"
     fast = MASK + 'EDGEAI_POWER_PROFILE = "fast"\n'
     for settings, lines in ((fast, True), (fast + 'DISTRO = "nodistro"\n', False)):
-        done = directory.run("bitbake", "-b", str(recipe), "-e", settings=settings, timeout=900)
-        assert done.returncode == 0, done.stdout[-3000:]
+        # It shows the recipe and then fails: what the recipe depends on is masked.
+        done = directory.run("bitbake", "-e", "rpi-config", settings=settings, timeout=900)
+        assert re.search('^PN="rpi-config"$', done.stdout, re.M), done.stdout[-3000:]
         text = "".join(re.findall(r'^RPI_EXTRA_CONFIG="(.*)"$', done.stdout, re.M))
         assert ("arm_freq=1750" in text) == lines, text
 

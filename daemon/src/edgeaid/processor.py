@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from typing import Final
 CORES: Final = {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76"}
 
 
+@functools.cache
 def name() -> str:
     """What /proc says: the model name on x86, the core's name or part number on ARM, else the architecture."""
     fields: dict[str, str] = {}

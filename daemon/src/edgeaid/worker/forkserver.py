@@ -27,6 +27,7 @@ import traceback
 from pathlib import Path
 from typing import Final
 
+from .. import errors, processor
 from . import wire
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -45,11 +46,12 @@ def _preload() -> None:
     with contextlib.suppress(ImportError):
         import numpy  # noqa: F401  for the workers
     with contextlib.suppress(ImportError):
-        from ..backends.tflite import backend  # noqa: F401  for the workers
-    with contextlib.suppress(ImportError):
-        from . import process, selftest  # noqa: F401  for the workers
-    with contextlib.suppress(ImportError):
-        import ai_edge_litert.interpreter  # noqa: F401  for the workers
+        from . import heap, process, selftest, variable  # noqa: F401  for the workers
+    with contextlib.suppress(ImportError, errors.EdgeaiError):
+        from ..backends.tflite import backend, interpreter  # noqa: F401  for the workers
+
+        interpreter.find_runtime()
+    processor.name()  # kept: some kernels take milliseconds to say it
 
 
 def prefer_for_oom(above: int) -> None:

@@ -6,6 +6,7 @@ TensorFlow. Numeric results differ by design (other kernels), so golden outputs 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -63,6 +64,7 @@ def find_runtime(family: str = "") -> Runtime:
     )
 
 
+@functools.cache
 def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)

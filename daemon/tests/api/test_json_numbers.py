@@ -124,3 +124,9 @@ def test_booleans_are_booleans() -> None:
     text = tensor_json.dumps(memoryview(raw), "BOOL")
     assert json.loads(text) == [True, False] * 5000
     assert tensor(text.decode(), TensorSpec("x", "BOOL", (10000,))) == raw
+
+
+@pytest.mark.parametrize("label", ["bird", "Käfer \N{BEETLE}", 'a "b" \\ \n\x00', "half \ud83d of a pair", ""])
+def test_an_answer_is_the_same_value_whoever_writes_it(label: str) -> None:
+    answer = {"width": 640, "timing": {"queue_ms": 0.125}, "classes": [{"index": 3, "label": label, "score": 0.1}]}
+    assert json.loads(json_text.dump(answer)) == answer

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import os
 import signal
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -174,3 +176,24 @@ def test_pictures_of_any_size_reach_their_process_in_the_message_or_in_a_file(tm
                 assert len({str(a["classes"]) for a in answers}) == 1
 
     asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+def test_a_picture_is_gone_from_memory_with_its_answer(tmp_path: Path, three: bytes) -> None:
+    class Body(bytearray):
+        """A picture of which it can be seen whether somebody still has it."""
+
+    async def scenario() -> None:
+        async with serving(tmp_path) as (plane, live):
+            await ask(plane, live, three, "us", Question())
+            for question in (Question(), Question(draw=True)):
+                body = Body(three)
+                seen = weakref.ref(body)
+                await ask(plane, live, body, "us", question)
+                del body
+                assert seen() is None
+
+    gc.disable()
+    try:
+        asyncio.run(asyncio.wait_for(scenario(), 120))
+    finally:
+        gc.enable()

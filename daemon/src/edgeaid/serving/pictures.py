@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from time import monotonic as clock
 from typing import Any
 
@@ -111,6 +112,7 @@ class Asked:
         self._plane.submit(request)
 
     def _inferred(self, request: Request) -> None:
+        request.done = None  # it would keep this picture, and this picture keeps it, until a garbage collection
         self._answered = clock()
         asked = self._question
         if request.error is not None:
@@ -201,8 +203,12 @@ def _question(live: LiveModel, max_results: int | None) -> bytes:
     """For the worker: which classes are wanted of a classifier's scores."""
     rules = live.stored.manifest.output
     assert rules is not None  # noqa: S101  `ranked_by_worker` has looked
-    count = rules.max_results if max_results is None else max_results
-    return json.dumps({"activation": rules.activation, "max_results": count}).encode()
+    return _question_text(rules.activation, rules.max_results if max_results is None else max_results)
+
+
+@lru_cache(64)
+def _question_text(activation: str, count: int) -> bytes:
+    return json.dumps({"activation": activation, "max_results": count}).encode()
 
 
 def _named(live: LiveModel, placement: dict[str, Any], classes: list[tuple[int, float]]) -> dict[str, Any]:

@@ -182,15 +182,19 @@ class Worker:
     def picture(self, data: memoryview, fds: list[int]) -> dict[str, Any]:
         """Not JSON: the picture's file is in the message, or in the memfd that came with it."""
         from ..vision import media
-        from . import variable
 
         _, _, slot, model, _ = HEADER.unpack_from(data)
         loaded = self.models[model]
         picture = media.bytes_of(fds[0]) if fds else data[HEADER.size :]
         if not loaded.inputs[0].fixed and loaded.media.picture is not None and loaded.media.picture.resize == "keep":
             return self._pixels(loaded, slot, picture)
-        inputs = variable.inputs(loaded, slot) if loaded.noted else self._views(loaded, slot)[0]
-        spec, out = loaded.inputs[0].one, inputs[0]
+        if loaded.noted:
+            from .variable import inputs
+
+            out = inputs(loaded, slot)[0]
+        else:
+            out = self._views(loaded, slot)[0][0]
+        spec = loaded.inputs[0].one
         return media.prepare(picture, loaded.media, spec, out)
 
     def _pixels(self, loaded: Loaded, slot: int, picture: bytes | memoryview) -> dict[str, Any]:

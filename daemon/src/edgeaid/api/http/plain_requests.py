@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -21,7 +20,7 @@ from ...serving.holdings import Kind
 from ...serving.model import LiveModel, Request
 from ...serving.pictures import Asked
 from ...serving.plane import Plane
-from .. import answers, inference, oip, pictures
+from .. import answers, inference, json_text, oip, pictures
 from .account import Account
 from .bodies import MIN_RATE
 from .plain import Head, plain_answer, plain_head
@@ -200,8 +199,7 @@ class PlainRequests:
             if error is not None:
                 self.fail(error)
             else:
-                text = json.dumps(answer, separators=(",", ":")).encode()
-                self._write(200, {"Content-Type": inference.JSON}, [text])
+                self._write(200, {"Content-Type": inference.JSON}, [json_text.dump(answer)])
 
         account.take(size)
         self._other = asked = Asked(self._connection.plane, live, body, peer, pictures.question(wish), done)

@@ -183,6 +183,20 @@ def test_the_health_service_answers(server: Any) -> None:
         assert call(HEALTH_MESSAGES["HealthCheckRequest"]()).status == 1
 
 
+def test_with_the_role_observe_nothing_is_inferred(start: Callable[..., Running], tmp_path: Path) -> None:
+    server = start(f'[server]\ngrpc_socket = "{tmp_path}/g.sock"\ngrpc_role = "observe"\n')
+    with triton.InferenceServerClient(f"unix:{tmp_path}/g.sock") as client:
+        assert client.get_model_metadata("digits").name == "digits"
+        calls: list[Callable[[], Any]] = [
+            lambda: client.infer("digits", [given()]),
+            lambda: client.register_system_shared_memory("r", "/nosuch", 10),
+        ]
+        for call in calls:
+            with pytest.raises(triton.InferenceServerException, match="PERMISSION_DENIED"):
+                call()
+    assert server.stop() == 0
+
+
 def test_with_the_role_control_models_are_loaded_and_settings_changed(
     start: Callable[..., Running], tmp_path: Path
 ) -> None:

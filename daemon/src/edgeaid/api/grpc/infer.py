@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from ... import errors
-from ...serving.access import Peer
+from ...serving.access import Peer, Role
 from ...serving.holdings import Kind
 from ...serving.model import LiveModel, Request
 from ...serving.plane import Plane
@@ -46,6 +46,12 @@ class Inference:
         """`ModelStreamInfer`."""
         return Method(self._stream, streams=True)
 
+    def _admit(self, peer: Peer) -> None:
+        """PermissionDenied, Unavailable."""
+        if peer.role < Role.INFER:
+            raise errors.PermissionDenied("the gRPC socket has not the role infer; use HTTP, or set server.grpc_role")
+        self.plane.holdings.check(peer.uid, Kind.BYTES, 0)  # one that reads its answers has room
+
     def _read(self, data: Piece, memory: Last) -> tuple[LiveModel, oip.InferRequest]:
         """The model and what is asked of it. NotFound, InvalidRequest."""
         registry = self.plane.registry
@@ -65,7 +71,7 @@ class Inference:
     def _at_once(self, call: Call, data: Piece) -> bool:
         """Answer without a task; not where a picture has to be decoded first."""
         connection, plane = call.connection, self.plane
-        plane.holdings.check(connection.peer.uid, Kind.BYTES, 0)  # one that reads its answers has room
+        self._admit(connection.peer)
         live, wanted = self._read(data, connection.memory)
         if any(given.picture is not None for given in wanted.inputs):
             return False
@@ -98,7 +104,7 @@ class Inference:
 
     async def _answer(self, data: Piece, peer: Peer, memory: Last) -> list[Piece]:
         """Parts of a ModelInferResponse."""
-        self.plane.holdings.check(peer.uid, Kind.BYTES, 0)
+        self._admit(peer)
         live, wanted = self._read(data, memory)
         request = self.plane.request(live, peer, priority=wanted.priority, timeout=wanted.timeout)
         try:

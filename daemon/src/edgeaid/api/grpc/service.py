@@ -114,6 +114,8 @@ class Service:
         return MESSAGES["SystemSharedMemoryStatusResponse"](regions={r["name"]: r for r in rows})
 
     async def SystemSharedMemoryRegister(self, request: Message) -> Message:
+        if self.peer.role < Role.INFER:
+            raise errors.PermissionDenied("the gRPC socket has not the role infer; use HTTP, or set server.grpc_role")
         body = {"key": request.key, "offset": request.offset, "byte_size": request.byte_size}
         self.plane.regions.register(request.name, body, self.peer)
         return MESSAGES["SystemSharedMemoryRegisterResponse"]()

@@ -27,6 +27,7 @@ from edgeaid.serving.model import LiveModel
 from edgeaid.serving.pictures import Asked, Question, ask
 from edgeaid.serving.plane import Plane
 from edgeaid.worker.spawner import Spawner
+from edgeaid.worker.wire import Kind
 
 from ..support.daemon import Running
 
@@ -174,6 +175,30 @@ def test_pictures_of_any_size_reach_their_process_in_the_message_or_in_a_file(tm
                 )
                 assert {(a["width"], a["height"]) for a in answers} == {(side, side)}
                 assert len({str(a["classes"]) for a in answers}) == 1
+
+    asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+def test_pictures_that_a_process_has_not_read_yet_leave_room_for_a_call(tmp_path: Path, three: bytes) -> None:
+    made = io.BytesIO()
+    Image.effect_noise((223, 223), 60).convert("RGB").save(made, "BMP")
+    assert 0 <= media.INLINE_BYTES - len(made.getvalue()) < 1000
+
+    async def scenario() -> None:
+        async with serving(tmp_path) as (plane, live):
+            await ask(plane, live, three, "us", Question())
+            decoder = plane.media.decoders[0]
+            assert decoder.handle is not None
+            os.kill(decoder.handle.pid, signal.SIGSTOP)
+            pictures = [
+                asyncio.create_task(ask(plane, live, made.getvalue(), "us", Question())) for _ in range(media.AT_ONCE)
+            ]
+            await asyncio.sleep(0)  # they are sent
+            calls = [asyncio.create_task(decoder.ask(Kind.PING, {})) for _ in range(8)]
+            await asyncio.sleep(0)
+            os.kill(decoder.handle.pid, signal.SIGCONT)
+            await asyncio.gather(*calls)
+            assert [answer["width"] for answer in await asyncio.gather(*pictures)] == [223] * media.AT_ONCE
 
     asyncio.run(asyncio.wait_for(scenario(), 120))
 

@@ -28,8 +28,8 @@ SECONDS: Final = 20.0
 AT_ONCE: Final = 2
 #: Starting an interpreter that imports the image library, on a board that has just booted and is busy.
 START_SECONDS: Final = 60.0
-#: A picture up to this goes in the message itself: one copy less, and no file to make and close. `AT_ONCE` of them fit
-#: into what a socket holds (212,992 bytes by default, and what is sent last may exceed them).
+#: A picture up to this goes in the message itself: one copy less, and no file to make and close. The socket holds
+#: `AT_ONCE` of them (see `handle.SEND_BUFFER`).
 INLINE_BYTES: Final = 150_000
 
 #: What a picture may be: bytes of a file.

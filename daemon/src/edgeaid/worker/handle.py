@@ -37,6 +37,9 @@ OnReply = Callable[[dict[str, Any], list[int], errors.EdgeaiError | None], None]
 #: ends when that answers, and is not waited for.
 STOP_SECONDS: Final = 1.0
 KILL_SECONDS: Final = 0.5
+#: Of the daemon's end of a worker's socket; the kernel makes it twice as much. Two pictures in messages of the greatest
+#: length (164 kB each with what the kernel adds) leave room for calls, also while the worker reads nothing.
+SEND_BUFFER: Final = 212_992
 #: From an error of its socket to the end of a worker that still lives.
 DOUBT_SECONDS: Final = 1.0
 
@@ -77,6 +80,7 @@ class WorkerHandle:
             raise errors.DeviceError(f"worker {name} cannot be started: {error.strerror}") from error
         try:
             ours.setblocking(False)
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             pid = await spawner.spawn(name, cls.module, theirs)
             return cls(name, pid, ours, on_message, on_exit)
         except BaseException as error:

@@ -172,29 +172,31 @@ asyncio.run(main(sys.argv[3] == "asynchronous"))
 """
 
 
-@contextmanager
-def bare_grpc(model: Path, data: Any, *, asynchronous: bool = True) -> Iterator[Callable[[], None]]:
-    """One call = the same client, against a server that has the interpreter in its own process."""
+def over_grpc(path: Path, name: str, data: Any) -> Callable[[], None]:
+    """One call = a request of Triton's client, on a connection of its own, to what serves at `path`."""
     import tritonclient.grpc as triton
 
+    client = triton.InferenceServerClient(f"unix:{path}")
+    tensor = triton.InferInput(name, list(data.shape), "UINT8")
+    tensor.set_data_from_numpy(data)
+    return lambda: client.infer("bench", [tensor]) and None
+
+
+@contextmanager
+def bare_grpc(model: Path, data: Any, *, asynchronous: bool = True) -> Iterator[Path]:
+    """The socket of a server that has the interpreter in its own process; its input may have any name."""
     with tempfile.TemporaryDirectory(prefix="edgeai-grpc-floor-") as folder:
-        command = [sys.executable, "-c", _GRPC, str(model), f"{folder}/s", "asynchronous" if asynchronous else ""]
+        path = Path(folder) / "s"
+        command = [sys.executable, "-c", _GRPC, str(model), str(path), "asynchronous" if asynchronous else ""]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        client = triton.InferenceServerClient(f"unix:{folder}/s")
-        tensor = triton.InferInput("in", list(data.shape), "UINT8")
-        tensor.set_data_from_numpy(data)
         try:
             until = time.monotonic() + 60
-            while True:
-                try:
-                    client.infer("bench", [tensor])
-                    break
-                except triton.InferenceServerException:
-                    if time.monotonic() > until or process.poll() is not None:
-                        raise
-                    time.sleep(0.1)
-            yield lambda: client.infer("bench", [tensor]) and None
+            while not path.exists():
+                if time.monotonic() > until or process.poll() is not None:
+                    raise RuntimeError("the bare server of gRPC does not start")
+                time.sleep(0.1)
+            over_grpc(path, "in", data)()
+            yield path
         finally:
-            client.close()
             process.terminate()
             process.wait(20)

@@ -27,13 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from floors import bare_grpc, bare_hops, raw_loop, shared_memory
+from floors import bare_grpc, bare_hops, over_grpc, raw_loop, shared_memory
 
 from edgeaid.client import Client
 from edgeaid.serving.metrics import rss_bytes
 
 ROUNDS = 10
 CLIENTS = 4
+BARE = "gRPC, bare server"
 
 
 @contextmanager
@@ -92,12 +93,7 @@ def client_ways(socket: Path, data: Any, *, grpc: bool) -> dict[str, Callable[[]
         "HTTP JSON": lambda: plain.request("POST", "/v2/models/bench/infer", body) and None,
     }
     if grpc:
-        import tritonclient.grpc as triton
-
-        client = triton.InferenceServerClient(f"unix:{socket.parent / 'grpc.sock'}")
-        tensor = triton.InferInput(name, list(data.shape), "UINT8")
-        tensor.set_data_from_numpy(data)
-        ways["gRPC"] = lambda: client.infer("bench", [tensor]) and None
+        ways["gRPC"] = over_grpc(socket.parent / "grpc.sock", name, data)
     return ways
 
 
@@ -113,7 +109,10 @@ def measure(once: Callable[[], None], count: int) -> list[float]:
 
 
 def _load(socket: str, transport: str, count: int, barrier: Any, queue: Any, data: Any) -> None:
-    once = client_ways(Path(socket), data, grpc=transport == "gRPC")[transport]
+    if transport == BARE:
+        once = over_grpc(Path(socket), "in", data)
+    else:
+        once = client_ways(Path(socket), data, grpc=transport == "gRPC")[transport]
     measure(once, 20)
     barrier.wait()
     started = time.time()
@@ -166,8 +165,10 @@ def main() -> None:
         ways = {"raw interpreter": once, "two bare hops": hops, "shared memory": through}
         ways |= client_ways(socket, data, grpc=grpc)
         if grpc:
-            ways["gRPC, bare server"] = stack.enter_context(bare_grpc(args.model, data))
-            ways["gRPC, bare sync server"] = stack.enter_context(bare_grpc(args.model, data, asynchronous=False))
+            bare = stack.enter_context(bare_grpc(args.model, data))
+            ways[BARE] = over_grpc(bare, "in", data)
+            threads = stack.enter_context(bare_grpc(args.model, data, asynchronous=False))
+            ways["gRPC, bare sync server"] = over_grpc(threads, "in", data)
         if args.peers:
             from peers import peer_ways
 
@@ -178,11 +179,11 @@ def main() -> None:
         for _ in range(ROUNDS):
             for name, way in ways.items():
                 samples[name] += measure(way, args.requests // ROUNDS)
-        raw_rates, rates = [], {name: [] for name in ("fast socket", "HTTP binary", *(["gRPC"] if grpc else []))}
+        raw_rates, rates = [], {name: [] for name in ("fast socket", "HTTP binary", *(["gRPC", BARE] if grpc else []))}
         for _ in range(3):
             raw_rates.append(1 / statistics.fmean(measure(once, args.requests // 3)))
             for name, rate in rates.items():
-                rate.append(throughput(socket, name, args.requests, data))
+                rate.append(throughput(bare if name == BARE else socket, name, args.requests, data))
         loaded = rss_bytes(pid)
     floor = statistics.median(samples["raw interpreter"])
     rows = []

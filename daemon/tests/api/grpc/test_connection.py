@@ -15,6 +15,7 @@ import pytest
 from edgeaid.models.repository import EMBEDDED
 from edgeaid.serving.metrics import rss_bytes
 
+from ...support import http2
 from ...support.daemon import Running
 from ...support.users import STRANGER, connect_as
 from ..test_descriptors import KEPT, give_up, lingering
@@ -125,6 +126,30 @@ def test_a_user_at_its_limit_of_connections_is_told_so(server: Any) -> None:
             sock.close()
     with grpc.insecure_channel(f"unix:{path}") as channel:
         assert ask(channel, f"/{SERVICE}/ServerLive")
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer", "RepositoryIndex"])
+@pytest.mark.parametrize("end", ["leaves", "takes it back", "is refused"])
+def test_nothing_stays_counted_of_calls_that_come_to_nothing(server: Running, method: str, end: str) -> None:
+    path = server.directory / "run" / "grpc.sock"
+    whole = http2.message(bytes(900_000 if end != "is refused" else 2_000_000))[:900_000]
+    half = [http2.frame(http2.DATA, 0, 1, whole[at : at + (1 << 14)]) for at in range(0, len(whole), 1 << 14)]
+    for _ in range(6):  # twice what the user may hold
+        with connect_as(STRANGER, path) as sock:
+            sock.sendall(http2.call(f"/{SERVICE}/{method}") + b"".join(half))
+            if end == "takes it back":
+                sock.sendall(http2.frame(http2.RST_STREAM, 0, 1, b"\0\0\0\x08"))
+            sock.sendall(http2.frame(http2.PING, 0, 0, b"everyone"))
+            received = b""
+            while b"everyone" not in received:
+                piece = sock.recv(1 << 16)
+                assert piece, received
+                received += piece
+            assert b"would hold more" not in received
+            assert (b"larger than" in received) == (end == "is refused")
+    with connect_as(STRANGER, path) as sock:
+        sock.sendall(http2.call(f"/{SERVICE}/ServerLive") + http2.frame(http2.DATA, http2.END_STREAM, 1, bytes(5)))
+        assert b"\x08\x01" in http2.answer(sock)
 
 
 def test_a_descriptor_sent_along_holds_up_nobody(server: Any, channel: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import struct
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgeaid.models.repository import EMBEDDED
 
@@ -378,6 +381,42 @@ def test_damage_ends_the_connection_with_its_reason_and_no_other(server: Running
     wire.send(opening(1, LIVE) + body(1, b""))
     assert wire.finish(1) == ALIVE
     assert server.log.stat().st_size == before
+
+
+PATHS = [
+    LIVE,
+    INFER,
+    STREAM,
+    WATCH,
+    f"{SERVICE}/ModelMetadata",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+]
+PAYLOADS = st.one_of(
+    st.sampled_from([block(path) for path in PATHS]), st.sampled_from([b"", bytes(4), b"\0\0\0\1", http2.message(b"")]),
+    st.just(http2.message(digits())), st.binary(max_size=30),
+)  # fmt: skip
+FRAMES = st.builds(
+    frame, st.integers(0, 10), st.sampled_from([0, 1, 4, 5, 8, 32, 45, 255]), st.integers(0, 9), PAYLOADS
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sequence=st.lists(FRAMES, max_size=20), cut=st.integers(0, 40))
+def test_frames_in_any_order_are_answered_or_end_their_connection(
+    server: Running, sequence: list[bytes], cut: int
+) -> None:
+    before = server.log.stat().st_size
+    data = OPENED + b"".join(sequence)
+    with Wire(server) as wire:
+        with contextlib.suppress(ConnectionError):
+            wire.send(data[: len(data) - cut])
+            wire.sock.shutdown(socket.SHUT_WR)
+        while not wire.closed:
+            wire.read()
+    with Wire(server) as other:
+        other.send(OPENED + opening(1, LIVE) + body(1, b""))
+        assert other.finish(1) == ALIVE
+    assert server.log.stat().st_size == before, server.log.read_text()[before:]
 
 
 def test_headers_that_no_request_may_have_end_their_call(wire: Wire) -> None:

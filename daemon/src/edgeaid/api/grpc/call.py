@@ -144,6 +144,7 @@ class Call:
                 self._whole(piece)
             else:
                 self._append(piece)
+                self._length()  # one that is too large is refused before it has come
                 if end:
                     self._whole(self._body)
                 else:

@@ -36,14 +36,14 @@ def bytes_of(fd: int) -> bytes:
     return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
-def prepare(picture: bytes | memoryview, rules: Rules, spec: TensorSpec, out: Array) -> dict[str, Any]:
+def prepare(picture: bytes, rules: Rules, spec: TensorSpec, out: Array) -> dict[str, Any]:
     """Decode a picture's file into the input tensor `out`; returns its Placement as JSON."""
     if rules.picture is None:
         raise InvalidModel("the model's manifest has no [input] table, so it does not say how to feed it pictures")
     return preprocess.to_tensor(picture, spec, rules.picture, out).to_json()
 
 
-def prepare_pixels(picture: bytes | memoryview, spec: TensorSpec, room: memoryview) -> tuple[dict[str, Any], Form]:
+def prepare_pixels(picture: bytes, spec: TensorSpec, room: memoryview) -> tuple[dict[str, Any], Form]:
     """The same for a model that takes pictures of any size in [1,height,width,3]: what fits is written into `room`.
 
     Returns the placement and what the tensor has.

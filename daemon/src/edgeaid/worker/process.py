@@ -68,11 +68,11 @@ class Worker:
                 continue
             self._answer(kind, request, data, fds)
 
-    def receive(self) -> tuple[memoryview, list[int]]:
-        """The next frame, valid until the one after it, and its descriptors; empty when the daemon has closed."""
-        return wire.receive_view(self.sock)
+    def receive(self) -> tuple[bytes, list[int]]:
+        """The next frame and its descriptors; b"" when the daemon has closed its end."""
+        return wire.receive(self.sock)
 
-    def _answer(self, kind: int, request: int, data: memoryview, fds: list[int]) -> None:
+    def _answer(self, kind: int, request: int, data: bytes, fds: list[int]) -> None:
         out_fd = -1
         try:
             result = self.picture(data, fds) if kind == Kind.PICTURE else self._handle(kind, data, fds)
@@ -89,11 +89,11 @@ class Worker:
         else:
             self.sock.send(reply)
 
-    def _handle(self, kind: int, data: memoryview, fds: list[int]) -> dict[str, Any] | tuple[dict[str, Any], int]:
+    def _handle(self, kind: int, data: bytes, fds: list[int]) -> dict[str, Any] | tuple[dict[str, Any], int]:
         handler = self.handlers.get(kind)
         if handler is None:
             raise errors.InvalidRequest(f"unknown frame kind {kind}")
-        return handler(json.loads(bytes(data[HEADER.size :])), fds)
+        return handler(json.loads(data[HEADER.size :]), fds)
 
     # --- JSON frames ------------------------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class Worker:
         assert self.backend is not None  # noqa: S101  the daemon sends OPEN first
         return run(self.backend, self.models[body["model"]], body)
 
-    def picture(self, data: memoryview, fds: list[int]) -> dict[str, Any]:
+    def picture(self, data: bytes, fds: list[int]) -> dict[str, Any]:
         """Not JSON: the picture's file is in the message, or in the memfd that came with it."""
         from ..vision import media
 
@@ -197,7 +197,7 @@ class Worker:
         spec = loaded.inputs[0].one
         return media.prepare(picture, loaded.media, spec, out)
 
-    def _pixels(self, loaded: Loaded, slot: int, picture: bytes | memoryview) -> dict[str, Any]:
+    def _pixels(self, loaded: Loaded, slot: int, picture: bytes) -> dict[str, Any]:
         from ..vision import media
         from . import note
 
@@ -235,7 +235,7 @@ class Worker:
             return head + PHASES.pack(0, 0, 0) + text[:4000].encode()
         return HEADER.pack(Kind.RESULT, 0, slot, model, request) + PHASES.pack(*phases)
 
-    def _ranked(self, slot: int, model: int, result: bytes, data: memoryview) -> bytes:
+    def _ranked(self, slot: int, model: int, result: bytes, data: bytes) -> bytes:
         """The answer to the question behind an INFER: JSON of the best classes and of the nanoseconds that took.
 
         Empty when the run failed, or when there is no answer: the media worker is asked then, and says why.
@@ -247,7 +247,7 @@ class Worker:
         started = time.monotonic_ns()
         loaded = self.models[model]
         try:
-            asked = json.loads(bytes(data[HEADER.size :]))
+            asked = json.loads(data[HEADER.size :])
             values = self._views(loaded, slot)[1][0]
             classes = top(loaded.outputs[0], values, asked["activation"], asked["max_results"])
         except Exception:  # whatever the outputs are, the run was good

@@ -114,12 +114,6 @@ def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
 
     A truncated message or lost descriptors raise InvalidRequest; descriptors that did arrive are closed.
     """
-    view, fds = receive_view(sock)
-    return bytes(view), fds
-
-
-def receive_view(sock: socket.socket) -> tuple[memoryview, list[int]]:
-    """The same, not copied: the message is valid until this thread receives the next one."""
     size, ancillary, flags, _ = sock.recvmsg_into(_buffer.whole, _ANCILLARY, _FLAGS)
     fds: list[int] = []
     for level, kind, payload in ancillary:
@@ -130,7 +124,7 @@ def receive_view(sock: socket.socket) -> tuple[memoryview, list[int]]:
     if flags & _CUT_SHORT:
         close_all(fds)
         raise errors.InvalidRequest("message cut short: too long, or too many descriptors")
-    return _buffer.view[:size], fds
+    return bytes(_buffer.view[:size]), fds
 
 
 def close_all(fds: list[int]) -> None:

@@ -158,10 +158,9 @@ class EnsembleWorker(Worker):
             self._frames.put((b"", []))
             os._exit(0)  # a run that waits for a member has no caller any more
 
-    def receive(self) -> tuple[memoryview, list[int]]:
+    def receive(self) -> tuple[bytes, list[int]]:
         """The next frame that is a worker's."""
-        data, fds = self._frames.get()
-        return memoryview(data), fds
+        return self._frames.get()
 
     def open(self, body: dict[str, Any], _fds: list[int]) -> dict[str, Any]:
         """Begin to serve ensembles."""

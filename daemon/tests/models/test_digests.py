@@ -13,6 +13,9 @@ from edgeaid.models import digests
 
 LESS_THAN_OPENSSL = """
 import sys
+def loaded():
+    return "libcrypto" in open("/proc/self/maps").read()
+before = loaded()  # by a measurement of coverage, say
 from edgeaid.__main__ import without_openssl
 with without_openssl():
     from edgeaid.models import digests
@@ -22,7 +25,7 @@ with open(path, "rb") as stream:
 whole = digests.sha1(int(sys.argv[2]))
 whole.update(open(path, "rb").read())
 print(whole.hexdigest())
-print("libcrypto" in open("/proc/self/maps").read())
+print(loaded() > before)
 """
 
 

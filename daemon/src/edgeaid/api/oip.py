@@ -85,10 +85,8 @@ def split(body: Body, header_length: str | None) -> tuple[memoryview, memoryview
 def parse(
     head: Body, tail: memoryview, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], depth: int = 100
 ) -> InferRequest:
-    """Decode a request for a model with these tensors."""
-    check_size(head, inputs)
-    message = large_json.parse(head, depth) if len(head) > large_json.LARGE else loads(head, depth)
-    return parse_message(message, tail, inputs, outputs)
+    """Decode a request with short JSON for a model with these tensors; `large_json` and `reading` are for much."""
+    return parse_message(loads(head, depth), tail, inputs, outputs)
 
 
 def check_size(head: Body, inputs: tuple[TensorSpec, ...]) -> None:

@@ -15,31 +15,26 @@ TASKS: Final = ("classify", "detect", "segment", "pose")
 _DECODERS: Final = {"classify": "classification", "detect": "ssd", "segment": "segmentation"}
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What is asked about a picture; None = the model's or the daemon's default."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish(Question):
+    """A question, and the model that it is for."""
 
     model: str
     task: str
     version: str = ""
-    priority: int = 0
-    #: Seconds.
-    timeout: float | None = None
-    threshold: float | None = None
-    max_results: int | None = None
 
 
 def wish(model: str, task: str, query: Mapping[str, str]) -> Wish:
     """From a path's parts and its query. InvalidRequest for what is not a number."""
     limit = _number(query, "max_results")
     return Wish(
-        model,
-        task,
-        query.get("version", ""),
-        int(_number(query, "priority") or 0),
-        _number(query, "timeout"),
-        _number(query, "threshold"),
-        int(limit) if limit is not None else None,
+        model=model,
+        task=task,
+        version=query.get("version", ""),
+        priority=int(_number(query, "priority") or 0),
+        timeout=_number(query, "timeout"),
+        threshold=_number(query, "threshold"),
+        max_results=int(limit) if limit is not None else None,
     )
 
 
@@ -77,8 +72,3 @@ def wrong_task(live: LiveModel, task: str) -> str:
         f"{live.name}. If it is made for '{task}', push it with --task {task}, or write it into its model.toml: "
         f"{'; '.join(lines)} (docs/models.md has the other keys)"
     )
-
-
-def question(wish: Wish, *, draw: bool = False, tensor: bool = False) -> Question:
-    """What is asked of the model; `draw`: for a drawn answer, `tensor`: the body may be the input's bytes."""
-    return Question(wish.priority, wish.timeout, wish.threshold, wish.max_results, draw, tensor)

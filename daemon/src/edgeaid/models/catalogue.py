@@ -195,11 +195,14 @@ def of_digest(sha256: str, data: bytes) -> tuple[Entry, File] | None:
     for entry, file in artifacts:
         if file.sha256 == sha256:
             return entry, file
+    named = [(entry, file) for entry, file in artifacts if file.git and file.bytes in (None, len(data))]
+    if not named:
+        return None
     digest = sha1(len(data))
     digest.update(b"blob %d\0" % len(data))
     digest.update(data)
     blob = digest.hexdigest()
-    return next(((e, f) for e, f in artifacts if f.git == blob and f.bytes in (None, len(data))), None)
+    return next(((entry, file) for entry, file in named if file.git == blob), None)
 
 
 def manifest(entry: Entry, digests: Mapping[File, str], *, name: str = "", labels: bool = True) -> str:

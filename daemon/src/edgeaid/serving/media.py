@@ -315,7 +315,6 @@ class PictureFile:
 
     def __init__(self, data: Buffer) -> None:
         """Unavailable when no file, or no memory for it, is to be had."""
-        self.size = len(data)
         try:
             self.fd = os.memfd_create("edgeai-picture", os.MFD_CLOEXEC)
         except OSError as error:

@@ -316,12 +316,12 @@ class Registry:
                     await self.load(name)
 
     def _ensembles(self, names: list[str]) -> list[str]:
-        """Those with a version that is an ensemble. Blocking."""
+        """Those that are ensembles. Blocking."""
         ensembles = []
         for name in names:
             with contextlib.suppress(errors.EdgeaiError, OSError):  # loading it will say what is wrong
-                versions = self.repository.versions(name)
-                if any(self.repository.find(name, v).manifest.ensemble is not None for v in versions):
+                wanted = self._wanted(name, self.repository.versions(name), {})
+                if any(self.repository.find(name, version).manifest.ensemble is not None for version in wanted):
                     ensembles.append(name)
         return ensembles
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("google.protobuf", reason="needs edgeaid[grpc]")
 
-from edgeaid.api.grpc.messages import length, split
+from edgeaid.api.grpc.frames import varint
+from edgeaid.api.grpc.messages import split
 from edgeaid.api.grpc.schema import MESSAGES
 
 REQUEST = MESSAGES["ModelInferRequest"]
@@ -61,4 +62,4 @@ def test_what_has_no_raw_tensors_or_is_damaged_or_unknown_is_left_to_protobuf(da
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16383, 16384, 1 << 21])
 def test_lengths_are_protobufs(size: int) -> None:
     tensor = bytes(size)
-    assert REQUEST.FromString(b"\x3a" + length(size) + tensor).raw_input_contents == [tensor]
+    assert REQUEST.FromString(b"\x3a" + varint(size) + tensor).raw_input_contents == [tensor]

@@ -74,8 +74,7 @@ class Broken(Exception):
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """A frame."""
-    size = len(payload)
-    return HEADER.pack(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
+    return head(len(payload), kind, flags, stream) + payload
 
 
 def head(size: int, kind: int, flags: int, stream: int) -> bytes:
@@ -103,17 +102,19 @@ def go_away(last: int, code: Code, text: str = "") -> bytes:
     return frame(GOAWAY, 0, 0, struct.pack(">II", last, code) + text[:500].encode())
 
 
+def varint(value: int) -> bytes:
+    """A whole number in groups of seven bits, the lowest first: as protobuf writes all, and HPACK long ones."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
 def _text(data: bytes) -> bytes:
     size = len(data)
-    if size < 0x7F:
-        return bytes((size,)) + data
-    size -= 0x7F
-    length = bytearray((0x7F,))
-    while size >= 0x80:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
-    return bytes(length) + data
+    return (bytes((size,)) if size < 0x7F else b"\x7f" + varint(size - 0x7F)) + data
 
 
 def field(name: str, value: str) -> bytes:

@@ -12,7 +12,8 @@ from ...serving.model import LiveModel, Request
 from ...serving.plane import Plane
 from .. import inference, oip
 from .call import Call, Method, failure
-from .messages import Last, decode, encode, length, set_parameter, split
+from .frames import varint
+from .messages import Last, decode, encode, set_parameter, split
 from .methods import parsed
 from .reader import Piece
 from .schema import MESSAGES
@@ -28,6 +29,12 @@ def _final() -> bytes:
 FINAL: Final = _final()
 #: Number and type of `infer_response` in ModelStreamInferResponse.
 _ANSWER: Final = b"\x12"
+
+
+def require_infer(peer: Peer) -> None:
+    """PermissionDenied for a client that may only look."""
+    if peer.role < Role.INFER:
+        raise errors.PermissionDenied("the gRPC socket has not the role infer; use HTTP, or set server.grpc_role")
 
 
 class Inference:
@@ -48,8 +55,7 @@ class Inference:
 
     def _admit(self, peer: Peer) -> None:
         """PermissionDenied, Unavailable."""
-        if peer.role < Role.INFER:
-            raise errors.PermissionDenied("the gRPC socket has not the role infer; use HTTP, or set server.grpc_role")
+        require_infer(peer)
         self.plane.holdings.check(peer.uid, Kind.BYTES, 0)  # one that reads its answers has room
 
     def _read(self, data: Piece, memory: Last) -> tuple[LiveModel, oip.InferRequest]:
@@ -126,7 +132,7 @@ class Inference:
             except errors.EdgeaiError as error:
                 answer = [self._refused(data, error)]
             else:
-                answer.insert(0, _ANSWER + length(sum(map(len, answer))))
+                answer.insert(0, _ANSWER + varint(sum(map(len, answer))))
             await call.send(answer)
 
     def _refused(self, data: Piece, error: errors.EdgeaiError) -> bytes:

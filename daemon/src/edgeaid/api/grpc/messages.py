@@ -13,6 +13,7 @@ from ...serving.shm import Regions
 from ...tensors import TensorSpec
 from .. import oip, tensor_json
 from ..inference import MEMORABLE, Memory
+from .frames import varint
 from .schema import MESSAGES
 
 #: Field of InferTensorContents for each datatype.
@@ -86,16 +87,6 @@ class Said:
     tail: memoryview
     #: How many there are.
     count: int
-
-
-def length(size: int) -> bytes:
-    """A length as protobuf writes it."""
-    out = bytearray()
-    while size >= 0x80:
-        out.append(size & 0x7F | 0x80)
-        size >>= 7
-    out.append(size)
-    return bytes(out)
 
 
 def _read_length(data: memoryview, at: int) -> tuple[int, int]:
@@ -198,7 +189,7 @@ def encode(
             memory.answer, memory.device = head, device
     parts: list[bytes | memoryview] = [head]
     for data in raw:
-        parts += (_RAW_OUTPUT + length(len(data)), data)
+        parts += (_RAW_OUTPUT + varint(len(data)), data)
     return parts
 
 

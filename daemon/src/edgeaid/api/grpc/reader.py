@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from .. import oip
 from . import frames
 from .frames import Broken, Code
 from .headers import MAX_METADATA, too_many
 
-Piece = bytes | bytearray | memoryview
+Piece = oip.Body
 #: Bytes of a message in one frame: clients that send larger frames cost less.
 LARGE_FRAME: Final = 1 << 20
 #: Frames looked at in one step.

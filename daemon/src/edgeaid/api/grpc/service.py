@@ -9,6 +9,7 @@ from ...serving.access import Peer, Role
 from ...serving.plane import Plane
 from ..http import routes_oip
 from .call import CALLER
+from .infer import require_infer
 from .messages import Message, parameter
 from .schema import MESSAGES
 
@@ -114,8 +115,7 @@ class Service:
         return MESSAGES["SystemSharedMemoryStatusResponse"](regions={r["name"]: r for r in rows})
 
     async def SystemSharedMemoryRegister(self, request: Message) -> Message:
-        if self.peer.role < Role.INFER:
-            raise errors.PermissionDenied("the gRPC socket has not the role infer; use HTTP, or set server.grpc_role")
+        require_infer(self.peer)
         body = {"key": request.key, "offset": request.offset, "byte_size": request.byte_size}
         self.plane.regions.register(request.name, body, self.peer)
         return MESSAGES["SystemSharedMemoryRegisterResponse"]()

@@ -202,7 +202,7 @@ class PlainRequests:
                 self._write(200, {"Content-Type": inference.JSON}, [json_text.dump(answer)])
 
         account.take(size)
-        self._other = asked = Asked(self._connection.plane, live, body, peer, pictures.question(wish), done)
+        self._other = asked = Asked(self._connection.plane, live, body, peer, wish, done)
         try:
             asked.start()
         except Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from dataclasses import replace
 from typing import Any, Final
 
 from aiohttp import web
@@ -137,7 +138,7 @@ async def picture(call: Call) -> web.Response:
     url, headers = call.request.rel_url, call.request.headers
     wish = pictures.wish(call.args["m"], url.raw_path.rstrip("/").rpartition("/")[2], url.query)
     live = pictures.model(call.plane, wish)
-    asked = pictures.question(
+    asked = replace(
         wish,
         draw="image/png" in headers.get("Accept", ""),
         # Said to be bytes: prepared by the client, unless the size says that it is a picture all the same.
